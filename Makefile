@@ -9,7 +9,7 @@ ATTACKS = agent/ringfence/_bpf/attacks
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test deps-vm venv build demo unit test test-all lint format fuzz bench conformance test-vm test-vm-all vm-fetch \
+.PHONY: help deps deps-test deps-vm venv build abi demo unit test test-all lint format fuzz bench conformance test-vm test-vm-all vm-fetch \
   test-cluster cluster-fetch wheel clean
 
 help: ## this list
@@ -34,6 +34,9 @@ $(STAMP): pyproject.toml
 build: deps ## compile the probes (clang, libbpf, bpftool)
 	@$(MAKE) --no-print-directory -s -C probes BPFTOOL=$(BPFTOOL)
 	@$(MAKE) --no-print-directory -s $(ATTACKS)
+
+abi: build venv ## the Python side of what probes and agent share, from the compiled probes
+	@$(VENV)/bin/python -m tools.abi
 
 # What `ringfence policy test` runs inside its containers: static, so that it is all that they hold.
 $(ATTACKS): $(wildcard tests/escape/attacks/*)

@@ -1,41 +1,67 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Holds every struct and enum that probes and agent share, so that its BTF can be compared with the
- * Python mirror (tests/abi). Never loaded.
+ * Holds every struct and enum that probes and agent share, so that tools/abi.py can generate the
+ * Python side from its BTF. Structs of events.h are held by RF_SHARED there. Never loaded.
  */
-#define RF_RULE_MAPS
-#include "include/maps.h"
+
+/* By value: BTF has only a forward declaration of a type that is reached by a pointer. */
+#define RF_HOLD(kind, type) kind type abi_##type __attribute__((unused))
+
+/* clang 14 cuts enumerators to 32 bits in BTF, so that a longer constant is two of them. */
+#define RF_HOLD_U64(name)                           \
+	enum abi_##name{                            \
+		abi_high_##name = (name) >> 32,     \
+		abi_low_##name = (name)&0xffffffff, \
+	} abi_##name __attribute__((unused))
+
+#define RF_SHARED(type, size)                                 \
+	_Static_assert(sizeof(struct type) == (size), #type); \
+	struct type abi_##type __attribute__((unused))
+
+#include "include/config.h"
+#include "include/containers.h"
+#include "include/emit.h"
 #include "include/guard.h"
+#include "include/learn.h"
+#include "include/rules.h"
+#include "include/syscalls.h"
+#include "include/tasks.h"
+#include "include/usermode_helper.h"
+#include "include/match.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* By value: BTF has only a forward declaration of what is reached by a pointer. */
-#define RF_HOLD(kind, type) kind type abi_##type __attribute__((unused))
-
+RF_HOLD(enum, rf_limit);
 RF_HOLD(enum, rf_event);
 RF_HOLD(enum, rf_action);
 RF_HOLD(enum, rf_mechanism);
+RF_HOLD(enum, rf_call_number);
+RF_HOLD(enum, rf_flag);
 RF_HOLD(enum, rf_fact);
+RF_HOLD(enum, rf_drift);
+RF_HOLD(enum, rf_tamper);
 RF_HOLD(enum, rf_drop);
+RF_HOLD(enum, rf_hierarchy);
+RF_HOLD(enum, rf_slot_number);
+RF_HOLD(enum, rf_container_limit);
+RF_HOLD(enum, rf_state);
+RF_HOLD(enum, rf_pattern_kind);
+RF_HOLD(enum, rf_counter_limit);
+RF_HOLD(enum, rf_observe);
+RF_HOLD(enum, rf_counter);
+RF_HOLD(enum, rf_guard_mode);
+RF_HOLD(enum, rf_guard_kind);
+RF_HOLD(enum, rf_guard_limit);
+RF_HOLD(enum, rf_guarded);
+RF_HOLD(enum, rf_learned);
+RF_HOLD(enum, rf_rule_limit);
+RF_HOLD(enum, rf_dim);
+RF_HOLD(enum, rf_dim_kind);
+RF_HOLD(enum, rf_syscall_limit);
 RF_HOLD(enum, rf_operand_source);
 RF_HOLD(enum, rf_relation);
-RF_HOLD(enum, rf_counter);
-RF_HOLD(enum, rf_tamper);
-
-RF_HOLD(struct, rf_header);
-RF_HOLD(struct, rf_object);
-RF_HOLD(struct, rf_container_event);
-RF_HOLD(struct, rf_task_event);
-RF_HOLD(struct, rf_exec_event);
-RF_HOLD(struct, rf_cgroup_event);
-RF_HOLD(struct, rf_file_event);
-RF_HOLD(struct, rf_device_event);
-RF_HOLD(struct, rf_sysctl_event);
-RF_HOLD(struct, rf_net_event);
-RF_HOLD(struct, rf_unix_event);
-RF_HOLD(struct, rf_drift_event);
-RF_HOLD(struct, rf_tamper_event);
-RF_HOLD(struct, rf_syscall_event);
+RF_HOLD(enum, rf_syscall_flag);
+RF_HOLD(enum, rf_helper_use);
 
 RF_HOLD(struct, rf_task);
 RF_HOLD(struct, rf_container);
@@ -57,3 +83,11 @@ RF_HOLD(struct, rf_drop_key);
 RF_HOLD(struct, rf_learned_key);
 RF_HOLD(struct, rf_counters);
 RF_HOLD(struct, rf_config);
+
+RF_HOLD_U64(RF_EXE_CHANGED);
+RF_HOLD_U64(RF_GUARD_MAP);
+RF_HOLD_U64(RF_GUARD_PROGRAM);
+RF_HOLD_U64(RF_GUARD_LINK);
+RF_HOLD_U64(RF_GUARD_NAME);
+RF_HOLD_U64(RF_GUARD_LOOK);
+RF_HOLD_U64(RF_GUARD_GROUP);

@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Adoption of what ran before the agent: a task iterator, read by the agent after the tracepoints are
- * attached, as often as it says that it bound someone (a task may be forked behind its back).
- * Each newly bound thread is one line: tgid, tid, slot.
+ * Adoption of tasks that ran before the agent, by a task iterator. The agent reads it after the
+ * tracepoints are attached, until it binds no more task (a task may fork meanwhile). Each newly
+ * bound thread is one line: tgid, tid, slot.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/lifecycle.h"
 #include "include/drift.h"
+#include "include/lifecycle.h"
+#include "include/membership.h"
+#include "include/program.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 static const char rf_adopted_line[] = "%d %d %u\n";
 
 /*
- * A runtime's init that has not run the workload yet: its program lies outside its own mounts (the
- * runtime's binary of the host, or a memfd copy of that), and its parent is on the host. It will be
- * armed at its exec.
+ * Returns true for a runtime's init that has not run the workload yet: its program is outside of
+ * its own mounts (the runtime's binary on the host, or a memfd copy), and its parent is on the
+ * host. It will be armed at its exec.
  */
 static __always_inline bool rf_is_runtime(struct task_struct *task, const struct rf_file *exe)
 {
@@ -26,7 +28,10 @@ static __always_inline bool rf_is_runtime(struct task_struct *task, const struct
 	return BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum) == config.host_mnt_ns;
 }
 
-/* Whose a task was to the agent before: it stays that container's, wherever it is by now. */
+/*
+ * The slot of a task that the previous agent had bound: it stays with that container, wherever it
+ * is now.
+ */
 static __always_inline __u32 rf_carried_slot(struct task_struct *task)
 {
 	__u32 tgid = task->tgid, *slot;
@@ -40,59 +45,70 @@ static __always_inline __u32 rf_carried_slot(struct task_struct *task)
 	return slot ? *slot : RF_NO_SLOT;
 }
 
-static __always_inline struct rf_task *rf_adopt(struct task_struct *task, struct rf_scratch *buffer, __u32 slot,
-						struct rf_container *container, bool was_armed)
+static __always_inline struct rf_armed *rf_adopt_into(struct task_struct *task,
+						      struct rf_scratch *buffer, __u32 slot,
+						      struct rf_container *container,
+						      bool was_armed)
 {
-	struct rf_task *bound, like = {};
+	struct rf_armed *armed;
+	struct rf_task like = {};
 	struct rf_file file;
-	__u64 exe, home;
+	__u64 exe, container_root;
 
 	exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
 	if (!exe)
 		return NULL;
-	/* Not its own root: who is in a chroot by now is not to be taken for the container's first process. */
-	home = (__u64)BPF_CORE_READ(task, fs, root.mnt, mnt_root);
-	like.facts = rf_program(rf_address(task), buffer, &file, exe, home);
+	/*
+	 * Not the task's root: a task in a chroot must not count as the container's first process.
+	 */
+	container_root = (__u64)BPF_CORE_READ(task, fs, root.mnt, mnt_root);
+	like.facts = rf_program(rf_address(task), buffer, &file, exe, container_root);
 	like.exe_hash = buffer->hash;
 	if (!was_armed && rf_is_runtime(task, &file))
 		return NULL;
 	like.container = container->cgroup;
 	like.slot = slot;
 	like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	bound = rf_bind(task, container, &like);
-	if (!bound)
+	armed = rf_bind(task, container, &like);
+	if (!armed)
 		return NULL;
-	((struct rf_armed *)bound)->home = home;
-	rf_watch(task, bound);
-	rf_settle(task, bound->container);
-	rf_publish(task, bound, container);
-	rf_counted(task, bound, container, true);
-	return bound;
+	armed->container_root = container_root;
+	rf_drift_watch(task, armed);
+	rf_claim_mount_ns(task, armed->task.container);
+	rf_publish(task, &armed->task, container);
+	rf_count_task(task, armed, container, true);
+	return armed;
 }
 
-/* A task that was bound by a hook, and whose program at task_newtask was skipped: finished here. Returns whether it is that. */
-static __always_inline bool rf_half_bound(struct task_struct *task, struct rf_task *bound)
+/*
+ * Completes a task that a hook had bound, if the program at task_newtask was skipped for it.
+ * Returns true if it is such a task.
+ */
+static __always_inline bool rf_complete_half_bound(struct task_struct *task, struct rf_armed *armed)
 {
-	struct rf_container *container = rf_container_of(bound);
+	struct rf_container *container = rf_container_of(&armed->task);
 
-	if (!container || ((struct rf_armed *)bound)->counted != RF_COUNTED_NOT_YET || !BPF_CORE_READ(task, nsproxy))
+	if (!container || armed->counted != RF_COUNTED_NOT_YET || !BPF_CORE_READ(task, nsproxy))
 		return false;
-	rf_finish(task, bound, container, true);
+	rf_complete_binding(task, armed, container, true);
 	return true;
 }
 
-/* The binding of a task that ran before the agent, or that no program has met when it should have; NULL: it is none. */
-static __always_inline struct rf_task *rf_meet(struct task_struct *task)
+/*
+ * Binds a task that ran before the agent, or that a program missed. Returns its binding; NULL:
+ * none.
+ */
+static __always_inline struct rf_armed *rf_adopt_task(struct task_struct *task)
 {
 	struct rf_container *container;
 	struct rf_scratch *buffer;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u32 mine;
 	bool was_armed;
 
-	bound = rf_bound(task);
-	if (bound && bound->container)
-		return rf_half_bound(task, bound) ? bound : NULL;
+	armed = rf_bound(task);
+	if (armed && armed->task.container)
+		return rf_complete_half_bound(task, armed) ? armed : NULL;
 	if (rf_is_agent(task))
 		return NULL;
 	mine = rf_carried_slot(task);
@@ -107,9 +123,9 @@ static __always_inline struct rf_task *rf_meet(struct task_struct *task)
 		rf_drop(RF_CONTAINER_START, RF_DROP_TABLE_FULL, mine);
 		return NULL;
 	}
-	bound = rf_adopt(task, buffer, mine, container, was_armed);
+	armed = rf_adopt_into(task, buffer, mine, container, was_armed);
 	rf_scratch_put(buffer);
-	return bound;
+	return armed;
 }
 
 SEC("iter/task")
@@ -117,17 +133,17 @@ int adopt(struct bpf_iter__task *ctx)
 {
 	struct seq_file *seq = ctx->meta->seq;
 	struct task_struct *task = ctx->task;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u64 line[3];
 
 	if (!task)
 		return 0;
-	bound = rf_meet(task);
-	if (!bound)
+	armed = rf_adopt_task(task);
+	if (!armed)
 		return 0;
 	line[0] = task->tgid;
 	line[1] = task->pid;
-	line[2] = bound->slot;
+	line[2] = armed->task.slot;
 	bpf_seq_printf(seq, rf_adopted_line, sizeof(rf_adopted_line), line, sizeof(line));
 	return 0;
 }

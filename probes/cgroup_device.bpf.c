@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Device nodes, by number: opened or made. A cgroup-BPF program because it is asked before the effect,
- * and says no; attached to the root of the v2 hierarchy, where every task is, whatever v1 hierarchies
- * there are.
+ * Device nodes, by number: opened or made. A cgroup-BPF program, because it can refuse before the
+ * effect. It is attached to the root of the v2 hierarchy, which has every task, whatever v1
+ * hierarchies exist.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -11,18 +11,19 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 static __always_inline void rf_device_record(struct task_struct *task, const struct rf_task *bound,
-					     struct rf_question *question, __u32 route)
+					     struct rf_query *query, __u32 route)
 {
-	struct rf_device_event *record = RF_RECORD(rf_device_event, RF_DEVICE_ACCESS, bound->slot, route);
+	struct rf_device_event *record =
+		RF_RECORD(rf_device_event, RF_DEVICE_ACCESS, bound->slot, route);
 
 	if (!record)
 		return;
 	rf_header(&record->header, RF_DEVICE_ACCESS, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
-	record->type = question->value[0];
-	record->access = question->value[1];
-	record->major = question->value[3];
-	record->minor = question->value[2] & ((1 << 20) - 1);
+	rf_header_verdict(&record->header, query, task, bound);
+	record->type = query->value[0];
+	record->access = query->value[1];
+	record->major = query->value[3];
+	record->minor = query->value[2] & ((1 << 20) - 1);
 	rf_submit(record, RF_DEVICE_ACCESS);
 }
 
@@ -33,25 +34,25 @@ int cgroup_device(struct bpf_cgroup_dev_ctx *ctx)
 	__u32 type = ctx->access_type & 0xffff, access = ctx->access_type >> 16;
 	__u32 major = ctx->major, minor = ctx->minor, route;
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	const struct rf_task *bound;
-	struct rf_task room;
+	struct rf_task fallback;
 
-	bound = rf_bound_process(task, &room);
+	bound = rf_cgroup_bound(task, &fallback);
 	if (!bound)
 		return rf_allow();
 	container = rf_container_of(bound);
 	if (!container)
 		return rf_allow();
 	rf_count(bound->slot, RF_COUNT_DEVICE);
-	rf_ask(&question, RF_DEVICE_ACCESS, bound, container);
-	question.value[0] = type;
-	question.value[1] = access;
-	question.value[2] = (__u64)major << 20 | minor;
-	question.value[3] = major;
-	route = rf_answer_cgroup(&question, task, bound, container, NULL);
-	/* Whether it is told has no say in what is done: an empty bucket must not open the device. */
-	if (route != RF_TO_NOWHERE)
-		rf_device_record(task, bound, &question, route);
-	return rf_denies(&question) ? rf_deny() : rf_allow();
+	rf_query_init(&query, RF_DEVICE_ACCESS, bound, container);
+	query.value[0] = type;
+	query.value[1] = access;
+	query.value[2] = (__u64)major << 20 | minor;
+	query.value[3] = major;
+	route = rf_cgroup_finish(&query, task, bound, container, NULL);
+	/* Reporting does not change the verdict: an empty bucket must not open the device. */
+	if (route != RF_ROUTE_NONE)
+		rf_device_record(task, bound, &query, route);
+	return rf_refuses(query.action) ? rf_deny() : rf_allow();
 }

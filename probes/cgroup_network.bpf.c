@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Where sockets are about to connect, bind or send: the address as the kernel took it, so that another
- * thread cannot change it any more. io_uring passes here, too.
+ * Sockets that are about to connect, bind or send: the address as the kernel copied it, so that
+ * another thread cannot change it any more. io_uring passes here, too.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -22,21 +22,23 @@ struct rf_endpoint {
 	__u8 type;
 	__u16 pad;
 	/*
-	 * 16 bytes in network byte order, as two aligned words: clang 14 loses every store before one of 64 bits
-	 * that is aligned to 32 only, which is what it makes of four words copied at once.
+	 * 16 bytes in network byte order, as two aligned words. clang 14 loses every store before
+	 * one of 64 bits that is only aligned to 32, which it generates for four words copied at
+	 * once.
 	 */
 	__u64 address[2];
 };
 
 static __always_inline void rf_net_record(struct task_struct *task, const struct rf_task *bound,
-					  const struct rf_endpoint *to, struct rf_question *question, __u32 route)
+					  const struct rf_endpoint *to, struct rf_query *query,
+					  __u32 route)
 {
 	struct rf_net_event *record = RF_RECORD(rf_net_event, to->event, bound->slot, route);
 
 	if (!record)
 		return;
 	rf_header(&record->header, to->event, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
+	rf_header_verdict(&record->header, query, task, bound);
 	record->family = to->family;
 	record->port = to->port;
 	record->protocol = to->protocol;
@@ -45,38 +47,38 @@ static __always_inline void rf_net_record(struct task_struct *task, const struct
 	rf_submit(record, to->event);
 }
 
-/* Returns whether the call may go on. */
+/* Returns true if the call may go on. */
 static __always_inline bool rf_may_reach(const struct rf_endpoint *to)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_address_key key __attribute__((aligned(8))) = {};
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	const struct rf_task *bound;
-	struct rf_task room;
+	struct rf_task fallback;
 	__u32 route;
 
-	bound = rf_bound_process(task, &room);
+	bound = rf_cgroup_bound(task, &fallback);
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);
 	if (!container)
 		return true;
 	rf_count(bound->slot, to->counter);
-	rf_ask(&question, to->event, bound, container);
-	question.value[0] = to->port;
-	question.value[1] = to->family;
-	question.value[2] = to->protocol;
-	question.value[3] = to->type;
+	rf_query_init(&query, to->event, bound, container);
+	query.value[0] = to->port;
+	query.value[1] = to->family;
+	query.value[2] = to->protocol;
+	query.value[3] = to->type;
 	key.event = to->event;
 	key.dim = RF_DIM_OBJECT;
 	key.family = to->family == RF_AF_INET ? 4 : 6;
 	key.prefixlen = 32 + (to->family == RF_AF_INET ? 32 : 128);
 	__builtin_memcpy(key.address, to->address, sizeof(key.address));
-	route = rf_answer_cgroup(&question, task, bound, container, &key);
-	if (route != RF_TO_NOWHERE)
-		rf_net_record(task, bound, to, &question, route);
-	return !rf_denies(&question);
+	route = rf_cgroup_finish(&query, task, bound, container, &key);
+	if (route != RF_ROUTE_NONE)
+		rf_net_record(task, bound, to, &query, route);
+	return !rf_refuses(query.action);
 }
 
 static __always_inline void rf_endpoint4(struct rf_endpoint *to, struct bpf_sock_addr *ctx)
@@ -89,7 +91,7 @@ static __always_inline void rf_endpoint4(struct rf_endpoint *to, struct bpf_sock
 	to->address[1] = 0;
 }
 
-/* An IPv4 address in IPv6 clothes (::ffff:1.2.3.4) is looked up as what it is. */
+/* An IPv4-mapped IPv6 address (::ffff:1.2.3.4) is looked up as IPv4. */
 static __always_inline void rf_endpoint6(struct rf_endpoint *to, struct bpf_sock_addr *ctx)
 {
 	to->family = RF_AF_INET6;
@@ -117,9 +119,13 @@ static __always_inline void rf_endpoint6(struct rf_endpoint *to, struct bpf_sock
 		return rf_may_reach(&to) ? rf_allow() : rf_deny();           \
 	}
 
-RF_ENDPOINT_PROGRAM(cgroup_connect4, "cgroup/connect4", RF_NET_CONNECT, RF_COUNT_CONNECT, rf_endpoint4)
-RF_ENDPOINT_PROGRAM(cgroup_connect6, "cgroup/connect6", RF_NET_CONNECT, RF_COUNT_CONNECT, rf_endpoint6)
-RF_ENDPOINT_PROGRAM(cgroup_sendmsg4, "cgroup/sendmsg4", RF_NET_SENDMSG, RF_COUNT_SENDMSG, rf_endpoint4)
-RF_ENDPOINT_PROGRAM(cgroup_sendmsg6, "cgroup/sendmsg6", RF_NET_SENDMSG, RF_COUNT_SENDMSG, rf_endpoint6)
+RF_ENDPOINT_PROGRAM(cgroup_connect4, "cgroup/connect4", RF_NET_CONNECT, RF_COUNT_CONNECT,
+		    rf_endpoint4)
+RF_ENDPOINT_PROGRAM(cgroup_connect6, "cgroup/connect6", RF_NET_CONNECT, RF_COUNT_CONNECT,
+		    rf_endpoint6)
+RF_ENDPOINT_PROGRAM(cgroup_sendmsg4, "cgroup/sendmsg4", RF_NET_SENDMSG, RF_COUNT_SENDMSG,
+		    rf_endpoint4)
+RF_ENDPOINT_PROGRAM(cgroup_sendmsg6, "cgroup/sendmsg6", RF_NET_SENDMSG, RF_COUNT_SENDMSG,
+		    rf_endpoint6)
 RF_ENDPOINT_PROGRAM(cgroup_bind4, "cgroup/bind4", RF_NET_BIND, RF_COUNT_BIND, rf_endpoint4)
 RF_ENDPOINT_PROGRAM(cgroup_bind6, "cgroup/bind6", RF_NET_BIND, RF_COUNT_BIND, rf_endpoint6)

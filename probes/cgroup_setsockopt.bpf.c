@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Options of sockets, where no LSM hook decides them. While a program of this kind is attached the kernel copies each
- * option's value first, of every process: it is attached only where a rule asks.
+ * Socket options, if no LSM hook decides them. While a program of this kind is attached, the kernel
+ * first copies each option's value, for every process: it is attached only if a rule needs it.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -10,7 +10,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 struct bpf_sockopt {
-	__u64 sk; /* pointers, to programs alone */
+	__u64 sk; /* pointers, for programs alone */
 	__u64 optval;
 	__u64 optval_end;
 	__s32 level;
@@ -19,19 +19,20 @@ struct bpf_sockopt {
 	__s32 retval;
 };
 
-#define RF_COPIED 4096 /* at least a page of the value is copied, on every machine */
+#define RF_COPIED 4096 /* every machine copies at least a page of the value */
 
 static __always_inline void rf_option_record(struct task_struct *task, const struct rf_task *bound,
-					     struct rf_question *question, __u32 route)
+					     struct rf_query *query, __u32 route)
 {
-	struct rf_syscall_event *record = RF_RECORD(rf_syscall_event, RF_SETSOCKOPT, bound->slot, route);
+	struct rf_syscall_event *record =
+		RF_RECORD(rf_syscall_event, RF_SETSOCKOPT, bound->slot, route);
 
 	if (!record)
 		return;
 	rf_header(&record->header, RF_SETSOCKOPT, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
+	rf_header_verdict(&record->header, query, task, bound);
 	record->nr = RF_NO_CALL;
-	__builtin_memcpy(record->operand, question->value, sizeof(record->operand));
+	__builtin_memcpy(record->operand, query->value, sizeof(record->operand));
 	rf_submit(record, RF_SETSOCKOPT);
 }
 
@@ -39,33 +40,33 @@ static __always_inline bool rf_may_set(__u32 level, __u32 option)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	const struct rf_task *bound;
-	struct rf_task room;
+	struct rf_task fallback;
 	__u32 route;
 
-	bound = rf_bound_process(task, &room);
+	bound = rf_cgroup_bound(task, &fallback);
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);
 	if (!container)
 		return true;
-	rf_ask(&question, RF_SETSOCKOPT, bound, container);
-	question.value[0] = level;
-	question.value[1] = option;
-	question.value[2] = (__u64)level << 32 | option;
-	route = rf_answer_cgroup(&question, task, bound, container, NULL);
-	if (route != RF_TO_NOWHERE)
-		rf_option_record(task, bound, &question, route);
-	return !rf_denies(&question);
+	rf_query_init(&query, RF_SETSOCKOPT, bound, container);
+	query.value[0] = level;
+	query.value[1] = option;
+	query.value[2] = (__u64)level << 32 | option;
+	route = rf_cgroup_finish(&query, task, bound, container, NULL);
+	if (route != RF_ROUTE_NONE)
+		rf_option_record(task, bound, &query, route);
+	return !rf_refuses(query.action);
 }
 
 SEC("cgroup/setsockopt")
 int cgroup_setsockopt(struct bpf_sockopt *ctx)
 {
 	/*
-	 * A value longer than what was copied (the tables of iptables are) is the caller's own again: the kernel would
-	 * refuse the call with EFAULT (before 29ebbba7d461, 6.5).
+	 * A value longer than the copy (the tables of iptables are) is left to the kernel: else it
+	 * refuses the call with EFAULT (before 29ebbba7d461, 6.5).
 	 */
 	if (ctx->optlen > RF_COPIED)
 		ctx->optlen = 0;

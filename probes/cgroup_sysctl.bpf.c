@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Reads and writes of sysctls below /proc/sys, by the kernel's own name for them
- * (kernel/core_pattern), through whatever mount of procfs they came.
+ * (kernel/core_pattern), through any mount of procfs.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -17,42 +17,43 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 	__u32 write = ctx->write, route;
 	struct rf_container *container;
 	struct rf_sysctl_event *record;
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_scratch *buffer;
 	const struct rf_task *bound;
-	struct rf_task room;
+	struct rf_task fallback;
 	long len;
 
-	bound = rf_bound_process(task, &room);
+	bound = rf_cgroup_bound(task, &fallback);
 	if (!bound)
 		return rf_allow();
 	container = rf_container_of(bound);
 	if (!container)
 		return rf_allow();
 	rf_count(bound->slot, RF_COUNT_SYSCTL);
-	rf_ask(&question, RF_SYSCTL_ACCESS, bound, container);
-	question.value[0] = write;
+	rf_query_init(&query, RF_SYSCTL_ACCESS, bound, container);
+	query.value[0] = write;
 	buffer = rf_scratch_get();
 	if (!buffer)
-		return rf_starved_cgroup(&question, task, bound) ? rf_deny() : rf_allow();
+		return rf_fail_no_text(&query, task, bound) ? rf_deny() : rf_allow();
 	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
 	buffer->text.event = RF_SYSCTL_ACCESS;
 	buffer->text.dim = RF_DIM_OBJECT;
 	len = bpf_sysctl_get_name(ctx, buffer->text.text, RF_SYSCTL_LEN, 0);
-	question.text = buffer->bit + 1;
-	route = rf_answer_cgroup(&question, task, bound, container, NULL);
-	if (route != RF_TO_NOWHERE) {
+	query.text = buffer->bit + 1;
+	route = rf_cgroup_finish(&query, task, bound, container, NULL);
+	if (route != RF_ROUTE_NONE) {
 		record = RF_RECORD(rf_sysctl_event, RF_SYSCTL_ACCESS, bound->slot, route);
 		if (record) {
 			rf_header(&record->header, RF_SYSCTL_ACCESS, task, bound);
-			rf_header_verdict(&record->header, &question, task, bound);
+			rf_header_verdict(&record->header, &query, task, bound);
 			record->header.flags = len < 0 ? RF_FLAG_TRUNCATED : 0;
 			record->write = write;
 			record->name_len = len < 0 ? RF_SYSCTL_LEN - 1 : len;
-			bpf_probe_read_kernel_str(record->name, sizeof(record->name), buffer->text.text);
+			bpf_probe_read_kernel_str(record->name, sizeof(record->name),
+						  buffer->text.text);
 			rf_submit(record, RF_SYSCTL_ACCESS);
 		}
 	}
 	rf_scratch_put(buffer);
-	return rf_denies(&question) ? rf_deny() : rf_allow();
+	return rf_refuses(query.action) ? rf_deny() : rf_allow();
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Unix sockets that are about to be connected or sent to, by the name given (6.7: 859051dd165e). The
- * name is the caller's: a symbolic link leads elsewhere; the LSM tier decides on the socket itself.
- * libbpf knows these sections from 1.3 on: the loader sets program type 18 and attach types 49 and 50
- * by hand, and leaves them out where the kernel has none.
+ * Unix sockets that are about to be connected or sent to, by the name given (6.7: 859051dd165e).
+ * The name is the caller's, and a symbolic link may lead elsewhere; the LSM tier decides on the
+ * socket itself. libbpf knows these sections from 1.3 on: the loader sets program type 18 and
+ * attach types 49 and 50 by hand, and leaves the programs out if the kernel has no such types.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -13,64 +13,53 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Kernel functions of 6.2. Weak: the rest of the object loads where there are none. */
+/* A kernel function of 6.2. Weak: the rest of the object loads without it. */
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
 
-static __always_inline void rf_unix_record(struct task_struct *task, const struct rf_task *bound,
-					   struct rf_question *question, struct rf_scratch *buffer, __u32 route)
-{
-	struct rf_unix_event *record = RF_RECORD(rf_unix_event, RF_UNIX_CONNECT, bound->slot, route);
-
-	if (!record)
-		return;
-	rf_header(&record->header, RF_UNIX_CONNECT, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
-	record->path_len = buffer->len;
-	bpf_probe_read_kernel(record->path, sizeof(record->path), buffer->text.text);
-	rf_submit(record, RF_UNIX_CONNECT);
-}
-
-/* The name becomes the key: zeroed, as abstract names end by their length and not by a NUL. */
-static __always_inline bool rf_may_name(struct bpf_sock_addr *ctx)
+/*
+ * The name becomes the key. It is zeroed first, as abstract names end by their length and not by a
+ * NUL.
+ */
+static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct bpf_sock_addr_kern *kern;
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_scratch *buffer;
 	const struct rf_task *bound;
-	struct rf_task room;
+	struct rf_task fallback;
 	__u32 route;
 
-	bound = rf_bound_process(task, &room);
+	bound = rf_cgroup_bound(task, &fallback);
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);
 	if (!container)
 		return true;
 	rf_count(bound->slot, RF_COUNT_CONNECT);
-	rf_ask(&question, RF_UNIX_CONNECT, bound, container);
+	rf_query_init(&query, RF_UNIX_CONNECT, bound, container);
 	buffer = rf_scratch_get();
 	if (!buffer)
-		return !rf_starved_cgroup(&question, task, bound);
+		return !rf_fail_no_text(&query, task, bound);
 	kern = bpf_cast_to_kern_ctx(ctx);
 	rf_unix_text(buffer, (__u64)kern->uaddr, kern->uaddrlen);
-	question.text = buffer->bit + 1;
-	route = rf_answer_cgroup(&question, task, bound, container, NULL);
-	if (route != RF_TO_NOWHERE)
-		rf_unix_record(task, bound, &question, buffer, route);
+	query.text = buffer->bit + 1;
+	route = rf_cgroup_finish(&query, task, bound, container, NULL);
+	if (route != RF_ROUTE_NONE)
+		rf_unix_record(task, bound, &query, buffer, route, 0);
 	rf_scratch_put(buffer);
-	return !rf_denies(&question);
+	return !rf_refuses(query.action);
 }
 
 SEC("cgroup/connect_unix")
 int cgroup_connect_unix(struct bpf_sock_addr *ctx)
 {
-	return rf_may_name(ctx) ? rf_allow() : rf_deny();
+	return rf_may_connect_unix(ctx) ? rf_allow() : rf_deny();
 }
 
 SEC("cgroup/sendmsg_unix")
 int cgroup_sendmsg_unix(struct bpf_sock_addr *ctx)
 {
-	return rf_may_name(ctx) ? rf_allow() : rf_deny();
+	return rf_may_connect_unix(ctx) ? rf_allow() : rf_deny();
 }

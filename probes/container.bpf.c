@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Containers are cgroups: enrolled here when they are made, by their name, before a task is in them;
- * the default rules hold before user space wakes up. These tracepoints carry the struct cgroup itself,
- * so that nothing is decided on a path, and fire for v1 and v2 hierarchies alike.
+ * Containers are cgroups: enrolled here when they are made, by their name, before they have a task,
+ * so that the default rules apply before user space wakes up. These tracepoints carry the struct
+ * cgroup itself, so no decision is based on a path, and fire for v1 and v2 hierarchies alike.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/lifecycle.h"
-#include "include/member.h"
+#include "include/enroll.h"
+#include "include/match.h"
+#include "include/syscalls.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-const volatile struct rf_config config = {};
-
-/* Cgroups that were removed and are not released yet, to say whose they were. */
+/* Cgroups that were removed and are not released yet, with their containers. */
 struct rf_removed {
 	__u64 container;
 	__u32 slot;
@@ -28,9 +27,9 @@ struct {
 	__type(value, struct rf_removed);
 } removed SEC(".maps");
 
-/* A cgroup of a container other than its own; observed where `observe` says. */
-static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent, __u64 owner, __u32 slot,
-					     const char *path)
+/* An event on a cgroup of a container other than its own; observed where `observe` says. */
+static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent, __u64 owner,
+					     __u32 slot, const char *path)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
@@ -41,7 +40,7 @@ static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent
 	if (!container)
 		return;
 	route = rf_route(event, slot, container, RF_ACTION_NONE);
-	if (route == RF_TO_NOWHERE)
+	if (route == RF_ROUTE_NONE)
 		return;
 	record = RF_RECORD(rf_cgroup_event, event, slot, route);
 	if (!record)
@@ -60,32 +59,36 @@ static __always_inline void rf_cgroup_record(__u32 event, __u64 id, __u64 parent
 }
 
 /*
- * Lets the task that made this cgroup go, if its name is a ticket. Its threads and children are of later. Nobody else
- * becomes a subject in its container from here on: what it starts, and who is sent in by `kubectl exec`.
+ * Exempts the task that made this cgroup, if its name is a ticket. Its threads and children come
+ * later. From here on nothing in its container becomes a subject: neither what it starts nor what
+ * `kubectl exec` starts.
  */
-static __always_inline void rf_admit(struct cgroup *cgroup, struct rf_container *container)
+static __always_inline void rf_exempt_ticket_holder(struct cgroup *cgroup,
+						    struct rf_container *container)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	char ticket[RF_TICKET_LEN] = {};
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u32 tgid = task->tgid, never = RF_NEVER_SLOT;
 	__u64 id;
 
 	bpf_probe_read_kernel_str(ticket, sizeof(ticket), BPF_CORE_READ(cgroup, kn, name));
 	if (bpf_map_delete_elem(&tickets, ticket))
 		return;
-	bound = rf_bound(task);
-	if (!bound || bound->container != container->cgroup)
+	armed = rf_bound(task);
+	if (!armed || armed->task.container != container->cgroup)
 		return;
-	bound->container = 0;
+	armed->task.container = 0;
 	bpf_map_delete_elem(&processes, &tgid);
 	id = container->cgroup;
 	bpf_map_update_elem(&containers, &id, &never, BPF_EXIST);
 	__sync_fetch_and_add(&container->tasks, -1);
 }
 
-/* The current task made this container: a runtime, whose own mounts are not the container's. */
-static __always_inline void rf_made(__u32 slot)
+/*
+ * The current task made this container. It is a runtime: its own mounts are not the container's.
+ */
+static __always_inline void rf_record_maker(__u32 slot)
 {
 	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
 
@@ -97,29 +100,33 @@ SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 {
 	struct rf_container *container;
-	struct rf_task *maker;
+	struct rf_armed *maker;
 	__u64 at;
 	__u32 slot;
 
-	if (!rf_our_hierarchy(cgroup))
+	if (!rf_in_hierarchy(cgroup))
 		return 0;
-	at = rf_cgroup_address(cgroup);
+	at = rf_address(cgroup);
 	slot = rf_slot_of(at);
-	if (slot == RF_NO_SLOT || (slot == RF_NEVER_SLOT && rf_is_agent(bpf_get_current_task_btf()))) {
-		/* Outside of its own: a container that can write the host's cgroups makes no containers. */
+	if (slot == RF_NO_SLOT ||
+	    (slot == RF_NEVER_SLOT && rf_is_agent(bpf_get_current_task_btf()))) {
+		/*
+		 * A container that can write the host's cgroups makes no containers outside of its
+		 * own.
+		 */
 		maker = rf_bound(bpf_get_current_task_btf());
-		if (maker && maker->container)
-			slot = maker->slot;
-		else if (rf_named(at))
-			rf_made(rf_enroll(at, rf_text_address(path)));
+		if (maker && maker->task.container)
+			slot = maker->task.slot;
+		else if (rf_is_container_name(at))
+			rf_record_maker(rf_enroll(at, rf_address(path)));
 	}
-	/* Below a container everything is that container, whatever its name. */
+	/* Every cgroup below a container belongs to it, whatever its name. */
 	container = bpf_map_lookup_elem(&slots, &slot);
 	if (!container || !rf_is_slot(slot))
 		return 0;
-	rf_admit(cgroup, container);
-	rf_cgroup_record(RF_CGROUP_MKDIR, BPF_CORE_READ(cgroup, kn, id), rf_parent_id(at), container->cgroup, slot,
-			 path);
+	rf_exempt_ticket_holder(cgroup, container);
+	rf_cgroup_record(RF_CGROUP_MKDIR, BPF_CORE_READ(cgroup, kn, id), rf_parent_id(at),
+			 container->cgroup, slot, path);
 	return 0;
 }
 
@@ -131,10 +138,10 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 	__u64 id, parent, at;
 	__u32 slot;
 
-	if (!rf_our_hierarchy(cgroup))
+	if (!rf_in_hierarchy(cgroup))
 		return 0;
 	id = BPF_CORE_READ(cgroup, kn, id);
-	at = rf_cgroup_address(cgroup);
+	at = rf_address(cgroup);
 	slot = rf_slot_of(at);
 	if (slot == RF_NEVER_SLOT)
 		bpf_map_delete_elem(&containers, &id);
@@ -151,19 +158,22 @@ int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 	}
 	/* Tasks that were moved out stay bound: the slot is free when none is left. */
 	__sync_fetch_and_or(&container->state, RF_STATE_REMOVED);
-	rf_container_record(RF_CONTAINER_REMOVE, id, parent, slot, rf_text_address(path));
+	rf_container_record(RF_CONTAINER_REMOVE, id, parent, slot, rf_address(path));
 	rf_recycle(slot);
 	return 0;
 }
 
-/* The memory of a removed cgroup is gone, which may be long after: something held it (page cache, a descriptor). */
+/*
+ * The memory of a removed cgroup is gone. This may be long after the removal, while the page cache
+ * or a descriptor held it.
+ */
 SEC("tp_btf/cgroup_release")
 int BPF_PROG(cgroup_release, struct cgroup *cgroup, const char *path)
 {
 	struct rf_removed *gone;
 	__u64 id;
 
-	if (!rf_our_hierarchy(cgroup))
+	if (!rf_in_hierarchy(cgroup))
 		return 0;
 	id = BPF_CORE_READ(cgroup, kn, id);
 	gone = bpf_map_lookup_elem(&removed, &id);
@@ -174,18 +184,20 @@ int BPF_PROG(cgroup_release, struct cgroup *cgroup, const char *path)
 	return 0;
 }
 
-/* Whose hand moved the task. */
-static __always_inline __u32 rf_mover(const struct rf_task *moved, struct task_struct *task)
+/* The relation of the task that moves another one to the moved task. */
+static __always_inline __u32 rf_mover_relation(const struct rf_task *moved,
+					       struct task_struct *task)
 {
 	struct task_struct *current = bpf_get_current_task_btf();
-	struct rf_task *mover;
+	struct rf_armed *mover;
 
 	if (current->tgid == task->tgid)
 		return RF_RELATION_SELF;
 	mover = rf_bound(current);
 	if (!mover)
 		return RF_RELATION_HOST;
-	return mover->container == moved->container ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
+	return mover->task.container == moved->container ? RF_RELATION_CONTAINER
+							 : RF_RELATION_OTHER;
 }
 
 SEC("tp_btf/cgroup_attach_task")
@@ -193,38 +205,38 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 {
 	struct rf_container *container;
 	struct rf_cgroup_event *record;
-	struct rf_question question;
-	struct rf_task *bound;
+	struct rf_query query;
+	struct rf_armed *armed;
 	__u32 route;
 	__u8 flags = 0;
 	long len;
 
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return 0;
-	container = rf_container_of(bound);
-	if (!container || !rf_leaves(to, bound))
+	container = rf_container_of(&armed->task);
+	if (!container || !rf_leaves_container(to, &armed->task))
 		return 0;
-	rf_ask(&question, RF_CGROUP_ATTACH, bound, container);
-	question.value[0] = rf_mover(bound, task);
-	rf_judge(&question, task, bound, NULL);
-	/* The signal goes to the caller: it must be the one that leaves, or one of its container. */
-	if (question.value[0] == RF_RELATION_SELF || question.value[0] == RF_RELATION_CONTAINER)
-		flags = rf_carry_out(&question);
-	else if (question.action > RF_ACTION_ALERT)
+	rf_query_init(&query, RF_CGROUP_ATTACH, &armed->task, container);
+	query.value[0] = rf_mover_relation(&armed->task, task);
+	rf_evaluate(&query, task, &armed->task, NULL);
+	/* The signal goes to the caller: it must be the moved task, or one of its container. */
+	if (query.value[0] == RF_RELATION_SELF || query.value[0] == RF_RELATION_CONTAINER)
+		flags = rf_enforce(&query);
+	else if (query.action > RF_ACTION_ALERT)
 		flags = RF_FLAG_SIGNAL_FAILED;
-	rf_count_verdict(&question);
-	route = rf_route_verdict(&question, container);
-	if (route == RF_TO_NOWHERE)
+	rf_count_verdict(&query);
+	route = rf_route_verdict(&query, container);
+	if (route == RF_ROUTE_NONE)
 		return 0;
-	record = RF_RECORD(rf_cgroup_event, RF_CGROUP_ATTACH, bound->slot, route);
+	record = RF_RECORD(rf_cgroup_event, RF_CGROUP_ATTACH, armed->task.slot, route);
 	if (!record)
 		return 0;
-	rf_header(&record->header, RF_CGROUP_ATTACH, task, bound);
-	rf_header_verdict(&record->header, &question, task, bound);
+	rf_header(&record->header, RF_CGROUP_ATTACH, task, &armed->task);
+	rf_header_verdict(&record->header, &query, task, &armed->task);
 	record->header.flags = flags;
 	record->cgroup = BPF_CORE_READ(to, kn, id);
-	record->parent = rf_parent_id(rf_cgroup_address(to));
+	record->parent = rf_parent_id(rf_address(to));
 	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
 	if (len > 0)
 		record->path_len = len - 1;

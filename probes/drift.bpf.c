@@ -1,30 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Drift, the thorough half. A task's credentials and namespaces are held against those of the last look; a
- * difference that the task could have made by calls of its own (it had the capability over what it
- * changed, or only gave something up) is taken over; any other was made for it: by a kernel exploit. So no
- * call needs to be watched, in no ABI, and a lawful change is lawful whoever saw it. exec is the one way to more
- * than one had: what it gives is remembered when it is done (process.bpf.c), and who comes to it is looked at before.
+ * Drift, the thorough half. A task's credentials and namespaces are compared with those of the last
+ * check. A difference that the task could have made with its own privileges (it had the capability
+ * over what it changed, or only gave something up) is accepted. Any other was made by a kernel
+ * exploit. So no call needs to be watched, in any ABI, and a legitimate change is accepted whether
+ * the agent saw the call or not. exec is the one way to gain privileges: its result is remembered
+ * when it is done (exec_binding.bpf.c), and the task is checked before it.
  *
- * Own credentials are compared (real_cred), never those that a kernel function borrows for a while (overlayfs,
- * NFS, io_uring).
+ * The task's own credentials (real_cred) are compared, never those that a kernel function borrows
+ * for a while (overlayfs, NFS, io_uring).
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/drift.h"
 #include "include/call.h"
+#include "include/drift.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_CAP_SETUID 7
 #define RF_USER_NS_DEPTH 33 /* user namespaces nest 32 deep */
-#define RF_EXTENTS 5	    /* of a map of user ids that lies in the namespace itself */
+#define RF_EXTENTS 5	    /* of a map of user ids that is stored in the namespace itself */
 
 #define RF_NS(proxy, kind) ((__u64)RF_READ(struct nsproxy, proxy, kind))
 #define RF_OWNER(type, ns) ((__u64)RF_READ(struct type, ns, user_ns))
 
-__noinline int rf_remember(struct rf_identity *into, __u64 address)
+__noinline int rf_drift_remember(struct rf_identity *into, __u64 address)
 {
 	struct task_struct *task = (struct task_struct *)address;
 	const struct cred *cred;
@@ -44,7 +45,10 @@ __noinline int rf_remember(struct rf_identity *into, __u64 address)
 	into->namespaces[3] = RF_NS(proxy, ipc_ns);
 	into->namespaces[4] = RF_NS(proxy, uts_ns);
 	into->namespaces[5] = RF_NS(proxy, cgroup_ns);
-	/* uid, gid, suid, sgid, euid, egid, fsuid, fsgid lie in a row; so do the permitted and the effective set. */
+	/*
+	 * uid, gid, suid, sgid, euid, egid, fsuid, fsgid are adjacent; so are the permitted and the
+	 * effective set.
+	 */
 	bpf_probe_read_kernel(ids, sizeof(ids), &cred->uid);
 	bpf_probe_read_kernel(sets, sizeof(sets), &cred->cap_permitted);
 	into->uid[0] = ids[0];
@@ -54,13 +58,13 @@ __noinline int rf_remember(struct rf_identity *into, __u64 address)
 	into->permitted = sets[0];
 	into->effective = sets[1];
 	into->borrowed = 0;
-	into->condemned = 0;
+	into->kill_pending = 0;
 	into->cred = (__u64)cred;
 	return 0;
 }
 
-/* Whether a user namespace lies below another one. */
-__noinline int rf_lies_below(__u64 user_ns, __u64 other)
+/* Returns 1 if a user namespace is below another one. */
+__noinline int rf_is_below_user_ns(__u64 user_ns, __u64 other)
 {
 	__u32 i;
 
@@ -74,7 +78,10 @@ __noinline int rf_lies_below(__u64 user_ns, __u64 other)
 	return 0;
 }
 
-/* Whether a user namespace has a user id of the host's for its own. A map of many extents lies elsewhere: not asked. */
+/*
+ * Returns 1 if a user namespace maps a user id of the host. A map of many extents is stored
+ * elsewhere and counts as mapped.
+ */
 __noinline int rf_is_mapped(__u64 user_ns, __u32 uid)
 {
 	struct uid_gid_extent extent;
@@ -93,18 +100,23 @@ __noinline int rf_is_mapped(__u64 user_ns, __u32 uid)
 	return 0;
 }
 
-/* A namespace is nothing that a task owns: whoever has the capability over its user namespace may enter it. */
+/*
+ * A task does not own namespaces: it may enter one if it has the capability over the user
+ * namespace.
+ */
 __noinline int rf_may_enter(const struct rf_identity *was, __u64 owner)
 {
 	if (!was)
 		return 0;
 	if (owner == was->user_ns)
 		return !!(was->permitted & (1ULL << RF_CAP_SYS_ADMIN));
-	return rf_lies_below(owner, was->user_ns);
+	return rf_is_below_user_ns(owner, was->user_ns);
 }
 
-/* A user id is anybody's who has it in one of its places; any other needs CAP_SETUID, and to be of the namespace. */
-__noinline int rf_may_be(const struct rf_identity *was, __u64 user_ns, __u32 uid, __u32 below)
+/*
+ * A task may take a user id that it has in another place. Any other needs CAP_SETUID and a mapping.
+ */
+__noinline int rf_may_have_uid(const struct rf_identity *was, __u64 user_ns, __u32 uid, __u32 below)
 {
 	if (!was)
 		return 0;
@@ -115,60 +127,68 @@ __noinline int rf_may_be(const struct rf_identity *was, __u64 user_ns, __u32 uid
 	return rf_is_mapped(user_ns, uid);
 }
 
-#define RF_STRANGE_NAMESPACE(index, type, bit)                          \
+#define RF_UNEXPLAINED_NAMESPACE(index, type, bit)                      \
 	if (now->namespaces[index] != was->namespaces[index] &&         \
 	    !rf_may_enter(was, RF_OWNER(type, now->namespaces[index]))) \
-	strange |= bit
+	unexplained |= bit
 
-/* Functions of their own, as their branches would multiply with each other's in the eyes of the verifier. */
-__noinline __u32 rf_strange_namespaces(const struct rf_identity *was, const struct rf_identity *now)
+/* Separate functions: else the verifier multiplies their branches with each other. */
+__noinline __u32 rf_unexplained_namespaces(const struct rf_identity *was,
+					   const struct rf_identity *now)
 {
-	__u32 strange = 0;
+	__u32 unexplained = 0;
 
 	if (!was || !now)
 		return 0;
-	RF_STRANGE_NAMESPACE(0, mnt_namespace, RF_CLONE_NEWNS);
-	RF_STRANGE_NAMESPACE(1, net, RF_CLONE_NEWNET);
-	RF_STRANGE_NAMESPACE(2, pid_namespace, RF_CLONE_NEWPID);
-	RF_STRANGE_NAMESPACE(3, ipc_namespace, RF_CLONE_NEWIPC);
-	RF_STRANGE_NAMESPACE(4, uts_namespace, RF_CLONE_NEWUTS);
-	RF_STRANGE_NAMESPACE(5, cgroup_namespace, RF_CLONE_NEWCGROUP);
-	return strange;
+	RF_UNEXPLAINED_NAMESPACE(0, mnt_namespace, RF_CLONE_NEWNS);
+	RF_UNEXPLAINED_NAMESPACE(1, net, RF_CLONE_NEWNET);
+	RF_UNEXPLAINED_NAMESPACE(2, pid_namespace, RF_CLONE_NEWPID);
+	RF_UNEXPLAINED_NAMESPACE(3, ipc_namespace, RF_CLONE_NEWIPC);
+	RF_UNEXPLAINED_NAMESPACE(4, uts_namespace, RF_CLONE_NEWUTS);
+	RF_UNEXPLAINED_NAMESPACE(5, cgroup_namespace, RF_CLONE_NEWCGROUP);
+	return unexplained;
 }
 
-/* What of the difference the task could not have done itself: RF_DRIFT_* and CLONE_NEW*. */
-__noinline __u32 rf_strange(const struct rf_identity *was, const struct rf_identity *now)
+/*
+ * The part of the difference that the task could not have made itself: RF_DRIFT_* and CLONE_NEW*.
+ */
+__noinline __u32 rf_unexplained(const struct rf_identity *was, const struct rf_identity *now)
 {
-	__u32 strange, below = 0;
+	__u32 unexplained, below = 0;
 
 	if (!was || !now)
 		return 0;
-	strange = rf_strange_namespaces(was, now);
+	unexplained = rf_unexplained_namespaces(was, now);
 	if (now->user_ns != was->user_ns) {
-		below = rf_lies_below(now->user_ns, was->user_ns); /* there one has every capability */
+		below = rf_is_below_user_ns(now->user_ns,
+					    was->user_ns); /* a task has every capability there */
 		if (!below)
-			strange |= RF_CLONE_NEWUSER;
+			unexplained |= RF_CLONE_NEWUSER;
 	}
 	if (!below && ((now->permitted | now->effective) & ~was->permitted))
-		strange |= RF_DRIFT_CAPABILITIES;
-	if (!rf_may_be(was, now->user_ns, now->uid[0], below) || !rf_may_be(was, now->user_ns, now->uid[1], below) ||
-	    !rf_may_be(was, now->user_ns, now->uid[2], below) || !rf_may_be(was, now->user_ns, now->uid[3], below))
-		strange |= RF_DRIFT_USER;
-	return strange;
+		unexplained |= RF_DRIFT_CAPABILITIES;
+	if (!rf_may_have_uid(was, now->user_ns, now->uid[0], below) ||
+	    !rf_may_have_uid(was, now->user_ns, now->uid[1], below) ||
+	    !rf_may_have_uid(was, now->user_ns, now->uid[2], below) ||
+	    !rf_may_have_uid(was, now->user_ns, now->uid[3], below))
+		unexplained |= RF_DRIFT_USER;
+	return unexplained;
 }
 
 static __always_inline void rf_drift_record(struct task_struct *task, const struct rf_task *bound,
-					    struct rf_question *question, const struct rf_identity *was,
-					    const struct rf_identity *now, __u32 at, __u32 route, __u8 flags)
+					    struct rf_query *query, const struct rf_identity *was,
+					    const struct rf_identity *now, __u32 at, __u32 route,
+					    __u8 flags)
 {
-	struct rf_drift_event *record = RF_RECORD(rf_drift_event, RF_TASK_DRIFT, bound->slot, route);
+	struct rf_drift_event *record =
+		RF_RECORD(rf_drift_event, RF_TASK_DRIFT, bound->slot, route);
 
 	if (!record)
 		return;
 	rf_header(&record->header, RF_TASK_DRIFT, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
+	rf_header_verdict(&record->header, query, task, bound);
 	record->header.flags = flags;
-	record->changed = question->value[0];
+	record->changed = query->value[0];
 	record->at = at;
 	record->uid[0] = was->uid[2];
 	record->uid[1] = now->uid[2];
@@ -179,34 +199,38 @@ static __always_inline void rf_drift_record(struct task_struct *task, const stru
 	rf_submit(record, RF_TASK_DRIFT);
 }
 
-/* Not on the stack: the programs that look are deep already when they do. With the task: whoever looks finds it. */
-struct rf_drift_room {
+/*
+ * Not on the stack: the programs that check are deep already. Stored with the task, so it needs no
+ * lock.
+ */
+struct rf_drift_storage {
 	struct rf_identity now;
-	struct rf_question question;
+	struct rf_query query;
 };
-_Static_assert(sizeof(struct rf_drift_room) <= RF_ROOM_WORDS * sizeof(__u64), "fits the room");
+_Static_assert(sizeof(struct rf_drift_storage) <= RF_QUERY_STORAGE_WORDS * sizeof(__u64),
+	       "fits the storage");
 
-/* Returns the verdict. */
-static __always_inline __u32 rf_drifted(struct task_struct *task, const struct rf_task *bound,
-					const struct rf_identity *was, struct rf_drift_room *room, __u32 strange,
-					__u32 at)
+/* Decides and reports drift. Returns the verdict. */
+static __always_inline __u32 rf_report_drift(struct task_struct *task, const struct rf_task *bound,
+					     const struct rf_identity *was,
+					     struct rf_drift_storage *storage, __u32 unexplained,
+					     __u32 at)
 {
 	struct rf_container *container = rf_container_of(bound);
-	struct rf_question *question = &room->question;
+	struct rf_query *query = &storage->query;
 	__u32 route;
-	__u8 flags;
+	__u8 flags = 0;
 
 	if (!container)
 		return RF_ACTION_NONE;
-	rf_ask(question, RF_TASK_DRIFT, bound, container);
-	question->value[0] = strange;
-	rf_judge(question, task, bound, NULL);
-	flags = at & RF_AT_HOOK ? rf_lsm_carry_out(question) : rf_carry_out(question);
-	rf_count_verdict(question);
-	route = rf_route_verdict(question, container);
-	if (route != RF_TO_NOWHERE)
-		rf_drift_record(task, bound, question, was, &room->now, at & 0xffff, route, flags);
-	return question->action;
+	rf_query_init(query, RF_TASK_DRIFT, bound, container);
+	query->value[0] = unexplained;
+	rf_evaluate(query, task, bound, NULL);
+	route = rf_conclude(query, container,
+			    at & RF_AT_HOOK ? RF_MECHANISM_LSM : RF_MECHANISM_KILL, &flags);
+	if (route != RF_ROUTE_NONE)
+		rf_drift_record(task, bound, query, was, &storage->now, at & 0xffff, route, flags);
+	return query->action;
 }
 
 #define RF_ENTERED(index, type, host, bit)                                 \
@@ -214,7 +238,7 @@ static __always_inline __u32 rf_drifted(struct task_struct *task, const struct r
 	    RF_READ(struct type, now->namespaces[index], ns.inum) == host) \
 	entered |= bit
 
-/* CLONE_NEW* of the namespaces that are the host's, and were not. */
+/* CLONE_NEW* of the namespaces that are the host's and were not before. */
 __noinline __u32 rf_entered_host(const struct rf_identity *was, const struct rf_identity *now)
 {
 	__u32 entered = 0;
@@ -234,100 +258,105 @@ __noinline __u32 rf_entered_host(const struct rf_identity *was, const struct rf_
 }
 
 /*
- * Services of the host have mount namespaces of their own, by another number, with the host's files in them. Whether the
- * current task, which has got into another one, is in such: its root is the host's, and not by chroot, which is looked at
- * for itself. Not asked where the container was given the host's root.
+ * Services of the host have mount namespaces with other numbers, but with the host's files. Returns
+ * true if the current task, which has entered another mount namespace, is in one of these: its root
+ * is the host's, and not by chroot, which is checked separately. Not checked for a container that
+ * was given the host's root.
  */
-static __always_inline bool rf_sees_hosts_files(__u64 home)
+static __always_inline bool rf_has_host_root(__u64 container_root)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
 
-	return rf_is_host_root((__u64)BPF_CORE_READ(fs, root.dentry)) && !rf_is_host_root(home) && !rf_is_chrooted();
+	return rf_is_host_root((__u64)BPF_CORE_READ(fs, root.dentry)) &&
+	       !rf_is_host_root(container_root) && !rf_is_chrooted();
 }
 
 /*
- * setns is judged by the file behind its descriptor, which another thread may have changed between the kernel's look
- * and ours. So the outcome is judged, too: who is in a namespace of the host's that no rule would have let it enter is
- * killed. What rules only alert of was told then. The facts are those of the task as it was.
+ * setns is decided by the file behind its descriptor, which another thread may change between the
+ * kernel's look and this one. So the outcome is decided as well: a task in a namespace of the host
+ * that no rule would have let it enter is killed. Alerts were reported at the call. The facts are
+ * those of the task before it entered.
  */
-static __always_inline __u32 rf_enters_host(struct task_struct *task, const struct rf_task *bound,
-					    struct rf_drift_room *room, __u32 entered)
+static __always_inline __u32 rf_check_host_entry(struct task_struct *task,
+						 const struct rf_task *bound,
+						 struct rf_drift_storage *storage, __u32 entered)
 {
 	struct rf_container *container = rf_container_of(bound);
-	struct rf_question *question = &room->question;
+	struct rf_query *query = &storage->query;
 	struct rf_syscall_event *record;
 
 	if (!container)
 		return RF_ACTION_NONE;
-	rf_ask(question, RF_SYS_SETNS, bound, container);
-	question->value[0] = entered;
-	question->value[1] = RF_RELATION_HOST;
-	rf_learn_facts(question, task, bound);
-	question->value[RF_DIM_FACTS] &= ~rf_facts_of_host(entered);
-	rf_judge(question, task, bound, NULL);
-	if (question->action <= RF_ACTION_ALERT)
+	rf_query_init(query, RF_SYS_SETNS, bound, container);
+	query->value[0] = entered;
+	query->value[1] = RF_RELATION_HOST;
+	rf_query_facts(query, task, bound);
+	query->value[RF_DIM_FACTS] &= ~rf_facts_of_host(entered);
+	rf_evaluate(query, task, bound, NULL);
+	if (query->action <= RF_ACTION_ALERT)
 		return RF_ACTION_NONE;
-	rf_carry_out(question);
-	rf_count_verdict(question);
-	record = RF_RECORD(rf_syscall_event, RF_SYS_SETNS, bound->slot, RF_TO_ALERTS);
+	rf_enforce(query);
+	rf_count_verdict(query);
+	record = RF_RECORD(rf_syscall_event, RF_SYS_SETNS, bound->slot, RF_ROUTE_ALERTS);
 	if (record) {
 		rf_header(&record->header, RF_SYS_SETNS, task, bound);
-		rf_header_verdict(&record->header, question, task, bound);
+		rf_header_verdict(&record->header, query, task, bound);
 		record->nr = RF_NO_CALL;
-		__builtin_memcpy(record->operand, question->value, sizeof(record->operand));
+		__builtin_memcpy(record->operand, query->value, sizeof(record->operand));
 		rf_submit(record, RF_SYS_SETNS);
 	}
-	return question->action;
+	return query->action;
 }
 
-__noinline int rf_examine(__u32 at)
+__noinline int rf_drift_examine(__u32 at)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 	struct rf_identity *was, *now;
-	struct rf_drift_room *room;
-	__u32 strange, entered, verdict = RF_ACTION_NONE;
+	struct rf_drift_storage *storage;
+	__u32 unexplained, entered, verdict = RF_ACTION_NONE;
 
-	if (!bound || !BPF_CORE_READ(task, nsproxy)) /* it is ending */
+	if (!armed || !BPF_CORE_READ(task, nsproxy)) /* it is ending */
 		return RF_ACTION_NONE;
-	was = &((struct rf_armed *)bound)->identity;
-	if (was->condemned) { /* told when it was made */
+	was = &armed->identity;
+	if (was->kill_pending) { /* reported when it was made */
 		bpf_send_signal(9);
 		return RF_ACTION_KILL;
 	}
 	if (!was->cred)
 		return RF_ACTION_NONE;
-	room = (struct rf_drift_room *)((struct rf_armed *)bound)->room;
-	now = &room->now;
-	rf_remember(now, rf_address(task));
-	strange = rf_strange(was, now);
-	now->borrowed = at & RF_AT_ENTRY && BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred);
+	storage = (struct rf_drift_storage *)armed->query_storage;
+	now = &storage->now;
+	rf_drift_remember(now, rf_address(task));
+	unexplained = rf_unexplained(was, now);
+	now->borrowed =
+		at & RF_AT_ENTRY && BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred);
 	if (now->borrowed && !was->borrowed)
-		strange |= RF_DRIFT_BORROWED;
-	if (strange)
-		verdict = rf_drifted(task, bound, was, room, strange, at);
+		unexplained |= RF_DRIFT_BORROWED;
+	if (unexplained)
+		verdict = rf_report_drift(task, &armed->task, was, storage, unexplained, at);
 	entered = rf_entered_host(was, now);
-	if (now->namespaces[0] != was->namespaces[0] && rf_sees_hosts_files(((struct rf_armed *)bound)->home))
+	if (now->namespaces[0] != was->namespaces[0] && rf_has_host_root(armed->container_root))
 		entered |= RF_CLONE_NEWNS;
 	if (entered && verdict <= RF_ACTION_ALERT)
-		verdict = rf_enters_host(task, bound, room, entered);
-	if (verdict <= RF_ACTION_ALERT) /* it is let live: told once */
+		verdict = rf_check_host_entry(task, &armed->task, storage, entered);
+	if (verdict <= RF_ACTION_ALERT) /* it stays alive: reported once */
 		__builtin_memcpy(was, now, sizeof(*was));
 	return verdict;
 }
 
 /*
- * The checkpoints that have programs of their own: attached only where a rule asks for drift, and on a stack that
- * no other program has filled (system calls and forks look at it in passing).
+ * The checkpoint with a program of its own: attached only if a rule needs drift, and on a stack
+ * that no other program has filled. System calls and forks check in passing.
  */
 SEC("tracepoint/syscalls/sys_exit")
 int drift_open_exit(void *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 
-	if (bound)
-		rf_checkpoint(task, bound, RF_FILE_OPEN);
+	if (armed)
+		rf_drift_check(task, armed, RF_FILE_OPEN);
 	return 0;
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Opens, decided on the kernel's struct file when the call is about to return: never on a path that
- * another thread can change. The task is killed before it can use the descriptor. This is the hottest
- * of our paths: what costs (another mount's namespace, a name, the path) is only read when a rule asks
- * for it.
+ * another thread can change. The task is killed before it can use the descriptor. This is the
+ * hottest path of all: what costs (another mount's namespace, a name, the path) is read only if a
+ * rule needs it.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -16,8 +16,9 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
- * Whether the call has emptied the file, which it may although the file is open for reading only. The file's flags say so
- * no more; those of openat2 are read again, and may be others by now.
+ * Returns true if the call has emptied the file, which is possible although the file is open for
+ * reading only. The file's flags do not show it any more. Those of openat2 are read again, and may
+ * have changed.
  */
 static __always_inline bool rf_truncated(struct pt_regs *regs, __u32 nr, bool compat)
 {
@@ -32,23 +33,23 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	struct rf_container *container;
-	struct rf_question question;
-	struct rf_task *bound;
+	struct rf_query query;
+	struct rf_armed *armed;
 	struct rf_file file;
-	__u32 answer, whose, nr;
+	__u32 answer, owner, what, nr;
 	__u64 at;
 	long fd;
 
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return 0;
 	fd = rf_return_value(regs);
 	if (fd < 0)
 		return 0;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return 0;
-	rf_count(bound->slot, RF_COUNT_OPEN);
+	rf_count(armed->task.slot, RF_COUNT_OPEN);
 	at = rf_file_of_fd(task, fd);
 	if (!at)
 		return 0;
@@ -56,18 +57,19 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	nr = rf_call_number(regs);
 	if (!(file.flags & (RF_O_ACCMODE | RF_O_PATH)) && rf_truncated(regs, nr, compat))
 		file.flags |= RF_O_RDWR;
-	if (rf_guard_asks(&file, file.flags & RF_O_ACCMODE)) {
-		whose = rf_guard_opened(&file);
-		if (whose)
-			rf_guard_met(whose, 0, file.dentry, 0, false);
+	if (rf_guard_is_relevant(&file, file.flags & RF_O_ACCMODE)) {
+		what = rf_guard_opened(&file);
+		if (what)
+			rf_guard_hit(what, 0, file.dentry, 0, false);
 	}
-	whose = rf_opens_by_handle(nr, compat) ? rf_foreign_or_outside(task, bound, &file)
-					       : rf_foreign(task, bound, &file);
-	answer = rf_first_look(&question, task, bound, container, &file, whose, compat);
-	if (!rf_file_matters(&question, RF_FILE_OPEN, answer, bound, container))
+	owner = rf_opens_by_handle(nr, compat)
+			? rf_mount_owner_or_outside(task, &armed->task, &file)
+			: rf_mount_owner(task, &armed->task, &file);
+	answer = rf_file_prefilter(&query, task, armed, container, &file, owner, compat);
+	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, &armed->task, container))
 		return 0;
-	rf_second_look(&question, task, bound, container, &file, answer, fd, compat ? RF_FLAG_COMPAT : 0,
-		       RF_MECHANISM_KILL, false);
+	rf_file_decide(&query, task, &armed->task, container, &file, answer, fd,
+		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_KILL, false);
 	return 0;
 }
 
@@ -78,8 +80,8 @@ int open_exit(void *ctx)
 }
 
 /*
- * The same for 32-bit callers, which per-syscall tracepoints do not see. Costs every call of every
- * process as every_call does: to be attached where 32-bit programs run in containers.
+ * The same for 32-bit callers, which per-syscall tracepoints do not see. Like every_call, it costs
+ * every call of every process: to be attached where 32-bit programs run in containers.
  */
 SEC("tp_btf/sys_exit")
 int BPF_PROG(compat_exit, struct pt_regs *regs, long ret)

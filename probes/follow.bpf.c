@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Following tasks at tracepoints by perf, which the kernel does not skip as it does tp_btf: see follow.h. For kernels that
- * preempt those, where there are no hooks.
+ * Following tasks at tracepoints by perf, which the kernel does not skip as it does tp_btf: see
+ * follow.h. For kernels that preempt those, if there are no hooks.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -10,7 +10,10 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* 3f0e6f2b41d3, 6.2; for programs of this kind bc638d8cb5be, 6.12. The record has the child's number only. */
+/*
+ * 3f0e6f2b41d3, 6.2; for programs of this kind bc638d8cb5be, 6.12. The record has only the child's
+ * number.
+ */
 extern struct task_struct *bpf_task_from_pid(s32 pid) __ksym __weak;
 extern void bpf_task_release(struct task_struct *task) __ksym __weak;
 
@@ -19,18 +22,19 @@ int follow_newtask(struct trace_event_raw_task_newtask *ctx)
 {
 	struct task_struct *parent = bpf_get_current_task_btf(), *child;
 	struct rf_container *container;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 
-	bound = rf_bound(parent);
-	container = bound ? rf_container_of(bound) : NULL;
+	armed = rf_bound(parent);
+	container = armed ? rf_container_of(&armed->task) : NULL;
 	if (!container)
 		return 0;
 	child = bpf_task_from_pid(ctx->pid);
 	if (!child)
 		return 0;
-	bound = rf_follow_child(child, bound, container, BPF_CORE_READ(child, group_leader, start_boottime));
-	if (bound && ((struct rf_armed *)bound)->counted == RF_COUNTED_NOT_YET)
-		rf_finish(child, bound, container, false);
+	armed = rf_follow_child(child, armed, container,
+				BPF_CORE_READ(child, group_leader, start_boottime));
+	if (armed && armed->counted == RF_COUNTED_NOT_YET)
+		rf_complete_binding(child, armed, container, false);
 	bpf_task_release(child);
 	return 0;
 }

@@ -1,25 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What is the agent's, and what becomes of who reaches for it. It asks no rule: a policy that is wrong, or none at all,
+ * What is guarded, and what happens on an attempt. No rule is evaluated: a wrong policy, or none,
  * changes nothing here.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/call.h"
 #include "include/guard.h"
-#include "include/lsm.h"
+#include "include/match.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_GUARD_DEPTH 32
 
-/* match.bpf.c: whether some rule holds for the container. */
-int rf_has_rules(__u32 first, __u32 second);
-
 /*
- * One step of rf_guarded, `depth` levels above the file: its answer, or where it is to go on, which is no small number. A
- * function, so that the verifier follows it once and not in each round.
+ * One step of rf_guard_kind, `depth` levels above the file. Returns the guard kind (<=
+ * RF_GUARD_KIND), or the address of the parent dentry to check next. A function, so that the
+ * verifier follows it once and not in each round.
  */
 __noinline __u64 rf_guard_step(__u64 device, __u64 dentry, __u32 depth)
 {
@@ -27,7 +24,7 @@ __noinline __u64 rf_guard_step(__u64 device, __u64 dentry, __u32 depth)
 	__u64 inode = (__u64)RF_READ(struct dentry, dentry, d_inode), parent, super;
 	__u32 *found;
 
-	key.id = inode ? RF_READ(struct inode, inode, i_ino) : 0; /* 0: it is yet to be made */
+	key.id = inode ? RF_READ(struct inode, inode, i_ino) : 0; /* 0: it does not exist yet */
 	found = key.id ? bpf_map_lookup_elem(&guards, &key) : NULL;
 	if (found) {
 		__u32 kind = *found & RF_GUARD_KIND;
@@ -44,7 +41,7 @@ __noinline __u64 rf_guard_step(__u64 device, __u64 dentry, __u32 depth)
 	return dentry == (__u64)RF_READ(struct super_block, super, s_root) ? 0 : RF_GUARD_NAMELESS;
 }
 
-__noinline __u32 rf_guarded(__u64 dentry)
+__noinline __u32 rf_guard_kind(__u64 dentry)
 {
 	__u64 super = (__u64)RF_READ(struct dentry, dentry, d_sb);
 	struct rf_guard_key key = { .device = RF_READ(struct super_block, super, s_dev) };
@@ -66,11 +63,11 @@ static __always_inline __u8 rf_guard_action(__u32 what, bool hooked)
 		return RF_ACTION_ALERT;
 	if (hooked)
 		return RF_ACTION_DENY;
-	/* Who only looks may be a monitor of the node: nobody is killed for that. */
+	/* A task that only reads may be a monitor of the node: it is not killed. */
 	return what >= RF_TAMPER_LOOK ? RF_ACTION_ALERT : RF_ACTION_KILL;
 }
 
-/* The call that the task is in. Kernel threads and the workers of an io_uring are in none. */
+/* The call that the task is in. Kernel threads and workers of an io_uring are in none. */
 static __always_inline __u32 rf_guard_nr(struct task_struct *task)
 {
 	if (task->flags & (RF_PF_KTHREAD | RF_PF_IO_WORKER))
@@ -78,34 +75,47 @@ static __always_inline __u32 rf_guard_nr(struct task_struct *task)
 	return rf_call_number((struct pt_regs *)bpf_task_pt_regs(task));
 }
 
-static __always_inline void rf_guard_record(struct task_struct *task, const struct rf_task *bound, __u32 what,
-					    __u64 detail, __u64 dentry, __u32 text, __u32 route, __u8 action, __u8 how,
-					    __u8 flags)
+/* What a record of the self-defence says. */
+struct rf_guard_report {
+	__u64 detail;
+	__u64 dentry;
+	__u32 what;
+	__u32 text;
+	__u8 action;
+	__u8 mechanism;
+	__u8 flags;
+};
+
+static __always_inline void rf_guard_record(struct task_struct *task, const struct rf_task *bound,
+					    const struct rf_guard_report *report, __u32 route)
 {
-	struct rf_tamper_event *record = RF_RECORD(rf_tamper_event, RF_AGENT_TAMPER, bound->slot, route);
+	struct rf_tamper_event *record =
+		RF_RECORD(rf_tamper_event, RF_AGENT_TAMPER, bound->slot, route);
 	struct rf_scratch *buffer;
-	__u32 index = text - 1;
+	__u32 index = report->text - 1;
+	__u8 flags = report->flags;
 
 	if (!record)
 		return;
 	rf_header(&record->header, RF_AGENT_TAMPER, task, bound);
 	record->header.facts = rf_facts(rf_address(task), bound->facts);
-	record->header.action = action;
-	record->header.mechanism = how;
-	record->what = what;
-	record->detail = detail;
+	record->header.action = report->action;
+	record->header.mechanism = report->mechanism;
+	record->what = report->what;
+	record->detail = report->detail;
 	record->agent_pid = config.agent_pid;
 	record->agent_start_ns = config.agent_start_ns;
 	record->nr = rf_guard_nr(task);
 	record->header.flags = rf_in_compat(task) ? RF_FLAG_COMPAT : 0;
-	if (text) {
+	if (report->text) {
 		buffer = rf_scratch_numbered(index);
 		if (buffer) {
 			bpf_probe_read_kernel_str(record->path, sizeof(record->path), buffer->name);
-			record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
+			record->path_len =
+				buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
 		}
-	} else if (dentry && (buffer = rf_scratch_get())) {
-		rf_path_in_filesystem(buffer, dentry);
+	} else if (report->dentry && (buffer = rf_scratch_get())) {
+		rf_path_in_filesystem(buffer, report->dentry);
 		if (rf_path_copy(record->path, sizeof(record->path), buffer))
 			flags |= RF_FLAG_TRUNCATED;
 		record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
@@ -115,38 +125,44 @@ static __always_inline void rf_guard_record(struct task_struct *task, const stru
 	rf_submit(record, RF_AGENT_TAMPER);
 }
 
-__noinline int rf_guard_met(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooked)
+__noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooked)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_task *bound;
-	__u8 action, flags = 0, how = RF_MECHANISM_OBSERVE;
+	struct rf_armed *armed;
+	struct rf_guard_report report = {
+		.what = what,
+		.detail = detail,
+		.dentry = dentry,
+		.text = text,
+		.mechanism = RF_MECHANISM_OBSERVE,
+	};
 	__u32 route;
 
 	if (!config.guard)
 		return RF_ACTION_NONE;
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return RF_ACTION_NONE;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return RF_ACTION_NONE;
-	action = rf_guard_action(what, hooked);
-	if (action == RF_ACTION_DENY)
-		how = RF_MECHANISM_LSM;
-	if (action == RF_ACTION_KILL) {
-		how = RF_MECHANISM_KILL;
-		flags = bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
+	report.action = rf_guard_action(what, hooked);
+	if (report.action == RF_ACTION_DENY)
+		report.mechanism = RF_MECHANISM_LSM;
+	if (report.action == RF_ACTION_KILL) {
+		report.mechanism = RF_MECHANISM_KILL;
+		report.flags = bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 	}
-	rf_count_action(bound->slot, action);
-	route = rf_route(RF_AGENT_TAMPER, bound->slot, container, action);
-	if (route != RF_TO_NOWHERE)
-		rf_guard_record(task, bound, what, detail, dentry, text, route, action, how, flags);
-	return action;
+	rf_count_action(armed->task.slot, report.action);
+	route = rf_route(RF_AGENT_TAMPER, armed->task.slot, container, report.action);
+	if (route != RF_ROUTE_NONE)
+		rf_guard_record(task, &armed->task, &report, route);
+	return report.action;
 }
 
-/* Whether a struct pid is that of the agent or of one of its threads. */
-static __always_inline bool rf_pid_of_agent(__u64 pid)
+/* Returns true if a struct pid belongs to a thread of the agent. */
+static __always_inline bool rf_is_agent_struct_pid(__u64 pid)
 {
 	__u64 task = rf_task_of_pid(pid);
 
@@ -154,8 +170,8 @@ static __always_inline bool rf_pid_of_agent(__u64 pid)
 }
 
 /*
- * A file of the agent's /proc/PID. By its name even where hooks decide: newer kernels let CAP_PERFMON open most of those
- * that may only be looked at, whatever ptrace_access_check said.
+ * A file of the agent's /proc/PID. Checked by name even if hooks decide: newer kernels let
+ * CAP_PERFMON open most of the files that may only be read, whatever ptrace_access_check said.
  */
 static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writes)
 {
@@ -164,8 +180,10 @@ static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writ
 	__u32 *what;
 	__u64 pid;
 
-	pid = (__u64)RF_READ(struct proc_inode, file->inode - bpf_core_field_offset(struct proc_inode, vfs_inode), pid);
-	if (!pid || !rf_pid_of_agent(pid))
+	pid = (__u64)RF_READ(struct proc_inode,
+			     file->inode - bpf_core_field_offset(struct proc_inode, vfs_inode),
+			     pid);
+	if (!pid || !rf_is_agent_struct_pid(pid))
 		return 0;
 	if (writes)
 		return RF_TAMPER_PROC;
@@ -178,38 +196,41 @@ static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writ
 	return what ? *what & RF_GUARD_KIND : 0;
 }
 
-/* The files by which processes are moved, of version 2 and of version 1. */
+/* The files by which processes are moved, of cgroup versions 2 and 1. */
 static __always_inline bool rf_moves_processes(__u64 dentry)
 {
 	const char *name = (const char *)RF_READ(struct dentry, dentry, d_name.name);
 	__u64 head[2] = {};
 
 	bpf_probe_read_kernel_str(head, sizeof(head), name);
-	return (head[0] == 0x702e70756f726763ULL && head[1] == 0x73636f72ULL) ||     /* cgroup.procs */
-	       (head[0] == 0x742e70756f726763ULL && head[1] == 0x736461657268ULL) || /* cgroup.threads */
-	       (head[0] == 0x736b736174ULL && !head[1]);			     /* tasks */
+	return (head[0] == RF_NAME8('c', 'g', 'r', 'o', 'u', 'p', '.', 'p') &&
+		head[1] == RF_NAME8('r', 'o', 'c', 's', 0, 0, 0, 0)) ||
+	       (head[0] == RF_NAME8('c', 'g', 'r', 'o', 'u', 'p', '.', 't') &&
+		head[1] == RF_NAME8('h', 'r', 'e', 'a', 'd', 's', 0, 0)) ||
+	       (head[0] == RF_NAME8('t', 'a', 's', 'k', 's', 0, 0, 0) && !head[1]);
 }
 
 /*
- * Files of the agent's own cgroup. Those of the cgroups above it concern others, too; and whoever sees the host's
- * processes can name the agent, and move it into a cgroup of his own, where it is frozen: such a write cannot be told
- * from any other before it is done. Both are what managers of a node's containers do, which may be containers
- * themselves: who is left alone by every policy may.
+ * Files of the agent's own cgroup. Those of the cgroups above it concern other processes, too. A
+ * task that sees the host's processes can also name the agent and move it into a cgroup of its own,
+ * where it is frozen, and such a write cannot be distinguished from others before it is done.
+ * Container managers of a node do both, and may be containers themselves: a container without rules
+ * may.
  */
 static __always_inline __u32 rf_guard_cgroup(const struct rf_file *file)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u32 kind;
 
-	kind = rf_guarded(file->dentry);
+	kind = rf_guard_kind(file->dentry);
 	if (kind == RF_GUARD_CGROUP)
 		return RF_TAMPER_CGROUP;
 	if (!kind && (!rf_moves_processes(file->dentry) || rf_pid_ns(task) != config.host_pid_ns))
 		return 0;
-	bound = rf_bound(task);
-	container = bound ? rf_container_of(bound) : NULL;
+	armed = rf_bound(task);
+	container = armed ? rf_container_of(&armed->task) : NULL;
 	if (!container || !rf_has_rules(container->profile[0], container->profile[1]))
 		return 0;
 	return RF_TAMPER_CGROUP;
@@ -228,7 +249,7 @@ __noinline __u32 rf_guard_opened(const struct rf_file *file)
 	if (writes && (file->magic == RF_MAGIC_CGROUP || file->magic == RF_MAGIC_CGROUP2))
 		return rf_guard_cgroup(file);
 	if (writes)
-		return rf_guarded(file->dentry) ? RF_TAMPER_FILE : 0;
+		return rf_guard_kind(file->dentry) ? RF_TAMPER_FILE : 0;
 	if (state->gone || state->ticket_inode != RF_READ(struct inode, file->inode, i_ino) ||
 	    state->ticket_device != RF_READ(struct super_block, file->super, s_dev))
 		return 0;

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What a container needs: every system call and capability of its armed tasks, counted by program. Loaded only
- * by an agent that learns (`ringfence run --learn`): a program at each call of the node is not for every day.
- * A call that seccomp refuses never reaches sys_enter (it comes after the filter), but it does reach sys_exit.
+ * What a container needs: every system call and capability of its armed tasks, counted by program.
+ * Loaded only by an agent that learns (`ringfence run --learn`), as a program at each call of the
+ * node is too expensive for normal use. A call that seccomp refuses never reaches sys_enter, which
+ * comes after the filter, but it reaches sys_exit.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include <bpf/bpf_core_read.h>
 #include "include/emit.h"
+#include "include/learn.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -16,23 +17,16 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_EACCES 13
 #define RF_ENOSYS 38
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1); /* (agent) */
-	__type(key, struct rf_learned_key);
-	__type(value, __u64);
-} learned SEC(".maps");
-
-static __always_inline void rf_learn(struct task_struct *task, __u32 kind, __u32 number, bool compat)
+static __always_inline void rf_learn(struct task_struct *task, __u32 kind, __u32 number,
+				     bool compat)
 {
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 	struct rf_learned_key key = {};
 	__u64 one = 1, *count;
 
-	if (!bound || !bound->container)
+	if (!armed || !armed->task.container)
 		return;
-	key.slot = bound->slot;
+	key.slot = armed->task.slot;
 	key.number = number;
 	key.kind = kind;
 	key.compat = compat;
@@ -41,7 +35,7 @@ static __always_inline void rf_learn(struct task_struct *task, __u32 kind, __u32
 	if (count)
 		__sync_fetch_and_add(count, 1);
 	else if (bpf_map_update_elem(&learned, &key, &one, BPF_NOEXIST))
-		rf_drop(RF_SYS_CLONE, RF_DROP_TABLE_FULL, bound->slot);
+		rf_drop(RF_SYS_CLONE, RF_DROP_TABLE_FULL, armed->task.slot);
 }
 
 SEC("tp_btf/sys_enter")
@@ -67,11 +61,12 @@ int BPF_PROG(learn_exit, struct pt_regs *regs, long result)
 	return 0;
 }
 
-/* The kernel's answer to a question about a capability (a tracepoint since 6.14). */
+/* The kernel's answer to a capability check (a tracepoint since 6.14). */
 SEC("tp_btf/cap_capable")
-int BPF_PROG(learn_capable, const struct cred *cred, struct user_namespace *target, const struct user_namespace *owner,
-	     int cap, int result)
+int BPF_PROG(learn_capable, const struct cred *cred, struct user_namespace *target,
+	     const struct user_namespace *owner, int cap, int result)
 {
-	rf_learn(bpf_get_current_task_btf(), result ? RF_LEARNED_CAP_REFUSED : RF_LEARNED_CAP, cap, false);
+	rf_learn(bpf_get_current_task_btf(), result ? RF_LEARNED_CAP_REFUSED : RF_LEARNED_CAP, cap,
+		 false);
 	return 0;
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * capable, paired with the call in progress. unshare, open_tree, mount_setattr and many others reach no
- * hook but this one. It is asked all over the kernel, so it leaves early: who is not armed, is in no call that
- * a rule is about, or is a worker of the kernel, costs one look-up or two.
+ * The hook capable, paired with the call in progress. unshare, open_tree, mount_setattr and many
+ * others reach no other hook. It is called all over the kernel, so it leaves early: one or two
+ * look-ups for a task that is not armed, is in no call that a rule is about, or is a kernel worker.
  *
- * The kernel's own check comes first, and what it refuses comes not here: an attempt without the
- * capability fails by itself, and is not seen.
+ * The kernel's own check comes first, and what it refuses does not arrive here: an attempt without
+ * the capability fails by itself and is not seen.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -14,46 +14,50 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Events that nothing but `capable` sees before their effect, or nothing as early. */
-#define RF_BY_CAPABLE                                                                                                 \
-	(RF_EVENT_BIT(RF_SYS_UNSHARE) | RF_EVENT_BIT(RF_SYS_SETNS) | RF_EVENT_BIT(RF_SYS_FSOPEN) |                    \
-	 RF_EVENT_BIT(RF_SYS_FSMOUNT) | RF_EVENT_BIT(RF_SYS_FSPICK) | RF_EVENT_BIT(RF_SYS_OPEN_TREE) |                \
-	 RF_EVENT_BIT(RF_SYS_MOUNT_SETATTR) | RF_EVENT_BIT(RF_SYS_MODULE_LOAD) | RF_EVENT_BIT(RF_SYS_MODULE_UNLOAD) | \
-	 RF_EVENT_BIT(RF_SYS_KEXEC) | RF_EVENT_BIT(RF_SYS_OPEN_BY_HANDLE_AT) | RF_EVENT_BIT(RF_SYS_IOPL) |            \
-	 RF_EVENT_BIT(RF_SYS_REBOOT) | RF_EVENT_BIT(RF_SYS_SWAP) | RF_EVENT_BIT(RF_SYS_SETTIME) |                     \
-	 RF_EVENT_BIT(RF_SYS_ACCT) | RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN))
+/* Events that only `capable` sees before their effect, or that it sees first. */
+#define RF_BY_CAPABLE                                                                              \
+	(RF_EVENT_BIT(RF_SYS_UNSHARE) | RF_EVENT_BIT(RF_SYS_SETNS) | RF_EVENT_BIT(RF_SYS_FSOPEN) | \
+	 RF_EVENT_BIT(RF_SYS_FSMOUNT) | RF_EVENT_BIT(RF_SYS_FSPICK) |                              \
+	 RF_EVENT_BIT(RF_SYS_OPEN_TREE) | RF_EVENT_BIT(RF_SYS_MOUNT_SETATTR) |                     \
+	 RF_EVENT_BIT(RF_SYS_MODULE_LOAD) | RF_EVENT_BIT(RF_SYS_MODULE_UNLOAD) |                   \
+	 RF_EVENT_BIT(RF_SYS_KEXEC) | RF_EVENT_BIT(RF_SYS_OPEN_BY_HANDLE_AT) |                     \
+	 RF_EVENT_BIT(RF_SYS_IOPL) | RF_EVENT_BIT(RF_SYS_REBOOT) | RF_EVENT_BIT(RF_SYS_SWAP) |     \
+	 RF_EVENT_BIT(RF_SYS_SETTIME) | RF_EVENT_BIT(RF_SYS_ACCT) |                                \
+	 RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN))
 
-/* The operands that hooks know as the kernel's objects, and not as the call's arguments. */
-static __always_inline void rf_take_hint(struct rf_question *question, const struct rf_syscall *known, __u64 target,
-					 __u64 flags)
+/* The operands that hooks know as kernel objects, and not as arguments of the call. */
+static __always_inline void rf_apply_hook_arguments(struct rf_query *query,
+						    const struct rf_syscall *known, __u64 target,
+						    __u64 flags)
 {
 	bool whole = flags & RF_FLAGS_ARE_WHOLE;
-	__u32 relation =
-		target ? rf_relation_of_process(RF_READ(struct task_struct, target, tgid)) : RF_RELATION_UNKNOWN;
+	__u32 relation = target ? rf_relation_of_process(RF_READ(struct task_struct, target, tgid))
+				: RF_RELATION_UNKNOWN;
 
 	flags &= ~RF_FLAGS_ARE_WHOLE;
-	switch (question->event) {
+	switch (query->event) {
 	case RF_SYS_CLONE:
 		if (whole)
-			question->value[0] = flags;
-		else if (known->source[0] == RF_FROM_ARG) /* clone(2): the kernel's copy is without the signal */
-			question->value[0] = (question->value[0] & ~RF_CSIGNAL) | flags;
+			query->value[0] = flags;
+		else if (known->source[0] ==
+			 RF_FROM_ARG) /* clone(2): the kernel's copy has no signal */
+			query->value[0] = (query->value[0] & ~RF_CSIGNAL) | flags;
 		else
-			question->value[0] |= flags;
+			query->value[0] |= flags;
 		break;
 	case RF_SYS_UNSHARE:
-		question->value[0] |= flags;
+		query->value[0] |= flags;
 		break;
 	case RF_SYS_PTRACE:
 	case RF_SYS_PROCESS_VM:
 	case RF_SYS_SETNS:
 		if (target)
-			question->value[1] = relation;
+			query->value[1] = relation;
 		break;
 	case RF_SYS_PIDFD_GETFD:
 	case RF_SYS_PERF_EVENT_OPEN:
 		if (target)
-			question->value[0] = relation;
+			query->value[0] = relation;
 		break;
 	}
 }
@@ -63,86 +67,87 @@ static __always_inline __u32 rf_hooked_event(const struct rf_syscall *known, __u
 {
 	__u32 event = known->event & ~RF_SYSCALL_HOOKED, bit = event - RF_SYS_CLONE;
 
-	return known->event & RF_SYSCALL_HOOKED && bit < 64 && events >> bit & 1 ? event : RF_EVENT_NONE;
+	return known->event & RF_SYSCALL_HOOKED && bit < 64 && events >> bit & 1 ? event
+										 : RF_EVENT_NONE;
 }
 
-static __always_inline __u32 rf_answer_call(struct task_struct *task, const struct rf_task *bound,
-					    const struct rf_call *call, struct rf_question *question,
+static __always_inline __u32 rf_call_finish(struct task_struct *task, struct rf_armed *armed,
+					    const struct rf_call *call, struct rf_query *query,
 					    struct rf_scratch *buffer, __u8 flags)
 {
-	struct rf_container *container = rf_container_of(bound);
+	struct rf_container *container = rf_container_of(&armed->task);
 	__u32 route;
 
 	if (!container)
 		return RF_ACTION_NONE;
-	question->text = buffer->bit + 1;
-	rf_judge(question, task, bound, NULL);
-	flags |= rf_lsm_carry_out(question);
-	if (rf_was_told((struct rf_armed *)bound, question))
-		return question->action;
-	rf_count_verdict(question);
-	route = rf_route_verdict(question, container);
-	if (route != RF_TO_NOWHERE)
-		rf_call_record(task, bound, call, question, buffer, route, flags);
-	return question->action;
+	query->text = buffer->bit + 1;
+	rf_evaluate(query, task, &armed->task, NULL);
+	flags |= rf_lsm_enforce(query);
+	if (rf_is_duplicate(armed, query))
+		return query->action;
+	rf_count_verdict(query);
+	route = rf_route_verdict(query, container);
+	if (route != RF_ROUTE_NONE)
+		rf_call_record(task, &armed->task, call, query, buffer, route, flags);
+	return query->action;
 }
 
-static __always_inline void rf_ask_call(struct task_struct *task, const struct rf_task *bound,
-					const struct rf_container *container, const struct rf_call *call,
-					const struct rf_syscall *known, struct rf_question *question)
+static __always_inline void rf_call_query(struct task_struct *task, const struct rf_task *bound,
+					  const struct rf_container *container,
+					  const struct rf_call *call,
+					  const struct rf_syscall *known, struct rf_query *query)
 {
 	__u32 i;
 
-	rf_ask(question, known->event & ~RF_SYSCALL_HOOKED, bound, container);
+	rf_query_init(query, known->event & ~RF_SYSCALL_HOOKED, bound, container);
 	if (call->compat)
-		question->value[RF_DIM_FACTS] = rf_compat_facts(task);
+		query->value[RF_DIM_FACTS] = rf_compat_facts(task);
 	for (i = 0; i < RF_OPERANDS; i++)
-		question->value[i] = rf_operand(call, known->source[i], known->arg[i]);
+		query->value[i] = rf_operand(call, known->source[i], known->arg[i]);
 }
 
 __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_question *question;
+	struct rf_query *query;
 	struct rf_scratch *buffer;
 	struct rf_syscall *known;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_call call;
 	__u32 verdict;
 	__u8 notes;
 
-	bound = rf_bound(task);
-	if (!bound || !rf_call_in_progress(task, &call))
+	armed = rf_bound(task);
+	if (!armed || !rf_call_in_progress(task, &call))
 		return RF_ACTION_NONE;
 	known = rf_call_of_event(&call, RF_EVENT_NONE);
 	if (!known || !rf_hooked_event(known, events))
 		return RF_ACTION_NONE;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return RF_ACTION_NONE;
-	if (!rf_asks_again(task, (struct rf_armed *)bound, &call))
-		rf_count(bound->slot, known->counter);
-	question = (struct rf_question *)((struct rf_armed *)bound)->room;
-	rf_ask_call(task, bound, container, &call, known, question);
-	rf_take_hint(question, known, target, flags);
+	if (!rf_is_same_call(task, armed, &call))
+		rf_count(armed->task.slot, known->counter);
+	query = (struct rf_query *)armed->query_storage;
+	rf_call_query(task, &armed->task, container, &call, known, query);
+	rf_apply_hook_arguments(query, known, target, flags);
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		question->known |= RF_KNOWS_OPERANDS;
-		rf_learn_facts(question, task, bound);
-		rf_starved(question);
-		return question->action;
+		rf_fail_no_text(query, task, &armed->task);
+		return query->action;
 	}
-	notes = rf_call_text(buffer, &call, known->text_arg, question->event);
+	notes = rf_call_text(buffer, &call, known->text_arg, query->event);
 	if (call.compat)
 		notes |= RF_FLAG_COMPAT;
-	verdict = rf_answer_call(task, bound, &call, question, buffer, notes);
+	verdict = rf_call_finish(task, armed, &call, query, buffer, notes);
 	rf_scratch_put(buffer);
 	return verdict;
 }
 
 SEC("lsm/capable")
-int BPF_PROG(lsm_capable, const struct cred *cred, struct user_namespace *ns, int cap, unsigned int opts, int ret)
+int BPF_PROG(lsm_capable, const struct cred *cred, struct user_namespace *ns, int cap,
+	     unsigned int opts, int ret)
 {
 	if (ret)
 		return ret;

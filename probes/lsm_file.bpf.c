@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Files that are opened, mapped for execution, handed over, or given an ioctl; names of files: lsm_names.bpf.c.
+ * Files that are opened, mapped for execution, received, or given an ioctl. Names of files:
+ * lsm_dentry_ops.bpf.c.
  *
- * file_open comes before the file's own open and before O_TRUNC empties it. O_PATH asks no hook: such a
- * descriptor gives no access to the file, and what is opened through it comes here.
+ * file_open comes before the file's own open and before O_TRUNC empties it. O_PATH reaches no hook:
+ * such a descriptor gives no access to the file, and what is opened through it comes here.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -13,7 +14,8 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define RF_FMODE_EXEC 0x20 /* __FMODE_EXEC in f_flags: a program or its interpreter, see process.exec */
+/* __FMODE_EXEC in f_flags: a program or its interpreter, see process.exec */
+#define RF_FMODE_EXEC 0x20
 #define RF_PROT_EXEC 4
 
 SEC("lsm/file_open")
@@ -21,83 +23,87 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_question question;
-	struct rf_task *bound;
+	struct rf_query query;
+	struct rf_armed *armed;
 	struct rf_file file;
 	__u32 answer;
 	bool compat;
 
 	if (ret)
 		return ret;
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return 0;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container || opened->f_flags & RF_FMODE_EXEC || opened->f_mode & RF_FMODE_NOACCOUNT)
 		return 0;
-	rf_count(bound->slot, RF_COUNT_OPEN);
+	rf_count(armed->task.slot, RF_COUNT_OPEN);
 	rf_file_read(&file, (__u64)opened);
 	if (file.flags & RF_O_TRUNC && !(file.flags & RF_O_ACCMODE))
 		file.flags |= RF_O_RDWR; /* it is emptied, although it was opened for reading */
 	compat = rf_in_compat(task);
-	answer = rf_first_look(&question, task, bound, container, &file, rf_foreign_or_outside(task, bound, &file),
-			       compat);
-	if (!rf_file_matters(&question, RF_FILE_OPEN, answer, bound, container))
+	answer = rf_file_prefilter(&query, task, armed, container, &file,
+				   rf_mount_owner_or_outside(task, &armed->task, &file), compat);
+	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, &armed->task, container))
 		return 0;
-	rf_second_look(&question, task, bound, container, &file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
-		       RF_MECHANISM_LSM, false);
-	return rf_lsm_result(&question);
+	rf_file_decide(&query, task, &armed->task, container, &file, answer, -1,
+		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM, false);
+	return rf_lsm_result(&query);
 }
 
-static __always_inline int rf_lsm_about(__u32 event, struct task_struct *task, struct rf_task *bound,
-					struct rf_container *container, const struct rf_file *file)
+static __always_inline int rf_lsm_file_decide(__u32 event, struct task_struct *task,
+					      struct rf_task *bound, struct rf_container *container,
+					      const struct rf_file *file)
 {
 	bool compat = rf_in_compat(task);
-	struct rf_question question;
-	__u32 answer, whose;
+	struct rf_query query;
+	__u32 answer, owner;
 
-	whose = rf_foreign_or_outside(task, bound, file);
-	answer = rf_ask_file(&question, event, task, bound, container, file, rf_file_type(file, whose), compat);
-	if (!rf_file_matters(&question, event, answer, bound, container))
+	owner = rf_mount_owner_or_outside(task, bound, file);
+	answer = rf_file_query(&query, event, task, bound, container, file,
+			       rf_file_type(file, owner), compat);
+	if (!rf_file_is_relevant(&query, event, answer, bound, container))
 		return 0;
-	rf_second_look(&question, task, bound, container, file, answer, -1, compat ? RF_FLAG_COMPAT : 0,
-		       RF_MECHANISM_LSM, false);
-	return rf_lsm_result(&question);
+	rf_file_decide(&query, task, bound, container, file, answer, -1,
+		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM, false);
+	return rf_lsm_result(&query);
 }
 
-/* Of a file behind one of overlayfs or fuse: that one, which the rules are about. */
+/* For a file behind one of overlayfs or fuse: the file in front, which the rules are about. */
 static __always_inline void rf_file_in_front(struct rf_file *file, __u64 behind)
 {
 	struct path *path = (struct path *)rf_path_of_backing(behind);
 	__u64 dentry = (__u64)BPF_CORE_READ(path, dentry);
 	__u32 flags = file->flags;
 
-	rf_file_named(file, (__u64)BPF_CORE_READ(path, mnt), dentry, (__u64)RF_READ(struct dentry, dentry, d_inode));
+	rf_file_named(file, (__u64)BPF_CORE_READ(path, mnt), dentry,
+		      (__u64)RF_READ(struct dentry, dentry, d_inode));
 	file->flags = flags;
 }
 
-/* The other events on a file that is open. */
+/* Other events on an open file. */
 static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_file file;
 
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return 0;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return 0;
 	rf_file_read(&file, of);
 	if (RF_READ(struct file, of, f_mode) & RF_FMODE_NOACCOUNT)
 		rf_file_in_front(&file, of);
-	return rf_lsm_about(event, task, bound, container, &file);
+	return rf_lsm_file_decide(event, task, &armed->task, container, &file);
 }
 
 SEC("lsm/mmap_file")
-int BPF_PROG(lsm_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+int BPF_PROG(lsm_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot,
+	     unsigned long flags, int ret)
 {
 	if (ret)
 		return ret;
@@ -108,7 +114,8 @@ int BPF_PROG(lsm_mmap_file, struct file *file, unsigned long reqprot, unsigned l
 
 /* A mapping that becomes executable afterwards. */
 SEC("lsm/file_mprotect")
-int BPF_PROG(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
+int BPF_PROG(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
+	     unsigned long prot, int ret)
 {
 	__u64 file;
 
@@ -120,7 +127,7 @@ int BPF_PROG(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqpro
 	return file ? rf_lsm_file(RF_FILE_MAP, file) : 0;
 }
 
-/* By SCM_RIGHTS, by pidfd_getfd, from a seccomp notifier: to whom it is given is who runs. */
+/* By SCM_RIGHTS, by pidfd_getfd, from a seccomp notifier: the current task receives it. */
 SEC("lsm/file_receive")
 int BPF_PROG(lsm_file_receive, struct file *file, int ret)
 {
@@ -135,7 +142,7 @@ static __always_inline int rf_lsm_ioctl(unsigned int cmd)
 
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_IOCTL);
+	rf_lsm_query(&lsm, RF_SYS_IOCTL);
 	rf_lsm_operand(&lsm, 0, cmd);
 	return rf_lsm_decide(&lsm, 0);
 }

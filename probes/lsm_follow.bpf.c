@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Following tasks at hooks, which the kernel never skips: see follow.h. Where there are hooks, no task of a container is
- * ever without its container, and none keeps the program that it has left.
+ * Following tasks at hooks, which the kernel never skips: see follow.h. With these hooks, no task
+ * of a container is ever without its container, and none keeps the program that it has left.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -11,25 +11,27 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
- * The fork may still fail: then what is kept here goes with the child. It has no number, no namespaces and no start yet: a
- * program at task_newtask adds what it can have by then, and counts it.
+ * The fork may still fail: then the binding goes with the child. The child has no number, no
+ * namespaces and no start time yet. A program at task_newtask adds what exists by then, and counts
+ * the child.
  */
 SEC("lsm/task_alloc")
 int BPF_PROG(follow_task_alloc, struct task_struct *child, unsigned long clone_flags, int ret)
 {
 	struct rf_container *container;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 
 	if (ret)
 		return ret;
-	bound = rf_bound(bpf_get_current_task_btf());
-	container = bound ? rf_container_of(bound) : NULL;
+	armed = rf_bound(bpf_get_current_task_btf());
+	container = armed ? rf_container_of(&armed->task) : NULL;
 	if (container)
-		rf_follow_child(child, bound, container, clone_flags & RF_CLONE_THREAD ? bound->start_ns : 0);
+		rf_follow_child(child, armed, container,
+				clone_flags & RF_CLONE_THREAD ? armed->task.start_ns : 0);
 	return 0;
 }
 
-/* Who comes here has the credentials and the memory of the new program. */
+/* The task has the credentials and the memory of the new program. */
 SEC("lsm/bprm_committed_creds")
 int BPF_PROG(follow_exec, struct linux_binprm *binprm)
 {

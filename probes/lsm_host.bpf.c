@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * host.map: a program of the host takes code from a container. A helper of an engine that has entered a container's
- * files and then loads a library from there (docker cp), a hook that was given LD_PRELOAD by an image: the task is
- * no container's, and what it maps for execution lies on an overlay that is not its own.
+ * host.map: a program of the host takes code from a container. An engine's helper that has entered
+ * a container's files and then loads a library from there (docker cp), or a hook that an image gave
+ * LD_PRELOAD: the task is in no container, and what it maps for execution is on an overlay that is
+ * not its own.
  *
- * Programs of containers lie on overlays themselves, and the kernel maps them when their task has become them. So
- * the subject is who runs a program that lies on no overlay, or on that of the host's root. A hook that runs in
- * its container's cgroup and mount namespace counts as armed; it still has the host's root.
+ * Programs of containers are on overlays themselves, and the kernel maps them when the task has
+ * become them. So the subject is a task with a program on no overlay, or on that of the host's
+ * root. A hook that runs in its container's cgroup and mount namespace counts as armed, but still
+ * has the host's root.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -26,88 +28,95 @@ static __always_inline bool rf_is_host_super(__u64 super)
 
 static __always_inline bool rf_is_foreign_overlay(__u64 super)
 {
-	return RF_READ(struct super_block, super, s_magic) == RF_MAGIC_OVERLAY && !rf_is_host_super(super);
+	return RF_READ(struct super_block, super, s_magic) == RF_MAGIC_OVERLAY &&
+	       !rf_is_host_super(super);
 }
 
-/* Whether the current task runs a program of the host's. */
-static __always_inline bool rf_runs_hosts_program(struct task_struct *task)
+/* Returns true if the current task runs a program of the host. */
+static __always_inline bool rf_runs_host_program(struct task_struct *task)
 {
 	__u64 exe = (__u64)BPF_CORE_READ(task, mm, exe_file), root;
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 
 	if (!exe || rf_is_foreign_overlay((__u64)RF_READ(struct file, exe, f_inode, i_sb)))
 		return false;
-	if (!bound || !bound->container)
+	if (!armed || !armed->task.container)
 		return true;
 	root = (__u64)BPF_CORE_READ(task, fs, root.dentry);
 	return rf_is_host_super((__u64)RF_READ(struct dentry, root, d_inode, i_sb));
 }
 
-static __always_inline void rf_host_record(struct task_struct *task, const struct rf_task *nobody,
-					   const struct rf_file *file, struct rf_question *question,
+static __always_inline void rf_host_record(struct task_struct *task, const struct rf_task *no_task,
+					   const struct rf_file *file, struct rf_query *query,
 					   struct rf_scratch *buffer, __u8 flags)
 {
 	__u32 event = RF_HOST_MAP, *level = bpf_map_lookup_elem(&observe, &event);
 
-	if (question->action == RF_ACTION_NONE && (!level || *level == RF_OBSERVE_OFF))
+	if (query->action == RF_ACTION_NONE && (!level || *level == RF_OBSERVE_OFF))
 		return;
-	rf_file_record(task, nobody, file, question, buffer, RF_TO_ALERTS, -1, flags);
+	rf_file_record(task, no_task, file, query, buffer, RF_ROUTE_ALERTS, -1, flags);
 }
 
-/* The subject is of no container: the rules are those of one of which nothing is known, as for kernel.helper. */
+/*
+ * The subject is in no container: the rules are those of an unknown container, as for
+ * kernel.helper.
+ */
 __noinline int rf_host_map(__u64 mapped)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_container anyone = {};
-	struct rf_task nobody = { .slot = RF_NO_SLOT };
-	struct rf_question question;
+	struct rf_container no_container = {};
+	struct rf_task no_task = { .slot = RF_NO_SLOT };
+	struct rf_query query;
 	struct rf_scratch *buffer;
 	struct rf_file file;
 	__u8 flags;
 
-	if (!rf_asked(RF_HOST_MAP))
+	if (!rf_event_has_rules(RF_HOST_MAP))
 		return RF_ACTION_NONE;
 	buffer = rf_scratch_get();
-	rf_ask(&question, RF_HOST_MAP, &nobody, &anyone);
+	rf_query_init(&query, RF_HOST_MAP, &no_task, &no_container);
 	if (!buffer) {
-		rf_starved(&question);
-		return question.action;
+		rf_fail_no_scratch(&query);
+		return query.action;
 	}
 	rf_file_read(&file, mapped);
-	question.value[0] = file.magic;
-	question.value[1] = file.flags;
-	question.value[RF_DIM_FILE_TYPE] = rf_file_type(&file, rf_foreign(task, &nobody, &file));
-	question.value[RF_DIM_FILE_NAME] = rf_hash_name(buffer, file.dentry);
+	query.value[0] = file.magic;
+	query.value[1] = file.flags;
+	query.value[RF_DIM_FILE_TYPE] = rf_file_type(&file, rf_mount_owner(task, &no_task, &file));
+	query.value[RF_DIM_FILE_NAME] = rf_hash_name(buffer, file.dentry);
 	rf_path_in_filesystem(buffer, file.dentry);
 	rf_text_key_path(buffer, RF_HOST_MAP);
-	question.text = buffer->bit + 1;
-	rf_judge(&question, task, &nobody, NULL);
-	flags = rf_lsm_carry_out(&question);
-	rf_host_record(task, &nobody, &file, &question, buffer, flags);
+	query.text = buffer->bit + 1;
+	rf_evaluate(&query, task, &no_task, NULL);
+	flags = rf_lsm_enforce(&query);
+	rf_host_record(task, &no_task, &file, &query, buffer, flags);
 	rf_scratch_put(buffer);
-	return question.action;
+	return query.action;
 }
 
-static __always_inline int rf_host_maps(__u64 file)
+static __always_inline int rf_host_mapping(__u64 file)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 super = (__u64)RF_READ(struct file, file, f_inode, i_sb);
 
-	if (!config.host_root_device || !rf_is_foreign_overlay(super) || !rf_runs_hosts_program(task))
+	if (!config.host_root_device || !rf_is_foreign_overlay(super) ||
+	    !rf_runs_host_program(task))
 		return 0;
 	return rf_lsm_verdict(rf_host_map(file));
 }
 
 SEC("lsm/mmap_file")
-int BPF_PROG(host_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+int BPF_PROG(host_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot,
+	     unsigned long flags, int ret)
 {
 	if (ret)
 		return ret;
-	return file && prot & RF_PROT_EXEC ? rf_host_maps(rf_number_of(file)) : 0;
+	return file && prot & RF_PROT_EXEC ? rf_host_mapping(rf_address(file)) : 0;
 }
 
 SEC("lsm/file_mprotect")
-int BPF_PROG(host_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
+int BPF_PROG(host_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
+	     unsigned long prot, int ret)
 {
 	__u64 file;
 
@@ -116,5 +125,5 @@ int BPF_PROG(host_file_mprotect, struct vm_area_struct *vma, unsigned long reqpr
 	if (!(prot & RF_PROT_EXEC))
 		return 0;
 	file = (__u64)BPF_CORE_READ(vma, vm_file);
-	return file ? rf_host_maps(file) : 0;
+	return file ? rf_host_mapping(file) : 0;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What only a hook on inodes sees. Such hooks come for what overlayfs does on a process's behalf, too: not asked about.
+ * What only a hook on inodes sees. These hooks also fire for what overlayfs does for a process,
+ * which is not decided.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -10,16 +11,16 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
- * Whether a filesystem acts for the task, with credentials that it has lent it. An io_uring lends a task credentials of
- * its own, for what it was asked to do.
+ * Returns true if a filesystem acts for the task, with credentials that it lent. An io_uring lends
+ * a task credentials for its requests; those count.
  */
-static __always_inline bool rf_is_lent(const struct rf_lsm *lsm)
+static __always_inline bool rf_has_borrowed_creds(const struct rf_lsm *lsm)
 {
-	/* A variable: BPF_CORE_READ would look for the place of our struct's own member in the kernel's types. */
+	/* A variable: BPF_CORE_READ would relocate the member of the probes' own struct. */
 	struct task_struct *task = lsm->task;
 
-	return BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred) && lsm->call.nr != RF_NO_CALL &&
-	       lsm->call.nr != RF_NR_IO_URING_ENTER;
+	return BPF_CORE_READ(task, cred) != BPF_CORE_READ(task, real_cred) &&
+	       lsm->call.nr != RF_NO_CALL && lsm->call.nr != RF_NR_IO_URING_ENTER;
 }
 
 /* security.capability makes a program as good as setuid. By the kernel's copy of the name. */
@@ -30,8 +31,8 @@ int BPF_PROG(lsm_inode_setxattr, void *idmap, struct dentry *dentry, const char 
 
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_SETXATTR);
-	if (rf_is_lent(&lsm))
+	rf_lsm_query(&lsm, RF_SYS_SETXATTR);
+	if (rf_has_borrowed_creds(&lsm))
 		return 0;
-	return rf_lsm_decide(&lsm, rf_number_of(name));
+	return rf_lsm_decide(&lsm, rf_address(name));
 }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The invariants, and what else is asked at opens. At opens: who opens (drift.bpf.c). Before an exec: who comes to it (drift.bpf.c), and whether the kernel runs a
- * helper (helper.bpf.c). bprm_creds_for_exec (5.8) is asked once, with the file that was asked for: for a script,
- * the script and not its interpreter.
+ * The invariants, and other decisions at opens. At an open: drift of the task (drift.bpf.c), and
+ * O_TMPFILE with set-id bits. Before an exec: drift of the task, and usermode helpers
+ * (usermode_helper.bpf.c). bprm_creds_for_exec (5.8) fires once, with the requested file: for a
+ * script, the script and not its interpreter.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/drift.h"
-#include "include/helper.h"
 #include "include/lsm.h"
+#include "include/lsm_path.h"
+#include "include/open.h"
+#include "include/usermode_helper.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -17,35 +20,33 @@ SEC("lsm/bprm_creds_for_exec")
 int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task *bound = rf_bound(task);
-	__u64 address = 0;
+	struct rf_armed *armed = rf_bound(task);
 
 	if (ret)
 		return ret;
-	if (bound && bound->container) {
-		return rf_lsm_verdict(rf_examine(RF_PROCESS_EXEC | RF_AT_ENTRY | RF_AT_HOOK));
+	if (armed && armed->task.container) {
+		return rf_lsm_verdict(rf_drift_examine(RF_PROCESS_EXEC | RF_AT_ENTRY | RF_AT_HOOK));
 	}
-	if (!config.helper_hook || !rf_is_helper(task, 0))
+	if (!config.helper_hook || !rf_is_usermode_helper(task, 0))
 		return 0;
-	bpf_probe_read_kernel(&address, sizeof(address), &binprm);
-	return rf_lsm_verdict(rf_helper(address, true));
+	return rf_lsm_verdict(rf_helper_decide(rf_address(binprm), true));
 }
 
 #define RF_O_TMPFILE 020000000
 #define RF_TMPFILE_SETID 06000
 
-/* What is asked at opens beside the rules on files, on a stack of its own: who opens, and whether it is a chmod. */
+/* Decided at opens besides the rules on files, on a stack of its own: drift, and set-id bits. */
 SEC("lsm/file_open")
 int BPF_PROG(beside_file_open, struct file *opened, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 	__u64 magic;
 	__u32 mode;
 
 	if (ret)
 		return ret;
-	if (!bound)
+	if (!armed)
 		return 0;
 	if (opened->f_flags & RF_O_TMPFILE) {
 		mode = BPF_CORE_READ(opened, f_inode, i_mode);
@@ -53,5 +54,5 @@ int BPF_PROG(beside_file_open, struct file *opened, int ret)
 		if (mode & RF_TMPFILE_SETID && rf_decide_setid(mode, magic, 0) > RF_ACTION_ALERT)
 			return rf_lsm_refused();
 	}
-	return rf_lsm_verdict(rf_checkpoint(task, bound, RF_FILE_OPEN | RF_AT_HOOK));
+	return rf_lsm_verdict(rf_drift_check(task, armed, RF_FILE_OPEN | RF_AT_HOOK));
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The kernel itself: what loads code into it, looks into it, or is mostly known from exploits of it. Some hooks have
- * got more arguments over time: none is looked at where that is so.
+ * The kernel itself: what loads code into it, reads from it, or is mostly known from exploits of
+ * it. Some hooks got more arguments over time: their programs read none.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -11,7 +11,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_LOADS (RF_EVENT_BIT(RF_SYS_MODULE_LOAD) | RF_EVENT_BIT(RF_SYS_KEXEC))
-/* Files of no filesystem that have a security context: 215b674b84dd (5.12), 91a9ab7c942a (5.16) */
+/* Files of no filesystem with a security context: 215b674b84dd (5.12), 91a9ab7c942a (5.16) */
 #define RF_ANONYMOUS (RF_EVENT_BIT(RF_SYS_IO_URING_SETUP) | RF_EVENT_BIT(RF_SYS_USERFAULTFD))
 
 SEC("lsm/bpf")
@@ -38,7 +38,7 @@ int lsm_kernel_load_data(void *ctx)
 	return rf_lsm_verdict(rf_decide_call(RF_LOADS, 0, 0));
 }
 
-/* Before modprobe runs, by the name that it would be given: net-pf-38, fs-xfs, crypto-cbc(aes). */
+/* Before modprobe runs, by the name that it would get: net-pf-38, fs-xfs, crypto-cbc(aes). */
 SEC("lsm/kernel_module_request")
 int BPF_PROG(lsm_kernel_module_request, char *name, int ret)
 {
@@ -48,8 +48,8 @@ int BPF_PROG(lsm_kernel_module_request, char *name, int ret)
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_MODULE_REQUEST);
-	return rf_lsm_decide(&lsm, rf_number_of(name));
+	rf_lsm_query(&lsm, RF_MODULE_REQUEST);
+	return rf_lsm_decide(&lsm, rf_address(name));
 }
 
 SEC("lsm/locked_down")
@@ -70,43 +70,44 @@ int lsm_quotactl(void *ctx)
 	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_QUOTACTL), 0, 0));
 }
 
-/* The heads of "[userfaultfd]" and "[io_uring]", little endian */
-#define RF_USERFAULTFD_NAME 0x756166726573755bULL
-#define RF_IO_URING_NAME 0x6e6972755f6f695bULL
+/* The heads of "[userfaultfd]" and "[io_uring]" */
+#define RF_USERFAULTFD_NAME RF_NAME8('[', 'u', 's', 'e', 'r', 'f', 'a', 'u')
+#define RF_IO_URING_NAME RF_NAME8('[', 'i', 'o', '_', 'u', 'r', 'i', 'n')
 #define RF_IOCTL_ARGUMENT 2
 
-/* Whether the task is in a call of that event. */
+/* Returns 1 if the task is in a call of that event. */
 __noinline int rf_in_call_of(__u32 event)
 {
 	struct rf_call call;
 
-	return rf_call_in_progress(bpf_get_current_task_btf(), &call) && rf_call_of_event(&call, event);
+	return rf_call_in_progress(bpf_get_current_task_btf(), &call) &&
+	       rf_call_of_event(&call, event);
 }
 
-/* Made by an ioctl of /dev/userfaultfd, whose argument is the flags. */
+/* Made by an ioctl of /dev/userfaultfd: the argument is the flags. */
 __noinline int rf_decide_anonymous(__u32 event)
 {
 	struct rf_lsm lsm;
 
 	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
-	rf_lsm_ask(&lsm, event);
+	rf_lsm_query(&lsm, event);
 	if (event == RF_SYS_USERFAULTFD)
 		rf_lsm_operand(&lsm, 0, lsm.call.args[RF_IOCTL_ARGUMENT]);
 	rf_lsm_decide(&lsm, 0);
-	return lsm.question.action;
+	return lsm.query.action;
 }
 
 SEC("lsm/inode_init_security_anon")
-int BPF_PROG(lsm_inode_init_security_anon, struct inode *inode, const struct qstr *name, const struct inode *context,
-	     int ret)
+int BPF_PROG(lsm_inode_init_security_anon, struct inode *inode, const struct qstr *name,
+	     const struct inode *context, int ret)
 {
 	__u64 text = 0;
 	__u32 event;
 
 	if (ret)
 		return ret;
-	/* What is made is known by its name. */
+	/* The name says what is made. */
 	bpf_probe_read_kernel(&text, sizeof(text), BPF_CORE_READ(name, name));
 	if (text == RF_USERFAULTFD_NAME)
 		event = RF_SYS_USERFAULTFD;

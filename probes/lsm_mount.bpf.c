@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Mounts by either API. sb_mount is asked with the kernel's copies of what mount(2) was given, before anything
- * of it is looked at. What the new calls make is the same event, asked with what the kernel has in its hands:
+ * Mounts by either API. sb_mount has the kernel's copies of the arguments of mount(2), before any
+ * is used. What the new calls make is the same event, decided on the kernel's objects:
  * sb_kern_mount with the filesystem, sb_remount when one changes.
  */
 #include "include/vmlinux.h"
@@ -14,8 +14,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_MS_REMOUNT 32
 
 SEC("lsm/sb_mount")
-int BPF_PROG(lsm_sb_mount, const char *device, const struct path *path, const char *type, unsigned long flags,
-	     void *data, int ret)
+int BPF_PROG(lsm_sb_mount, const char *device, const struct path *path, const char *type,
+	     unsigned long flags, void *data, int ret)
 {
 	struct rf_lsm lsm;
 
@@ -23,17 +23,17 @@ int BPF_PROG(lsm_sb_mount, const char *device, const struct path *path, const ch
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_MOUNT);
+	rf_lsm_query(&lsm, RF_SYS_MOUNT);
 	rf_lsm_operand(&lsm, 0, flags);
 	return rf_lsm_decide(&lsm, (__u64)type);
 }
 
-/* Not for mount(2), which was asked about. */
+/* Not for mount(2), which sb_mount has decided. */
 static __always_inline int rf_lsm_filesystem(const struct super_block *super, __u64 flags)
 {
 	struct rf_lsm lsm;
 
-	if (!rf_lsm_armed(&lsm) || rf_lsm_ask(&lsm, RF_SYS_MOUNT))
+	if (!rf_lsm_armed(&lsm) || rf_lsm_query(&lsm, RF_SYS_MOUNT))
 		return 0;
 	rf_lsm_operand(&lsm, 0, flags);
 	return rf_lsm_decide(&lsm, (__u64)BPF_CORE_READ(super, s_type, name));
@@ -64,9 +64,9 @@ int BPF_PROG(lsm_sb_umount, struct vfsmount *mnt, int flags, int ret)
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_UMOUNT);
+	rf_lsm_query(&lsm, RF_SYS_UMOUNT);
 	rf_lsm_operand(&lsm, 0, (__u32)flags);
-	return rf_lsm_decide_path(&lsm, rf_number_of(mnt), (__u64)BPF_CORE_READ(mnt, mnt_root));
+	return rf_lsm_decide_path(&lsm, rf_address(mnt), (__u64)BPF_CORE_READ(mnt, mnt_root));
 }
 
 SEC("lsm/sb_pivotroot")
@@ -78,8 +78,9 @@ int BPF_PROG(lsm_sb_pivotroot, const struct path *old_path, const struct path *n
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_PIVOT_ROOT);
-	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_path, mnt), (__u64)BPF_CORE_READ(new_path, dentry));
+	rf_lsm_query(&lsm, RF_SYS_PIVOT_ROOT);
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_path, mnt),
+				  (__u64)BPF_CORE_READ(new_path, dentry));
 }
 
 SEC("lsm/move_mount")
@@ -91,19 +92,23 @@ int BPF_PROG(lsm_move_mount, const struct path *from, const struct path *to, int
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_MOVE_MOUNT);
-	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(to, mnt), (__u64)BPF_CORE_READ(to, dentry));
+	rf_lsm_query(&lsm, RF_SYS_MOVE_MOUNT);
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(to, mnt),
+				  (__u64)BPF_CORE_READ(to, dentry));
 }
 
-/* Also asked for each option of mount(2), which is no fsconfig. What it makes in the end is asked at sb_kern_mount. */
+/*
+ * Also fires for each option of mount(2), which is no fsconfig. sb_kern_mount decides the result.
+ */
 SEC("lsm/fs_context_parse_param")
-int BPF_PROG(lsm_fs_context_parse_param, struct fs_context *context, struct fs_parameter *parameter, int ret)
+int BPF_PROG(lsm_fs_context_parse_param, struct fs_context *context, struct fs_parameter *parameter,
+	     int ret)
 {
 	struct rf_lsm lsm;
 
 	if (ret)
 		return ret;
-	if (!rf_lsm_armed(&lsm) || !rf_lsm_ask(&lsm, RF_SYS_FSCONFIG))
+	if (!rf_lsm_armed(&lsm) || !rf_lsm_query(&lsm, RF_SYS_FSCONFIG))
 		return 0;
 	return rf_lsm_decide(&lsm, (__u64)BPF_CORE_READ(parameter, key));
 }

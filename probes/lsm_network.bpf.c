@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Sockets. socket_create is asked before the family is looked up, so what is not built in is seen, too, and
- * by whatever call: socket, socketpair, socketcall, a ring. Unix sockets are known by the socket that a connection
- * comes to, whatever link, mount or relative path led to it: by the name that its server bound it to, and by whose
- * server that is.
+ * Sockets. socket_create fires before the family is looked up, so families that are not built in
+ * are seen, too, and by any call: socket, socketpair, socketcall, a ring. Unix sockets are
+ * identified by the socket that a connection reaches, whatever link, mount or relative path led to
+ * it: by the name that its server bound, and by the container of that server.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -22,11 +22,11 @@ int BPF_PROG(lsm_socket_create, int family, int type, int protocol, int kern, in
 		return ret;
 	if (kern || !rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_SOCKET);
+	rf_lsm_query(&lsm, RF_SYS_SOCKET);
 	rf_lsm_operand(&lsm, 0, rf_socket_family(family, type, protocol));
 	rf_lsm_operand(&lsm, 1, (__u32)type);
 	rf_lsm_operand(&lsm, 2, (__u32)protocol);
-	return rf_lsm_decide_once(&lsm); /* socketpair asks twice */
+	return rf_lsm_decide_once(&lsm); /* socketpair fires twice */
 }
 
 /* By call, 32-bit socketcall or ring. */
@@ -39,7 +39,7 @@ int BPF_PROG(lsm_socket_setsockopt, struct socket *sock, int level, int option, 
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SETSOCKOPT);
+	rf_lsm_query(&lsm, RF_SETSOCKOPT);
 	rf_lsm_operand(&lsm, 0, (__u32)level);
 	rf_lsm_operand(&lsm, 1, (__u32)option);
 	rf_lsm_operand(&lsm, 2, (__u64)(__u32)level << 32 | (__u32)option);
@@ -47,7 +47,7 @@ int BPF_PROG(lsm_socket_setsockopt, struct socket *sock, int level, int option, 
 }
 
 /* The name that a socket is bound to becomes the key. */
-static __always_inline void rf_bound_name(struct rf_scratch *buffer, __u64 socket)
+static __always_inline void rf_unix_bound_name(struct rf_scratch *buffer, __u64 socket)
 {
 	__u64 address = (__u64)RF_READ(struct unix_sock, socket, addr);
 	__u32 len = address ? RF_READ(struct unix_address, address, len) : 0;
@@ -55,85 +55,67 @@ static __always_inline void rf_bound_name(struct rf_scratch *buffer, __u64 socke
 	rf_unix_text(buffer, address + bpf_core_field_offset(struct unix_address, name), len);
 }
 
-/* Who listens: the process that called listen(2). Datagram sockets have none. */
-static __always_inline __u32 rf_server_of(__u64 socket)
+/* The relation of the process that called listen(2). Datagram sockets have none. */
+static __always_inline __u32 rf_server_relation(__u64 socket)
 {
 	__u64 pid = (__u64)RF_READ(struct sock, socket, sk_peer_pid);
 	__s32 nr = 0;
 
 	if (!pid)
 		return RF_RELATION_UNKNOWN;
-	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
+	bpf_probe_read_kernel(&nr, sizeof(nr),
+			      (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
 	return rf_relation_of_process(nr);
-}
-
-static __always_inline void rf_unix_record(struct task_struct *task, const struct rf_task *bound,
-					   struct rf_question *question, struct rf_scratch *buffer, __u32 route,
-					   __u8 flags)
-{
-	struct rf_unix_event *record = RF_RECORD(rf_unix_event, RF_UNIX_CONNECT, bound->slot, route);
-
-	if (!record)
-		return;
-	rf_header(&record->header, RF_UNIX_CONNECT, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
-	record->header.flags = flags;
-	record->path_len = buffer->len;
-	bpf_probe_read_kernel(record->path, sizeof(record->path), buffer->text.text);
-	rf_submit(record, RF_UNIX_CONNECT);
 }
 
 __noinline int rf_unix_decide(__u64 other)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_scratch *buffer;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u32 route;
-	__u8 flags;
+	__u8 flags = 0;
 
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return RF_ACTION_NONE;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return RF_ACTION_NONE;
-	rf_count(bound->slot, RF_COUNT_CONNECT);
-	rf_ask(&question, RF_UNIX_CONNECT, bound, container);
-	question.value[0] = rf_server_of(other);
+	rf_count(armed->task.slot, RF_COUNT_CONNECT);
+	rf_query_init(&query, RF_UNIX_CONNECT, &armed->task, container);
+	query.value[0] = rf_server_relation(other);
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		question.known |= RF_KNOWS_OPERANDS;
-		rf_learn_facts(&question, task, bound);
-		rf_starved(&question);
-		return question.action;
+		rf_fail_no_text(&query, task, &armed->task);
+		return query.action;
 	}
-	rf_bound_name(buffer, other);
-	question.text = buffer->bit + 1;
-	rf_judge(&question, task, bound, NULL);
-	flags = rf_lsm_carry_out(&question);
-	rf_count_verdict(&question);
-	route = rf_route_verdict(&question, container);
-	if (route != RF_TO_NOWHERE)
-		rf_unix_record(task, bound, &question, buffer, route, flags);
+	rf_unix_bound_name(buffer, other);
+	query.text = buffer->bit + 1;
+	rf_evaluate(&query, task, &armed->task, NULL);
+	route = rf_conclude(&query, container, RF_MECHANISM_LSM, &flags);
+	if (route != RF_ROUTE_NONE)
+		rf_unix_record(task, &armed->task, &query, buffer, route, flags);
 	rf_scratch_put(buffer);
-	return question.action;
+	return query.action;
 }
 
 SEC("lsm/unix_stream_connect")
-int BPF_PROG(lsm_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk, int ret)
+int BPF_PROG(lsm_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk,
+	     int ret)
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_unix_decide(rf_number_of(other)));
+	return rf_lsm_verdict(rf_unix_decide(rf_address(other)));
 }
 
-/* Datagrams: asked at connect, and for each that is sent to a name. */
+/* Datagrams: fires at connect, and for each one that is sent to a name. */
 SEC("lsm/unix_may_send")
 int BPF_PROG(lsm_unix_may_send, struct socket *sock, struct socket *other, int ret)
 {
-	__u64 to = rf_number_of(other);
+	__u64 to = rf_address(other);
 
 	if (ret)
 		return ret;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What changes directories and modes. The hooks on paths, not those on inodes: they are asked for what a process
- * does by a call (or by an io_uring), and not when overlayfs makes its own nodes on the process's behalf.
+ * Changes of directories and modes. These are the hooks on paths, not those on inodes: they fire
+ * for a process's call (or for an io_uring), and not when overlayfs makes its own nodes for the
+ * process.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/lsm.h"
+#include "include/lsm_path.h"
 #include "include/open.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -30,16 +32,20 @@ __noinline int rf_decide_setid(__u32 mode, __u64 magic, __u64 name)
 
 	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
-	rf_lsm_ask(&lsm, RF_SYS_CHMOD);
+	rf_lsm_query(&lsm, RF_SYS_CHMOD);
 	rf_lsm_operand(&lsm, 0, mode);
 	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, magic);
 	rf_lsm_decide(&lsm, name);
-	return lsm.question.action;
+	return lsm.query.action;
 }
 
-/* mknod, and open with O_CREAT: a file that is setuid from the start is as good as a chmod. On a stack of its own. */
+/*
+ * mknod, and open with O_CREAT: a file that is setuid from the start is as good as a chmod. On a
+ * stack of its own.
+ */
 SEC("lsm/path_mknod")
-int BPF_PROG(setid_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode, unsigned int dev, int ret)
+int BPF_PROG(setid_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
+	     unsigned int dev, int ret)
 {
 	__u32 type = mode & RF_S_IFMT;
 	__u64 magic = rf_magic_of(BPF_CORE_READ(dir, dentry));
@@ -48,12 +54,14 @@ int BPF_PROG(setid_path_mknod, const struct path *dir, struct dentry *dentry, um
 		return ret;
 	if ((type && type != RF_S_IFREG) || !(mode & RF_S_ISUGID))
 		return 0;
-	return rf_lsm_verdict(rf_decide_setid(mode, magic, (__u64)BPF_CORE_READ(dentry, d_name.name)));
+	return rf_lsm_verdict(
+		rf_decide_setid(mode, magic, (__u64)BPF_CORE_READ(dentry, d_name.name)));
 }
 
 /* A socket that is bound comes here, too, and is no mknod. */
 SEC("lsm/path_mknod")
-int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode, unsigned int dev, int ret)
+int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
+	     unsigned int dev, int ret)
 {
 	__u32 type = mode & RF_S_IFMT;
 	struct rf_lsm lsm;
@@ -66,17 +74,20 @@ int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umod
 	name = (__u64)BPF_CORE_READ(dentry, d_name.name);
 	if (!type)
 		type = RF_S_IFREG;
-	if (!rf_lsm_ask(&lsm, RF_SYS_MKNOD) && (type == RF_S_IFREG || type == RF_S_IFSOCK))
+	if (!rf_lsm_query(&lsm, RF_SYS_MKNOD) && (type == RF_S_IFREG || type == RF_S_IFSOCK))
 		return 0;
 	rf_lsm_operand(&lsm, 0, type);
 	return rf_lsm_decide(&lsm, name);
 }
 
-/* What a link's text says of where it leads. */
+/* Where a link leads, by its text. */
 #define RF_LEADS_ABSOLUTE 1
 #define RF_LEADS_CLIMBING 2
 
-/* What the next character of a link's text says; dots are those of the name so far, 3: it is no such name. */
+/*
+ * Takes the next character of a link's text. `dots` counts those of the name so far; 3: another
+ * name. Returns 0 at the end.
+ */
 __noinline int rf_link_step(struct rf_scratch *buffer, __u32 at)
 {
 	char c;
@@ -86,7 +97,7 @@ __noinline int rf_link_step(struct rf_scratch *buffer, __u32 at)
 	c = buffer->name[at];
 	if (c == '/' || !c) {
 		if (buffer->dots == 2)
-			buffer->leads |= RF_LEADS_CLIMBING;
+			buffer->link_flags |= RF_LEADS_CLIMBING;
 		buffer->dots = 0;
 		return c;
 	}
@@ -94,24 +105,26 @@ __noinline int rf_link_step(struct rf_scratch *buffer, __u32 at)
 	return true;
 }
 
-/* A text that does not fit may climb behind its end. The round of the loop is a function: see path.bpf.c. */
-static __always_inline __u32 rf_link_leads(struct rf_scratch *buffer)
+/*
+ * A text that does not fit may climb after its end. The loop's round is a function: see path.bpf.c.
+ */
+static __always_inline __u32 rf_link_flags(struct rf_scratch *buffer)
 {
 	__u32 i;
 
 	buffer->dots = 0;
-	buffer->leads = buffer->name[0] == '/' ? RF_LEADS_ABSOLUTE : 0;
+	buffer->link_flags = buffer->name[0] == '/' ? RF_LEADS_ABSOLUTE : 0;
 	for (i = 0; i < RF_NAME_MAX - 1; i++) {
 		if (!rf_link_step(buffer, i))
-			return buffer->leads;
+			return buffer->link_flags;
 	}
-	return buffer->leads | RF_LEADS_CLIMBING;
+	return buffer->link_flags | RF_LEADS_CLIMBING;
 }
 
 /* Decides file.link: a link that is about to be made. */
 __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
 {
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_scratch *buffer;
 	struct rf_file file;
 	struct rf_lsm lsm;
@@ -121,26 +134,30 @@ __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
 		return RF_ACTION_NONE;
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		rf_ask(&question, RF_FILE_LINK, lsm.bound, lsm.container);
-		rf_starved(&question);
-		return question.action;
+		rf_query_init(&query, RF_FILE_LINK, &lsm.armed->task, lsm.container);
+		rf_fail_no_scratch(&query);
+		return query.action;
 	}
 	rf_file_named(&file, mnt, dentry, 0);
 	file.mode = RF_S_IFLNK;
 	buffer->name[0] = 0;
 	bpf_probe_read_kernel_str(buffer->name, RF_NAME_MAX, (void *)target);
-	file.flags = rf_link_leads(buffer);
+	file.flags = rf_link_flags(buffer);
 	rf_scratch_put(buffer);
-	answer = rf_ask_file(&question, RF_FILE_LINK, lsm.task, lsm.bound, lsm.container, &file,
-			     rf_file_type(&file, rf_foreign(lsm.task, lsm.bound, &file)), rf_in_compat(lsm.task));
-	if (!rf_file_matters(&question, RF_FILE_LINK, answer, lsm.bound, lsm.container))
+	answer = rf_file_query(
+		&query, RF_FILE_LINK, lsm.task, &lsm.armed->task, lsm.container, &file,
+		rf_file_type(&file, rf_mount_owner(lsm.task, &lsm.armed->task, &file)),
+		rf_in_compat(lsm.task));
+	if (!rf_file_is_relevant(&query, RF_FILE_LINK, answer, &lsm.armed->task, lsm.container))
 		return RF_ACTION_NONE;
-	rf_second_look(&question, lsm.task, lsm.bound, lsm.container, &file, answer, -1, 0, RF_MECHANISM_LSM, false);
-	return question.action;
+	rf_file_decide(&query, lsm.task, &lsm.armed->task, lsm.container, &file, answer, -1, 0,
+		       RF_MECHANISM_LSM, false);
+	return query.action;
 }
 
 SEC("lsm/path_symlink")
-int BPF_PROG(lsm_path_symlink, const struct path *dir, struct dentry *dentry, const char *target, int ret)
+int BPF_PROG(lsm_path_symlink, const struct path *dir, struct dentry *dentry, const char *target,
+	     int ret)
 {
 	struct rf_lsm lsm;
 
@@ -148,17 +165,19 @@ int BPF_PROG(lsm_path_symlink, const struct path *dir, struct dentry *dentry, co
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_SYMLINK);
+	rf_lsm_query(&lsm, RF_SYS_SYMLINK);
 	return rf_lsm_decide(&lsm, (__u64)target);
 }
 
-/* Beside it, on a stack of its own. */
+/* Besides it, on a stack of its own. */
 SEC("lsm/path_symlink")
-int BPF_PROG(link_path_symlink, const struct path *dir, struct dentry *dentry, const char *target, int ret)
+int BPF_PROG(link_path_symlink, const struct path *dir, struct dentry *dentry, const char *target,
+	     int ret)
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_number_of(dentry), (__u64)target));
+	return rf_lsm_verdict(
+		rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_address(dentry), (__u64)target));
 }
 
 SEC("lsm/path_chmod")
@@ -170,10 +189,11 @@ int BPF_PROG(lsm_path_chmod, const struct path *path, umode_t mode, int ret)
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_CHMOD);
+	rf_lsm_query(&lsm, RF_SYS_CHMOD);
 	rf_lsm_operand(&lsm, 0, mode);
 	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, rf_magic_of(BPF_CORE_READ(path, dentry)));
-	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt), (__u64)BPF_CORE_READ(path, dentry));
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt),
+				  (__u64)BPF_CORE_READ(path, dentry));
 }
 
 SEC("lsm/path_chroot")
@@ -186,35 +206,37 @@ int BPF_PROG(lsm_path_chroot, const struct path *path, int ret)
 		return ret;
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_SYS_CHROOT);
+	rf_lsm_query(&lsm, RF_SYS_CHROOT);
 	rf_lsm_operand(&lsm, RF_DIM_CHROOTED, rf_is_chrooted());
 	host = rf_is_host_root((__u64)BPF_CORE_READ(path, dentry));
 	rf_lsm_operand(&lsm, RF_DIM_NEW_ROOT, host ? RF_ROOT_OF_HOST : RF_ROOT_OTHER);
-	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt), (__u64)BPF_CORE_READ(path, dentry));
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt),
+				  (__u64)BPF_CORE_READ(path, dentry));
 }
 
 /*
- * renameat2 with RENAME_EXCHANGE, as a directory is swapped for a link under a runtime that walks through it. The
- * flags came here in 5.19 (100f59d96405); before, this is the result of the programs before us, and the call's own
- * are taken.
+ * renameat2 with RENAME_EXCHANGE, as when a directory is swapped for a link while a runtime walks
+ * through it. The flags came here in 5.19 (100f59d96405). Before, this is the result of earlier
+ * programs, and the flags of the call are used.
  */
 SEC("lsm/path_rename")
-int BPF_PROG(lsm_path_exchange, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
-	     struct dentry *new_dentry, unsigned int flags)
+int BPF_PROG(lsm_path_exchange, const struct path *old_dir, struct dentry *old_dentry,
+	     const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
 {
 	__u32 one, other, kinds = RF_EXCHANGED_ALIKE;
 	struct rf_lsm lsm;
 
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	if (!rf_lsm_ask(&lsm, RF_SYS_RENAME))
+	if (!rf_lsm_query(&lsm, RF_SYS_RENAME))
 		rf_lsm_operand(&lsm, 0, flags);
-	if (!lsm.question.value[0])
+	if (!lsm.query.value[0])
 		return 0;
 	one = BPF_CORE_READ(old_dentry, d_inode, i_mode) & RF_S_IFMT;
 	other = BPF_CORE_READ(new_dentry, d_inode, i_mode) & RF_S_IFMT;
-	if ((one == RF_S_IFDIR && other == RF_S_IFLNK) || (one == RF_S_IFLNK && other == RF_S_IFDIR))
+	if ((one == RF_S_IFDIR && other == RF_S_IFLNK) ||
+	    (one == RF_S_IFLNK && other == RF_S_IFDIR))
 		kinds = RF_EXCHANGED_DIRECTORY_AND_LINK;
-	rf_lsm_operand(&lsm, RF_DIM_EXCHANGED, lsm.question.value[0] & RF_RENAME_EXCHANGE ? kinds : 0);
-	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_dir, mnt), rf_number_of(new_dentry));
+	rf_lsm_operand(&lsm, RF_DIM_EXCHANGED, lsm.query.value[0] & RF_RENAME_EXCHANGE ? kinds : 0);
+	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(new_dir, mnt), rf_address(new_dentry));
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The agent's self-defence by BPF-LSM: refused before the effect, on the kernel's objects. Each hook asks first whether
- * it is about the agent, which is cheap and hardly ever so; who asks is looked at then.
+ * The agent's self-defence by BPF-LSM: refused before the effect, on the kernel's objects. Each
+ * hook first checks whether it is about the agent, which is cheap and rare; only then it looks at
+ * the caller.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -24,36 +25,47 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 			return 0;       \
 	} while (0)
 
+/* An attempt on an object of the agent at a hook. Returns what the hook has to return. */
+static __always_inline int rf_guard_refuse(__u32 what, __u64 detail, __u64 dentry)
+{
+	return rf_lsm_verdict(rf_guard_hit(what, detail, dentry, 0, true));
+}
+
 /* ---- its process -------------------------------------------------------- */
 
-/* Signal 0 only asks whether somebody is there. */
+/* Signal 0 only checks that the process exists. */
 SEC("lsm/task_kill")
-int BPF_PROG(guard_task_kill, struct task_struct *target, void *info, int sig, const struct cred *cred, int ret)
+int BPF_PROG(guard_task_kill, struct task_struct *target, void *info, int sig,
+	     const struct cred *cred, int ret)
 {
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return sig ? rf_lsm_verdict(rf_guard_met(RF_TAMPER_SIGNAL, sig, 0, 0, true)) : 0;
+	return sig ? rf_guard_refuse(RF_TAMPER_SIGNAL, sig, 0) : 0;
 }
 
-/* F_SETOWN and F_SETSIG have the kernel send any signal. Whoever runs now need not be who asked: the agent uses none. */
+/*
+ * F_SETOWN and F_SETSIG make the kernel send any signal. The current task need not be the one that
+ * set it up: the agent uses none.
+ */
 SEC("lsm/file_send_sigiotask")
 int BPF_PROG(guard_file_send_sigiotask, struct task_struct *target, void *owner, int sig, int ret)
 {
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	rf_guard_met(RF_TAMPER_SIGNAL, sig, 0, 0, true);
+	rf_guard_hit(RF_TAMPER_SIGNAL, sig, 0, 0, true);
 	return config.guard == RF_GUARD_DENY ? rf_lsm_refused() : 0;
 }
 
 SEC("lsm/task_setrlimit")
-int BPF_PROG(guard_task_setrlimit, struct task_struct *target, unsigned int resource, void *limit, int ret)
+int BPF_PROG(guard_task_setrlimit, struct task_struct *target, unsigned int resource, void *limit,
+	     int ret)
 {
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_LIMIT, resource, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_LIMIT, resource, 0);
 }
 
 SEC("lsm/task_setnice")
@@ -62,7 +74,7 @@ int BPF_PROG(guard_task_setnice, struct task_struct *target, int nice, int ret)
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_PRIORITY, 0, 0);
 }
 
 SEC("lsm/task_setioprio")
@@ -71,7 +83,7 @@ int BPF_PROG(guard_task_setioprio, struct task_struct *target, int ioprio, int r
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_PRIORITY, 0, 0);
 }
 
 /* Policy, parameters, CPUs; and a move to another cgroup of the controller cpuset. */
@@ -81,7 +93,7 @@ int BPF_PROG(guard_task_setscheduler, struct task_struct *target, int ret)
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_PRIORITY, 0, 0);
 }
 
 SEC("lsm/task_movememory")
@@ -90,10 +102,13 @@ int BPF_PROG(guard_task_movememory, struct task_struct *target, int ret)
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PRIORITY, 0, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_PRIORITY, 0, 0);
 }
 
-/* ptrace(2), process_vm_readv(2), pidfd_getfd(2), /proc/PID/mem ...; and what /proc only shows: environ, maps, fd ... */
+/*
+ * ptrace(2), process_vm_readv(2), pidfd_getfd(2), /proc/PID/mem ...; and what /proc only shows:
+ * environ, maps, fd ...
+ */
 SEC("lsm/ptrace_access_check")
 int BPF_PROG(guard_ptrace_access_check, struct task_struct *target, unsigned int mode, int ret)
 {
@@ -102,7 +117,7 @@ int BPF_PROG(guard_ptrace_access_check, struct task_struct *target, unsigned int
 	if (ret)
 		return ret;
 	RF_NOT_THE_AGENT(target);
-	return rf_lsm_verdict(rf_guard_met(what, mode, 0, 0, true));
+	return rf_guard_refuse(what, mode, 0);
 }
 
 /* ---- its objects of BPF -------------------------------------------------- */
@@ -115,9 +130,9 @@ int BPF_PROG(guard_bpf_map, struct bpf_map *map, unsigned int mode, int ret)
 	if (ret)
 		return ret;
 	id = BPF_CORE_READ(map, id);
-	if (!rf_guards_object(RF_GUARD_MAP, id))
+	if (!rf_is_guarded_object(RF_GUARD_MAP, id))
 		return 0;
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_MAP, id, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_MAP, id, 0);
 }
 
 SEC("lsm/bpf_prog")
@@ -128,14 +143,15 @@ int BPF_PROG(guard_bpf_prog, struct bpf_prog *program, int ret)
 	if (ret)
 		return ret;
 	id = BPF_CORE_READ(program, aux, id);
-	if (!rf_guards_object(RF_GUARD_PROGRAM, id))
+	if (!rf_is_guarded_object(RF_GUARD_PROGRAM, id))
 		return 0;
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_PROGRAM, id, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_PROGRAM, id, 0);
 }
 
 /*
- * Links have no hook of their own. The id or the descriptor is the first member of the kernel's copy of the arguments.
- * 6.15 gave the hook another argument, so that the result of programs before this one is not looked at.
+ * Links have no hook of their own. The id or the descriptor is the first member of the kernel's
+ * copy of the arguments. 6.15 gave the hook another argument, so the result of earlier programs is
+ * not read.
  */
 SEC("lsm/bpf")
 int BPF_PROG(guard_bpf, int command, void *attr)
@@ -143,29 +159,31 @@ int BPF_PROG(guard_bpf, int command, void *attr)
 	__u32 id = 0;
 	__u64 file;
 
-	if (command != RF_BPF_LINK_GET_FD_BY_ID && command != RF_BPF_LINK_UPDATE && command != RF_BPF_LINK_DETACH)
+	if (command != RF_BPF_LINK_GET_FD_BY_ID && command != RF_BPF_LINK_UPDATE &&
+	    command != RF_BPF_LINK_DETACH)
 		return 0;
 	bpf_probe_read_kernel(&id, sizeof(id), attr);
 	if (command != RF_BPF_LINK_GET_FD_BY_ID) {
 		file = rf_file_of_fd(bpf_get_current_task_btf(), id);
-		id = file ? RF_READ(struct bpf_link, RF_READ(struct file, file, private_data), id) : 0;
+		id = file ? RF_READ(struct bpf_link, RF_READ(struct file, file, private_data), id)
+			  : 0;
 	}
-	if (!rf_guards_object(RF_GUARD_LINK, id))
+	if (!rf_is_guarded_object(RF_GUARD_LINK, id))
 		return 0;
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_LINK, id, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_LINK, id, 0);
 }
 
 /*
- * A link that is got from its pin reaches no hook at all. Who has it here is killed: he does not come back from the
- * call that would give him the descriptor.
+ * A link that is opened from its pin reaches no hook at all. The caller is killed here, and does
+ * not return from the call that would give it the descriptor.
  */
 SEC("fentry/bpf_link_new_fd")
 int BPF_PROG(guard_bpf_link_new_fd, struct bpf_link *link)
 {
 	__u32 id = BPF_CORE_READ(link, id);
 
-	if (rf_guards_object(RF_GUARD_LINK, id))
-		rf_guard_met(RF_TAMPER_LINK, id, 0, 0, false);
+	if (rf_is_guarded_object(RF_GUARD_LINK, id))
+		rf_guard_hit(RF_TAMPER_LINK, id, 0, 0, false);
 	return 0;
 }
 
@@ -181,23 +199,23 @@ int BPF_PROG(guard_file_open, struct file *opened, int ret)
 	if (ret)
 		return ret;
 	file.magic = opened->f_inode->i_sb->s_magic;
-	if (!rf_guard_asks(&file, writes) || !rf_bound(bpf_get_current_task_btf()))
+	if (!rf_guard_is_relevant(&file, writes) || !rf_bound(bpf_get_current_task_btf()))
 		return 0;
-	rf_file_read(&file, rf_number_of(opened));
+	rf_file_read(&file, rf_address(opened));
 	what = rf_guard_opened(&file);
-	return what ? rf_lsm_verdict(rf_guard_met(what, 0, file.dentry, 0, true)) : 0;
+	return what ? rf_guard_refuse(what, 0, file.dentry) : 0;
 }
 
-/* What is done to a name. `moves`: the directory that it stands for takes what is below it along. */
+/* An operation on a name. `moves`: a directory of that name takes what is below it along. */
 static __always_inline int rf_guard_name(__u64 dentry, bool moves)
 {
 	__u32 kind;
 
 	if (!config.guard || !rf_bound(bpf_get_current_task_btf()))
 		return 0;
-	kind = rf_guarded(dentry);
+	kind = rf_guard_kind(dentry);
 	if (kind == RF_GUARD_TREE || kind == RF_GUARD_FILE || (moves && kind == RF_GUARD_ABOVE))
-		return rf_lsm_verdict(rf_guard_met(RF_TAMPER_FILE, 0, dentry, 0, true));
+		return rf_guard_refuse(RF_TAMPER_FILE, 0, dentry);
 	return 0;
 }
 
@@ -206,7 +224,7 @@ int BPF_PROG(guard_path_unlink, const struct path *dir, struct dentry *dentry, i
 {
 	if (ret)
 		return ret;
-	return rf_guard_name(rf_number_of(dentry), true);
+	return rf_guard_name(rf_address(dentry), true);
 }
 
 SEC("lsm/path_rmdir")
@@ -214,36 +232,41 @@ int BPF_PROG(guard_path_rmdir, const struct path *dir, struct dentry *dentry, in
 {
 	if (ret)
 		return ret;
-	return rf_guard_name(rf_number_of(dentry), true);
+	return rf_guard_name(rf_address(dentry), true);
 }
 
-/* The flags came in 5.19 (100f59d96405): see lsm_file.bpf.c. */
+/* The flags came in 5.19 (100f59d96405): see lsm_dentry_ops.bpf.c. */
 SEC("lsm/path_rename")
-int BPF_PROG(guard_path_rename, const struct path *old_dir, struct dentry *old_dentry, const struct path *new_dir,
-	     struct dentry *new_dentry)
+int BPF_PROG(guard_path_rename, const struct path *old_dir, struct dentry *old_dentry,
+	     const struct path *new_dir, struct dentry *new_dentry)
 {
-	if (rf_guard_name(rf_number_of(old_dentry), true))
+	if (rf_guard_name(rf_address(old_dentry), true))
 		return rf_lsm_refused();
-	return rf_guard_name(rf_number_of(new_dentry), true);
+	return rf_guard_name(rf_address(new_dentry), true);
 }
 
-/* Another name for one of ours, which no directory of ours would show; and one of others' in a directory of ours. */
+/*
+ * Another name for a guarded file, which no guarded directory would show; and a name for another
+ * file in a guarded directory.
+ */
 SEC("lsm/path_link")
-int BPF_PROG(guard_path_link, struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry, int ret)
+int BPF_PROG(guard_path_link, struct dentry *old_dentry, const struct path *new_dir,
+	     struct dentry *new_dentry, int ret)
 {
 	if (ret)
 		return ret;
-	if (rf_guard_name(rf_number_of(old_dentry), false))
+	if (rf_guard_name(rf_address(old_dentry), false))
 		return rf_lsm_refused();
-	return rf_guard_name(rf_number_of(new_dentry), false);
+	return rf_guard_name(rf_address(new_dentry), false);
 }
 
 SEC("lsm/path_symlink")
-int BPF_PROG(guard_path_symlink, const struct path *dir, struct dentry *dentry, const char *old_name, int ret)
+int BPF_PROG(guard_path_symlink, const struct path *dir, struct dentry *dentry,
+	     const char *old_name, int ret)
 {
 	if (ret)
 		return ret;
-	return rf_guard_name(rf_number_of(dentry), false);
+	return rf_guard_name(rf_address(dentry), false);
 }
 
 SEC("lsm/path_mkdir")
@@ -251,15 +274,16 @@ int BPF_PROG(guard_path_mkdir, const struct path *dir, struct dentry *dentry, um
 {
 	if (ret)
 		return ret;
-	return rf_guard_name(rf_number_of(dentry), false);
+	return rf_guard_name(rf_address(dentry), false);
 }
 
 SEC("lsm/path_mknod")
-int BPF_PROG(guard_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode, unsigned int dev, int ret)
+int BPF_PROG(guard_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
+	     unsigned int dev, int ret)
 {
 	if (ret)
 		return ret;
-	return rf_guard_name(rf_number_of(dentry), false);
+	return rf_guard_name(rf_address(dentry), false);
 }
 
 static __always_inline int rf_guard_object(const struct path *path)
@@ -284,7 +308,8 @@ int BPF_PROG(guard_path_chmod, const struct path *path, umode_t mode, int ret)
 }
 
 SEC("lsm/path_chown")
-int BPF_PROG(guard_path_chown, const struct path *path, unsigned long long uid, unsigned long long gid, int ret)
+int BPF_PROG(guard_path_chown, const struct path *path, unsigned long long uid,
+	     unsigned long long gid, int ret)
 {
 	if (ret)
 		return ret;
@@ -300,7 +325,7 @@ static __always_inline int rf_guard_mount(__u64 super)
 
 	if (!found || (*found & RF_GUARD_KIND) != RF_GUARD_PINS)
 		return 0;
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_MOUNT, 0, 0, 0, true));
+	return rf_guard_refuse(RF_TAMPER_MOUNT, 0, 0);
 }
 
 SEC("lsm/sb_umount")
@@ -316,7 +341,7 @@ int BPF_PROG(guard_sb_remount, struct super_block *super, void *options, int ret
 {
 	if (ret)
 		return ret;
-	return rf_guard_mount(rf_number_of(super));
+	return rf_guard_mount(rf_address(super));
 }
 
 static __always_inline int rf_guard_socket(__u64 socket)
@@ -325,17 +350,18 @@ static __always_inline int rf_guard_socket(__u64 socket)
 
 	if (!dentry || !rf_bound(bpf_get_current_task_btf()))
 		return 0;
-	if (!rf_guarded(dentry))
+	if (!rf_guard_kind(dentry))
 		return 0;
-	return rf_lsm_verdict(rf_guard_met(RF_TAMPER_SOCKET, 0, dentry, 0, true));
+	return rf_guard_refuse(RF_TAMPER_SOCKET, 0, dentry);
 }
 
 SEC("lsm/unix_stream_connect")
-int BPF_PROG(guard_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk, int ret)
+int BPF_PROG(guard_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk,
+	     int ret)
 {
 	if (ret)
 		return ret;
-	return rf_guard_socket(rf_number_of(other));
+	return rf_guard_socket(rf_address(other));
 }
 
 SEC("lsm/unix_may_send")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Tasks: who looks into whom, who makes which task, and who becomes somebody else. Whose process it is
- * comes from the process itself, and a new task's flags from the kernel's copy of them.
+ * Tasks: access to other processes, new tasks, and changes of identity. The target is the process
+ * itself, and a new task's flags are the kernel's copy.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -12,17 +12,17 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_MAKES_USER_NS (RF_EVENT_BIT(RF_SYS_UNSHARE) | RF_EVENT_BIT(RF_SYS_CLONE))
 
-/* What looks into another process; opens of its /proc/PID are file.open's. */
-#define RF_LOOKS                                                                                            \
-	(RF_EVENT_BIT(RF_SYS_PTRACE) | RF_EVENT_BIT(RF_SYS_PROCESS_VM) | RF_EVENT_BIT(RF_SYS_PIDFD_GETFD) | \
-	 RF_EVENT_BIT(RF_SYS_SETNS))
+/* Access to another process. Opens of its /proc/PID belong to file.open. */
+#define RF_LOOKS                                                         \
+	(RF_EVENT_BIT(RF_SYS_PTRACE) | RF_EVENT_BIT(RF_SYS_PROCESS_VM) | \
+	 RF_EVENT_BIT(RF_SYS_PIDFD_GETFD) | RF_EVENT_BIT(RF_SYS_SETNS))
 
 SEC("lsm/ptrace_access_check")
 int BPF_PROG(lsm_ptrace_access_check, struct task_struct *child, unsigned int mode, int ret)
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_decide_call(RF_LOOKS, rf_number_of(child), 0));
+	return rf_lsm_verdict(rf_decide_call(RF_LOOKS, rf_address(child), 0));
 }
 
 SEC("lsm/ptrace_traceme")
@@ -30,21 +30,25 @@ int BPF_PROG(lsm_ptrace_traceme, struct task_struct *parent, int ret)
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_PTRACE), rf_number_of(parent), 0));
+	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_PTRACE), rf_address(parent), 0));
 }
 
-/* Comes before the namespaces of the new task, and after its user namespace, which goes with it. */
+/*
+ * Comes before the namespaces of the new task, and after its user namespace, which comes with it.
+ */
 SEC("lsm/task_alloc")
 int BPF_PROG(lsm_task_alloc, struct task_struct *task, unsigned long clone_flags, int ret)
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_CLONE), 0, clone_flags | RF_FLAGS_ARE_WHOLE));
+	return rf_lsm_verdict(
+		rf_decide_call(RF_EVENT_BIT(RF_SYS_CLONE), 0, clone_flags | RF_FLAGS_ARE_WHOLE));
 }
 
 /*
- * 6.1: 7cd4c5c2101c. Needs no capability: what unshare(CLONE_NEWUSER) reaches first, and clone before its task_alloc.
- * That a user namespace is to be made is certain here, whatever memory says by now.
+ * 6.1: 7cd4c5c2101c. Needs no capability: the first hook of unshare(CLONE_NEWUSER), and of clone
+ * before its task_alloc. That a user namespace will be made is certain here, whatever the caller's
+ * memory says now.
  */
 SEC("lsm/userns_create")
 int BPF_PROG(lsm_userns_create, const struct cred *cred, int ret)

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The matching: a global function, so that the verifier checks it by itself, whoever calls.
+ * Matching. A global function, so that the verifier checks it once per program, whatever calls it.
  */
-#define RF_RULE_MAPS
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
+#include "include/bits.h"
 #include "include/match.h"
 #include "include/scratch.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Words with hits that are looked at for one event; what is beyond is counted, and the verdict so far holds. */
+/*
+ * Words with hits that are evaluated for one event. Those beyond are counted, and the verdict so
+ * far holds.
+ */
 #define RF_BUDGET 32
 
 static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
@@ -19,75 +22,58 @@ static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
 }
 
 /*
- * The number of the lowest bit set; word is not 0. BPF has no such instruction, and each branch here would
- * double what the verifier looks at in the loop below: a de Bruijn sequence has none.
+ * ANDs the set of one dim in, and leaves the function when nothing is left. Missing dims are noted
+ * in memory, not in a variable: the verifier would follow each of its 128 values to the end.
  */
-static const __u8 rf_bit_numbers[64] = {
-	0,  1,	48, 2,	57, 49, 28, 3,	61, 58, 50, 42, 38, 29, 17, 4,	62, 55, 59, 36, 53, 51,
-	43, 22, 45, 39, 33, 30, 24, 18, 12, 5,	63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21,
-	44, 32, 23, 11, 46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9,	13, 8,	7,  6,
-};
-
-static __always_inline __u32 rf_lowest(__u64 word)
-{
-	__u32 bit = rf_bit_numbers[((word & -word) * 0x03f79d71b4cb0a89ULL) >> 58];
-
-	barrier_var(bit); /* newer clangs know what the table holds and drop the mask that the verifier needs */
-	return bit & 63;
-}
-
-/*
- * ANDs one dim's set in; leaves the function when nothing is left. What is missing is noted in memory, not
- * in a variable: the verifier would follow each of its 128 values to the end.
- */
-#define RF_NARROW(d, is)                                               \
-	do {                                                           \
-		if (rules->dim[d]) {                                   \
-			if (!(question->known & RF_KNOWS(d))) {        \
-				if (!question->starved)                \
-					question->need |= RF_KNOWS(d); \
-			} else {                                       \
-				const struct rf_ruleset *__set;        \
-                                                                       \
-				by.set[d] = is;                        \
-				__set = rf_set(sets, by.set[d]);       \
-				if (!__set)                            \
-					return RF_MATCH_NOTHING;       \
-				summary &= __set->summary;             \
-				hits &= __set->word[first];            \
-				if (!summary || (single && !hits))     \
-					return RF_MATCH_NOTHING;       \
-			}                                              \
-		}                                                      \
+#define RF_NARROW(d, is)                                            \
+	do {                                                        \
+		if (rules->dim[d]) {                                \
+			if (!(query->known & RF_KNOWN(d))) {        \
+				if (!query->worst_case)             \
+					query->need |= RF_KNOWN(d); \
+			} else {                                    \
+				const struct rf_ruleset *__set;     \
+                                                                    \
+				by.set[d] = is;                     \
+				__set = rf_set(sets, by.set[d]);    \
+				if (!__set)                         \
+					return RF_MATCH_NOTHING;    \
+				summary &= __set->summary;          \
+				hits &= __set->word[first];         \
+				if (!summary || (single && !hits))  \
+					return RF_MATCH_NOTHING;    \
+			}                                           \
+		}                                                   \
 	} while (0)
 
-#define RF_SET_OF_VALUE(d)                                                                      \
-	({                                                                                      \
-		struct rf_operand_key __key = { .event = event,                                 \
-						.dim = d,                                       \
-						.value = question->value[d] & rules->mask[d] }; \
-		__u32 *__id = bpf_map_lookup_elem(operands, &__key);                            \
-                                                                                                \
-		__id ? *__id : rules->other[d];                                                 \
+#define RF_SET_OF_VALUE(d)                                                                   \
+	({                                                                                   \
+		struct rf_operand_key __key = { .event = event,                              \
+						.dim = d,                                    \
+						.value = query->value[d] & rules->mask[d] }; \
+		__u32 *__id = bpf_map_lookup_elem(operands, &__key);                         \
+                                                                                             \
+		__id ? *__id : rules->other[d];                                              \
 	})
 
 /*
- * The key is fetched again from where it lies: memory that was handed to a global function cannot be a
- * map's key before 6.3 (map_key_value_types without PTR_TO_MEM).
+ * The key is read again from its own memory: before 6.3, memory that was passed to a global
+ * function cannot be a map's key (map_key_value_types without PTR_TO_MEM).
  */
-__noinline __u32 rf_set_of_object(const struct rf_question *question, const struct rf_address_key *address, __u32 half,
-				  __u32 kind, __u32 other)
+__noinline __u32 rf_set_of_object(const struct rf_query *query,
+				  const struct rf_address_key *address, __u32 half, __u32 kind,
+				  __u32 other)
 {
 	struct rf_address_key key;
 	struct rf_scratch *buffer;
 	void *texts, *addresses;
 	__u32 *found = NULL;
 
-	if (!question)
+	if (!query)
 		return other;
-	if (kind == RF_DIM_TEXT && question->text) {
+	if (kind == RF_DIM_TEXT && query->text) {
 		texts = bpf_map_lookup_elem(&rule_texts, &half);
-		buffer = rf_scratch_numbered(question->text - 1);
+		buffer = rf_scratch_numbered(query->text - 1);
 		found = texts && buffer ? bpf_map_lookup_elem(texts, &buffer->text) : NULL;
 	} else if (kind == RF_DIM_ADDRESS && address) {
 		addresses = bpf_map_lookup_elem(&rule_addresses, &half);
@@ -97,30 +83,7 @@ __noinline __u32 rf_set_of_object(const struct rf_question *question, const stru
 	return found ? *found : other;
 }
 
-#define RF_TRIES 16 /* others may take the bit that was seen free */
-
-__noinline int rf_scratch_take(void)
-{
-	__u64 *busy, free;
-	__u32 zero = 0, i;
-
-	busy = bpf_map_lookup_elem(&scratch_shared_busy, &zero);
-	if (!busy)
-		return 0;
-	for (i = 0; i < RF_TRIES; i++) {
-		__u32 bit;
-
-		free = ~*(volatile __u64 *)busy;
-		if (!free)
-			return 0;
-		bit = rf_lowest(free);
-		if (!(__sync_fetch_and_or(busy, 1ULL << bit) & (1ULL << bit)))
-			return bit + 1;
-	}
-	return 0;
-}
-
-__noinline int rf_asked(__u32 event)
+__noinline int rf_event_has_rules(__u32 event)
 {
 	struct rf_event_rules *rules;
 	__u32 zero = 0, half;
@@ -137,7 +100,6 @@ __noinline int rf_asked(__u32 event)
 	return rules && rules->rules;
 }
 
-/* Whether some rule holds for a container, by its profiles; whatever it does. */
 __noinline int rf_has_rules(__u32 first, __u32 second)
 {
 	__u32 zero = 0, half, profile, *id;
@@ -160,8 +122,10 @@ __noinline int rf_has_rules(__u32 first, __u32 second)
 
 #define RF_CLEARS 8 /* exceptions at a time */
 
-/* The rules of a word that the lowest of these exceptions clear. A loop of its own: see rf_lowest. */
-__noinline __u64 rf_cleared(const struct rf_actions *act, __u32 word, __u64 exceptions)
+/*
+ * The rules of a word that the lowest of these exceptions clear. A loop of its own: see rf_lowest.
+ */
+__noinline __u64 rf_exception_mask(const struct rf_actions *act, __u32 word, __u64 exceptions)
 {
 	__u64 cleared = 0;
 	__u32 i;
@@ -174,15 +138,17 @@ __noinline __u64 rf_cleared(const struct rf_actions *act, __u32 word, __u64 exce
 		if (!exceptions)
 			break;
 		at = word * 64 + rf_lowest(exceptions);
-		barrier_var(at); /* a mask behind it: 6.1 does not follow bounds through a 32-bit or */
+		barrier_var(
+			at); /* a mask after it: 6.1 does not follow bounds through a 32-bit or */
 		exceptions &= exceptions - 1;
 		cleared |= 1ULL << (act->clears[at & (RF_MAX_RULES - 1)] & 63);
 	}
 	return cleared;
 }
 
-/* Clears the rules whose exceptions are among the hits, and the exceptions. */
-static __always_inline __u64 rf_except(const struct rf_actions *act, __u64 word, __u64 hits)
+/* Clears the rules that have an exception among the hits, and the exceptions. */
+static __always_inline __u64 rf_apply_exceptions(const struct rf_actions *act, __u64 word,
+						 __u64 hits)
 {
 	__u64 exceptions = hits & act->except[word];
 	__u32 i, done;
@@ -191,16 +157,16 @@ static __always_inline __u64 rf_except(const struct rf_actions *act, __u64 word,
 	for (i = 0; i < 64 / RF_CLEARS; i++) {
 		if (!exceptions)
 			break;
-		hits &= ~rf_cleared(act, word, exceptions);
+		hits &= ~rf_exception_mask(act, word, exceptions);
 		for (done = 0; done < RF_CLEARS; done++)
 			exceptions &= exceptions - 1;
 	}
 	return hits;
 }
 
-/* deny before kill before alert; the lowest number of these. */
-static __always_inline void rf_strongest(struct rf_question *question, const struct rf_actions *act, __u64 word,
-					 __u64 hits)
+/* deny before kill before alert; the lowest rule number of these. */
+static __always_inline void rf_strongest(struct rf_query *query, const struct rf_actions *act,
+					 __u64 word, __u64 hits)
 {
 	__u32 strength = RF_ACTION_ALERT;
 	__u64 chosen = hits & act->deny[word];
@@ -214,19 +180,22 @@ static __always_inline void rf_strongest(struct rf_question *question, const str
 		else
 			chosen = hits;
 	}
-	if (strength <= question->action)
+	if (strength <= query->action)
 		return;
-	question->action = strength;
-	question->rule = word * 64 + rf_lowest(chosen);
+	query->action = strength;
+	query->rule = word * 64 + rf_lowest(chosen);
 }
 
-/* Numbers of the sets whose rules an event may hit: one a dim, each a part of the event's, and the container's. */
+/*
+ * Numbers of the sets that narrow an event's rules: one per dim, each a part of the event's set,
+ * and the container's.
+ */
 #define RF_NARROWED (RF_DIMS + 1)
 struct rf_narrowed {
 	__u32 set[RF_NARROWED];
 };
 
-/* The bits of a word in a set of rules; there are so many words. */
+/* A word of a set of rules. `word` is below RF_RULE_WORDS. */
 static __always_inline __u64 rf_word_of(void *sets, __u32 id, __u64 word)
 {
 	const struct rf_ruleset *set = rf_set(sets, id);
@@ -235,10 +204,12 @@ static __always_inline __u64 rf_word_of(void *sets, __u32 id, __u64 word)
 }
 
 /*
- * A word of rules, whose number has 64 bits as 6.1 follows no bounds of 32: what all dims agree on, and its exceptions leave of it. A global function, and so verified once: its
- * ways would be followed anew in each round of the loop below, in every program.
+ * Evaluates one word of 64 rules: the AND of all dims, minus exceptions. `word` is __u64 because
+ * the verifier of 6.1 does not track 32-bit bounds here. A global function, verified once: else its
+ * branches would be followed in each round of the loop below, in every program.
  */
-__noinline int rf_hit(struct rf_question *question, const struct rf_narrowed *by, __u32 half, __u64 word)
+__noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed *by, __u32 half,
+				__u64 word)
 {
 	struct rf_actions *act;
 	__u32 zero = 0, i;
@@ -246,7 +217,7 @@ __noinline int rf_hit(struct rf_question *question, const struct rf_narrowed *by
 	void *sets = bpf_map_lookup_elem(&rule_sets, &half);
 	__u64 hits = -1;
 
-	if (!question || !by || !actions || !sets || word >= RF_RULE_WORDS)
+	if (!query || !by || !actions || !sets || word >= RF_RULE_WORDS)
 		return 0;
 	act = bpf_map_lookup_elem(actions, &zero);
 	if (!act)
@@ -254,13 +225,14 @@ __noinline int rf_hit(struct rf_question *question, const struct rf_narrowed *by
 	for (i = 0; i < RF_NARROWED; i++)
 		hits &= rf_word_of(sets, by->set[i], word);
 	if (hits & act->except[word])
-		hits = question->starved ? hits & ~act->except[word] : rf_except(act, word, hits);
+		hits = query->worst_case ? hits & ~act->except[word]
+					 : rf_apply_exceptions(act, word, hits);
 	if (hits)
-		rf_strongest(question, act, word, hits);
+		rf_strongest(query, act, word, hits);
 	return 0;
 }
 
-__noinline int rf_match(struct rf_question *question, const struct rf_address_key *address)
+__noinline int rf_match(struct rf_query *query, const struct rf_address_key *address)
 {
 	const struct rf_ruleset *of_event, *active;
 	void *events, *profiles, *sets, *operands;
@@ -270,26 +242,26 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 	struct rf_narrowed by;
 	bool single;
 
-	if (!question)
+	if (!query)
 		return RF_MATCH_NOTHING;
 	now = bpf_map_lookup_elem(&generation, &zero);
 	if (!now || !*now)
 		return RF_MATCH_NOTHING;
 	half = *now & (RF_GENERATIONS - 1);
-	question->generation = (__u32)*now;
-	question->action = RF_ACTION_NONE;
-	question->need = 0;
+	query->generation = (__u32)*now;
+	query->action = RF_ACTION_NONE;
+	query->need = 0;
 
 	events = bpf_map_lookup_elem(&rule_events, &half);
 	profiles = bpf_map_lookup_elem(&rule_profiles, &half);
 	sets = bpf_map_lookup_elem(&rule_sets, &half);
 	if (!events || !profiles || !sets)
 		return RF_MATCH_NOTHING;
-	event = question->event;
+	event = query->event;
 	rules = bpf_map_lookup_elem(events, &event);
 	if (!rules || !rules->rules)
 		return RF_MATCH_NOTHING;
-	profile = half ? question->profile[1] : question->profile[0];
+	profile = half ? query->profile[1] : query->profile[0];
 	active_id = bpf_map_lookup_elem(profiles, &profile);
 	if (!active_id)
 		return RF_MATCH_NOTHING;
@@ -310,7 +282,7 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 	if (!operands)
 		return RF_MATCH_NOTHING;
 	for (step = 0; step < RF_DIMS; step++)
-		by.set[step] = rules->rules; /* a dim that nobody asks for narrows nothing */
+		by.set[step] = rules->rules; /* a dim that no rule tests narrows nothing */
 	by.set[RF_DIMS] = *active_id;
 	RF_NARROW(0, RF_SET_OF_VALUE(0));
 	RF_NARROW(1, RF_SET_OF_VALUE(1));
@@ -318,20 +290,23 @@ __noinline int rf_match(struct rf_question *question, const struct rf_address_ke
 	RF_NARROW(RF_DIM_EXE, RF_SET_OF_VALUE(RF_DIM_EXE));
 	RF_NARROW(RF_DIM_FACTS, RF_SET_OF_VALUE(RF_DIM_FACTS));
 	RF_NARROW(3, RF_SET_OF_VALUE(3));
-	RF_NARROW(RF_DIM_OBJECT,
-		  rf_set_of_object(question, address, half, rules->dim[RF_DIM_OBJECT], rules->other[RF_DIM_OBJECT]));
-	if (question->need)
-		return RF_MATCH_ASK;
+	RF_NARROW(RF_DIM_OBJECT, rf_set_of_object(query, address, half, rules->dim[RF_DIM_OBJECT],
+						  rules->other[RF_DIM_OBJECT]));
+	if (query->need)
+		return RF_MATCH_NEED_MORE;
 
-	/* Something may match. The sets are looked up anew, by number: in a function, the verifier knows only that. */
+	/*
+	 * Some rule may match. The sets are looked up again, by number: that is all the verifier
+	 * knows in a function.
+	 */
 	for (step = 0; step < RF_BUDGET; step++) {
 		if (!summary)
 			break;
 		word = rf_lowest(summary) & (RF_RULE_WORDS - 1);
 		summary &= summary - 1;
-		rf_hit(question, &by, half, word);
+		rf_evaluate_word(query, &by, half, word);
 	}
 	if (summary)
-		rf_drop(event, RF_DROP_MATCH_BUDGET, question->slot);
-	return question->action != RF_ACTION_NONE ? RF_MATCH_RULE : RF_MATCH_NOTHING;
+		rf_drop(event, RF_DROP_MATCH_BUDGET, query->slot);
+	return query->action != RF_ACTION_NONE ? RF_MATCH_RULE : RF_MATCH_NOTHING;
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The kernel is about to run modprobe because of what a task does: the module's name is the kernel's own copy.
- * Where no LSM hook decides it, the task is killed here; modprobe may run all the same, as a process of the kernel's.
+ * The kernel is about to run modprobe because of a task: the module's name is the kernel's own
+ * copy. If no LSM hook decides it, the task is killed here. modprobe may run all the same, as a
+ * process of the kernel.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -20,20 +21,21 @@ int BPF_PROG(module_request, char *name, bool wait, unsigned long ip)
 
 	if (!rf_lsm_armed(&lsm))
 		return 0;
-	rf_lsm_ask(&lsm, RF_MODULE_REQUEST);
+	rf_lsm_query(&lsm, RF_MODULE_REQUEST);
 	buffer = rf_scratch_get();
 	if (!buffer) {
-		rf_drop(RF_MODULE_REQUEST, RF_DROP_TABLE_FULL, lsm.bound->slot);
+		rf_drop(RF_MODULE_REQUEST, RF_DROP_TABLE_FULL, lsm.armed->task.slot);
 		return 0;
 	}
-	flags = rf_lsm_text(buffer, RF_MODULE_REQUEST, rf_number_of(name));
-	lsm.question.text = buffer->bit + 1;
-	rf_judge(&lsm.question, lsm.task, lsm.bound, NULL);
-	flags |= rf_carry_out(&lsm.question);
-	rf_count_verdict(&lsm.question);
-	route = rf_route(RF_MODULE_REQUEST, lsm.bound->slot, lsm.container, lsm.question.action);
-	if (route != RF_TO_NOWHERE)
-		rf_call_record(lsm.task, lsm.bound, &lsm.call, &lsm.question, buffer, route, flags);
+	flags = rf_lsm_text(buffer, RF_MODULE_REQUEST, rf_address(name));
+	lsm.query.text = buffer->bit + 1;
+	rf_evaluate(&lsm.query, lsm.task, &lsm.armed->task, NULL);
+	flags |= rf_enforce(&lsm.query);
+	rf_count_verdict(&lsm.query);
+	route = rf_route(RF_MODULE_REQUEST, lsm.armed->task.slot, lsm.container, lsm.query.action);
+	if (route != RF_ROUTE_NONE)
+		rf_call_record(lsm.task, &lsm.armed->task, &lsm.call, &lsm.query, buffer, route,
+			       flags);
 	rf_scratch_put(buffer);
 	return 0;
 }

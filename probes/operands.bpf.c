@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * What rules test of a system call, taken from its registers and from the kernel's objects that they name: for
- * the call's entry (syscalls.bpf.c) and for the hooks that the call reaches (lsm.h).
+ * What rules test of a system call, taken from its registers and from the kernel objects that they
+ * name: for the call's entry (syscalls.bpf.c) and for the hooks that the call reaches (lsm.h).
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
-#include "include/call.h"
+#include "include/membership.h"
+#include "include/operands.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Namespaces: what setns(fd, nstype) would enter. */
+/* The namespace that setns(fd, nstype) would enter. */
 static __always_inline __u64 rf_ns_of_fd(struct task_struct *task, __u32 fd)
 {
 	__u64 file = rf_file_of_fd(task, fd);
@@ -24,8 +25,9 @@ static __always_inline __u64 rf_ns_of_fd(struct task_struct *task, __u32 fd)
 	return (__u64)RF_READ(struct inode, inode, i_private);
 }
 
-/* Whose a process is, by its number on the host. */
-static __always_inline __u32 rf_relation_of_tgid(struct task_struct *task, const struct rf_task *bound, __u32 tgid)
+/* The relation of a process, by its number on the host. */
+static __always_inline __u32 rf_relation_of_tgid(struct task_struct *task,
+						 const struct rf_task *bound, __u32 tgid)
 {
 	struct rf_task *other;
 
@@ -40,18 +42,23 @@ static __always_inline __u32 rf_relation_of_tgid(struct task_struct *task, const
 __noinline __u32 rf_relation_of_process(__u32 tgid)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 
-	return bound ? rf_relation_of_tgid(task, bound, tgid) : RF_RELATION_UNKNOWN;
+	return armed ? rf_relation_of_tgid(task, &armed->task, tgid) : RF_RELATION_UNKNOWN;
 }
 
-/* Of a task by address. Who has ended is not among the processes any more, and is whose its cgroup is. */
-static __always_inline __u32 rf_relation_of_task(struct task_struct *task, const struct rf_task *bound, __u64 address)
+/*
+ * The relation of a task, by its address. A task that has ended is not in `processes` any more, and
+ * is attributed by its cgroup.
+ */
+static __always_inline __u32 rf_relation_of_task(struct task_struct *task,
+						 const struct rf_task *bound, __u64 address)
 {
 	struct task_struct *other = (struct task_struct *)address;
 	__u32 relation = rf_relation_of_tgid(task, bound, BPF_CORE_READ(other, tgid)), slot;
 
-	if (relation != RF_RELATION_HOST || BPF_CORE_READ(other, mm) || BPF_CORE_READ(other, flags) & RF_PF_KTHREAD)
+	if (relation != RF_RELATION_HOST || BPF_CORE_READ(other, mm) ||
+	    BPF_CORE_READ(other, flags) & RF_PF_KTHREAD)
 		return relation;
 	slot = rf_slot_of(rf_cgroup_of(other));
 	if (!rf_is_slot(slot))
@@ -59,7 +66,8 @@ static __always_inline __u32 rf_relation_of_task(struct task_struct *task, const
 	return slot == bound->slot ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
 }
 
-static __always_inline __u32 rf_relation_of_pidfd(struct task_struct *task, const struct rf_task *bound, __u32 fd)
+static __always_inline __u32 rf_relation_of_pidfd(struct task_struct *task,
+						  const struct rf_task *bound, __u32 fd)
 {
 	__u64 pid = rf_pid_of_fd(task, fd), other;
 	__s32 nr = 0;
@@ -69,19 +77,23 @@ static __always_inline __u32 rf_relation_of_pidfd(struct task_struct *task, cons
 	other = rf_task_of_pid(pid);
 	if (other)
 		return rf_relation_of_task(task, bound, other);
-	/* numbers[0]: as the host counts. */
-	bpf_probe_read_kernel(&nr, sizeof(nr), (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
+	/* numbers[0]: on the host. */
+	bpf_probe_read_kernel(&nr, sizeof(nr),
+			      (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
 	return rf_relation_of_tgid(task, bound, nr);
 }
 
-/* A pid namespace keeps its numbers in a tree (include/linux/xarray.h); a pointer to a node has this bit, and no other. */
+/*
+ * A pid namespace keeps its numbers in a tree (include/linux/xarray.h). A pointer to a node has
+ * this bit and no other.
+ */
 #define RF_XA_NODE 2
 #define RF_XA_BITS 3
 #define RF_XA_FIRST_NODE 4096
 #define RF_XA_SLOTS (bpf_core_field_size(struct xa_node, slots) / sizeof(void *))
 #define RF_PID_LEVELS 6 /* of 22 bits, in nodes of 16 at worst */
 
-/* One step down from a node; it is at most one of 64 numbers. */
+/* One step down from a node, which has at most 64 slots. */
 static __always_inline __u64 rf_xa_down(__u64 entry, __u32 nr, bool top)
 {
 	__u64 node = entry - RF_XA_NODE, found = 0;
@@ -90,12 +102,13 @@ static __always_inline __u64 rf_xa_down(__u64 entry, __u32 nr, bool top)
 	if (top && at >= RF_XA_SLOTS)
 		return 0;
 	at &= RF_XA_SLOTS - 1;
-	bpf_probe_read_kernel(&found, sizeof(found),
-			      (void *)(node + bpf_core_field_offset(struct xa_node, slots) + at * sizeof(found)));
+	bpf_probe_read_kernel(
+		&found, sizeof(found),
+		(void *)(node + bpf_core_field_offset(struct xa_node, slots) + at * sizeof(found)));
 	return found;
 }
 
-/* The task that has that number in a pid namespace; 0: none, or this kernel keeps them in another way. */
+/* Returns 0 as well if this kernel stores numbers in another way. */
 __noinline __u64 rf_task_numbered(__u64 ns, __u32 nr)
 {
 	const struct pid_namespace *at = (void *)ns;
@@ -114,17 +127,19 @@ __noinline __u64 rf_task_numbered(__u64 ns, __u32 nr)
 	}
 	if (!entry || entry & RF_XA_BITS)
 		return 0;
-	bpf_probe_read_kernel(
-		&named, sizeof(named),
-		(void *)(entry + bpf_core_field_offset(struct pid, numbers) + (__u64)level * sizeof(named)));
+	bpf_probe_read_kernel(&named, sizeof(named),
+			      (void *)(entry + bpf_core_field_offset(struct pid, numbers) +
+				       (__u64)level * sizeof(named)));
 	return named.ns == ns && (__u32)named.nr == nr ? rf_task_of_pid(entry) : 0;
 }
 
 /*
- * A pid argument is a number of the caller's pid namespace, of a process or of a thread. That may be shared with another
- * container: it is the task that is asked. Where none is found, what is no container's is the host's in its namespace.
+ * A pid argument is a number in the caller's pid namespace, of a process or a thread. Containers
+ * may share that namespace, so the relation is that of the task. If none is found, a number in the
+ * host's namespace belongs to the host.
  */
-static __always_inline __u32 rf_relation_of_pid(struct task_struct *task, const struct rf_task *bound, __s32 pid)
+static __always_inline __u32 rf_relation_of_pid(struct task_struct *task,
+						const struct rf_task *bound, __s32 pid)
 {
 	struct rf_pid_numbers numbers;
 	__u64 other;
@@ -150,13 +165,15 @@ static __always_inline __u32 rf_relation_of_ns(struct task_struct *task, __u64 n
 {
 	__u32 inum = RF_READ(struct ns_common, ns, inum);
 
-	if (inum == config.host_mnt_ns || inum == config.host_pid_ns || inum == config.host_net_ns ||
-	    inum == config.host_ipc_ns || inum == config.host_uts_ns || inum == config.host_cgroup_ns ||
+	if (inum == config.host_mnt_ns || inum == config.host_pid_ns ||
+	    inum == config.host_net_ns || inum == config.host_ipc_ns ||
+	    inum == config.host_uts_ns || inum == config.host_cgroup_ns ||
 	    inum == config.host_user_ns || inum == config.host_time_ns)
 		return RF_RELATION_HOST;
 	if (inum == rf_mnt_ns(task) || inum == rf_pid_ns(task) || inum == RF_OWN_NS(task, net_ns) ||
-	    inum == RF_OWN_NS(task, ipc_ns) || inum == RF_OWN_NS(task, uts_ns) || inum == RF_OWN_NS(task, cgroup_ns) ||
-	    inum == RF_OWN_NS(task, time_ns) || inum == BPF_CORE_READ(task, cred, user_ns, ns.inum))
+	    inum == RF_OWN_NS(task, ipc_ns) || inum == RF_OWN_NS(task, uts_ns) ||
+	    inum == RF_OWN_NS(task, cgroup_ns) || inum == RF_OWN_NS(task, time_ns) ||
+	    inum == BPF_CORE_READ(task, cred, user_ns, ns.inum))
 		return RF_RELATION_SELF;
 	return RF_RELATION_OTHER;
 }
@@ -165,8 +182,8 @@ static __always_inline __u32 rf_relation_of_ns(struct task_struct *task, __u64 n
 #define RF_MS_MGC_MSK 0xffff0000U
 
 /*
- * Flags of mount(2) as the kernel takes them. Up to 2.4 callers had to write a magic number into the upper half;
- * path_mount() still takes it off, and its bits are those of MS_PRIVATE and others.
+ * Flags of mount(2) as the kernel uses them. Up to 2.4 callers had to write a magic number into the
+ * upper half. path_mount() still removes it, and its bits are those of MS_PRIVATE and others.
  */
 static __always_inline __u64 rf_mount_flags(__u64 flags)
 {
@@ -176,9 +193,8 @@ static __always_inline __u64 rf_mount_flags(__u64 flags)
 #define RF_STACKED_ROOTS 16
 
 /*
- * Whether the task's root is another than that of its mount namespace, as chroot(2) makes it. Roots can be stacked:
- * what pivot_root leaves lies on a mount that nobody sees any more, and so does what was moved to `/`. As the
- * kernel's own current_chrooted(), from the other end.
+ * Roots can be stacked: what pivot_root leaves is on a hidden mount, and so is what was moved to
+ * `/`. Like the kernel's own current_chrooted(), from the other end.
  */
 __noinline int rf_is_chrooted(void)
 {
@@ -202,7 +218,7 @@ __noinline int rf_is_chrooted(void)
 	return 1;
 }
 
-/* Whether a descriptor is of a program that runs as its owner or its group. */
+/* Returns true if a descriptor is of a set-id program. */
 static __always_inline bool rf_fd_is_setuid(struct task_struct *task, __u32 fd)
 {
 	__u64 file = rf_file_of_fd(task, fd);
@@ -217,11 +233,10 @@ static __always_inline bool rf_fd_is_setuid(struct task_struct *task, __u32 fd)
 #define RF_PERF_FLAGS 4 /* argument of perf_event_open */
 #define RF_PERF_FLAG_PID_CGROUP 4
 
-/* The operand that a rule tests. A global function: it is asked for each of them. */
 __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	__u64 value, next, ns;
 	__u32 word = 0;
 
@@ -247,7 +262,8 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 	case RF_FROM_MOUNT_FLAGS:
 		return rf_mount_flags(value);
 	case RF_FROM_SOCKET_FAMILY:
-		return rf_socket_family(value, next, arg + 2 < RF_SYSCALL_ARGS ? call->args[arg + 2] : 0);
+		return rf_socket_family(value, next,
+					arg + 2 < RF_SYSCALL_ARGS ? call->args[arg + 2] : 0);
 	case RF_FROM_CHROOTED:
 		return rf_is_chrooted();
 	case RF_FROM_FD_SETUID:
@@ -256,24 +272,29 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 		ns = rf_ns_of_fd(task, value);
 		return ns ? rf_ns_type(ns) : (__u32)next;
 	}
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return RF_RELATION_UNKNOWN;
 	switch (source) {
 	case RF_FROM_SETNS_TARGET:
 		ns = rf_ns_of_fd(task, value);
-		word = ns ? rf_relation_of_ns(task, ns) : rf_relation_of_pidfd(task, bound, value);
+		word = ns ? rf_relation_of_ns(task, ns)
+			  : rf_relation_of_pidfd(task, &armed->task, value);
 		break;
 	case RF_FROM_PID_TARGET:
-		word = rf_relation_of_pid(task, bound, value);
+		word = rf_relation_of_pid(task, &armed->task, value);
 		break;
 	case RF_FROM_PERF_TARGET:
-		/* Of a cgroup the number is a descriptor: all that run there are measured, whoever they are. */
-		word = call->args[RF_PERF_FLAGS] & RF_PERF_FLAG_PID_CGROUP ? RF_RELATION_HOST
-									   : rf_relation_of_pid(task, bound, value);
+		/*
+		 * With PERF_FLAG_PID_CGROUP the number is a descriptor: every task in that cgroup
+		 * is measured.
+		 */
+		word = call->args[RF_PERF_FLAGS] & RF_PERF_FLAG_PID_CGROUP
+			       ? RF_RELATION_HOST
+			       : rf_relation_of_pid(task, &armed->task, value);
 		break;
 	case RF_FROM_PIDFD_TARGET:
-		word = rf_relation_of_pidfd(task, bound, value);
+		word = rf_relation_of_pidfd(task, &armed->task, value);
 		break;
 	}
 	return word;

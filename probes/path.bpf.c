@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Paths from dentries: bpf_d_path is not allowed where we need it, and its answer
- * depends on mounts. Global functions, so that the verifier checks each walk by itself. It follows a loop round by
- * round, in each program that comes here: so the round of a long one is a global function, too, verified once a program.
+ * Paths from dentries: bpf_d_path is not allowed in most of these programs, and its result depends
+ * on mounts. Global functions, so that the verifier checks each walk separately. It follows a loop
+ * round by round, in each program that calls it: so the round of a long loop is a global function,
+ * too, verified once per program.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -11,8 +12,8 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
- * Puts a name and the '/' before it in front of what is there. Returns false when it does not fit.
- * Where the path begins is kept in the buffer, not in a register: the verifier would follow its range
+ * Puts a name and the '/' before it in front of the path. Returns false if it does not fit. The
+ * start of the path is kept in the buffer, not in a register: the verifier would follow its range
  * through every round of the walk, and give up.
  */
 static __always_inline bool rf_prepend(struct rf_scratch *buffer, const struct dentry *dentry)
@@ -25,7 +26,7 @@ static __always_inline bool rf_prepend(struct rf_scratch *buffer, const struct d
 		return false;
 	start -= len;
 	barrier_var(start);
-	/* Both masks are for the verifier: walk has RF_NAME_MAX bytes behind RF_WALK_LEN. */
+	/* Both masks are for the verifier: walk has RF_NAME_MAX bytes after RF_WALK_LEN. */
 	start &= RF_WALK_LEN - 1;
 	bpf_probe_read_kernel(buffer->walk + start, len, name);
 	start = (start - 1) & (RF_WALK_LEN - 1);
@@ -34,7 +35,7 @@ static __always_inline bool rf_prepend(struct rf_scratch *buffer, const struct d
 	return true;
 }
 
-static __always_inline int rf_finish(struct rf_scratch *buffer)
+static __always_inline int rf_path_finish(struct rf_scratch *buffer)
 {
 	bool complete = !buffer->truncated;
 	__u32 at = buffer->start & (RF_WALK_LEN - 1);
@@ -51,13 +52,16 @@ static __always_inline int rf_finish(struct rf_scratch *buffer)
 	return buffer->len;
 }
 
-static __always_inline void rf_begin(struct rf_scratch *buffer)
+static __always_inline void rf_path_begin(struct rf_scratch *buffer)
 {
 	buffer->start = RF_WALK_LEN - 1;
 	buffer->truncated = true;
 }
 
-/* One name more. Returns where it lies; 0: the walk is over, and the path whole unless it is `truncated`. */
+/*
+ * Adds one name. Returns the parent; 0: the walk is over, and the path is complete unless it is
+ * `truncated`.
+ */
 __noinline __u64 rf_path_up(struct rf_scratch *buffer, __u64 dentry)
 {
 	__u64 parent = (__u64)RF_READ(struct dentry, dentry, d_parent);
@@ -71,23 +75,23 @@ __noinline __u64 rf_path_up(struct rf_scratch *buffer, __u64 dentry)
 	return rf_prepend(buffer, (struct dentry *)dentry) ? parent : 0;
 }
 
-/* From the root of the file's filesystem, across no mount. */
+/* From the root of the file's filesystem, without crossing mounts. */
 __noinline int rf_path_in_filesystem(struct rf_scratch *buffer, __u64 dentry)
 {
 	__u32 depth;
 
 	if (!buffer)
 		return 0;
-	rf_begin(buffer);
+	rf_path_begin(buffer);
 	for (depth = 0; depth < RF_WALK_DEPTH; depth++) {
 		dentry = rf_path_up(buffer, dentry);
 		if (!dentry)
 			break;
 	}
-	return rf_finish(buffer);
+	return rf_path_finish(buffer);
 }
 
-/* One name or one mount more, from where `at` says. Returns whether there may be another. */
+/* Adds one name, or crosses one mount, from `at` on. Returns true if there may be another. */
 __noinline int rf_path_up_mounted(struct rf_scratch *buffer, __u64 root_dentry, __u64 root_mount)
 {
 	__u64 dentry, mount, parent;
@@ -117,25 +121,24 @@ complete:
 	return false;
 }
 
-/* As a task with this root sees it: from mount to mount, up to the root or to where the mounts end. */
-__noinline int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64 mount, __u64 root_dentry,
-				  __u64 root_mount)
+/* As a task with this root sees it: from mount to mount, up to the root or to the last mount. */
+__noinline int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64 mount,
+				  __u64 root_dentry, __u64 root_mount)
 {
 	__u32 depth;
 
 	if (!buffer)
 		return 0;
-	rf_begin(buffer);
+	rf_path_begin(buffer);
 	buffer->at[0] = dentry;
 	buffer->at[1] = mount;
 	for (depth = 0; depth < RF_WALK_DEPTH; depth++) {
 		if (!rf_path_up_mounted(buffer, root_dentry, root_mount))
 			break;
 	}
-	return rf_finish(buffer);
+	return rf_path_finish(buffer);
 }
 
-/* Up from a dentry, some levels: `root` where that was on the way, 0 where the way ended, else how far it got. */
 __noinline __u64 rf_climb(__u64 dentry, __u64 root)
 {
 	__u32 level;
@@ -153,9 +156,10 @@ __noinline __u64 rf_climb(__u64 dentry, __u64 root)
 	return dentry;
 }
 
-#define RF_HASHED 15 /* bytes at a time: RF_PATH_LEN - 1 and RF_NAME_MAX - 1 are seventeen times that */
+/* bytes per round: RF_PATH_LEN - 1 and RF_NAME_MAX - 1 are seventeen times that */
+#define RF_HASHED 15
 
-/* FNV-1a of some bytes more of the walk, up to their end. */
+/* Continues FNV-1a over the walk, up to its end. */
 __noinline __u64 rf_hash_walk(struct rf_scratch *buffer, __u32 at, __u64 hash)
 {
 	__u32 i;
@@ -173,7 +177,7 @@ __noinline __u64 rf_hash_walk(struct rf_scratch *buffer, __u32 at, __u64 hash)
 	return hash;
 }
 
-/* The same of the name. */
+/* Continues FNV-1a over the name, up to its end. */
 __noinline __u64 rf_hash_text(struct rf_scratch *buffer, __u32 at, __u64 hash)
 {
 	__u32 i;

@@ -7,24 +7,25 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/exec.h"
-#include "include/lifecycle.h"
 #include "include/drift.h"
+#include "include/enroll.h"
+#include "include/exec.h"
+#include "include/exec_binding.h"
 #include "include/guard.h"
-#include "include/member.h"
-#include "include/become.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_CLONE_INTO_CGROUP 0x200000000ULL
 
-static __always_inline void rf_task_record(__u32 event, struct task_struct *subject, const struct rf_task *bound,
-					   struct rf_container *container, struct task_struct *child, __u64 flags)
+static __always_inline void rf_task_record(__u32 event, struct task_struct *subject,
+					   const struct rf_task *bound,
+					   struct rf_container *container,
+					   struct task_struct *child, __u64 flags)
 {
 	struct rf_task_event *record;
 	__u32 route = rf_route(event, bound->slot, container, RF_ACTION_NONE);
 
-	if (route == RF_TO_NOWHERE)
+	if (route == RF_ROUTE_NONE)
 		return;
 	record = RF_RECORD(rf_task_event, event, bound->slot, route);
 	if (!record)
@@ -40,37 +41,39 @@ static __always_inline void rf_task_record(__u32 event, struct task_struct *subj
 }
 
 /*
- * clone3 with CLONE_INTO_CGROUP: nobody is moved, the child begins in another cgroup of v2. Told as the leaving that it
- * is; a verdict is about its parent. It is bound to its container all the same.
+ * clone3 with CLONE_INTO_CGROUP: nothing is moved, but the child starts in another cgroup of v2.
+ * Reported as leaving the container's cgroup; the verdict concerns the parent. The child is bound
+ * to its container all the same.
  */
-rf_subprogram int rf_born_elsewhere(struct task_struct *child, const struct rf_task *like,
-				    struct rf_container *container)
+rf_subprogram int rf_report_clone_into_cgroup(struct task_struct *child, const struct rf_task *like,
+					      struct rf_container *container)
 {
 	struct cgroup *into = BPF_CORE_READ(child, cgroups, dfl_cgrp);
 	struct rf_cgroup_event *record;
-	struct rf_question question;
+	struct rf_query query;
 	__u32 route;
 	__u8 flags;
 	long len;
 
-	if (!rf_leaves(into, like))
+	if (!rf_leaves_container(into, like))
 		return 0;
-	rf_ask(&question, RF_CGROUP_ATTACH, like, container);
-	question.value[0] = RF_RELATION_CONTAINER;
-	rf_judge(&question, child, like, NULL);
-	flags = rf_carry_out(&question);
-	rf_count_verdict(&question);
-	route = rf_route(RF_CGROUP_ATTACH, like->slot, container, question.action);
-	if (route == RF_TO_NOWHERE)
+	rf_query_init(&query, RF_CGROUP_ATTACH, like, container);
+	query.value[0] = RF_RELATION_CONTAINER;
+	rf_evaluate(&query, child, like, NULL);
+	flags = rf_enforce(&query);
+	rf_count_verdict(&query);
+	route = rf_route(RF_CGROUP_ATTACH, like->slot, container, query.action);
+	if (route == RF_ROUTE_NONE)
 		return 0;
 	record = RF_RECORD(rf_cgroup_event, RF_CGROUP_ATTACH, like->slot, route);
 	if (!record)
 		return 0;
 	rf_header(&record->header, RF_CGROUP_ATTACH, child, like);
-	rf_header_verdict(&record->header, &question, child, like);
+	rf_header_verdict(&record->header, &query, child, like);
 	record->header.flags = flags;
 	record->cgroup = BPF_CORE_READ(into, kn, id);
-	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path), BPF_CORE_READ(into, kn, name));
+	len = bpf_probe_read_kernel_str(record->path, sizeof(record->path),
+					BPF_CORE_READ(into, kn, name));
 	if (len > 0)
 		record->path_len = len - 1;
 	rf_submit(record, RF_CGROUP_ATTACH);
@@ -78,14 +81,15 @@ rf_subprogram int rf_born_elsewhere(struct task_struct *child, const struct rf_t
 }
 
 /*
- * clone3 has its flags in memory: at its entry they may not be readable yet, or be changed after that. Here are those that
- * the kernel took. Who gets so far has not been stopped at the entry: it is killed, and its child condemned, which only
- * the kernel's own signal could reach. What rules only alert of was told at the entry. Returns whether.
+ * Checks the clone3 flags that the kernel actually used: at the entry they are in the caller's
+ * memory, perhaps not readable yet, and can change afterwards. The entry did not stop this caller,
+ * so it is killed, and its child is marked to be killed, as only a signal of the kernel itself
+ * could reach it now. Alerts were reported at the entry. Returns true if the child must be killed.
  */
-rf_subprogram bool rf_born_against_rules(struct task_struct *parent, struct rf_task *bound,
-					 struct rf_container *container, __u64 flags)
+rf_subprogram bool rf_check_clone3(struct task_struct *parent, struct rf_armed *armed,
+				   struct rf_container *container, __u64 flags)
 {
-	struct rf_question *question = (struct rf_question *)((struct rf_armed *)bound)->room;
+	struct rf_query *query = (struct rf_query *)armed->query_storage;
 	struct rf_syscall_event *record;
 	struct rf_call call;
 	__u8 failed;
@@ -95,22 +99,22 @@ rf_subprogram bool rf_born_against_rules(struct task_struct *parent, struct rf_t
 	rf_read_call(&call, (struct pt_regs *)bpf_task_pt_regs(parent), rf_in_compat(parent));
 	if ((call.nr & 0xffff) != RF_NR_CLONE3)
 		return false;
-	rf_ask(question, RF_SYS_CLONE, bound, container);
+	rf_query_init(query, RF_SYS_CLONE, &armed->task, container);
 	if (call.compat)
-		question->value[RF_DIM_FACTS] = rf_compat_facts(parent);
-	question->value[0] = flags;
-	rf_judge(question, parent, bound, NULL);
-	if (question->action <= RF_ACTION_ALERT)
+		query->value[RF_DIM_FACTS] = rf_compat_facts(parent);
+	query->value[0] = flags;
+	rf_evaluate(query, parent, &armed->task, NULL);
+	if (query->action <= RF_ACTION_ALERT)
 		return false;
-	failed = rf_carry_out(question);
-	rf_count_verdict(question);
-	if (rf_route_verdict(question, container) == RF_TO_NOWHERE)
+	failed = rf_enforce(query);
+	rf_count_verdict(query);
+	if (rf_route_verdict(query, container) == RF_ROUTE_NONE)
 		return true;
-	record = RF_RECORD(rf_syscall_event, RF_SYS_CLONE, bound->slot, RF_TO_ALERTS);
+	record = RF_RECORD(rf_syscall_event, RF_SYS_CLONE, armed->task.slot, RF_ROUTE_ALERTS);
 	if (!record)
 		return true;
-	rf_header(&record->header, RF_SYS_CLONE, parent, bound);
-	rf_header_verdict(&record->header, question, parent, bound);
+	rf_header(&record->header, RF_SYS_CLONE, parent, &armed->task);
+	rf_header_verdict(&record->header, query, parent, &armed->task);
 	record->header.flags = failed | (call.compat ? RF_FLAG_COMPAT : 0);
 	record->nr = call.nr;
 	__builtin_memcpy(record->args, call.args, sizeof(record->args));
@@ -120,16 +124,17 @@ rf_subprogram bool rf_born_against_rules(struct task_struct *parent, struct rf_t
 }
 
 /*
- * What is known of each task takes of the agent's memory, and where that is used up, no container's new tasks are followed.
- * So no container may have that many: who makes one more is killed, and the child condemned. Says whether.
+ * Limits the tasks per container. Each known task uses memory of the agent, and without memory no
+ * container's new tasks are followed. A task that exceeds the limit is killed with its child.
+ * Returns true if the child must be killed.
  */
-static __always_inline bool rf_too_many(const struct rf_container *container)
+static __always_inline bool rf_exceeds_task_share(const struct rf_container *container)
 {
 	__u32 tasks = container->tasks;
 
 	if (!config.task_share || tasks < config.task_share)
 		return false;
-	return rf_guard_met(RF_TAMPER_TASKS, tasks, 0, 0, false) == RF_ACTION_KILL;
+	return rf_guard_hit(RF_TAMPER_TASKS, tasks, 0, 0, false) == RF_ACTION_KILL;
 }
 
 SEC("tp_btf/task_newtask")
@@ -137,41 +142,51 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 {
 	struct task_struct *parent = bpf_get_current_task_btf();
 	struct rf_container *container;
-	struct rf_task *bound, *of_child, like;
+	struct rf_armed *of_child;
+	struct rf_armed *armed;
+	struct rf_task like;
 	__u64 started;
 
-	bound = rf_bound(parent);
-	if (!bound)
+	armed = rf_bound(parent);
+	if (!armed)
 		return 0;
-	container = rf_container_of(bound);
+	container = rf_container_of(&armed->task);
 	if (!container)
 		return 0;
-	/* Before the child is what its parent was: from here on it is held against that. */
-	rf_checkpoint(parent, bound, RF_SYS_CLONE);
-	__builtin_memcpy(&like, bound, sizeof(like));
+	/*
+	 * Checked before the child inherits the identity, against which it is compared from here
+	 * on.
+	 */
+	rf_drift_check(parent, armed, RF_SYS_CLONE);
+	__builtin_memcpy(&like, &armed->task, sizeof(like));
 	started = child->start_boottime;
-	barrier_var(started); /* else one load may serve two kinds of pointer, which the verifier refuses */
+	/* else one load may serve two kinds of pointer, which the verifier refuses */
+	barrier_var(started);
 	if (!(clone_flags & RF_CLONE_THREAD))
 		like.start_ns = started;
 	of_child = rf_bind(child, container, &like);
-	if (!of_child) /* it is, by the hook before (lsm_follow.bpf.c); or there was no memory for it */
+	if (!of_child) /* a hook bound it before (lsm_follow.bpf.c), or there was no memory */
 		of_child = rf_bound(child);
 	if (of_child) {
-		of_child->start_ns = like.start_ns;
-		rf_inherit(of_child, bound);
-		if (rf_born_against_rules(parent, bound, container, clone_flags) || rf_too_many(container))
-			((struct rf_armed *)of_child)->identity.condemned = 1;
-		if (rf_first_to_count(of_child))
+		of_child->task.start_ns = like.start_ns;
+		rf_inherit(of_child, armed);
+		if (rf_check_clone3(parent, armed, container, clone_flags) ||
+		    rf_exceeds_task_share(container))
+			of_child->identity.kill_pending = 1;
+		if (rf_mark_counted(of_child))
 			__sync_fetch_and_add(&container->tasks, 1);
 	}
 	if (clone_flags & RF_CLONE_THREAD)
 		return 0;
 	if (clone_flags & RF_CLONE_NEWNS)
-		rf_settle(child, like.container);
+		rf_claim_mount_ns(child, like.container);
 	if (clone_flags & RF_CLONE_INTO_CGROUP)
-		rf_born_elsewhere(child, &like, container);
+		rf_report_clone_into_cgroup(child, &like, container);
 	rf_count(like.slot, RF_COUNT_FORK);
-	/* Who is not bound is not followed to its end: its entry would stay, and be of whoever gets its number. */
+	/*
+	 * The end of an unbound task is not seen: its entry would stay, and match the next process
+	 * of that number.
+	 */
 	if (of_child)
 		rf_publish(child, &like, container);
 	rf_task_record(RF_PROCESS_FORK, parent, &like, container, child, clone_flags);
@@ -179,93 +194,61 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 }
 
 /*
- * An armed task runs a new program. Where an LSM hook was asked, it is only told; but the first program of a
- * container is not asked about there, as nobody was armed yet: it is killed before it begins.
+ * An armed task runs a new program. If an LSM hook has decided it, it is only reported. The first
+ * program of a container reached no such hook, as no task was armed: it is killed before it starts.
  */
-static __always_inline void rf_executed(struct task_struct *task, struct rf_task *bound, struct rf_container *container,
-					const struct rf_file *exe, struct rf_scratch *buffer, bool arms)
+static __always_inline void rf_report_exec(struct task_struct *task, struct rf_task *bound,
+					   struct rf_container *container,
+					   const struct rf_file *exe, struct rf_scratch *buffer,
+					   bool newly_armed)
 {
-	struct rf_question question;
+	struct rf_query query;
 	__u32 route;
-	__u8 flags;
+	__u8 flags = 0;
 
 	rf_count(bound->slot, RF_COUNT_EXEC);
-	rf_ask_exec(&question, task, bound, container, exe, buffer);
-	if (arms || !config.exec_hooked)
-		rf_judge(&question, task, bound, NULL);
-	flags = rf_carry_out(&question);
-	rf_count_verdict(&question);
-	route = rf_route_verdict(&question, container);
-	if (route != RF_TO_NOWHERE)
-		rf_exec_record(task, bound, exe, buffer, &question, route, flags, true);
-}
-
-/*
- * A global function: what it has to do is the same whether there was a buffer to read the program's path into, and
- * the verifier would follow both to the end. The current task is the one that executes. Returns whether it is bound by this.
- */
-__noinline int rf_become(const struct rf_becomes *becomes)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_container *container;
-	struct rf_task *bound, like;
-	__u32 slot;
-
-	if (!becomes)
-		return 0;
-	like = becomes->like;
-	slot = like.slot;
-	container = bpf_map_lookup_elem(&slots, &slot);
-	if (!container)
-		return 0;
-	bound = becomes->arms ? rf_bind(task, container, &like) : rf_bound(task);
-	if (!bound)
-		return 0;
-	((struct rf_armed *)bound)->home = becomes->home;
-	bound->exe_hash = like.exe_hash;
-	bound->facts = like.facts;
-	__builtin_memset(((struct rf_armed *)bound)->memo, 0, sizeof(((struct rf_armed *)bound)->memo));
-	if (((struct rf_armed *)bound)->identity.condemned)
-		bpf_send_signal(9);
-	rf_watch(task, bound);
-	rf_settle(task, bound->container);
-	rf_publish(task, bound, container);
-	return 1;
+	rf_exec_query(&query, task, bound, container, exe, buffer);
+	if (newly_armed || !config.exec_hooked)
+		rf_evaluate(&query, task, bound, NULL);
+	route = rf_conclude(&query, container, RF_MECHANISM_KILL, &flags);
+	if (route != RF_ROUTE_NONE)
+		rf_exec_record(task, bound, exe, buffer, &query, route, flags, true);
 }
 
 SEC("tp_btf/sched_process_exec")
-int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid, struct linux_binprm *binprm)
+int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid,
+	     struct linux_binprm *binprm)
 {
-	struct rf_becomes becomes = {};
+	struct rf_exec_binding binding = {};
 	struct rf_container *container;
 	struct rf_scratch *buffer;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_file exe;
 
-	container = rf_who_executes(task, &becomes);
+	container = rf_exec_container(task, &binding);
 	if (!container)
 		return 0;
 	buffer = rf_scratch_get();
-	rf_what_is_executed(task, &becomes, buffer, &exe, (__u64)BPF_CORE_READ(binprm, file));
-	rf_become(&becomes);
-	bound = rf_bound(task);
-	if (bound && bound->container) {
-		rf_counted(task, bound, container, false);
+	rf_exec_program(task, &binding, buffer, &exe, (__u64)BPF_CORE_READ(binprm, file));
+	rf_bind_exec(&binding);
+	armed = rf_bound(task);
+	if (armed && armed->task.container) {
+		rf_count_task(task, armed, container, false);
 		if (buffer)
-			rf_executed(task, bound, container, &exe, buffer,
-				    becomes.arms || ((struct rf_armed *)bound)->fresh);
+			rf_report_exec(task, &armed->task, container, &exe, buffer,
+				       binding.newly_armed || armed->armed_by_exec);
 	}
 	if (buffer)
 		rf_scratch_put(buffer);
 	return 0;
 }
 
-static __always_inline void rf_stopped(struct task_struct *task, const struct rf_task *bound,
-				       const struct rf_container *container)
+static __always_inline void rf_report_stop(struct task_struct *task, const struct rf_task *bound,
+					   const struct rf_container *container)
 {
 	struct rf_container_event *record;
 
-	record = RF_RECORD(rf_container_event, RF_CONTAINER_STOP, bound->slot, RF_TO_ALERTS);
+	record = RF_RECORD(rf_container_event, RF_CONTAINER_STOP, bound->slot, RF_ROUTE_ALERTS);
 	if (!record)
 		return;
 	rf_header(&record->header, RF_CONTAINER_STOP, task, bound);
@@ -274,56 +257,61 @@ static __always_inline void rf_stopped(struct task_struct *task, const struct rf
 	rf_submit(record, RF_CONTAINER_STOP);
 }
 
-/* A task has ended, and its process, too, if it was in the table until now (`process`). */
-static __always_inline void rf_ended(struct task_struct *task, struct rf_task *bound, bool process)
+/* A task has ended. `process`: its process, too, which was in the table until now. */
+static __always_inline void rf_task_ended(struct task_struct *task, struct rf_armed *armed,
+					  bool process)
 {
-	struct rf_container *container = rf_container_of(bound);
+	struct rf_container *container = rf_container_of(&armed->task);
 
 	if (!container)
 		return;
 	if (process) {
 		__sync_fetch_and_add(&container->processes, -1);
-		rf_count(bound->slot, RF_COUNT_EXIT);
-		rf_task_record(RF_PROCESS_EXIT, task, bound, container, task, 0);
+		rf_count(armed->task.slot, RF_COUNT_EXIT);
+		rf_task_record(RF_PROCESS_EXIT, task, &armed->task, container, task, 0);
 	}
-	if (rf_first_to_end(bound) && __sync_fetch_and_sub(&container->tasks, 1) == 1) {
-		rf_stopped(task, bound, container);
-		rf_recycle(bound->slot);
+	if (rf_mark_ended(armed) && __sync_fetch_and_sub(&container->tasks, 1) == 1) {
+		rf_report_stop(task, &armed->task, container);
+		rf_recycle(armed->task.slot);
 	}
 }
 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(sched_process_exit, struct task_struct *task)
 {
-	struct rf_task *bound = rf_bound(task);
+	struct rf_armed *armed = rf_bound(task);
 	__u32 tgid = task->tgid;
 
-	if (!bound)
+	if (!armed)
 		return 0;
 	/*
-	 * The last threads of a group may meet here, both seeing live == 0: who
-	 * deletes the process tells of its end.
+	 * The last threads of a group may both see live == 0: the one that deletes the process
+	 * reports its end.
 	 */
-	rf_ended(task, bound,
-		 BPF_CORE_READ(task, signal, live.counter) == 0 && !bpf_map_delete_elem(&processes, &tgid));
+	rf_task_ended(task, armed,
+		      BPF_CORE_READ(task, signal, live.counter) == 0 &&
+			      !bpf_map_delete_elem(&processes, &tgid));
 	return 0;
 }
 
 /*
- * Whose end was not seen, because the program above was skipped (docs/kernel-compat.md): seen when nothing is left of it.
- * The kernel comes here where nothing is preempted. Its number may be another process's by then.
+ * An end that was not seen, because the program above was skipped (docs/kernel-compat.md), is seen
+ * when the task is freed, where nothing is preempted. Its number may belong to another process by
+ * then.
  */
 SEC("tp_btf/sched_process_free")
 int BPF_PROG(sched_process_free, struct task_struct *task)
 {
-	struct rf_task *bound = rf_bound(task), *listed;
+	struct rf_armed *armed = rf_bound(task);
+	struct rf_task *listed;
 	__u32 tgid = task->tgid;
 
-	if (!bound || ((struct rf_armed *)bound)->counted != RF_COUNTED)
+	if (!armed || armed->counted != RF_COUNTED)
 		return 0;
 	listed = bpf_map_lookup_elem(&processes, &tgid);
-	rf_ended(task, bound,
-		 listed && listed->start_ns == bound->start_ns && BPF_CORE_READ(task, signal, live.counter) == 0 &&
-			 !bpf_map_delete_elem(&processes, &tgid));
+	rf_task_ended(task, armed,
+		      listed && listed->start_ns == armed->task.start_ns &&
+			      BPF_CORE_READ(task, signal, live.counter) == 0 &&
+			      !bpf_map_delete_elem(&processes, &tgid));
 	return 0;
 }

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The agent's self-defence where nothing can be refused: signals that were sent to it, calls that name it as they
- * begin, objects of BPF as their descriptors are handed out. Who did it is killed; what the call does, it may still do.
- * And what both tiers want: who moves the agent to another cgroup, its end, and what is to be guarded.
+ * The agent's self-defence where nothing can be refused: signals that were sent to it, calls that
+ * name it as they begin, objects of BPF as their descriptors are handed out. The caller is killed;
+ * its call may still take effect. And what both tiers need: moves of the agent to another cgroup,
+ * its end, and what is to be guarded.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/call.h"
 #include "include/guard.h"
+#include "include/self.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -16,20 +18,25 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_PRIO_PGRP 1
 #define RF_PRIO_USER 2
 
-/* Every way of sending one comes here, and is done by then. What the kernel sends has no task of a container's behind. */
+/*
+ * Every way to send a signal comes here, when it is sent. Signals of the kernel have no task of a
+ * container as sender.
+ */
 SEC("tp_btf/signal_generate")
-int BPF_PROG(guard_signal_generate, int sig, void *info, struct task_struct *task, int group, int result)
+int BPF_PROG(guard_signal_generate, int sig, void *info, struct task_struct *task, int group,
+	     int result)
 {
 	if (rf_is_agent(task))
-		rf_guard_met(RF_TAMPER_SIGNAL, sig, 0, 0, false);
+		rf_guard_hit(RF_TAMPER_SIGNAL, sig, 0, 0, false);
 	return 0;
 }
 
 SEC("tp_btf/cgroup_attach_task")
-int BPF_PROG(guard_cgroup_attach_task, struct cgroup *to, const char *path, struct task_struct *task)
+int BPF_PROG(guard_cgroup_attach_task, struct cgroup *to, const char *path,
+	     struct task_struct *task)
 {
 	if (rf_is_agent(task))
-		rf_guard_met(RF_TAMPER_CGROUP, BPF_CORE_READ(to, kn, id), 0, 0, false);
+		rf_guard_hit(RF_TAMPER_CGROUP, BPF_CORE_READ(to, kn, id), 0, 0, false);
 	return 0;
 }
 
@@ -48,7 +55,7 @@ int BPF_PROG(guard_process_exit, struct task_struct *task)
 
 /* ---- what is guarded ---------------------------------------------------- */
 
-/* The next descriptor; false after the last one. */
+/* Registers the next descriptor. Returns false after the last one. */
 __noinline int rf_guard_file(__u32 index)
 {
 	struct rf_guard_wanted *wanted = bpf_map_lookup_elem(&guard_wanted, &index);
@@ -73,7 +80,8 @@ __noinline int rf_guard_file(__u32 index)
 		state->ticket_magic = RF_READ(struct super_block, super, s_magic);
 		return true;
 	}
-	on |= RF_READ(struct super_block, super, s_magic) == RF_MAGIC_BPF ? RF_GUARD_PINS : RF_GUARD_DEVICE;
+	on |= RF_READ(struct super_block, super, s_magic) == RF_MAGIC_BPF ? RF_GUARD_PINS
+									  : RF_GUARD_DEVICE;
 	bpf_map_update_elem(&guards, &key, &on, BPF_ANY);
 	key.id = RF_READ(struct inode, inode, i_ino);
 	on = wanted->kind;
@@ -81,7 +89,10 @@ __noinline int rf_guard_file(__u32 index)
 	return true;
 }
 
-/* The agent reads this iterator when it has filled `guard_wanted`: the reader is the task whose descriptors these are. */
+/*
+ * The agent reads this iterator when it has filled `guard_wanted`: the reader is the task that has
+ * the descriptors.
+ */
 SEC("iter/task")
 int guard_register(struct bpf_iter__task *ctx)
 {
@@ -98,8 +109,11 @@ int guard_register(struct bpf_iter__task *ctx)
 
 /* ---- calls -------------------------------------------------------------- */
 
-/* Numbers of processes are the host's where the caller sees the host's; those of threads are found by the kernel's table. */
-static __always_inline bool rf_names_agent(struct task_struct *task, __u32 pid)
+/*
+ * Process numbers are the host's if the caller sees the host's; threads are found by the kernel's
+ * table.
+ */
+static __always_inline bool rf_is_agent_pid(struct task_struct *task, __u32 pid)
 {
 	struct rf_guard_state *state = rf_guard_state();
 	struct rf_pid_numbers numbers;
@@ -114,7 +128,7 @@ static __always_inline bool rf_names_agent(struct task_struct *task, __u32 pid)
 	return pid == config.agent_pid && rf_pid_ns(task) == config.host_pid_ns;
 }
 
-static __always_inline bool rf_pidfd_of_agent(struct task_struct *task, __u32 fd)
+static __always_inline bool rf_is_agent_pidfd(struct task_struct *task, __u32 fd)
 {
 	struct rf_guard_state *state = rf_guard_state();
 	__u64 pid = rf_pid_of_fd(task, fd), other;
@@ -125,13 +139,16 @@ static __always_inline bool rf_pidfd_of_agent(struct task_struct *task, __u32 fd
 	return other && rf_task_is_agent(other);
 }
 
-/* setpriority and ioprio_set: `which` counted from 0. Whoever is meant by a user is root, as the agent is. */
-static __always_inline bool rf_means_agent(struct task_struct *task, __u64 which, __u32 who)
+/*
+ * setpriority and ioprio_set; `which` counts from 0. A target given by user is root, as the agent
+ * is.
+ */
+static __always_inline bool rf_priority_hits_agent(struct task_struct *task, __u64 which, __u32 who)
 {
 	struct rf_guard_key key = { .device = RF_GUARD_GROUP, .id = who };
 
 	if (!which)
-		return rf_names_agent(task, who);
+		return rf_is_agent_pid(task, who);
 	if (rf_pid_ns(task) != config.host_pid_ns)
 		return false;
 	if (which == RF_PRIO_PGRP)
@@ -139,7 +156,8 @@ static __always_inline bool rf_means_agent(struct task_struct *task, __u64 which
 	return which == RF_PRIO_USER && !who && !BPF_CORE_READ(task, cred, uid.val);
 }
 
-static __always_inline __u64 rf_directory_of(struct task_struct *task, const struct rf_call *call, __u32 arg)
+static __always_inline __u64 rf_directory_of(struct task_struct *task, const struct rf_call *call,
+					     __u32 arg)
 {
 	__u64 file;
 
@@ -149,10 +167,13 @@ static __always_inline __u64 rf_directory_of(struct task_struct *task, const str
 	return file ? (__u64)RF_READ(struct file, file, f_path.dentry) : 0;
 }
 
-#define RF_GUARD_TAIL 96 /* characters at the end of a path that are looked at */
-#define RF_GUARD_ENDS 3	 /* components that are looked at */
+#define RF_GUARD_TAIL 96 /* characters at the end of a path that are hashed */
+#define RF_GUARD_ENDS 3	 /* components that are hashed */
 
-/* Whether a number is below 0, as 1 or 0 and without a branch, which the verifier would follow both ways each time. */
+/*
+ * Returns 1 if a number is negative, else 0, without a branch, which the verifier would follow both
+ * ways each time.
+ */
 static __always_inline __u64 rf_if_negative(__u64 value)
 {
 	barrier_var(value);
@@ -162,20 +183,23 @@ static __always_inline __u64 rf_if_negative(__u64 value)
 }
 
 /*
- * Hashes of the end of a path, read from its last character to the first: of the last component, of the last two, of
- * the last three; and the same of the directory that it leads into. In the buffer: `ends`, `above`.
+ * Hashes of the end of a path, read from its last character to the first: of the last component, of
+ * the last two, of the last three; and the same of the directory that it leads into. Results in the
+ * buffer: `ends`, `above`.
  */
 static __always_inline void rf_hash_ends(struct rf_scratch *buffer)
 {
 	__u64 hash = RF_FNV_OFFSET, above = RF_FNV_OFFSET, slashes = 0;
 	__u64 len = buffer->len & (RF_PATH_LEN - 1), i;
 
-	/* One slash at the end of a directory's name means nothing. */
-	len -= rf_if_negative((__u64)((unsigned char)buffer->name[(len - 1) & (RF_PATH_LEN - 1)] ^ '/') - 1);
+	/* One slash at the end of a directory's name has no meaning. */
+	len -= rf_if_negative(
+		(__u64)((unsigned char)buffer->name[(len - 1) & (RF_PATH_LEN - 1)] ^ '/') - 1);
 	for (i = 0; i < RF_GUARD_TAIL; i++) {
 		__u64 inside = rf_if_negative(i - len), c, slash, first;
 
-		c = (unsigned char)buffer->name[(len - 1 - i) & (RF_PATH_LEN - 1)] * inside + '/' * (1 - inside);
+		c = (unsigned char)buffer->name[(len - 1 - i) & (RF_PATH_LEN - 1)] * inside +
+		    '/' * (1 - inside);
 		slash = rf_if_negative((c ^ '/') - 1);
 		buffer->ends[slashes & 7] = hash;
 		buffer->above[slashes & 7] = above;
@@ -188,8 +212,8 @@ static __always_inline void rf_hash_ends(struct rf_scratch *buffer)
 	}
 }
 
-/* Whether a path that ends so can hardly be another than one of ours. */
-static __always_inline bool rf_sounds_whole(const __u64 *ends)
+/* Returns true if a path with this end can hardly be another than a guarded one. */
+static __always_inline bool rf_ends_match(const __u64 *ends)
 {
 	struct rf_guard_key key = { .device = RF_GUARD_NAME };
 	__u32 i, *found;
@@ -205,8 +229,8 @@ static __always_inline bool rf_sounds_whole(const __u64 *ends)
 	return false;
 }
 
-/* By names of things, not by the things: most paths are done with after a look-up or two. `text`: see rf_guard_met. */
-__noinline int rf_sounds_guarded(__u32 text)
+/* Compares names, not objects: most paths need only a look-up or two. `text`: see rf_guard_hit. */
+__noinline int rf_path_may_be_guarded(__u32 text)
 {
 	__u32 index = text - 1;
 	struct rf_scratch *buffer = bpf_map_lookup_elem(&scratch, &index);
@@ -214,13 +238,14 @@ __noinline int rf_sounds_guarded(__u32 text)
 	if (!buffer || !buffer->len)
 		return 0;
 	rf_hash_ends(buffer);
-	return rf_sounds_whole(buffer->ends) || rf_sounds_whole(buffer->above + 1);
+	return rf_ends_match(buffer->ends) || rf_ends_match(buffer->above + 1);
 }
 
 /*
- * A path is read from the caller's memory, and what it leads to is not known yet. So it is certain only what lies in
- * the directory that it begins in; what merely sounds like one of the agent's is told of, and nobody is killed for it
- * (header.flags says so). The agent itself sees what comes of it (daemon/defence/watchdog.py).
+ * A path is read from the caller's memory, and its target is not known yet. Only what is in the
+ * directory where it begins is certain. A path that merely resembles a guarded one is reported,
+ * without a kill (header.flags says so). The agent itself sees the effect
+ * (daemon/defence/watchdog.py).
  */
 __noinline int rf_guard_path(const struct rf_call *call, __u32 directory, __u32 arg, __u32 what)
 {
@@ -239,26 +264,28 @@ __noinline int rf_guard_path(const struct rf_call *call, __u32 directory, __u32 
 	text = buffer->bit + 1;
 	from = !buffer->len || buffer->name[0] == '/' ? 0 : rf_directory_of(task, call, directory);
 	if (from)
-		kind = rf_guarded(from);
+		kind = rf_guard_kind(from);
 	if (kind == RF_GUARD_TREE)
-		verdict = rf_guard_met(what, 0, 0, text, false);
-	else if (rf_sounds_guarded(text))
-		verdict = rf_guard_met(what | RF_TAMPER_MAYBE, 0, 0, text, false);
+		verdict = rf_guard_hit(what, 0, 0, text, false);
+	else if (rf_path_may_be_guarded(text))
+		verdict = rf_guard_hit(what | RF_TAMPER_MAYBE, 0, 0, text, false);
 	rf_scratch_put(buffer);
 	return verdict;
 }
 
-static __always_inline int rf_guard_paths(const struct rf_call *call, const struct rf_guarded_call *how)
+static __always_inline int rf_guard_paths(const struct rf_call *call,
+					  const struct rf_guarded_call *how)
 {
 	int verdict = rf_guard_path(call, how->arg[0], how->arg[1], how->what);
 
-	return verdict == RF_ACTION_NONE ? rf_guard_path(call, how->arg[2], how->arg[3], how->what) : verdict;
+	return verdict == RF_ACTION_NONE ? rf_guard_path(call, how->arg[2], how->arg[3], how->what)
+					 : verdict;
 }
 
 static __always_inline bool rf_fd_is_guarded(struct task_struct *task, __u32 fd)
 {
 	__u64 file = rf_file_of_fd(task, fd);
-	__u32 kind = file ? rf_guarded((__u64)RF_READ(struct file, file, f_path.dentry)) : 0;
+	__u32 kind = file ? rf_guard_kind((__u64)RF_READ(struct file, file, f_path.dentry)) : 0;
 
 	return kind == RF_GUARD_TREE || kind == RF_GUARD_FILE;
 }
@@ -268,7 +295,7 @@ __noinline int rf_guard_call(const struct rf_call *call)
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct rf_guarded_call *how;
 	__u64 first, second;
-	bool met = false;
+	bool hit = false;
 	__u32 index;
 
 	if (!call)
@@ -285,27 +312,33 @@ __noinline int rf_guard_call(const struct rf_call *call)
 	second = how->arg[1] < RF_SYSCALL_ARGS ? call->args[how->arg[1]] : 0;
 	switch (how->how) {
 	case RF_GUARDED_PROCESS:
-		met = rf_names_agent(task, first);
+		hit = rf_is_agent_pid(task, first);
 		break;
 	case RF_GUARDED_PIDFD:
-		met = rf_pidfd_of_agent(task, first);
+		hit = rf_is_agent_pidfd(task, first);
 		break;
-	case RF_GUARDED_WHO:
-		met = rf_means_agent(task, (__u32)first, second);
+	case RF_GUARDED_PRIORITY:
+		hit = rf_priority_hits_agent(task, (__u32)first, second);
 		break;
-	case RF_GUARDED_WHO_IO:
-		met = rf_means_agent(task, (__u32)first - 1, second);
+	case RF_GUARDED_IO_PRIORITY:
+		hit = rf_priority_hits_agent(task, (__u32)first - 1, second);
 		break;
 	case RF_GUARDED_FILE:
-		met = rf_fd_is_guarded(task, first);
+		hit = rf_fd_is_guarded(task, first);
 		break;
 	}
-	return met ? rf_guard_met(how->what, 0, 0, 0, false) : RF_ACTION_NONE;
+	return hit ? rf_guard_hit(how->what, 0, 0, 0, false) : RF_ACTION_NONE;
 }
 
 /* ---- descriptors of BPF ------------------------------------------------- */
 
-/* bpf(2) has handed one out; it is not used before the call has returned. */
+/* Names of the files behind descriptors of BPF objects. */
+#define RF_BPF_MAP_NAME RF_NAME8('b', 'p', 'f', '-', 'm', 'a', 'p', 0)
+#define RF_BPF_PROG_NAME RF_NAME8('b', 'p', 'f', '-', 'p', 'r', 'o', 'g')
+#define RF_BPF_LINK_NAME RF_NAME8('b', 'p', 'f', '-', 'l', 'i', 'n', 'k')
+#define RF_BPF_LINK_NAME_OLD RF_NAME8('b', 'p', 'f', '_', 'l', 'i', 'n', 'k')
+
+/* bpf(2) has returned a descriptor; it cannot be used before the call has returned. */
 SEC("tracepoint/syscalls/sys_exit")
 int guard_bpf_exit(void *ctx)
 {
@@ -322,19 +355,20 @@ int guard_bpf_exit(void *ctx)
 	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
 	bpf_probe_read_kernel(&name, sizeof(name), RF_READ(struct dentry, dentry, d_name.name));
 	object = (__u64)RF_READ(struct file, file, private_data);
-	if (name == 0x70616d2d667062ULL) { /* bpf-map */
-		if (rf_guards_object(RF_GUARD_MAP, RF_READ(struct bpf_map, object, id)))
-			rf_guard_met(RF_TAMPER_MAP, RF_READ(struct bpf_map, object, id), 0, 0, false);
-	} else if (name == 0x676f72702d667062ULL) { /* bpf-prog */
+	if (name == RF_BPF_MAP_NAME) {
+		if (rf_is_guarded_object(RF_GUARD_MAP, RF_READ(struct bpf_map, object, id)))
+			rf_guard_hit(RF_TAMPER_MAP, RF_READ(struct bpf_map, object, id), 0, 0,
+				     false);
+	} else if (name == RF_BPF_PROG_NAME) {
 		__u32 id = RF_READ(struct bpf_prog, object, aux, id);
 
-		if (rf_guards_object(RF_GUARD_PROGRAM, id))
-			rf_guard_met(RF_TAMPER_PROGRAM, id, 0, 0, false);
-	} else if (name == 0x6b6e696c2d667062ULL || name == 0x6b6e696c5f667062ULL) { /* bpf-link, bpf_link */
+		if (rf_is_guarded_object(RF_GUARD_PROGRAM, id))
+			rf_guard_hit(RF_TAMPER_PROGRAM, id, 0, 0, false);
+	} else if (name == RF_BPF_LINK_NAME || name == RF_BPF_LINK_NAME_OLD) {
 		__u32 id = RF_READ(struct bpf_link, object, id);
 
-		if (rf_guards_object(RF_GUARD_LINK, id))
-			rf_guard_met(RF_TAMPER_LINK, id, 0, 0, false);
+		if (rf_is_guarded_object(RF_GUARD_LINK, id))
+			rf_guard_hit(RF_TAMPER_LINK, id, 0, 0, false);
 	}
 	return 0;
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * System calls, at entry. One program serves all of them: it is attached to as many per-syscall
- * tracepoints as are asked for, and reads number and arguments from the task's saved registers, so it
- * fits calls of any number of arguments. Measured (tools/bench/hooks): a raw sys_enter program costs
- * every call of every process far more than a per-syscall tracepoint costs the calls that it is not
- * for.
+ * System calls, at entry. One program serves all of them. It is attached to the per-syscall
+ * tracepoints that are needed, and reads number and arguments from the task's saved registers, so
+ * it fits calls with any number of arguments. Measured (tools/bench/hooks): a raw sys_enter program
+ * costs every call of every process far more than a per-syscall tracepoint costs other calls.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -12,13 +11,17 @@
 #include "include/call.h"
 #include "include/drift.h"
 #include "include/guard.h"
+#include "include/self.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_SOCKETCALL_SOCKET 1
 #define RF_SOCKETCALL_SOCKETPAIR 8
 
-/* socketcall(call, args) of 32-bit callers: unpack the arguments of socket and socketpair. The rest is not ours. */
+/*
+ * socketcall(call, args) of 32-bit callers: unpacks the arguments of socket and socketpair. The
+ * rest are no events.
+ */
 static __always_inline bool rf_unpack_socketcall(struct rf_call *call, __u8 *flags)
 {
 	__u32 args[3] = {}, i;
@@ -32,96 +35,98 @@ static __always_inline bool rf_unpack_socketcall(struct rf_call *call, __u8 *fla
 	return true;
 }
 
-/* On a stack frame of its own: drift, which was looked for before, needs that of the caller. */
-rf_subprogram int rf_call_event(struct task_struct *task, const struct rf_task *bound, struct rf_call *call,
-				const struct rf_syscall *known, __u8 flags)
+/* On a stack frame of its own: the drift check before it needs that of the caller. */
+rf_subprogram int rf_syscall_decide(struct task_struct *task, const struct rf_task *bound,
+				    struct rf_call *call, const struct rf_syscall *known,
+				    __u8 flags)
 {
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_scratch *buffer;
-	__u32 event = known->event & RF_SYSCALL_EVENT, route;
+	__u32 event = known->event & RF_SYSCALL_EVENT_MASK, route;
 	struct rf_container *container = rf_container_of(bound);
 	__u32 i;
 
 	if (!container)
 		return 0;
 	rf_count(bound->slot, known->counter);
-	rf_ask(&question, event, bound, container);
+	rf_query_init(&query, event, bound, container);
 	for (i = 0; i < RF_OPERANDS; i++)
-		question.value[i] = rf_operand(call, known->source[i], known->arg[i]);
+		query.value[i] = rf_operand(call, known->source[i], known->arg[i]);
 	if (call->compat) {
 		flags |= RF_FLAG_COMPAT;
-		question.value[RF_DIM_FACTS] = rf_compat_facts(task);
+		query.value[RF_DIM_FACTS] = rf_compat_facts(task);
 	}
 	buffer = rf_scratch_get();
 	if (!buffer) {
 		rf_drop(event, RF_DROP_TABLE_FULL, bound->slot);
 		return 0;
 	}
-	/* Arguments in memory that is not there yet, as no honest caller has them: they count as the worst that they could be. */
-	question.starved = flags & RF_FLAG_UNREADABLE;
+	/*
+	 * Arguments in memory that is not resident, which no benign caller has, count as the worst
+	 * case.
+	 */
+	query.worst_case = flags & RF_FLAG_UNREADABLE;
 	flags |= rf_call_text(buffer, call, known->text_arg, event);
-	question.text = buffer->bit + 1;
-	if (question.starved) {
-		rf_learn_facts(&question, task, bound);
-		rf_match(&question, NULL);
+	query.text = buffer->bit + 1;
+	if (query.worst_case) {
+		rf_query_facts(&query, task, bound);
+		rf_match(&query, NULL);
 	} else {
-		rf_judge(&question, task, bound, NULL);
+		rf_evaluate(&query, task, bound, NULL);
 	}
-	flags |= rf_carry_out(&question);
-	rf_count_verdict(&question);
-	route = rf_route_verdict(&question, container);
-	if (route != RF_TO_NOWHERE)
-		rf_call_record(task, bound, call, &question, buffer, route, flags);
+	route = rf_conclude(&query, container, RF_MECHANISM_KILL, &flags);
+	if (route != RF_ROUTE_NONE)
+		rf_call_record(task, bound, call, &query, buffer, route, flags);
 	rf_scratch_put(buffer);
 	return 0;
 }
 
-static __always_inline int rf_entered(struct task_struct *task, bool compat)
+static __always_inline int rf_syscall_entered(struct task_struct *task, bool compat)
 {
 	struct rf_syscall *known;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_call call;
 	__u8 flags = 0;
 	__u32 event;
 
-	bound = rf_bound(task);
-	if (!bound)
+	armed = rf_bound(task);
+	if (!armed)
 		return 0;
 	rf_read_call(&call, (struct pt_regs *)bpf_task_pt_regs(task), compat);
 	known = bpf_map_lookup_elem(&syscalls, &call.index);
 	if (!known || !known->event || known->event & RF_SYSCALL_HOOKED)
 		return 0;
-	event = known->event & RF_SYSCALL_EVENT;
+	event = known->event & RF_SYSCALL_EVENT_MASK;
 	if (known->event & RF_SYSCALL_GUARDED)
 		rf_guard_call(&call);
 	if (!event)
 		return 0;
-	if (event == RF_TASK_DRIFT) { /* an exec: before it makes the task another one */
-		rf_examine(RF_PROCESS_EXEC | RF_AT_ENTRY);
+	if (event == RF_TASK_DRIFT) { /* an exec: checked before the task changes */
+		rf_drift_examine(RF_PROCESS_EXEC | RF_AT_ENTRY);
 		return 0;
 	}
-	rf_checkpoint(task, bound, event | RF_AT_ENTRY);
+	rf_drift_check(task, armed, event | RF_AT_ENTRY);
 	if (compat && call.nr == RF_COMPAT_SOCKETCALL && !rf_unpack_socketcall(&call, &flags))
 		return 0;
-	return rf_call_event(task, bound, &call, known, flags);
+	return rf_syscall_decide(task, &armed->task, &call, known, flags);
 }
 
 SEC("tracepoint/syscalls/sys_enter")
 int syscall_enter(void *ctx)
 {
-	return rf_entered(bpf_get_current_task_btf(), false);
+	return rf_syscall_entered(bpf_get_current_task_btf(), false);
 }
 
 /*
- * Instead of syscall_enter: 32-bit programs, int 0x80 and x32 calls as well, which no per-syscall
- * tracepoint ever sees. It runs at each call of every process, so what it does for those that are not
- * ours is all that it costs the node: one look into the table of calls.
+ * Instead of syscall_enter: also 32-bit programs, int 0x80 and x32 calls, which no per-syscall
+ * tracepoint sees. It runs at each call of every process, so its cost for other calls is limited to
+ * one look into the table of calls.
  */
 SEC("tp_btf/sys_enter")
 int BPF_PROG(every_call, struct pt_regs *regs, long id)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	__u32 index = id; /* an x32 number lies beyond the native ones, too */
+	__u32 index = id; /* an x32 number is beyond the native ones, too */
 	bool compat = rf_in_compat(task) || index >= RF_COMPAT_BASE;
 	struct rf_syscall *known;
 
@@ -130,12 +135,12 @@ int BPF_PROG(every_call, struct pt_regs *regs, long id)
 		if (!known || !known->event)
 			return 0;
 	}
-	return rf_entered(task, compat);
+	return rf_syscall_entered(task, compat);
 }
 
 /*
- * Where chroot(2) led is only known when it is done. It is asked about at its entry, too: whether the task was
- * chrooted before is only known there.
+ * The target of chroot(2) is known only when it is done. The entry decides as well: only there it
+ * is known whether the task was chrooted before.
  */
 SEC("tracepoint/syscalls/sys_exit_chroot")
 int chroot_exit(void *ctx)
@@ -144,11 +149,12 @@ int chroot_exit(void *ctx)
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
 	struct rf_syscall *known, now;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_call call;
 
-	bound = rf_bound(task);
-	if (!bound || rf_return_value(regs) || !rf_is_host_root((__u64)BPF_CORE_READ(fs, root.dentry)))
+	armed = rf_bound(task);
+	if (!armed || rf_return_value(regs) ||
+	    !rf_is_host_root((__u64)BPF_CORE_READ(fs, root.dentry)))
 		return 0;
 	rf_read_call(&call, regs, false);
 	known = bpf_map_lookup_elem(&syscalls, &call.index);
@@ -159,5 +165,5 @@ int chroot_exit(void *ctx)
 	now.source[RF_DIM_CHROOTED] = RF_FROM_NOTHING;
 	now.source[RF_DIM_NEW_ROOT] = RF_FROM_CONST;
 	now.arg[RF_DIM_NEW_ROOT] = RF_ROOT_OF_HOST;
-	return rf_call_event(task, bound, &call, &now, 0);
+	return rf_syscall_decide(task, &armed->task, &call, &now, 0);
 }

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is used in a source tree only: installing dependencies, the demonstration."""
+"""Tools for a source tree: dependencies, the demonstration, measurements, virtual machines."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values of the chart that contradict each other, as JSON schema: `if` this is said, `then` that must be.
+"""Contradictions between the chart's values, as JSON schema: `if` this is set, `then` that must be set.
 
-What needs arithmetic (a memory limit, two ports that must differ) is templates/_validate.tpl.
+Checks that need arithmetic (a memory limit, two ports that must differ) are in templates/_validate.tpl.
 """
 
 from __future__ import annotations
@@ -55,52 +55,52 @@ _NO_FILES = _all(_at("policies.optional", {"maxItems": 0}), _at("policies.extra"
 
 RULES: tuple[Schema, ...] = (
     _rule(
-        "two monitors would count everything twice",
+        "two monitors would duplicate all series",
         _at("podMonitor.enabled", _YES), _at("serviceMonitor.enabled", _NO),
     ),
     _rule("a tag or a digest, not both", _at("image.digest", _SOME), _at("image.tag", _NONE)),
     _rule(
-        "a ConfigMap of one's own takes the place of the pack",
+        "an existing ConfigMap replaces the pack",
         _at("policies.existingConfigMap", _SOME), _all(_at("policies.pack", _NO), _NO_FILES),
     ),
     _rule(
         "no policies at all",
         _all(_at("policies.existingConfigMap", _NONE), _NO_FILES), _at("policies.pack", _YES),
     ),
-    _rule("helm test breaks a rule of the pack", _at("policies.pack", _NO), _at("test.enabled", _NO)),
+    _rule("helm test needs a rule of the pack", _at("policies.pack", _NO), _at("test.enabled", _NO)),
     _rule(
-        "the API server is asked, and nobody may ask it: bring an account of your own",
+        "the agent uses the API server, but has no rights: provide an account with them",
         _all(_at("rbac.create", _NO), _API), _OWN_ACCOUNT,
     ),
     _rule(
-        "an account that is not made needs a name",
+        "an account that is not created needs a name",
         _all(_OWN_ACCOUNT, _API), _at("serviceAccount.name", _SOME),
     ),
     _rule(
-        "what may be patched is limited where something may be",
+        "the admission policy restricts patches, but startupTaint is disabled",
         _at("startupTaint.admissionPolicy", _YES), _at("startupTaint.enabled", _YES),
     ),
     _rule(
-        "Localhost names a file",
+        "Localhost needs a file",
         _at("security.seccompProfile", {"const": "Localhost"}), _at("security.seccompFile", _SOME),
     ),
     _rule(
-        "a file that no profile asks for",
+        "a seccomp file without the profile Localhost",
         _at("security.seccompFile", _SOME), _at("security.seccompProfile", {"const": "Localhost"}),
     ),
     _rule(
-        "a directory of no runtime, a socket of no runtime",
+        "a directory or a socket, but no runtime",
         _at("runtime", {"const": "none"}),
         _all(_at("runtimeDirectory", _NONE), {"properties": {"config": {"properties": {"cri": False}}}}),
     ),
-    _rule("probes that are not enabled", _at("customProbes.files", {"minProperties": 1}),
+    _rule("custom probes are configured, but not enabled", _at("customProbes.files", {"minProperties": 1}),
           _at("customProbes.enabled", _YES)),
-    _rule("headers for nobody", _at("alerts.headersSecret", _SOME), _HTTP),
-    _rule("certificates for nobody", _at("alerts.caSecret", _SOME), _any(_HTTP, _SYSLOG_BY_TLS)),
+    _rule("headers without a receiver", _at("alerts.headersSecret", _SOME), _HTTP),
+    _rule("CA certificates without a receiver", _at("alerts.caSecret", _SOME), _any(_HTTP, _SYSLOG_BY_TLS)),
     _rule(
-        "how to rotate a file that is not written",
+        "rotation of a file that is not enabled",
         _any(*(_at(f"config.alerts.{name}", {}) for name in ("file_size", "file_keep"))),
         _at("alerts.file.enabled", _YES),
     ),
-    _rule("the canary is heard by the report of new cgroups", _at("canary", _YES), _HEARD),
+    _rule("the canary needs the event cgroup.create", _at("canary", _YES), _HEARD),
 )  # fmt: skip

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python3 -m tools.chart_schema`: the parts of the chart's values.schema.json that are derived.
 
-The value `config` takes every key of the agent's configuration that the chart does not set itself, with its
-type; the pairs of values that contradict each other are those of tools.chart_rules. What is left is written
-by hand. tests/chart compares.
+The value `config` has every key of the agent's configuration that the chart does not set itself, with
+its type; contradictions are those of tools.chart_rules. The rest is written by hand. tests/chart
+compares.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tools.chart_rules import RULES
 __all__ = ["OWN", "SCHEMA", "config_properties", "derived", "shape"]
 
 SCHEMA = Path(__file__).resolve().parents[1] / "charts/ringfence/values.schema.json"
-#: what the chart decides, by values of its own
+#: keys that the chart sets itself, by its own values
 OWN = frozenset((
     "mode", "policies", "canary", "http.listen", "health.listen", "page.listen", "output", "socket",
     "state_dir", "pins", "kubernetes.watch", "kubernetes.node", "kubernetes.token", "kubernetes.ca",
@@ -140,7 +140,7 @@ def config_properties() -> Schema:
 
 
 def derived(schema: Schema) -> Schema:
-    """The schema with its derived parts made anew."""
+    """Returns the schema with its derived parts generated again."""
     made: Schema = json.loads(json.dumps(schema))
     made["properties"]["config"]["properties"] = config_properties()
     made["allOf"] = list(RULES)
@@ -148,7 +148,7 @@ def derived(schema: Schema) -> Schema:
 
 
 def main() -> int:
-    """Write the file anew."""
+    """Writes the file."""
     SCHEMA.write_text(json.dumps(derived(json.loads(SCHEMA.read_text())), indent=1) + "\n")
     return 0
 

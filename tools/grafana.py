@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grafana's JSON (schema 39, Grafana 11) of dashboards that are written down as what they ask."""
+"""Makes Grafana's JSON (schema 39, Grafana 11) of dashboards that are defined by their queries."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Panel(NamedTuple):
     steps: tuple[
         tuple[float | None, str], ...
     ] = ()  # (from this value on, colour); the first is from nothing on
-    columns: tuple[tuple[str, str], ...] = ()  # of a table: (field, what it is called)
-    hidden: tuple[str, ...] = ()  # fields of a table that say nothing
+    columns: tuple[tuple[str, str], ...] = ()  # of a table: (field, title)
+    hidden: tuple[str, ...] = ()  # hidden fields of a table
     links: tuple[tuple[str, str, str], ...] = ()  # (title, dashboard, its variables)
 
 
 class Variable(NamedTuple):
-    """What can be chosen. A regex with the groups `text` and `value` shows one thing and means another."""
+    """A variable. A regex with the groups `text` and `value` separates what is shown from the value."""
 
     name: str
     query: str
     regex: str = ""
-    listed: bool = False  # All means every one that is listed, not anything
+    listed: bool = False  # "All" means all listed values, not any value
 
 
 class Dashboard(NamedTuple):
@@ -134,7 +134,7 @@ _CUSTOM: dict[str, Json] = {
 
 
 def _transformations(panel: Panel) -> list[Json]:
-    """Several answers become one row a thing; the time says nothing in a table of now."""
+    """Merges several answers into one row per object; the time is not shown in a table of current values."""
     organize = {
         "id": "organize",
         "options": {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent that belongs to one command, as a child process. It leaves the node's agent and its containers
-alone.
+"""An agent that belongs to one command, as a child process. It leaves the node's agent and its
+containers alone.
 
-It knows only containers that match the given names or are enrolled over its socket, pins nothing and serves
-no HTTP. It has a socket and a state directory of its own, and ends with the command.
+It knows only containers that match the given names or are enrolled over its socket, pins nothing
+and serves no HTTP. It has a socket and a state directory of its own, and ends with the command.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from ringfence.errors import Error
 
-__all__ = ["Ask", "PrivateAgent"]
+__all__ = ["Ask", "ChildAgent"]
 
 #: (socket, operation) -> the agent's answer, or Error; ringfence.cli.client.request is one
 Ask = Callable[..., Any]
@@ -30,14 +30,14 @@ _APART = ("--containers-known", "no", "--containers-adopt", "no", "--pins", "off
 _END_SECONDS = 30.0
 
 
-class PrivateAgent:
-    """`ringfence agent` as a child process; ready within a `with` block, and ended after it.
+class ChildAgent:
+    """`ringfence agent` as a child process: ready inside a `with` block, ended after it.
 
-    `records` are its lines of output, as they come. Environment variables do not configure it.
+    `records` are its lines of output so far. Environment variables do not configure it.
     """
 
     def __init__(self, directory: Path, ask: Ask, flags: Sequence[str], *, seconds: float = 60.0) -> None:
-        """`flags` are added to its command line; `seconds`: how long the start may take."""
+        """`flags` are added to its command line; `seconds` is the maximum time of the start."""
         directory.mkdir(parents=True, exist_ok=True)
         self.socket, self._log = directory / "agent.sock", directory / "agent.log"
         self._ask, self._seconds = ask, seconds
@@ -51,7 +51,7 @@ class PrivateAgent:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment,
-                start_new_session=True,  # ctrl-C is the command's, which ends it
+                start_new_session=True,  # ctrl-C goes to the command alone, which ends it
             )  # fmt: skip
         threading.Thread(target=self._read, daemon=True).start()
         try:
@@ -67,15 +67,15 @@ class PrivateAgent:
         self._end()
 
     def ask(self, operation: str) -> Any:
-        """Its answer on its own socket. Raises Error."""
+        """Its answer to a request on its own socket. Raises Error."""
         return self._ask(self.socket, operation)
 
     def _wait_ready(self) -> None:
         end = time.monotonic() + self._seconds
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > end:
-                said = self._log.read_text(errors="replace")
-                raise Error("an agent of this command's own did not start", hint=said[-2000:].strip())
+                text = self._log.read_text(errors="replace")
+                raise Error("the agent of this command did not start", hint=text[-2000:].strip())
             time.sleep(0.02)
 
     def _ready(self) -> bool:

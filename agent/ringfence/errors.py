@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that a user can meet. Only the commands turn one into an exit code; a traceback means a bug."""
+"""All errors that users see. Only the commands turn one into an exit code; a traceback means a bug."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = [
 
 
 class Error(Exception):
-    """The root. `message` says what happened, `hint` what to do about it (may be empty)."""
+    """The root class. `message` says what happened, `hint` what to do about it (may be empty)."""
 
-    #: what the process exits with when nothing handled the error
+    #: the exit code of the process if this error ends it
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -41,7 +41,7 @@ class ConfigError(Error):
 
 
 class Problem(NamedTuple):
-    """One mistake in one file. Lines and columns count from 1; 0 means that the place is not known."""
+    """One error in one file. Lines and columns count from 1; 0 means unknown."""
 
     file: str
     line: int
@@ -50,13 +50,13 @@ class Problem(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        file = self.file if self.file.isprintable() else ascii(self.file)[1:-1]  # one line, whatever its name
+        file = self.file if self.file.isprintable() else ascii(self.file)[1:-1]  # always one line
         place = ":".join([file, *(str(n) for n in (self.line, self.column) if n)])
         return ": ".join(part for part in (place, self.where, self.message) if part)
 
 
 class PolicyError(Error):
-    """A set of policies was refused. `problems` holds every mistake that was found, in file order."""
+    """A set of policies was refused. `problems` contains every error found, in file order."""
 
     exit_code = 2
 
@@ -66,7 +66,7 @@ class PolicyError(Error):
 
 
 class ProbeError(Error):
-    """A probe of the operator's own is not loaded. `log` is all that clang and the verifier said."""
+    """A custom probe was not loaded. `log` is the output of clang and the verifier."""
 
     exit_code = 2
 
@@ -77,7 +77,7 @@ class ProbeError(Error):
 
 
 class KernelError(Error):
-    """The kernel, or libbpf, cannot do what is needed. `log` is all that libbpf and the verifier said."""
+    """The kernel or libbpf lacks what is needed. `log` is the output of libbpf and the verifier."""
 
     exit_code = 3
 
@@ -87,18 +87,18 @@ class KernelError(Error):
 
 
 class NotPermittedError(KernelError):
-    """The kernel could, but not for this user."""
+    """The kernel supports it, but does not permit it to this user."""
 
     exit_code = 4
 
 
 class AlreadyRunningError(Error):
-    """Another agent holds this node."""
+    """Another agent is running on this node."""
 
     exit_code = 5
 
 
 class AgentUnreachableError(Error):
-    """A command needs the running agent, and it does not answer."""
+    """A command needs the running agent, which does not respond."""
 
     exit_code = 6

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bugs of the agent must neither end it nor go unnoticed: guarded calls, and threads that are restarted.
+"""Bugs of the agent must neither end it nor go unnoticed: counted errors, and threads that are
+restarted.
 
-Failures are counted by a word of ours (`ringfence_handler_errors_total{where}`,
-`ringfence_thread_failures_total{thread}`), and the first ones of each are logged with their traceback.
+Failures are counted by place (`ringfence_handler_errors_total{where}`) and by thread
+(`ringfence_thread_failures_total{thread}`). The first ones of each are logged with their
+traceback.
 """
 
 from __future__ import annotations
@@ -18,29 +20,27 @@ from ringfence import log
 __all__ = [
     "ACCEPT_PAUSE",
     "BACK_OFF",
-    "Guard",
+    "ErrorCounter",
     "SupervisedThread",
     "cannot_accept",
     "handler_errors",
     "thread_failures",
 ]
 
-#: seconds until a thread that failed is begun anew: first, doubled each time, at most
+#: seconds until a thread that failed is restarted: first, doubled each time, at most
 BACK_OFF = (0.1, 30.0)
-#: seconds without a look at a listener, once `cannot_accept`
+#: seconds for which a listener is left alone after `cannot_accept`
 ACCEPT_PAUSE = 0.2
-_LOGGED = 3  # failures of one place that are logged whole
-_WELL = 60.0  # seconds after which a thread counts as well again
+_LOGGED = 3  # failures of one place that are logged with their traceback
+_WELL = 60.0  # seconds without a failure after which the pauses begin small again
 
-#: failures that were survived, by where: written by any thread, read by a scrape
+#: failures that were survived, by place: written by any thread, read by a scrape
 handler_errors: Counter[str] = Counter()
 thread_failures: Counter[str] = Counter()
 
 
-class Guard:
-    """Calls work that may fail, on behalf of one place of the agent. `where` becomes a label: a word of
-    ours.
-    """
+class ErrorCounter:
+    """Counts the errors of one place of the agent. `where` becomes a label, so it is a fixed word."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -48,7 +48,7 @@ class Guard:
         handler_errors[where] += 0
 
     def __call__(self, work: Callable[[], object]) -> bool:
-        """Run it; False: it failed, which is counted."""
+        """Run `work`. Returns False if it raised, which is counted."""
         try:
             work()
         except Exception as error:
@@ -64,18 +64,18 @@ class Guard:
 
 
 def cannot_accept(error: OSError) -> bool:
-    """Whether accept(2) failed for want of descriptors or memory. The listener stays readable then, so
-    waiting for it alone would be a busy loop.
+    """Returns True if accept(2) failed because descriptors or memory ran out. The listener stays
+    readable then, so waiting for it alone would be a busy loop.
     """
     return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class SupervisedThread:
-    """A daemon thread that is restarted, after a pause, when its work raises; it ends when the work returns.
-    With `once` a failure ends it, and is counted as well.
+    """A daemon thread that is restarted, after a pause, if its work raises; it ends when the work
+    returns. With `once` a failure ends it, and is counted as well.
 
-    `work` must check a flag of its own to end; `stop` only cuts the pauses short. `on_failure` is called in
-    the thread, before the pause, to undo what an unfinished round left.
+    `work` must check a flag of its own to end; `stop` only cuts the pauses short. `on_failure` is
+    called in the thread, before the pause, to undo what an unfinished round left.
     """
 
     def __init__(
@@ -96,21 +96,21 @@ class SupervisedThread:
         thread_failures[name] += 0
 
     def start(self) -> None:
-        """Begin. Once only."""
+        """Start the thread; call it once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Do not begin anew."""
+        """Do not restart after a failure."""
         self._stopping.set()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the end. A thread that was never started has ended."""
+        """Wait for the end. A thread that was never started counts as ended."""
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, or will again."""
+        """True if it runs, or will be restarted."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
@@ -133,8 +133,10 @@ class SupervisedThread:
     def _failed(self, error: Exception) -> None:
         thread_failures[self.name] += 1
         if thread_failures[self.name] <= _LOGGED:
-            self._log.error("a thread failed and is begun anew", thread=self.name, exc_info=error)
+            self._log.error("a thread failed and is restarted", thread=self.name, exc_info=error)
         try:
             self._on_failure()
         except Exception as second:
-            self._log.error("and could not be tidied up", thread=self.name, exc_info=second)
+            self._log.error(
+                "the cleanup after a failed thread failed, too", thread=self.name, exc_info=second
+            )

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of the agent's own state, and of its operator's."""
+"""Reading files of the agent's state and configuration."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
 
-__all__ = ["read_regular", "replace_file"]
+__all__ = ["read_regular"]
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """A file of at most so many bytes. Raises OSError, also for a FIFO or device: neither is waited for."""
-    # O_NONBLOCK: a FIFO has no reader's end to wait for.
+    """Reads a regular file of at most `most` bytes. Raises OSError, also for a FIFO or device."""
+    # O_NONBLOCK: opening a FIFO must not block.
     with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -22,20 +21,3 @@ def read_regular(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     return data
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file for root alone, whole or not at all: whoever reads it finds what was, or what is.
-
-    Not forced to disk. Raises OSError, and leaves what was there.
-    """
-    fresh = path.with_name(f"{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        with open(os.open(fresh, flags, 0o600), "wb") as file:
-            file.write(data)
-        fresh.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One HTTP request that ends at its deadline, whatever the other side does: hangs, drips, never finishes its
-handshake.
+"""HTTP requests that end at their deadline, even if the server hangs, drips or stalls its handshake.
 
-http.client's own time-out is that of one read: a byte now and then holds a request for ever. So every step of
-the socket below it has the time that is left. No redirects, no proxies, no cookies, no connection that is
-kept. Imported only where there is somebody to ask: TLS takes a while to load.
+The timeout of http.client is that of one read, so a byte now and then keeps a request alive forever. Here
+every socket operation has only the remaining time. No redirects, proxies, cookies or kept connections.
+Imported only if a server is configured: TLS takes a while to load.
 """
 
 from __future__ import annotations
@@ -26,25 +25,25 @@ __all__ = [
     "Connection",
     "Target",
     "dial",
-    "nobody_there",
+    "is_unreachable",
     "reason_of",
     "secure",
     "target_of",
     "tls_context",
 ]
 
-#: what a request may raise; a ValueError or an AttributeError would be a bug of ours
+#: exceptions of a failed request; a ValueError or an AttributeError would be a bug
 FAILURES = (OSError, http.client.HTTPException)
 _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
-_CONNECT_S = 10.0  # of a request's time, to be connected with all addresses of a name
-_SHARE_S = 1.0  # the least of it for one address: packets are lost, and sent again
+_CONNECT_S = 10.0  # maximum part of a request's time for connecting, over all addresses of a name
+_SHARE_S = 1.0  # minimum part of it for one address, as lost packets are retransmitted
 _KEEPALIVE_IDLE_S, _KEEPALIVE_EVERY_S, _KEEPALIVE_TIMES = 30, 10, 3
 _UNACKNOWLEDGED_MS = 30_000
 _BUFFER = 1 << 14
 
 
 class Target(NamedTuple):
-    """Where a URL leads. `path` has no fragment, and begins with a slash."""
+    """The parts of a URL. `path` has no fragment, and starts with a slash."""
 
     tls: bool
     host: str
@@ -53,12 +52,12 @@ class Target(NamedTuple):
 
     @property
     def place(self) -> str:
-        """For logs: a path or a query may be a secret."""
+        """Host and port, for logs: path and query may be secret."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def target_of(url: str) -> Target:
-    """The parts of an http or https URL."""
+    """Parses an http or https URL."""
     parts = urlsplit(url)
     tls = parts.scheme == "https"
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -66,16 +65,17 @@ def target_of(url: str) -> Target:
 
 
 def tls_context(ca: Path | None, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
-    """Who is believed (`ca`; None: the system's list), and who we are (PEM; the key may be in the same file).
+    """Returns a TLS context with a CA bundle (`ca`; None: the system's) and a client certificate.
 
-    Made anew for each connection: both files are replaced while the agent runs. Raises OSError.
+    `certificate` is a PEM file, which may include the key. The context is created for each connection,
+    because the files may be replaced while the agent runs. Raises OSError.
     """
     subject = ca
     try:
         context = ssl.create_default_context(cafile=str(ca) if ca else None)
         if ca is not None:
-            # Python 3.13 asks what RFC 5280 asks of public authorities; those of clusters and companies
-            # often lack an Authority Key Identifier. Names, times and signatures are checked as ever.
+            # Python 3.13 requires what RFC 5280 requires of public CAs; those of clusters and companies
+            # often lack an Authority Key Identifier. Names, dates and signatures are still checked.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if certificate is not None:
             subject = certificate
@@ -86,14 +86,14 @@ def tls_context(ca: Path | None, certificate: Path | None = None, key: Path | No
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in a few words."""
+    """Returns the reason of a failure in a few words."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not believed: {error.verify_message}"[:200]
+        return f"its certificate is not trusted: {error.verify_message}"[:200]
     return str(getattr(error, "strerror", None) or error or type(error).__name__)[:200]
 
 
-def nobody_there(error: BaseException) -> bool:
-    """Whether no connection was made at all, so that what was to be sent has no part in it."""
+def is_unreachable(error: BaseException) -> bool:
+    """Returns True if no connection was established, so the failure is independent of the data."""
     if isinstance(error, (ConnectionRefusedError, FileNotFoundError, socket.gaierror)):
         return True
     return isinstance(error, OSError) and error.errno in _UNREACHABLE
@@ -102,10 +102,10 @@ def nobody_there(error: BaseException) -> bool:
 def dial(
     host: str, port: int, seconds: float, opened: Callable[[socket.socket], object] = lambda sock: None
 ) -> socket.socket:
-    """A TCP connection with the first address of a name that answers, within 10 s or less. Raises OSError.
+    """Returns a TCP connection to the first address of a name that accepts one within 10 s or less.
 
-    An address that says nothing has its share of the time, no more. `opened` is told of each socket before it
-    connects.
+    An unresponsive address only uses its share of the time. `opened` is called with each socket before it
+    connects. Raises OSError.
     """
     end = time.monotonic() + min(_CONNECT_S, seconds)
     failure = OSError(errno.EADDRNOTAVAIL, "no address")
@@ -113,17 +113,17 @@ def dial(
     for number, (family, kind, protocol, _, address) in enumerate(found):
         left = end - time.monotonic()
         if left <= 0:
-            raise TimeoutError(errno.ETIMEDOUT, "not connected in time")
+            raise TimeoutError(errno.ETIMEDOUT, "connect timed out")
         try:
             sock = socket.socket(family, kind, protocol)
-        except OSError as error:  # a family that this kernel does not have
+        except OSError as error:  # this kernel lacks the address family
             failure = error
             continue
         opened(sock)
         try:
             sock.settimeout(min(left, max(left / (len(found) - number), _SHARE_S)))
             sock.connect(address)
-            _watch_over(sock)
+            _set_keepalive(sock)
         except OSError as error:
             failure = error
             sock.close()
@@ -133,26 +133,26 @@ def dial(
 
 
 def secure(sock: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
-    """TLS on a connection; the caller calls `do_handshake`, which has the socket's time-out as a whole."""
+    """Wraps a connection in TLS. The caller calls `do_handshake`, to which the socket's timeout applies."""
     return context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
 
 
 class Connection(http.client.HTTPConnection):
-    """http.client's, with one deadline for all of it. `timeout` counts from construction, in seconds.
+    """An HTTPConnection with one deadline, `timeout` seconds after construction.
 
-    For a `with` block, which frees the socket: http.client's own `close` leaves it to the answer.
+    For use in a `with` block, which closes the socket: `close` of http.client leaves it to the response.
     """
 
     def __init__(self, target: Target, timeout: float, context: ssl.SSLContext | None = None) -> None:
         """`context` is needed for TLS. Nothing is connected yet."""
         super().__init__(target.host, target.port)
-        self.default_port = 443 if target.tls else 80  # else the port stands in the Host header
+        self.default_port = 443 if target.tls else 80  # otherwise the Host header includes the port
         self._target, self._context = target, context
         self._end = time.monotonic() + timeout
         self._under: socket.socket | None = None
 
     def connect(self) -> None:
-        """Called by `request`. Raises OSError; TimeoutError where it takes too long."""
+        """Connects; called by `request`. Raises OSError, TimeoutError at the deadline."""
         sock = self._under = dial(self._target.host, self._target.port, self._left(), self._opened)
         if self._target.tls:
             assert self._context is not None
@@ -162,10 +162,10 @@ class Connection(http.client.HTTPConnection):
         self.sock = _Timed(sock, self._left)
 
     def cut(self) -> None:
-        """End what is under way, from any thread: it fails with an OSError or HTTPException there."""
+        """Aborts a request from any thread: it fails with an OSError or HTTPException in its own thread."""
         if self._under is not None:
             with contextlib.suppress(OSError):
-                # That of SSLSocket would take the session away under the thread that reads.
+                # SSLSocket.shutdown would drop the session while another thread reads.
                 socket.socket.shutdown(self._under, socket.SHUT_RDWR)
 
     def __enter__(self) -> Connection:
@@ -182,7 +182,7 @@ class Connection(http.client.HTTPConnection):
     def _left(self) -> float:
         left = self._end - time.monotonic()
         if left <= 0:
-            raise TimeoutError(errno.ETIMEDOUT, "no answer in time")
+            raise TimeoutError(errno.ETIMEDOUT, "response timed out")
         return left
 
 
@@ -190,11 +190,11 @@ def _addresses(host: str, port: int) -> Iterator[tuple[Any, Any, int, str, Any]]
     try:
         yield from socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # a label of more than 63 letters
-        raise OSError(errno.EINVAL, f"{host[:80]} is no name of a host") from error
+        raise OSError(errno.EINVAL, f"{host[:80]} is not a valid host name") from error
 
 
-def _watch_over(sock: socket.socket) -> None:
-    """A machine that vanished without a word is noticed within a minute."""
+def _set_keepalive(sock: socket.socket) -> None:
+    """Enables keepalive, so that a vanished peer is detected within a minute."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         (socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S),
@@ -207,7 +207,7 @@ def _watch_over(sock: socket.socket) -> None:
 
 
 class _Reader(io.RawIOBase):
-    """Reads from a socket, each time with what is left of the request's time."""
+    """Reads from a socket, each time with the request's remaining time."""
 
     def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:
         self._sock, self._left = sock, left
@@ -227,7 +227,7 @@ class _Timed:
         self._sock, self._left = sock, left
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """For the answer."""
+        """For the response."""
         return io.BufferedReader(_Reader(self._sock, self._left), _BUFFER)
 
     def sendall(self, data: Any) -> None:
@@ -238,4 +238,4 @@ class _Timed:
             view = view[self._sock.send(view) :]
 
     def close(self) -> None:
-        """Called when an answer is about to be read, too: the socket is the connection's to close."""
+        """Does nothing: http.client calls it before it reads a response; `Connection` closes the socket."""

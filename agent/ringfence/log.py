@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's own log: one JSON object a line, through structlog. Alerts do not go here; see export.jsonl.
+"""The agent's own log: one JSON object per line, through structlog. For alerts see export.jsonl.
 
-Every value is JSON with ASCII escapes, so that no observed text in it can break a line or a terminal.
+Every value is JSON with ASCII escapes, so that observed text cannot break a line or control a terminal.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-# Where rich is installed, structlog.dev imports it for tracebacks on a terminal: 5 MB of memory and a tenth
-# of a second of every start, for what an agent never prints.
-_NOT_THERE: Any = None
-sys.modules.setdefault("rich", _NOT_THERE)
+# If rich is installed, structlog.dev imports it for tracebacks on a terminal, which the agent never prints:
+# 5 MB of memory and 0.1 s at every start.
+_NOT_INSTALLED: Any = None
+sys.modules.setdefault("rich", _NOT_INSTALLED)
 import structlog  # noqa: E402
 
 __all__ = ["configure", "get_logger"]
@@ -23,7 +23,7 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 class _Lines:
-    """What structlog hands finished lines to."""
+    """The logger to which structlog passes finished lines."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
@@ -35,7 +35,7 @@ class _Lines:
 
 
 def configure(level: str = "info", write: Callable[[bytes], object] | None = None) -> None:
-    """Set level and destination, for the whole process. `write` gets whole lines and must not block."""
+    """Sets level and destination for the process. `write` receives whole lines and must not block."""
     lines = _Lines(write or sys.stderr.buffer.write)
     structlog.configure(
         processors=[
@@ -52,7 +52,7 @@ def configure(level: str = "info", write: Callable[[bytes], object] | None = Non
 
 
 def get_logger(part: str) -> Any:
-    """A logger whose lines name the part of the agent that wrote them."""
+    """Returns a logger that adds the name of the agent's part to its lines."""
     return structlog.get_logger(part=part)
 
 

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the cgroup-BPF programs have in common. They deny before the effect, for the verdicts deny and
- * kill; they cannot raise a signal: for kill, the agent ends the process afterwards.
+ * What the cgroup-BPF programs share. They refuse before the effect, for the verdicts deny and
+ * kill. They cannot send a signal: for kill, the agent ends the process afterwards.
  */
 #ifndef RINGFENCE_CGROUP_H
 #define RINGFENCE_CGROUP_H
 
 #include "match.h"
+#include "membership.h"
 
 /*
- * Each result is a constant that the compiler cannot fold into an expression: from 6.12 on the verifier
- * wants to see that a program returns 0 or 1.
+ * Each result is a constant that the compiler cannot fold into an expression: from 6.12 on, the
+ * verifier requires that a program returns 0 or 1.
  */
 static __always_inline int rf_allow(void)
 {
@@ -26,26 +27,29 @@ static __always_inline int rf_deny(void)
 }
 
 /*
- * The binding of the task that runs, as cgroup programs see it. They had no task storage before 6.2, and know processes
- * by number there. What is not to be found, because memory or room had run out, is told by its cgroup: the binding is
- * made in `room` then, without a program, so that no exception for one applies.
+ * The binding of the current task, as cgroup programs see it. Before 6.2 they have no task storage
+ * and find processes by number. A task that is not found there, because memory or space ran out, is
+ * attributed by its cgroup. Then the binding is made in `fallback`, without a program, so that no
+ * exception for a program applies.
  */
-static __always_inline const struct rf_task *rf_bound_process(struct task_struct *task, struct rf_task *room)
+static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct *task,
+							     struct rf_task *fallback)
 {
-	const struct rf_task *bound;
 	struct rf_container *container;
+	const struct rf_task *bound;
+	struct rf_armed *armed;
 	__u32 tgid = task->tgid, zero = 0, slot;
 	__u64 *lost;
 
 	if (config.cgroup_storage) {
-		bound = rf_bound(task);
-		if (bound && bound->container)
-			return bound;
+		armed = rf_bound(task);
+		if (armed && armed->task.container)
+			return &armed->task;
 	} else {
 		if (rf_is_agent(task))
 			return NULL;
 		bound = bpf_map_lookup_elem(&processes, &tgid);
-		/* The number may be that of another process by now. */
+		/* The number may belong to another process by now. */
 		if (bound && bound->start_ns == BPF_CORE_READ(task, group_leader, start_boottime))
 			return bound;
 	}
@@ -56,36 +60,23 @@ static __always_inline const struct rf_task *rf_bound_process(struct task_struct
 	container = bpf_map_lookup_elem(&slots, &slot);
 	if (!container)
 		return NULL;
-	__builtin_memset(room, 0, sizeof(*room));
-	room->container = container->cgroup;
-	room->slot = slot;
-	return room;
+	__builtin_memset(fallback, 0, sizeof(*fallback));
+	fallback->container = container->cgroup;
+	fallback->slot = slot;
+	return fallback;
 }
 
-static __always_inline bool rf_denies(const struct rf_question *question)
-{
-	return question->action == RF_ACTION_DENY || question->action == RF_ACTION_KILL;
-}
-
-/* There is no buffer for the text: see rf_starved. */
-static __always_inline bool rf_starved_cgroup(struct rf_question *question, struct task_struct *task,
-					      const struct rf_task *bound)
-{
-	question->known |= RF_KNOWS_OPERANDS;
-	rf_learn_facts(question, task, bound);
-	return rf_starved(question);
-}
-
-/* Asks the rules and counts. Returns where the record goes. */
-static __always_inline __u32 rf_answer_cgroup(struct rf_question *question, struct task_struct *task,
-					      const struct rf_task *bound, struct rf_container *container,
+/* Evaluates the rules and counts the verdict. Returns where the record goes. */
+static __always_inline __u32 rf_cgroup_finish(struct rf_query *query, struct task_struct *task,
+					      const struct rf_task *bound,
+					      struct rf_container *container,
 					      const struct rf_address_key *address)
 {
-	rf_judge(question, task, bound, address);
-	if (rf_denies(question))
-		question->mechanism = RF_MECHANISM_CGROUP;
-	rf_count_verdict(question);
-	return rf_route_verdict(question, container);
+	rf_evaluate(query, task, bound, address);
+	if (rf_refuses(query->action))
+		query->mechanism = RF_MECHANISM_CGROUP;
+	rf_count_verdict(query);
+	return rf_route_verdict(query, container);
 }
 
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Every difference between kernels and architectures, each with the change that
- * made it. A difference is asked of the kernel's BTF (field, type, enum value), never of its version. The
- * floor is 5.15: BPF_MAP_TYPE_RINGBUF (5.8), task storage in tracing programs (5.13), bpf_task_pt_regs and
- * links to perf events (5.15). The Python twin of the system call part is ringfence/bpf/syscalls.py.
+ * Every difference between kernels, each with the change that made it. The code tests the kernel's
+ * BTF (field, type, enum value), never its version. Differences between architectures are in arch/.
+ * The floor is 5.15: BPF_MAP_TYPE_RINGBUF (5.8), task storage in tracing programs (5.13),
+ * bpf_task_pt_regs and links to perf events (5.15). agent/ringfence/bpf/syscalls.py has the same
+ * for system calls.
  */
 #ifndef RINGFENCE_COMPAT_H
 #define RINGFENCE_COMPAT_H
@@ -12,18 +13,36 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
-/* A function with a stack frame of its own: what it needs does not add up with what its caller calls next. */
+/* A function with its own stack frame: its stack does not add to that of the caller's next call. */
 #define rf_subprogram static __noinline __attribute__((unused))
 
 /*
- * Reads through kernel pointers that are held as numbers. The address is a variable of its own: inside
- * BPF_CORE_READ, an access to a struct of ours would be relocated, too.
+ * Reads through kernel pointers that are held as numbers. The address is a variable of its own:
+ * inside BPF_CORE_READ, an access to a struct of the probes would be relocated, too.
  */
 #define RF_READ(type, address, ...)               \
 	({                                        \
 		type *__at = (type *)(address);   \
 		BPF_CORE_READ(__at, __VA_ARGS__); \
 	})
+
+/*
+ * A pointer as a number. Global functions take no pointer to a kernel object on most kernels, and
+ * the verifier refuses to turn one into a number, but it permits reading the place where it is
+ * stored.
+ */
+static __always_inline __u64 rf_address(const void *pointer)
+{
+	__u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
+	return address;
+}
+
+/* Up to eight characters as the kernel has them in memory, little endian; unused ones are 0. */
+#define RF_NAME8(a, b, c, d, e, f, g, h)                                                         \
+	((__u64)(a) | (__u64)(b) << 8 | (__u64)(c) << 16 | (__u64)(d) << 24 | (__u64)(e) << 32 | \
+	 (__u64)(f) << 40 | (__u64)(g) << 48 | (__u64)(h) << 56)
 
 /* ---- system calls: registers, numbers, calling ABI --------------------- */
 
@@ -35,199 +54,14 @@ struct rf_call {
 	__u32 pad;
 };
 
-/* One number on every architecture, and for 32-bit callers, too. */
+/* The same number on every architecture, and for 32-bit callers. */
 #define RF_NR_IO_URING_ENTER 426
 #define RF_NR_CLONE3 435
 
 #if defined(__TARGET_ARCH_x86)
-
-#define RF_TS_COMPAT 2		  /* arch/x86/include/asm/thread_info.h */
-#define RF_TIF_ADDR32 (1UL << 29) /* the program is a 32-bit one */
-#define RF_X32_BIT 0x40000000
-#define RF_COMPAT_SOCKETCALL 102
-
-/*
- * int 0x80 and 32-bit programs. Per-syscall tracepoints never fire for these
- * (ARCH_TRACE_IGNORE_COMPAT_SYSCALLS), nor for x32 calls, whose number is out of their table: hence
- * every_call.
- */
-static __always_inline bool rf_in_compat(struct task_struct *task)
-{
-	return task->thread_info.status & RF_TS_COMPAT;
-}
-
-static __always_inline bool rf_is_32bit_program(struct task_struct *task)
-{
-	return task->thread_info.flags & RF_TIF_ADDR32;
-}
-
-/* x32 calls have native numbers, but for those that take pointers in structs: 512 and up. */
-static __always_inline __u32 rf_x32_native(__u32 nr)
-{
-	switch (nr) {
-	case 514:
-		return 16; /* ioctl */
-	case 520:
-		return 59; /* execve */
-	case 521:
-		return 101; /* ptrace */
-	case 528:
-		return 246; /* kexec_load */
-	case 532:
-		return 278; /* vmsplice */
-	case 539:
-		return 310; /* process_vm_readv */
-	case 540:
-		return 311; /* process_vm_writev */
-	case 545:
-		return 322; /* execveat */
-	default:
-		return nr;
-	}
-}
-
-static __always_inline void rf_read_call(struct rf_call *call, struct pt_regs *regs, bool compat)
-{
-	__u32 nr = (__u32)regs->orig_ax;
-
-	call->compat = compat;
-	call->nr = nr;
-	call->pad = 0;
-	if (compat && !(nr & RF_X32_BIT)) {
-		call->args[0] = (__u32)regs->bx;
-		call->args[1] = (__u32)regs->cx;
-		call->args[2] = (__u32)regs->dx;
-		call->args[3] = (__u32)regs->si;
-		call->args[4] = (__u32)regs->di;
-		call->args[5] = (__u32)regs->bp;
-		call->index = nr < 512 ? nr + 512 : ~0U;
-		return;
-	}
-	call->args[0] = regs->di;
-	call->args[1] = regs->si;
-	call->args[2] = regs->dx;
-	call->args[3] = regs->r10;
-	call->args[4] = regs->r8;
-	call->args[5] = regs->r9;
-	nr &= ~RF_X32_BIT;
-	call->index = rf_x32_native(nr);
-	if (call->index >= 512)
-		call->index = ~0U;
-}
-
-static __always_inline long rf_return_value(struct pt_regs *regs)
-{
-	return (long)regs->ax;
-}
-
-/* Where in the program the call is made. */
-static __always_inline __u64 rf_call_site(struct pt_regs *regs)
-{
-	return regs->ip ^ regs->sp << 16;
-}
-
-static __always_inline __u32 rf_call_number(struct pt_regs *regs)
-{
-	return (__u32)regs->orig_ax & ~RF_X32_BIT;
-}
-
-/* 32-bit numbers of the calls that return a new descriptor of a file: arch/x86/entry/syscalls/syscall_32.tbl */
-static __always_inline bool rf_opens_file(__u32 nr)
-{
-	return nr == 5 || nr == 8 || nr == 295 || nr == 342 || nr == 437;
-}
-
-/* Whether it is open_by_handle_at: the one call by which a file outside of a mount's root can be reached. */
-static __always_inline bool rf_opens_by_handle(__u32 nr, bool compat)
-{
-	return nr == (compat ? 342 : 304);
-}
-
-/* Where an open has its flags: the argument itself, or of openat2 its address. */
-static __always_inline __u64 rf_open_flags_at(struct pt_regs *regs, __u32 nr, bool compat)
-{
-	if (compat)
-		return (__u32)(nr == 5 ? regs->cx : regs->dx);
-	return nr == 2 ? regs->si : regs->dx;
-}
-
-/* open, openat, creat, openat2 */
-static __always_inline bool rf_is_open_call(const struct rf_call *call)
-{
-	__u32 nr = call->nr & ~RF_X32_BIT;
-
-	if (call->compat && !(call->nr & RF_X32_BIT))
-		return rf_opens_file(nr);
-	return nr == 2 || nr == 257 || nr == 85 || nr == 437;
-}
-
+#include "arch/x86.h"
 #elif defined(__TARGET_ARCH_arm64)
-
-#define RF_TIF_32BIT (1UL << 22) /* arch/arm64/include/asm/thread_info.h */
-#define RF_COMPAT_SOCKETCALL 102
-
-static __always_inline bool rf_in_compat(struct task_struct *task)
-{
-	return task->thread_info.flags & RF_TIF_32BIT;
-}
-
-static __always_inline bool rf_is_32bit_program(struct task_struct *task)
-{
-	return task->thread_info.flags & RF_TIF_32BIT;
-}
-
-static __always_inline void rf_read_call(struct rf_call *call, struct pt_regs *regs, bool compat)
-{
-	__u32 nr = (__u32)regs->syscallno;
-
-	call->compat = compat;
-	call->nr = nr;
-	call->pad = 0;
-	call->args[0] = regs->orig_x0; /* regs[0] holds the result at exit */
-	call->args[1] = regs->regs[1];
-	call->args[2] = regs->regs[2];
-	call->args[3] = regs->regs[3];
-	call->args[4] = regs->regs[4];
-	call->args[5] = regs->regs[5];
-	call->index = nr < 512 ? nr + (compat ? 512 : 0) : ~0U;
-}
-
-/* arch/arm/tools/syscall.tbl: open, creat, openat, open_by_handle_at, openat2 */
-static __always_inline bool rf_opens_file(__u32 nr)
-{
-	return nr == 5 || nr == 8 || nr == 322 || nr == 371 || nr == 437;
-}
-
-static __always_inline bool rf_opens_by_handle(__u32 nr, bool compat)
-{
-	return nr == (compat ? 371 : 265);
-}
-
-static __always_inline __u64 rf_open_flags_at(struct pt_regs *regs, __u32 nr, bool compat)
-{
-	return compat && nr == 5 ? regs->regs[1] : regs->regs[2];
-}
-
-static __always_inline bool rf_is_open_call(const struct rf_call *call)
-{
-	return call->compat ? rf_opens_file(call->nr) : call->nr == 56 || call->nr == 437;
-}
-
-static __always_inline long rf_return_value(struct pt_regs *regs)
-{
-	return (long)regs->regs[0];
-}
-
-static __always_inline __u64 rf_call_site(struct pt_regs *regs)
-{
-	return regs->pc ^ regs->sp << 16;
-}
-
-static __always_inline __u32 rf_call_number(struct pt_regs *regs)
-{
-	return (__u32)regs->syscallno;
-}
-
+#include "arch/arm64.h"
 #endif
 
 /* ---- credentials ------------------------------------------------------- */
@@ -236,8 +70,8 @@ static __always_inline __u32 rf_call_number(struct pt_regs *regs)
 #define RF_CAP_ALL ((1ULL << 41) - 1) /* CAP_LAST_CAP is CAP_CHECKPOINT_RESTORE since 5.9 */
 
 /*
- * kernel_cap_t is u32[2] up to 6.2 and a u64 from 6.3 (f122a08b197d): on the little-endian machines that
- * we know, the eight bytes are the same.
+ * kernel_cap_t is u32[2] up to 6.2 and a u64 from 6.3 (f122a08b197d). On little-endian machines,
+ * which all supported ones are, the eight bytes are the same.
  */
 #define rf_capability(cred, field)                                            \
 	({                                                                    \
@@ -264,7 +98,10 @@ static __always_inline __u32 rf_call_number(struct pt_regs *regs)
 #define RF_CLONE_NEWPID 0x20000000
 #define RF_CLONE_NEWNET 0x40000000
 
-/* The type of a namespace is a field of its operations up to 6.17, its own from 6.18 (ns_common.ns_type). */
+/*
+ * The type of a namespace is a field of its operations up to 6.17, and its own field from 6.18
+ * (ns_common.ns_type).
+ */
 struct proc_ns_operations___old {
 	int type;
 } __attribute__((preserve_access_index));
@@ -288,8 +125,9 @@ static __always_inline __u32 rf_ns_type(__u64 ns)
 }
 
 /*
- * Numbers of mount namespaces that are never used again: their own up to 6.17, that of every namespace from 6.18 on.
- * What fsmount and open_tree make lies in one that no task can be in: its number is 0, or it says so (7.x).
+ * Numbers of mount namespaces that are never reused: of mount namespaces up to 6.17, of all
+ * namespaces from 6.18. A mount made by fsmount or open_tree is in an anonymous namespace, which no
+ * task can enter: its number is 0, or it has a flag (7.x).
  */
 struct mnt_namespace___numbered {
 	u64 seq;
@@ -304,7 +142,8 @@ struct ns_common___numbered {
 static __always_inline __u64 rf_mnt_ns_number(__u64 ns)
 {
 	const struct mnt_namespace___numbered *own = (void *)ns;
-	const struct ns_common___numbered *common = (void *)(ns + bpf_core_field_offset(struct mnt_namespace, ns));
+	const struct ns_common___numbered *common =
+		(void *)(ns + bpf_core_field_offset(struct mnt_namespace, ns));
 
 	if (bpf_core_field_exists(own->seq))
 		return BPF_CORE_READ(own, seq);
@@ -313,10 +152,10 @@ static __always_inline __u64 rf_mnt_ns_number(__u64 ns)
 
 static __always_inline bool rf_mnt_ns_is_anonymous(__u64 ns, __u64 number)
 {
-	const struct mnt_namespace___anonymous *told = (void *)ns;
+	const struct mnt_namespace___anonymous *flagged = (void *)ns;
 
-	if (bpf_core_field_exists(told->is_anon))
-		return BPF_CORE_READ(told, is_anon);
+	if (bpf_core_field_exists(flagged->is_anon))
+		return BPF_CORE_READ(flagged, is_anon);
 	return !number;
 }
 
@@ -329,15 +168,15 @@ static __always_inline bool rf_is_error(__u64 pointer)
 /* ---- cgroups ----------------------------------------------------------- */
 
 /*
- * Controllers are numbered by the kernel's configuration. The name of a cgroup lies in kernfs_node.name
- * on all kernels (RCU protected from 6.15, 741c10b096bc); the parent is taken from the css, as
- * kernfs_node.parent became __parent then (633488947ef6).
+ * The kernel's configuration numbers the controllers. The name of a cgroup is in kernfs_node.name
+ * on all kernels (RCU protected from 6.15, 741c10b096bc). The parent is taken from the css, as
+ * kernfs_node.parent became __parent (633488947ef6).
  */
 #define rf_subsys(id) bpf_core_enum_value(enum cgroup_subsys_id, id)
 
 /*
- * The id of the cgroup at a level above a cgroup, or of that itself. Each cgroup has the list of those that it lies
- * in: of ids up to 6.0, of cgroups from 6.1 on (7f203bc89eb6).
+ * The id of a cgroup's ancestor at a level, or of the cgroup itself. Each cgroup has a list of its
+ * ancestors: ids up to 6.0, cgroups from 6.1 (7f203bc89eb6).
  */
 static __always_inline __u64 rf_ancestor_id(__u64 cgroup, __u32 level)
 {
@@ -345,23 +184,108 @@ static __always_inline __u64 rf_ancestor_id(__u64 cgroup, __u32 level)
 	__u64 found = 0;
 
 	if (!bpf_core_field_exists(now->ancestors)) {
-		bpf_probe_read_kernel(&found, sizeof(found),
-				      (void *)(cgroup + bpf_core_field_offset(struct cgroup___ids, ancestor_ids) +
-					       level * sizeof(__u64)));
+		bpf_probe_read_kernel(
+			&found, sizeof(found),
+			(void *)(cgroup + bpf_core_field_offset(struct cgroup___ids, ancestor_ids) +
+				 level * sizeof(__u64)));
 		return found;
 	}
-	bpf_probe_read_kernel(
-		&found, sizeof(found),
-		(void *)(cgroup + bpf_core_field_offset(struct cgroup___array, ancestors) + level * sizeof(void *)));
+	bpf_probe_read_kernel(&found, sizeof(found),
+			      (void *)(cgroup +
+				       bpf_core_field_offset(struct cgroup___array, ancestors) +
+				       level * sizeof(void *)));
 	return RF_READ(struct cgroup, found, kn, id);
 }
 
 /*
- * sched_process_exit has a second argument from 6.16 on, and comes before exit_mm (the mm is
- * there still). The argument is not read: a thread group has ended when signal->live is 0, which is counted
- * down before the tracepoint on every kernel.
+ * sched_process_exit has a second argument from 6.16, and fires before exit_mm, so the mm is still
+ * there. The argument is not read: a thread group has ended when signal->live is 0, which every
+ * kernel decrements before the tracepoint.
  */
 
-#include "compat_file.h"
+/* ---- filesystems ------------------------------------------------------- */
+
+#define RF_MAGIC_OVERLAY 0x794c7630
+#define RF_MAGIC_NSFS 0x6e736673
+#define RF_MAGIC_PIDFS 0x50494446
+#define RF_MAGIC_ANON_INODE 0x09041934
+
+/*
+ * Up to 6.8, a pidfd is an anonymous inode named [pidfd], and its file's private_data is the struct
+ * pid. From 6.9 it is a file of pidfs, and its inode's i_private is the struct pid (cb12fd8e0dab).
+ * The old form stays without CONFIG_FS_PID (until 6.14).
+ */
+#define RF_PIDFD_NAME RF_NAME8('[', 'p', 'i', 'd', 'f', 'd', ']', 0)
+
+/*
+ * Behind a file of overlayfs or fuse is another file, private to the kernel. A mapping knows only
+ * that one. From 6.8 its path is the one on the disk, and the opened path is kept beside it
+ * (def3ae83da02).
+ */
+#define RF_FMODE_NOACCOUNT 0x20000000
+struct backing_file___user_path {
+	struct path user_path;
+} __attribute__((preserve_access_index));
+
+/* The address of the struct path with which the file in front was opened. */
+static __always_inline __u64 rf_path_of_backing(__u64 file)
+{
+	const struct backing_file___user_path *backing = (void *)file;
+
+	if (bpf_core_field_exists(backing->user_path))
+		return file + bpf_core_field_offset(struct backing_file___user_path, user_path);
+	return file + bpf_core_field_offset(struct file, f_path);
+}
+
+/*
+ * struct ovl_inode belongs to a module, so its BTF is not available on every node. From 4.13 on,
+ * __upperdentry follows vfs_inode directly.
+ */
+static __always_inline bool rf_is_overlay_upper(__u64 inode)
+{
+	__u64 upper = 0;
+
+	bpf_probe_read_kernel(&upper, sizeof(upper),
+			      (void *)(inode + bpf_core_type_size(struct inode)));
+	return upper != 0;
+}
+
+/*
+ * When an inode last changed, in nanoseconds since 1970: i_ctime up to 6.5, __i_ctime up to 6.10
+ * (13bc24457850), two fields from 6.11 (3aa63a569c64). From 6.13, bit 31 of the nanoseconds is a
+ * flag (4e40eff0b573).
+ */
+struct rf_timespec {
+	s64 tv_sec;
+	s64 tv_nsec;
+};
+struct inode___first {
+	struct rf_timespec i_ctime;
+} __attribute__((preserve_access_index));
+struct inode___second {
+	struct rf_timespec __i_ctime;
+} __attribute__((preserve_access_index));
+struct inode___third {
+	s64 i_ctime_sec;
+	u32 i_ctime_nsec;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u64 rf_changed_ns(__u64 inode)
+{
+	const struct inode___first *first = (void *)inode;
+	const struct inode___second *second = (void *)inode;
+	const struct inode___third *third = (void *)inode;
+	struct rf_timespec at = {};
+
+	if (bpf_core_field_exists(third->i_ctime_nsec)) {
+		at.tv_sec = BPF_CORE_READ(third, i_ctime_sec);
+		at.tv_nsec = BPF_CORE_READ(third, i_ctime_nsec) & ~(1U << 31);
+	} else if (bpf_core_field_exists(second->__i_ctime)) {
+		bpf_core_read(&at, sizeof(at), &second->__i_ctime);
+	} else {
+		bpf_core_read(&at, sizeof(at), &first->i_ctime);
+	}
+	return at.tv_sec * 1000000000ULL + at.tv_nsec;
+}
 
 #endif

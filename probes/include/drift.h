@@ -1,39 +1,39 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Drift: a task that is something which no call of its could have made it. This is the cheap half,
- * which every checkpoint runs: has anything changed since the last look? Whether it may is asked only then.
+ * Drift: credentials or namespaces that no call of the task could have given it. This is the cheap
+ * half, which every checkpoint runs: has anything changed since the last check? drift.bpf.c decides
+ * whether the change is legitimate.
  */
 #ifndef RINGFENCE_DRIFT_H
 #define RINGFENCE_DRIFT_H
 
-#include "maps.h"
-#include "compat.h"
-#include "task.h"
+#include "match.h"
 
-/* drift.bpf.c: from here on the task is held against what it is now. */
-int rf_remember(struct rf_identity *into, __u64 task);
-/* drift.bpf.c: the whole comparison, for the current task, if it is watched. Returns the verdict. */
-int rf_examine(__u32 at);
+/* Records the task's identity, against which the next checks compare. */
+int rf_drift_remember(struct rf_identity *into, __u64 task);
+/* Compares the current task, if it is watched, with its last identity. Returns the verdict. */
+int rf_drift_examine(__u32 at);
 
-/* match.bpf.c: whether a rule asks for that event. */
-int rf_asked(__u32 event);
-
-/* What an exec or the adoption has made of a task is lawful. Watched from here on, if a rule asks for it. */
-static __always_inline void rf_watch(struct task_struct *task, struct rf_task *bound)
+/*
+ * The result of an exec, or of adoption, is legitimate. The task is watched from here on, if a rule
+ * needs it.
+ */
+static __always_inline void rf_drift_watch(struct task_struct *task, struct rf_armed *armed)
 {
-	if (rf_asked(RF_TASK_DRIFT) || rf_asked(RF_SYS_SETNS))
-		rf_remember(&((struct rf_armed *)bound)->identity, rf_address(task));
+	if (rf_event_has_rules(RF_TASK_DRIFT) || rf_event_has_rules(RF_SYS_SETNS))
+		rf_drift_remember(&armed->identity, rf_address(task));
 	else
-		((struct rf_armed *)bound)->identity.cred = 0;
+		armed->identity.cred = 0;
 }
 
 /*
- * The head of struct cred in one copy, up to the effective capabilities. In words of 32 bits: before 6.3
- * sets of capabilities lie on such boundaries (f122a08b197d). CONFIG_DEBUG_CREDENTIALS (until 6.8) puts 20 bytes
- * before the first user id.
+ * The head of struct cred in one copy, up to the effective capabilities. Read in 32-bit words:
+ * before 6.3, capability sets lie on such boundaries (f122a08b197d). CONFIG_DEBUG_CREDENTIALS
+ * (until 6.8) puts 20 bytes before the first user id.
  */
 #define RF_CRED_HEAD 88
-#define RF_CRED_WORD(head, field, word) (*(__u32 *)((head) + bpf_core_field_offset(struct cred, field) + 4 * (word)))
+#define RF_CRED_WORD(head, field, word) \
+	(*(__u32 *)((head) + bpf_core_field_offset(struct cred, field) + 4 * (word)))
 
 rf_subprogram bool rf_same_credentials(const struct rf_identity *was, __u64 cred)
 {
@@ -53,27 +53,28 @@ rf_subprogram bool rf_same_credentials(const struct rf_identity *was, __u64 cred
 	return !diff;
 }
 
-/* Or'ed to `at`: a system call begins, and no function of the kernel can have lent the task other credentials. */
+/* Or'ed to `at`: a system call begins, so no kernel function can have lent the task credentials. */
 #define RF_AT_ENTRY 0x10000
-/* Or'ed to `at`: an LSM hook, which refuses by what it returns. */
+/* Or'ed to `at`: an LSM hook, which can refuse. */
 #define RF_AT_HOOK 0x20000
 
-/* Looks at the current task. `at` is the event that the look is part of. Returns the verdict. */
-static __always_inline int rf_checkpoint(struct task_struct *task, const struct rf_task *bound, __u32 at)
+/* Checks the current task. `at` is the event that the check is part of. Returns the verdict. */
+static __always_inline int rf_drift_check(struct task_struct *task, const struct rf_armed *armed,
+					  __u32 at)
 {
-	const struct rf_identity *was = &((const struct rf_armed *)bound)->identity;
+	const struct rf_identity *was = &armed->identity;
 	const struct cred *cred;
 
-	if (was->condemned)
-		return rf_examine(at);
+	if (was->kill_pending)
+		return rf_drift_examine(at);
 	if (!was->cred)
 		return RF_ACTION_NONE;
 	cred = task->real_cred; /* followed directly: this is a hot path */
 	if (at & RF_AT_ENTRY && cred != task->cred)
-		return rf_examine(at);
-	if ((__u64)cred != was->cred || (__u64)cred->user_ns != was->user_ns || (__u64)task->nsproxy != was->nsproxy ||
-	    !rf_same_credentials(was, (__u64)cred))
-		return rf_examine(at);
+		return rf_drift_examine(at);
+	if ((__u64)cred != was->cred || (__u64)cred->user_ns != was->user_ns ||
+	    (__u64)task->nsproxy != was->nsproxy || !rf_same_credentials(was, (__u64)cred))
+		return rf_drift_examine(at);
 	return RF_ACTION_NONE;
 }
 

@@ -1,28 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * THE ABI between the probes and the agent: the enum of event kinds, the
- * header that opens every record, and one struct an event. The Python mirror
- * is agent/ringfence/wire.py; tests/abi compares both through the BTF of
- * abi_check.bpf.o, so neither side can drift alone.
+ * THE ABI between the probes and the agent: the enum of event kinds, the header that opens every
+ * record, and one struct per event. tests/abi compares the Python mirror (agent/ringfence/wire.py)
+ * with the BTF of abi_check.bpf.o.
  *
- * Rules: natural alignment only, no hole without a name, every struct a
- * multiple of 8 bytes, fixed sizes (a constant bpf_ringbuf_reserve).
- * Strings are bytes chosen by the observed process.
+ * Rules: natural alignment only, no unnamed hole, every struct a multiple of 8 bytes, fixed sizes
+ * (a constant bpf_ringbuf_reserve). Strings are bytes chosen by the observed process.
  */
 #ifndef RINGFENCE_EVENTS_H
 #define RINGFENCE_EVENTS_H
 
-#define RF_ABI_VERSION 1
+#include "vmlinux.h"
 
-#define RF_COMM_LEN 16
-#define RF_PATH_LEN 256
-#define RF_ARGS_LEN 256
-#define RF_SYSCTL_LEN 128
-#define RF_UNIX_PATH_LEN 112
-#define RF_SYSCALL_ARGS 6
-
-/* Operands that rules can test on one event; see match.h. */
-#define RF_OPERANDS 4
+enum rf_limit {
+	RF_ABI_VERSION = 1,
+	RF_COMM_LEN = 16,
+	RF_PATH_LEN = 256,
+	RF_ARGS_LEN = 256,
+	RF_SYSCTL_LEN = 128,
+	RF_UNIX_PATH_LEN = 112,
+	RF_SYSCALL_ARGS = 6,
+	/* Operands that rules can test on one event; see match.h. */
+	RF_OPERANDS = 4,
+};
 
 enum rf_event {
 	RF_EVENT_NONE = 0,
@@ -48,17 +48,25 @@ enum rf_event {
 	RF_NET_BIND = 20,
 	RF_NET_SENDMSG = 21,
 	RF_UNIX_CONNECT = 22,
-	RF_FILE_MAP = 23,	/* mapped for execution; LSM hooks alone */
-	RF_FILE_RECEIVE = 24,	/* handed over as a descriptor; LSM hooks alone */
-	RF_MODULE_REQUEST = 25, /* the kernel is about to ask modprobe for a module, on the task's behalf */
+	RF_FILE_MAP = 23,     /* mapped for execution; LSM hooks alone */
+	RF_FILE_RECEIVE = 24, /* received as a descriptor; LSM hooks alone */
+	/* the kernel is about to request a module from modprobe for the task */
+	RF_MODULE_REQUEST = 25,
 	RF_SETSOCKOPT = 26,
 	RF_FILE_LINK = 27, /* a symbolic link is made; LSM hooks alone. open_flags: RF_LEADS_* */
 
-	/* properties of every container, with no list of names behind them (drift.bpf.c, helper.bpf.c) */
-	RF_KERNEL_HELPER = 28, /* the kernel runs a program of the host: modprobe, core_pattern, release_agent ... */
-	RF_TASK_DRIFT = 29,    /* credentials or namespaces that no call of the task could have given it */
-	RF_HOST_MAP = 30,      /* a program of the host maps a file of a container for execution; LSM hooks alone */
-	RF_AGENT_TAMPER = 31,  /* an attempt on an object that the agent depends on; no rule is asked (guard.bpf.c) */
+	/*
+	 * properties of every container, without a list of names (drift.bpf.c,
+	 * usermode_helper.bpf.c)
+	 */
+	/* the kernel runs a program of the host: modprobe, core_pattern, release_agent ... */
+	RF_KERNEL_HELPER = 28,
+	/* credentials or namespaces that no call of the task could have given it */
+	RF_TASK_DRIFT = 29,
+	/* a program of the host maps a file of a container for execution; LSM hooks alone */
+	RF_HOST_MAP = 30,
+	/* an attempt on an object that the agent depends on; no rule applies (guard.bpf.c) */
+	RF_AGENT_TAMPER = 31,
 
 	/* system calls (syscalls.bpf.c); several calls may share one event */
 	RF_SYS_CLONE = 32, /* clone, clone3, fork, vfork */
@@ -99,9 +107,9 @@ enum rf_event {
 	RF_SYS_SWAP = 67,    /* swapon, swapoff */
 	RF_SYS_SETTIME = 68, /* settimeofday, clock_settime, adjtimex, clock_adjtime */
 	RF_SYS_CHMOD = 69,   /* chmod, fchmod, fchmodat, fchmodat2 */
-	RF_SYS_IOCTL = 70,   /* hot: attached only when a loaded rule asks */
-	RF_SYS_SPLICE = 71,  /* splice, vmsplice, tee; attached only when asked */
-	RF_SYS_SYMLINK = 72, /* symlink, symlinkat; attached only when asked */
+	RF_SYS_IOCTL = 70,   /* hot: attached only if a loaded rule needs it */
+	RF_SYS_SPLICE = 71,  /* splice, vmsplice, tee; attached only if a loaded rule needs it */
+	RF_SYS_SYMLINK = 72, /* symlink, symlinkat; attached only if a loaded rule needs it */
 	RF_SYS_PERSONALITY = 73,
 	RF_SYS_SECCOMP = 74,
 	RF_SYS_ACCT = 75,
@@ -127,14 +135,18 @@ enum rf_mechanism {
 	RF_MECHANISM_LSM = 3,
 };
 
-#define RF_NO_CALL 0xffffffff
+enum rf_call_number {
+	RF_NO_CALL = 0xffffffff,
+};
 
 /* header.flags */
-#define RF_FLAG_COMPAT 0x01	   /* made by a 32-bit system call */
-#define RF_FLAG_TRUNCATED 0x02	   /* a string did not fit */
-#define RF_FLAG_UNREADABLE 0x04	   /* a user string was not resident: empty here */
-#define RF_FLAG_ADOPTED 0x08	   /* the task or container was there before the agent */
-#define RF_FLAG_SIGNAL_FAILED 0x10 /* SIGKILL could not be raised */
+enum rf_flag {
+	RF_FLAG_COMPAT = 0x01,	      /* made by a 32-bit system call */
+	RF_FLAG_TRUNCATED = 0x02,     /* a string did not fit */
+	RF_FLAG_UNREADABLE = 0x04,    /* a user string was not resident: empty here */
+	RF_FLAG_ADOPTED = 0x08,	      /* the task or container existed before the agent */
+	RF_FLAG_SIGNAL_FAILED = 0x10, /* SIGKILL could not be sent */
+};
 
 /* rf_header.facts and rf_container.facts: what rules call `task:` */
 enum rf_fact {
@@ -149,28 +161,29 @@ enum rf_fact {
 	RF_FACT_HOST_IPC = 1 << 8,
 	RF_FACT_HOST_UTS = 1 << 9,
 	RF_FACT_HOST_CGROUP = 1 << 10,
-	RF_FACT_MEMFD_EXE = 1 << 11,   /* its program is a memfd or another unlinked file */
-	RF_FACT_UPPER_EXE = 1 << 12,   /* its program was written after the container's image */
-	RF_FACT_COMPAT = 1 << 13,      /* in a 32-bit system call */
-	RF_FACT_FOREIGN_ABI = 1 << 14, /* a 64-bit program in a 32-bit (or x32) system call: hardly ever lawful */
+	RF_FACT_MEMFD_EXE = 1 << 11, /* its program is a memfd or another unlinked file */
+	RF_FACT_UPPER_EXE = 1 << 12, /* its program was written after the container's image */
+	RF_FACT_COMPAT = 1 << 13,    /* in a 32-bit system call */
+	/* a 64-bit program in a 32-bit (or x32) system call: hardly ever legitimate */
+	RF_FACT_FOREIGN_ABI = 1 << 14,
 };
 
 struct rf_header {
 	__u16 event;  /* enum rf_event */
 	__u8 version; /* RF_ABI_VERSION */
 	__u8 flags;
-	__u8 action;	  /* enum rf_action: the verdict that was carried out */
+	__u8 action;	  /* enum rf_action: the verdict that was enforced */
 	__u8 mechanism;	  /* enum rf_mechanism */
 	__u16 rule;	  /* number of the rule in its generation; 0xffff: none */
 	__u32 generation; /* policy generation that the rule number belongs to */
 	__u32 slot;	  /* index of the container; 0xffffffff: none */
 	__u64 time_ns;	  /* CLOCK_BOOTTIME */
 	__u64 container;  /* id of the container's own cgroup; 0: none */
-	__u64 start_ns;	  /* CLOCK_BOOTTIME start of the thread group: with pid, who it is */
-	__u32 pid;	  /* thread group, as the host counts */
+	__u64 start_ns;	  /* CLOCK_BOOTTIME start of the thread group: with pid, its identity */
+	__u32 pid;	  /* thread group, as the host numbers it */
 	__u32 tid;
 	__u32 ppid;
-	__u32 vpid; /* thread group as its own pid namespace counts */
+	__u32 vpid; /* thread group, as its own pid namespace numbers it */
 	__u32 uid;
 	__u32 gid;
 	__u32 facts; /* RF_FACT_* of the task */
@@ -274,9 +287,11 @@ struct rf_unix_event { /* UNIX_CONNECT */
 };
 
 /* rf_drift_event.changed: these, and CLONE_NEW* of the namespaces */
-#define RF_DRIFT_USER 1
-#define RF_DRIFT_CAPABILITIES 2
-#define RF_DRIFT_BORROWED 4 /* acts with other credentials than its own, while it is in no call */
+enum rf_drift {
+	RF_DRIFT_USER = 1,
+	RF_DRIFT_CAPABILITIES = 2,
+	RF_DRIFT_BORROWED = 4, /* it uses other credentials than its own outside of any call */
+};
 
 struct rf_drift_event { /* TASK_DRIFT */
 	struct rf_header header;
@@ -289,31 +304,36 @@ struct rf_drift_event { /* TASK_DRIFT */
 
 struct rf_syscall_event { /* SYS_*, MODULE_REQUEST, SETSOCKOPT */
 	struct rf_header header;
-	__u32 nr; /* of the call in progress, as the calling ABI numbers it; RF_NO_CALL: not known */
+	/* of the call in progress, as the calling ABI numbers it; RF_NO_CALL: not known  */
+	__u32 nr;
 	__u32 text_len;
 	__u64 args[RF_SYSCALL_ARGS];
-	__u64 operand[RF_OPERANDS]; /* what the rules were asked about */
-	char text[RF_PATH_LEN];	    /* of a call's entry: a best effort copy of its string argument */
+	__u64 operand[RF_OPERANDS]; /* what the rules were evaluated with */
+	char text[RF_PATH_LEN]; /* of a call's entry: a best effort copy of its string argument */
 };
 
-/* What is reached for, and how: rf_tamper_event.what. Those from RF_TAMPER_LOOK on only look. */
+/* What is attacked, and how: rf_tamper_event.what. From RF_TAMPER_LOOK on, it is only read. */
 enum rf_tamper {
-	RF_TAMPER_SIGNAL = 1,	/* detail: the signal */
-	RF_TAMPER_TRACE = 2,	/* its memory, its registers, its descriptors; detail: PTRACE_MODE_* */
-	RF_TAMPER_LIMIT = 3,	/* detail: RLIMIT_*, where a hook tells it */
-	RF_TAMPER_PRIORITY = 4, /* nice, scheduler, CPUs, I/O; where its memory lies */
+	RF_TAMPER_SIGNAL = 1, /* detail: the signal */
+	RF_TAMPER_TRACE = 2, /* its memory, its registers, its descriptors; detail: PTRACE_MODE_* */
+	RF_TAMPER_LIMIT = 3, /* detail: RLIMIT_*, if a hook provides it */
+	RF_TAMPER_PRIORITY = 4, /* nice, scheduler, CPUs, I/O; where its memory is placed */
 	RF_TAMPER_PROC = 5,	/* a file of /proc/PID is opened for writing */
 	RF_TAMPER_MAP = 6,	/* detail: its id */
 	RF_TAMPER_PROGRAM = 7,
 	RF_TAMPER_LINK = 8,
-	RF_TAMPER_FILE = 9,    /* of its pins, state, configuration: opened for writing, or its name is changed */
-	RF_TAMPER_TICKET = 10, /* the next agent's ticket is read (agent/ringfence/daemon/startup/handover.py) */
-	RF_TAMPER_CGROUP = 11, /* a file of its cgroup, or its place; detail: the cgroup's id */
-	RF_TAMPER_MOUNT = 12,  /* the pins' filesystem is unmounted, or mounted anew */
+	/* of its pins, state, configuration: opened for writing, or its name is changed */
+	RF_TAMPER_FILE = 9,
+	/* the next agent's ticket is read (agent/ringfence/daemon/startup/handover.py) */
+	RF_TAMPER_TICKET = 10,
+	/* a file of its cgroup, or its move to another; detail: the cgroup's id */
+	RF_TAMPER_CGROUP = 11,
+	RF_TAMPER_MOUNT = 12, /* the pins' filesystem is unmounted or remounted */
 	RF_TAMPER_SOCKET = 13,
-	RF_TAMPER_TASKS = 14,	 /* more tasks than one container may have the agent know; detail: how many there are */
+	RF_TAMPER_TASKS = 14, /* more tasks than the share of one container; detail: their number */
 	RF_TAMPER_MAYBE = 0x100, /* or'ed to it: only the end of a path matches */
-	RF_TAMPER_LOOK = 32,	 /* detail: PTRACE_MODE_*: files of /proc/PID that only a tracer may read */
+	/* detail: PTRACE_MODE_*: files of /proc/PID that only a tracer may read */
+	RF_TAMPER_LOOK = 32,
 };
 
 struct rf_tamper_event { /* AGENT_TAMPER */
@@ -321,37 +341,42 @@ struct rf_tamper_event { /* AGENT_TAMPER */
 	__u32 what; /* enum rf_tamper */
 	__u32 nr;   /* the system call, as the calling ABI numbers it; 0xffffffff: none */
 	__u64 detail;
-	__u64 agent_start_ns; /* with agent_pid: the agent that is defended, which loaded the program */
+	/* with agent_pid: the agent that is attacked, which loaded the program */
+	__u64 agent_start_ns;
 	__u32 agent_pid;
 	__u32 path_len;
-	char path[RF_PATH_LEN]; /* of a file: inside its filesystem; of a call that names one: as it was written */
+	/* of a file: inside its filesystem; of a call that names one: as it was written */
+	char path[RF_PATH_LEN];
 };
 
-/* Why a record did not leave: the key of the `drops` map. */
+/* Why a record was not delivered: the key of the `drops` map. */
 enum rf_drop {
 	RF_DROP_RING_FULL = 1,
 	RF_DROP_RATE_LIMIT = 2,	   /* the container's bucket on the activity ring was empty */
-	RF_DROP_TABLE_FULL = 3,	   /* no slot, or no room in task storage: not enrolled */
-	RF_DROP_MATCH_BUDGET = 4,  /* more rules matched one event than are looked at */
+	RF_DROP_TABLE_FULL = 3,	   /* no slot, or no space in task storage: not enrolled */
+	RF_DROP_MATCH_BUDGET = 4,  /* more rules matched one event than are evaluated */
 	RF_DROP_PROCESS_TABLE = 5, /* `processes` was full, or the container's share of it */
 
 	RF_DROP_MAX = 8,
 };
 
-#define RF_ASSERT_SIZE(type, size) _Static_assert(sizeof(struct type) == (size), #type)
-RF_ASSERT_SIZE(rf_header, 88);
-RF_ASSERT_SIZE(rf_object, 24);
-RF_ASSERT_SIZE(rf_container_event, 88 + 64 + RF_PATH_LEN);
-RF_ASSERT_SIZE(rf_task_event, 88 + 32);
-RF_ASSERT_SIZE(rf_exec_event, 88 + 40 + RF_PATH_LEN + RF_ARGS_LEN);
-RF_ASSERT_SIZE(rf_cgroup_event, 88 + 24 + RF_PATH_LEN);
-RF_ASSERT_SIZE(rf_file_event, 88 + 24 + 24 + RF_PATH_LEN);
-RF_ASSERT_SIZE(rf_device_event, 88 + 16);
-RF_ASSERT_SIZE(rf_sysctl_event, 88 + 8 + RF_SYSCTL_LEN);
-RF_ASSERT_SIZE(rf_net_event, 88 + 24);
-RF_ASSERT_SIZE(rf_unix_event, 88 + 8 + RF_UNIX_PATH_LEN);
-RF_ASSERT_SIZE(rf_drift_event, 88 + 16 + 16 + 8);
-RF_ASSERT_SIZE(rf_tamper_event, 88 + 32 + RF_PATH_LEN);
-RF_ASSERT_SIZE(rf_syscall_event, 88 + 8 + 48 + 32 + RF_PATH_LEN);
+/* Holds the size of each struct. abi_check.bpf.c also keeps the struct, so that its BTF has it. */
+#ifndef RF_SHARED
+#define RF_SHARED(type, size) _Static_assert(sizeof(struct type) == (size), #type)
+#endif
+RF_SHARED(rf_header, 88);
+RF_SHARED(rf_object, 24);
+RF_SHARED(rf_container_event, 88 + 64 + RF_PATH_LEN);
+RF_SHARED(rf_task_event, 88 + 32);
+RF_SHARED(rf_exec_event, 88 + 40 + RF_PATH_LEN + RF_ARGS_LEN);
+RF_SHARED(rf_cgroup_event, 88 + 24 + RF_PATH_LEN);
+RF_SHARED(rf_file_event, 88 + 24 + 24 + RF_PATH_LEN);
+RF_SHARED(rf_device_event, 88 + 16);
+RF_SHARED(rf_sysctl_event, 88 + 8 + RF_SYSCTL_LEN);
+RF_SHARED(rf_net_event, 88 + 24);
+RF_SHARED(rf_unix_event, 88 + 8 + RF_UNIX_PATH_LEN);
+RF_SHARED(rf_drift_event, 88 + 16 + 16 + 8);
+RF_SHARED(rf_tamper_event, 88 + 32 + RF_PATH_LEN);
+RF_SHARED(rf_syscall_event, 88 + 8 + 48 + 32 + RF_PATH_LEN);
 
 #endif

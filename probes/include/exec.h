@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A program that is to run and the rules of process.exec, whoever asks: sched_process_exec (process.bpf.c) or
- * the hook before there is a way of no return (lsm_program.bpf.c).
+ * A program that is to run, and the rules of process.exec: for sched_process_exec (process.bpf.c)
+ * and for the hook before the point of no return (lsm_program.bpf.c).
  */
 #ifndef RINGFENCE_EXEC_H
 #define RINGFENCE_EXEC_H
@@ -9,24 +9,26 @@
 #include "match.h"
 #include "object.h"
 
-/* What can be known of it without its path. */
-static __always_inline void rf_exec_operands(struct rf_question *question, struct task_struct *task,
+/* The operands that need no path. */
+static __always_inline void rf_exec_operands(struct rf_query *query, struct task_struct *task,
 					     const struct rf_task *bound, const struct rf_file *exe)
 {
-	question->value[0] = exe->magic;
-	question->value[2] = (exe->mode & RF_S_IFMT) | rf_foreign_or_outside(task, bound, exe) << 16;
+	query->value[0] = exe->magic;
+	query->value[2] = (exe->mode & RF_S_IFMT) | rf_mount_owner_or_outside(task, bound, exe)
+							    << 16;
 }
 
-/* Begins the question. The path of the program is in the buffer, its hash and facts are in `bound`. */
-static __always_inline void rf_ask_exec(struct rf_question *question, struct task_struct *task,
-					const struct rf_task *bound, const struct rf_container *container,
-					const struct rf_file *exe, struct rf_scratch *buffer)
+/* Begins the query. The path of the program is in the buffer, its hash and facts are in `bound`. */
+static __always_inline void rf_exec_query(struct rf_query *query, struct task_struct *task,
+					  const struct rf_task *bound,
+					  const struct rf_container *container,
+					  const struct rf_file *exe, struct rf_scratch *buffer)
 {
-	rf_ask(question, RF_PROCESS_EXEC, bound, container);
-	rf_exec_operands(question, task, bound, exe);
-	question->value[3] = rf_hash_name(buffer, exe->dentry);
+	rf_query_init(query, RF_PROCESS_EXEC, bound, container);
+	rf_exec_operands(query, task, bound, exe);
+	query->value[3] = rf_hash_name(buffer, exe->dentry);
 	rf_text_key_path(buffer, RF_PROCESS_EXEC);
-	question->text = buffer->bit + 1;
+	query->text = buffer->bit + 1;
 }
 
 static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct task_struct *task)
@@ -39,7 +41,8 @@ static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct ta
 	start = BPF_CORE_READ(mm, arg_start);
 	len = BPF_CORE_READ(mm, arg_end) - start;
 	take = len < RF_ARGS_LEN ? len : RF_ARGS_LEN - 1;
-	barrier_var(take); /* clang knows that the mask does nothing; the verifier has to see it */
+	barrier_var(
+		take); /* clang knows that the mask changes nothing; the verifier has to see it */
 	take &= RF_ARGS_LEN - 1;
 	if (bpf_probe_read_user(record->args, take, (void *)start))
 		return RF_FLAG_UNREADABLE;
@@ -49,14 +52,16 @@ static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct ta
 
 static __always_inline void rf_exec_record(struct task_struct *task, const struct rf_task *bound,
 					   const struct rf_file *exe, struct rf_scratch *buffer,
-					   struct rf_question *question, __u32 route, __u8 flags, const bool args)
+					   struct rf_query *query, __u32 route, __u8 flags,
+					   const bool args)
 {
-	struct rf_exec_event *record = RF_RECORD(rf_exec_event, RF_PROCESS_EXEC, bound->slot, route);
+	struct rf_exec_event *record =
+		RF_RECORD(rf_exec_event, RF_PROCESS_EXEC, bound->slot, route);
 
 	if (!record)
 		return;
 	rf_header(&record->header, RF_PROCESS_EXEC, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
+	rf_header_verdict(&record->header, query, task, bound);
 	rf_object_read(&record->object, exe);
 	record->exe_hash = bound->exe_hash;
 	if (rf_path_copy(record->path, sizeof(record->path), buffer))

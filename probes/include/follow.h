@@ -1,60 +1,67 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Following tasks a second time. From Linux 7 on a program at a tracepoint (tp_btf) may be preempted, and then the kernel
- * skips it for every other task that comes by on that CPU. So what binds tasks is done twice: by the programs of
- * process.bpf.c, which also tell and count, and by some that are not skipped: at LSM hooks (lsm_follow.bpf.c), or, where
- * there are none, at the same tracepoints by perf, which keeps preemption off (follow.bpf.c). Whichever comes second
- * finds it done.
+ * Following tasks a second time. From Linux 7 on, a program at a tracepoint (tp_btf) may be
+ * preempted, and then the kernel skips it for every other task that passes on that CPU. So tasks
+ * are bound twice. The programs of process.bpf.c also report and count. Others are never skipped:
+ * those at LSM hooks (lsm_follow.bpf.c), or, without these, those at the same tracepoints by perf,
+ * which disables preemption (follow.bpf.c). The second one finds the work done.
  */
 #ifndef RINGFENCE_FOLLOW_H
 #define RINGFENCE_FOLLOW_H
 
-#include "become.h"
 #include "exec.h"
+#include "exec_binding.h"
 
-/* Binds a child as its parent is. `start_ns` 0: it has not begun. Not counted by this. Returns its binding, whoever made it. */
-static __always_inline struct rf_task *rf_follow_child(struct task_struct *child, const struct rf_task *parent,
-						       struct rf_container *container, __u64 start_ns)
+/*
+ * Binds a child as its parent is bound, and does not count it. `start_ns` 0: it has not started.
+ * Returns the child's binding, even if another program made it.
+ */
+static __always_inline struct rf_armed *rf_follow_child(struct task_struct *child,
+							const struct rf_armed *parent,
+							struct rf_container *container,
+							__u64 start_ns)
 {
-	struct rf_task *bound, like;
+	struct rf_armed *armed;
+	struct rf_task like;
 
-	__builtin_memcpy(&like, parent, sizeof(like));
+	__builtin_memcpy(&like, &parent->task, sizeof(like));
 	like.start_ns = start_ns;
-	bound = rf_bind(child, container, &like);
-	if (!bound)
+	armed = rf_bind(child, container, &like);
+	if (!armed)
 		return rf_bound(child);
-	rf_inherit(bound, parent);
-	return bound;
+	rf_inherit(armed, parent);
+	return armed;
 }
 
 /*
- * The current task has become the program `file`. No hook before was asked about the first program of a container, as
- * nobody was armed yet: here it is killed, if a rule says so, and sched_process_exec tells of it.
+ * The current task has become the program `file`. No earlier hook decided the first program of a
+ * container, as no task was armed yet: it is killed here if a rule demands it, and
+ * sched_process_exec reports it.
  */
 static __always_inline void rf_follow_exec(struct task_struct *task, __u64 file)
 {
-	struct rf_becomes becomes = {};
+	struct rf_exec_binding binding = {};
 	struct rf_container *container;
-	struct rf_question question;
+	struct rf_query query;
 	struct rf_scratch *buffer;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_file exe;
-	int became;
+	int is_bound;
 
-	container = rf_who_executes(task, &becomes);
+	container = rf_exec_container(task, &binding);
 	if (!container)
 		return;
 	buffer = rf_scratch_get();
-	rf_what_is_executed(task, &becomes, buffer, &exe, file);
-	became = rf_become(&becomes);
-	bound = rf_bound(task);
-	if (bound && bound->container) {
-		((struct rf_armed *)bound)->fresh = becomes.arms && became;
-		rf_counted(task, bound, container, false);
-		if (buffer && becomes.arms) {
-			rf_ask_exec(&question, task, bound, container, &exe, buffer);
-			rf_judge(&question, task, bound, NULL);
-			rf_carry_out(&question);
+	rf_exec_program(task, &binding, buffer, &exe, file);
+	is_bound = rf_bind_exec(&binding);
+	armed = rf_bound(task);
+	if (armed && armed->task.container) {
+		armed->armed_by_exec = binding.newly_armed && is_bound;
+		rf_count_task(task, armed, container, false);
+		if (buffer && binding.newly_armed) {
+			rf_exec_query(&query, task, &armed->task, container, &exe, buffer);
+			rf_evaluate(&query, task, &armed->task, NULL);
+			rf_enforce(&query);
 		}
 	}
 	if (buffer)

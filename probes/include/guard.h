@@ -1,26 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the agent lives by: its process, its maps, programs and links, its files, its cgroup. Whoever of a container
- * reaches for one of these is answered here, whatever the policies say: by hooks where BPF-LSM decides
- * (lsm_self.bpf.c), else at calls and their ends (self.bpf.c). guard.bpf.c knows what is guarded, and tells.
+ * What the agent depends on: its process, its maps, programs and links, its files, its cgroup. An
+ * attempt of a container on one of these is handled here, whatever the policies say: by hooks where
+ * BPF-LSM is available (lsm_self.bpf.c), else at calls and their ends (self.bpf.c). guard.bpf.c
+ * decides what is guarded, and reports.
  */
 #ifndef RINGFENCE_GUARD_H
 #define RINGFENCE_GUARD_H
 
 #include "emit.h"
-#include "match.h"
 #include "object.h"
+#include "syscalls.h"
 
 /* rf_config.guard */
-#define RF_GUARD_OFF 0
-#define RF_GUARD_ALERT 1
-#define RF_GUARD_DENY 2
+enum rf_guard_mode {
+	RF_GUARD_OFF = 0,
+	RF_GUARD_ALERT = 1,
+	RF_GUARD_DENY = 2,
+};
 
-/* rf_guard_key.device of what is no file: no device has such a number */
+/* rf_guard_key.device of an object that is not a file. No device has such a number. */
 #define RF_GUARD_MAP 0xffffffff00000001	    /* id: of a map */
 #define RF_GUARD_PROGRAM 0xffffffff00000002 /* id: of a program */
 #define RF_GUARD_LINK 0xffffffff00000003    /* id: of a link */
-#define RF_GUARD_NAME 0xffffffff00000004    /* id: rf_guard_name_hash of the end of a path */
+#define RF_GUARD_NAME 0xffffffff00000004    /* id: hash of the end of a path (rf_hash_ends) */
 #define RF_GUARD_LOOK 0xffffffff00000005    /* id: hash of the name of a file of /proc/PID */
 #define RF_GUARD_GROUP 0xffffffff00000006   /* id: a process group */
 
@@ -29,30 +32,34 @@ struct rf_guard_key {
 	__u64 id;     /* inode; 0: the device itself */
 };
 
-/* Values of `guards`; the agent keeps the number of its round in the upper bits. */
-#define RF_GUARD_KIND 0xff
-#define RF_GUARD_DEVICE 1 /* something on it is guarded */
-#define RF_GUARD_PINS 2	  /* so it is, and it is the pins' own filesystem */
-#define RF_GUARD_TREE 3	  /* a directory, with all below it */
-#define RF_GUARD_FILE 4
-#define RF_GUARD_ABOVE 5  /* a directory that leads to one of these: not to be moved */
-#define RF_GUARD_CGROUP 6 /* a cgroup's directory: the files in it */
-#define RF_GUARD_CGROUP_ABOVE 12
-#define RF_GUARD_OBJECT 7    /* a map, a program, a link */
-#define RF_GUARD_PART 8	     /* of a name: its last component, or the last two */
-#define RF_GUARD_WHOLE 9     /* of a name: so many components that it can hardly mean another file */
-#define RF_GUARD_TICKET 10   /* of guard_wanted: see rf_guard_state */
-#define RF_GUARD_NAMELESS 11 /* said of a file that was reached by its handle, whose place cannot be told */
+/* Values of `guards`. The agent keeps the number of its round in the upper bits. */
+enum rf_guard_kind {
+	RF_GUARD_KIND = 0xff,
+	RF_GUARD_DEVICE = 1, /* something on it is guarded */
+	RF_GUARD_PINS = 2,   /* the same, and it is the pins' own filesystem */
+	RF_GUARD_TREE = 3,   /* a directory with everything below it */
+	RF_GUARD_FILE = 4,
+	RF_GUARD_ABOVE = 5,  /* a directory above one of these: it must not be moved */
+	RF_GUARD_CGROUP = 6, /* a cgroup's directory: the files in it */
+	RF_GUARD_CGROUP_ABOVE = 12,
+	RF_GUARD_OBJECT = 7, /* a map, a program, a link */
+	RF_GUARD_PART = 8,   /* of a name: its last component, or the last two */
+	RF_GUARD_WHOLE = 9,  /* of a name: enough components that it can hardly mean another file */
+	RF_GUARD_TICKET = 10, /* in guard_wanted: see rf_guard_state */
+	/* a file that was reached by its handle; its place is unknown */
+	RF_GUARD_NAMELESS = 11,
+};
 
-struct {
+struct map_guards {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 16384);
 	__type(key, struct rf_guard_key);
 	__type(value, __u32);
-} guards __weak SEC(".maps");
+};
+extern struct map_guards guards SEC(".maps");
 
-/* The ticket file, which is not to be read while the agent is there; whether it is. */
+/* The ticket file, which must not be read while the agent runs, and whether it runs. */
 struct rf_guard_state {
 	__u64 ticket_magic; /* of its filesystem; 0: there is none */
 	__u64 ticket_device;
@@ -60,57 +67,69 @@ struct rf_guard_state {
 	__u64 gone; /* the agent that loaded the programs has ended */
 };
 
-struct {
+struct map_guard_state {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct rf_guard_state);
-} guard_state __weak SEC(".maps");
+};
+extern struct map_guard_state guard_state SEC(".maps");
 
-/* Descriptors of the agent's that guard_register looks at. It knows objects where user space has st_dev at best. */
-#define RF_GUARD_WANTED 64
+/*
+ * Descriptors of the agent that guard_register inspects. The kernel identifies objects exactly;
+ * user space has at best st_dev.
+ */
+enum rf_guard_limit {
+	RF_GUARD_WANTED = 64,
+};
 struct rf_guard_wanted {
 	__s32 fd;
 	__u32 kind; /* RF_GUARD_*, with the agent's round; 0: the end */
 };
 
-struct {
+struct map_guard_wanted {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, RF_GUARD_WANTED);
 	__type(key, __u32);
 	__type(value, struct rf_guard_wanted);
-} guard_wanted __weak SEC(".maps");
+};
+extern struct map_guard_wanted guard_wanted SEC(".maps");
 
-/* How a call names what it is about. */
-#define RF_GUARDED_PROCESS 1 /* arg[0]: a process */
-#define RF_GUARDED_PIDFD 2   /* arg[0] */
-#define RF_GUARDED_WHO 3     /* arg[0]: PRIO_*, arg[1]: who */
-#define RF_GUARDED_WHO_IO 4  /* arg[0]: IOPRIO_WHO_*, arg[1]: who */
-#define RF_GUARDED_PATHS 5   /* arg[0]: directory, arg[1]: path, arg[2] and arg[3]: another one */
-#define RF_GUARDED_FILE 6    /* arg[0]: a descriptor */
-#define RF_GUARDED_NONE 0xff /* in arg[]: there is none, or it is relative to the working directory */
+/* How a call names its target. */
+enum rf_guarded {
+	RF_GUARDED_PROCESS = 1,	    /* arg[0]: a process */
+	RF_GUARDED_PIDFD = 2,	    /* arg[0] */
+	RF_GUARDED_PRIORITY = 3,    /* arg[0]: PRIO_*, arg[1]: who */
+	RF_GUARDED_IO_PRIORITY = 4, /* arg[0]: IOPRIO_WHO_*, arg[1]: who */
+	RF_GUARDED_PATHS = 5, /* arg[0]: directory, arg[1]: path, arg[2] and arg[3]: another one */
+	RF_GUARDED_FILE = 6,  /* arg[0]: a descriptor */
+	/* in arg[]: none, or relative to the working directory */
+	RF_GUARDED_NONE = 0xff,
+};
 
 struct rf_guarded_call {
-	__u8 how;   /* RF_GUARDED_*; 0: it is not looked at */
-	__u8 what;  /* enum rf_tamper */
-	__u8 needs; /* argument that is not 0 where the call changes something; RF_GUARDED_NONE: it always does */
+	__u8 how;  /* RF_GUARDED_*; 0: not inspected */
+	__u8 what; /* enum rf_tamper */
+	/* the argument that is not 0 if the call changes something; RF_GUARDED_NONE: any */
+	__u8 needs;
 	__u8 pad;
 	__u8 arg[4];
 };
 
-struct {
+struct map_guarded_calls {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, RF_SYSCALL_NRS);
 	__type(key, __u32);
 	__type(value, struct rf_guarded_call);
-} guarded_calls __weak SEC(".maps");
+};
+extern struct map_guarded_calls guarded_calls SEC(".maps");
 
 #define RF_MAGIC_PROC 0x9fa0
 #define RF_MAGIC_CGROUP 0x27e0eb
 #define RF_MAGIC_CGROUP2 0x63677270
 #define RF_MAGIC_BPF 0xcafe4a11
 
-/* What a descriptor or a hook's argument stands for. */
+/* The kernel's objects behind a descriptor or a hook's argument. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct proc_inode {
 	struct pid *pid;
@@ -130,26 +149,23 @@ struct bpf_link {
 };
 #pragma clang attribute pop
 
-/* The rest is in guard.bpf.c. What is given by address is a number, as global functions want it. */
+/* Objects are given by address, as numbers: see rf_address. */
 
-/* Enum RF_GUARD_* of a file, by itself and by what it lies in; 0: nothing of the agent's. */
-__u32 rf_guarded(__u64 dentry);
+/* RF_GUARD_* of a file, by itself and by the directories above it; 0: not guarded. */
+__u32 rf_guard_kind(__u64 dentry);
 
 /*
- * The current task, if it is armed, reaches for something of the agent's: answers, counts, tells. `dentry`: the file, 0:
- * none. `text`: 1 + number of the scratch buffer that holds the path in `name`, 0: none. `hooked`: at an LSM hook, where
- * the result refuses. Returns the verdict.
+ * The current task makes an attempt on the agent. If the task is armed: decides, counts, reports.
+ * `dentry`: the file; 0: none. `text`: 1 + number of the scratch buffer that holds the path in
+ * `name`; 0: none. `hooked`: at an LSM hook, which can refuse. Returns the verdict.
  */
-int rf_guard_met(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooked);
+int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooked);
 
 /*
- * Enum rf_tamper of an open by the current task, which is armed; 0: it is nothing of the agent's. The caller tells, as
- * there is no room for that on the stack below this.
+ * Enum rf_tamper of an open by the current, armed task; 0: not guarded. The caller reports, as the
+ * stack has no space for it below this.
  */
 __u32 rf_guard_opened(const struct rf_file *file);
-
-/* A call that RF_SYSCALL_GUARDED is set for, as it begins. */
-int rf_guard_call(const struct rf_call *call);
 
 static __always_inline struct rf_guard_state *rf_guard_state(void)
 {
@@ -158,24 +174,26 @@ static __always_inline struct rf_guard_state *rf_guard_state(void)
 	return bpf_map_lookup_elem(&guard_state, &zero);
 }
 
-/* A task by its address: the agent, or another thread of its, which is as good. */
+/* Returns true for any thread of the agent. */
 static __always_inline bool rf_task_is_agent(__u64 task)
 {
 	if ((__u32)RF_READ(struct task_struct, task, tgid) != config.agent_pid)
 		return false;
-	return RF_READ(struct task_struct, task, group_leader, start_boottime) - config.agent_start_ns < RF_TICK_NS;
+	return RF_READ(struct task_struct, task, group_leader, start_boottime) -
+		       config.agent_start_ns <
+	       RF_TICK_NS;
 }
 
-/* An object of BPF by its id. */
-static __always_inline bool rf_guards_object(__u64 kind, __u32 id)
+/* An object of BPF, by its id. */
+static __always_inline bool rf_is_guarded_object(__u64 kind, __u32 id)
 {
 	struct rf_guard_key key = { .device = kind, .id = id };
 
 	return bpf_map_lookup_elem(&guards, &key);
 }
 
-/* Whether an open may be of interest at all; most are for reading, and of no procfs. */
-static __always_inline bool rf_guard_asks(const struct rf_file *file, __u32 writes)
+/* Returns true if an open needs a closer look. Most are for reading and not on procfs. */
+static __always_inline bool rf_guard_is_relevant(const struct rf_file *file, __u32 writes)
 {
 	struct rf_guard_state *state;
 

@@ -1,26 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Arming: from here on a task is a subject. Used at exec (process.bpf.c) and at adoption (adopt.bpf.c).
+ * Arming: from here on a task is a subject. Used at exec (exec_binding.bpf.c), at fork (follow.h,
+ * process.bpf.c) and at adoption (adopt.bpf.c).
  */
 #ifndef RINGFENCE_LIFECYCLE_H
 #define RINGFENCE_LIFECYCLE_H
 
-#include "maps.h"
 #include "emit.h"
 #include "match.h"
 #include "object.h"
 
-/* member.bpf.c: takes a slot for a container's cgroup; the slot that it has then. `path`: of the event; 0: not known. */
-__u32 rf_enroll(__u64 cgroup, __u64 path);
-/* Whether a cgroup's name is that of a container. */
-int rf_named(__u64 cgroup);
-/* The same for a cgroup that was made unseen, or when no slot was free; what it is below of is looked at, too. */
-__u32 rf_enroll_late(__u64 cgroup);
-/* Gives a slot back whose container is gone, where no agent is there to do it. */
-int rf_recycle(__u32 slot);
-
-/* An armed process that cgroup programs will not find: they look at its cgroup from here on. */
-static __always_inline void rf_unlisted(void)
+/* An armed process is not in `processes`: cgroup programs look at cgroups from here on. */
+static __always_inline void rf_note_unlisted(void)
 {
 	__u32 zero = 0;
 	__u64 *count = bpf_map_lookup_elem(&unlisted, &zero);
@@ -30,56 +21,56 @@ static __always_inline void rf_unlisted(void)
 }
 
 /*
- * Binds a task to a container. Exactly one caller wins (the iterator may meet a task in fork or exec), and
- * only the winner counts. Returns the binding if this caller made it.
+ * Binds a task to a container. Exactly one caller succeeds (the iterator may see a task during fork
+ * or exec), and only that one counts. Returns the binding if this caller made it.
  */
-static __always_inline struct rf_task *rf_bind(struct task_struct *task, struct rf_container *container,
-					       const struct rf_task *like)
+static __always_inline struct rf_armed *
+rf_bind(struct task_struct *task, struct rf_container *container, const struct rf_task *like)
 {
-	struct rf_task *bound;
+	struct rf_armed *armed;
 
-	bound = (struct rf_task *)bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!bound) {
+	armed = bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!armed) {
 		rf_drop(RF_PROCESS_FORK, RF_DROP_TABLE_FULL, like->slot);
-		rf_unlisted();
+		rf_note_unlisted();
 		return NULL;
 	}
-	if (__sync_val_compare_and_swap(&bound->container, 0, like->container) != 0)
+	if (__sync_val_compare_and_swap(&armed->task.container, 0, like->container) != 0)
 		return NULL;
-	bound->slot = like->slot;
-	bound->facts = like->facts;
-	bound->exe_hash = like->exe_hash;
-	bound->start_ns = like->start_ns;
-	return bound;
+	armed->task.slot = like->slot;
+	armed->task.facts = like->facts;
+	armed->task.exe_hash = like->exe_hash;
+	armed->task.start_ns = like->start_ns;
+	return armed;
 }
 
-/* What a child has of its parent beside its container and its program. */
-static __always_inline void rf_inherit(struct rf_task *child, const struct rf_task *parent)
+/* What a child inherits besides its container and its program. */
+static __always_inline void rf_inherit(struct rf_armed *child, const struct rf_armed *parent)
 {
-	((struct rf_armed *)child)->home = ((const struct rf_armed *)parent)->home;
-	__builtin_memcpy(&((struct rf_armed *)child)->identity, &((const struct rf_armed *)parent)->identity,
-			 sizeof(struct rf_identity));
+	child->container_root = parent->container_root;
+	__builtin_memcpy(&child->identity, &parent->identity, sizeof(struct rf_identity));
 }
 
-/* Whoever is told so by this counts the task among its container's: nobody else does. */
-static __always_inline bool rf_first_to_count(struct rf_task *bound)
+/* Returns true exactly once per task; that caller increments the container's task count. */
+static __always_inline bool rf_mark_counted(struct rf_armed *armed)
 {
-	__u32 *counted = &((struct rf_armed *)bound)->counted;
+	__u32 *counted = &armed->counted;
 
-	return __sync_val_compare_and_swap(counted, RF_COUNTED_NOT_YET, RF_COUNTED) == RF_COUNTED_NOT_YET;
+	return __sync_val_compare_and_swap(counted, RF_COUNTED_NOT_YET, RF_COUNTED) ==
+	       RF_COUNTED_NOT_YET;
 }
 
-/* The same for its end. */
-static __always_inline bool rf_first_to_end(struct rf_task *bound)
+/* Returns true exactly once per counted task; that caller decrements the container's task count. */
+static __always_inline bool rf_mark_ended(struct rf_armed *armed)
 {
-	__u32 *counted = &((struct rf_armed *)bound)->counted;
+	__u32 *counted = &armed->counted;
 
-	return __sync_val_compare_and_swap(counted, RF_COUNTED, RF_COUNTED_PAST) == RF_COUNTED;
+	return __sync_val_compare_and_swap(counted, RF_COUNTED, RF_COUNTED_ENDED) == RF_COUNTED;
 }
 
 /*
- * Puts a process that was bound into the table by number, or brings its entry up to date. No container may fill the
- * table: beyond its share its processes are not in it.
+ * Puts a bound process into the table by number, or updates its entry. A container cannot fill the
+ * table: processes beyond its share are not in it.
  */
 static __always_inline void rf_publish(struct task_struct *task, const struct rf_task *bound,
 				       struct rf_container *container)
@@ -97,62 +88,47 @@ static __always_inline void rf_publish(struct task_struct *task, const struct rf
 		}
 	}
 	rf_drop(RF_PROCESS_EXEC, RF_DROP_PROCESS_TABLE, bound->slot);
-	rf_unlisted();
-}
-
-/* RF_FACTS_OF_PROGRAM of an executable. */
-static __always_inline __u32 rf_program_facts(const struct rf_file *exe)
-{
-	__u32 facts = 0;
-
-	if (!RF_READ(struct inode, exe->inode, i_nlink))
-		facts |= RF_FACT_MEMFD_EXE;
-	if (exe->magic == RF_MAGIC_OVERLAY && rf_is_overlay_upper(exe->inode))
-		facts |= RF_FACT_UPPER_EXE;
-	return facts;
+	rf_note_unlisted();
 }
 
 /*
- * What the program of a task is (task.bpf.c): its path as the task sees it, and the hash of that, in
- * the buffer; its identity; RF_FACTS_OF_PROGRAM and RF_PROGRAM_ELSEWHERE. `file` is its executable, `home` the
- * container's root directory.
+ * Counts an armed task that is not counted yet. If it is the container's first, reports the
+ * container's start, with its posture.
  */
-__u32 rf_program(__u64 task, struct rf_scratch *buffer, struct rf_file *exe, __u64 file, __u64 home);
-
-/* Counts an armed task that is not counted yet; tells of the container's start if it is the first, with its posture. */
-static __always_inline void rf_counted(struct task_struct *task, struct rf_task *bound, struct rf_container *container,
-				       bool adopted)
+static __always_inline void rf_count_task(struct task_struct *task, struct rf_armed *armed,
+					  struct rf_container *container, bool adopted)
 {
 	const struct cred *cred = BPF_CORE_READ(task, cred);
 	struct rf_container_event *record;
-	struct rf_question question;
+	struct rf_query query;
 	__u32 shared;
 	__u8 flags = adopted ? RF_FLAG_ADOPTED : 0;
 
-	if (!rf_first_to_count(bound) || __sync_fetch_and_add(&container->tasks, 1) != 0)
+	if (!rf_mark_counted(armed) || __sync_fetch_and_add(&container->tasks, 1) != 0)
 		return;
 	shared = rf_shared_namespaces(rf_address(task));
-	container->facts = rf_facts(rf_address(task), bound->facts);
+	container->facts = rf_facts(rf_address(task), armed->task.facts);
 	__sync_fetch_and_or(&container->state, RF_STATE_STARTED);
-	rf_ask(&question, RF_CONTAINER_START, bound, container);
-	question.value[0] = shared;
-	question.value[1] = task->seccomp.mode;
-	question.value[RF_DIM_FACTS] = container->facts;
-	question.known |= RF_KNOWS_FACTS;
-	rf_judge(&question, task, bound, NULL);
+	rf_query_init(&query, RF_CONTAINER_START, &armed->task, container);
+	query.value[0] = shared;
+	query.value[1] = task->seccomp.mode;
+	query.value[RF_DIM_FACTS] = container->facts;
+	query.known |= RF_KNOWN_FACTS;
+	rf_evaluate(&query, task, &armed->task, NULL);
 	if (!adopted) {
-		flags |= rf_carry_out(&question);
-	} else if (question.action > RF_ACTION_ALERT) {
-		/* An iterator cannot signal: the agent is told, and says so. */
-		question.action = RF_ACTION_ALERT;
+		flags |= rf_enforce(&query);
+	} else if (query.action > RF_ACTION_ALERT) {
+		/* An iterator cannot send signals: the record says so, and the agent acts. */
+		query.action = RF_ACTION_ALERT;
 		flags |= RF_FLAG_SIGNAL_FAILED;
 	}
-	rf_count_verdict(&question);
-	record = RF_RECORD(rf_container_event, RF_CONTAINER_START, bound->slot, RF_TO_ALERTS);
+	rf_count_verdict(&query);
+	record = RF_RECORD(rf_container_event, RF_CONTAINER_START, armed->task.slot,
+			   RF_ROUTE_ALERTS);
 	if (!record)
 		return;
-	rf_header(&record->header, RF_CONTAINER_START, task, bound);
-	rf_header_verdict(&record->header, &question, task, bound);
+	rf_header(&record->header, RF_CONTAINER_START, task, &armed->task);
+	rf_header_verdict(&record->header, &query, task, &armed->task);
 	record->header.flags = flags;
 	record->cgroup = container->cgroup;
 	record->cap_effective = rf_capability(cred, cap_effective);
@@ -164,14 +140,14 @@ static __always_inline void rf_counted(struct task_struct *task, struct rf_task 
 	rf_submit(record, RF_CONTAINER_START);
 }
 
-/* What a program at task_newtask adds to a binding that was made before it: for where that program was skipped. */
-static __always_inline void rf_finish(struct task_struct *task, struct rf_task *bound, struct rf_container *container,
-				      bool adopted)
+/* What a program at task_newtask adds to an existing binding, for the case that it was skipped. */
+static __always_inline void rf_complete_binding(struct task_struct *task, struct rf_armed *armed,
+						struct rf_container *container, bool adopted)
 {
-	bound->start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	rf_settle(task, bound->container);
-	rf_publish(task, bound, container);
-	rf_counted(task, bound, container, adopted);
+	armed->task.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	rf_claim_mount_ns(task, armed->task.container);
+	rf_publish(task, &armed->task, container);
+	rf_count_task(task, armed, container, adopted);
 }
 
 #endif

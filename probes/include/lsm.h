@@ -1,24 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * How an LSM program is written. It is SEC("lsm/HOOK") int BPF_PROG(lsm_HOOK, ..., int ret) in a file
- * lsm_*.bpf.c, and agent/ringfence/bpf/lsm.py says which events it decides. It asks the same rules as the
- * weaker tiers do, writes the same records and counts in the same places, but refuses before the effect:
+ * How an LSM program is written. It is SEC("lsm/HOOK") int BPF_PROG(lsm_HOOK, ..., int ret) in a
+ * file lsm_*.bpf.c, and agent/ringfence/bpf/lsm.py lists the events that it decides. It evaluates
+ * the same rules as the weaker tiers, writes the same records and counts in the same places, but
+ * refuses before the effect:
  *
- *	struct rf_lsm lsm;
+ * 	struct rf_lsm lsm;
  *
- *	if (ret)
- *		return ret;
- *	if (!rf_lsm_armed(&lsm))
- *		return 0;
- *	rf_lsm_ask(&lsm, RF_SYS_CHMOD);
- *	rf_lsm_operand(&lsm, 0, mode);
- *	return rf_lsm_decide(&lsm, 0);
+ * 	if (ret)
+ * 		return ret;
+ * 	if (!rf_lsm_armed(&lsm))
+ * 		return 0;
+ * 	rf_lsm_query(&lsm, RF_SYS_CHMOD);
+ * 	rf_lsm_operand(&lsm, 0, mode);
+ * 	return rf_lsm_decide(&lsm, 0);
  *
- * Where the record of an event is not rf_syscall_event: rf_ask, rf_judge, rf_lsm_carry_out, rf_count_verdict,
- * rf_route, the record, and rf_lsm_result.
+ * If the record of an event is not rf_syscall_event: rf_query_init, rf_evaluate, rf_conclude, the
+ * record, and rf_lsm_result.
  *
- * What the kernel refuses by itself, for want of a capability or by another module, mostly comes here not at
- * all: hooks are asked after the kernel's own checks, and after the modules before bpf in the list.
+ * What the kernel itself refuses, for a missing capability or by another module, mostly never
+ * arrives here: hooks run after the kernel's own checks and after the modules before bpf in the
+ * list.
  */
 #ifndef RINGFENCE_LSM_H
 #define RINGFENCE_LSM_H
@@ -27,41 +29,30 @@
 
 #define RF_EPERM 1
 
-/* lsm_path.bpf.c: a file with set-id bits from the start; `name` 0: it has none (O_TMPFILE). Returns the verdict. */
-int rf_decide_setid(__u32 mode, __u64 magic, __u64 name);
-
 struct rf_lsm {
 	struct task_struct *task;
-	struct rf_task *bound;
+	struct rf_armed *armed;
 	struct rf_container *container;
-	struct rf_question question;
-	struct rf_call call; /* nr == RF_NO_CALL: a worker of the kernel's, which is in no call */
+	struct rf_query query;
+	struct rf_call call; /* nr == RF_NO_CALL: a kernel worker, which is in no call */
 };
 
-/* A hook's argument as a number, for global functions: see rf_address. */
-static __always_inline __u64 rf_number_of(const void *argument)
-{
-	__u64 number = 0;
-
-	bpf_probe_read_kernel(&number, sizeof(number), &argument);
-	return number;
-}
-
-/* Whether the task that runs is a subject. To be asked first: most are none. */
+/* Returns true if the current task is a subject. Called first: most tasks are not. */
 static __always_inline bool rf_lsm_armed(struct rf_lsm *lsm)
 {
 	lsm->task = bpf_get_current_task_btf();
-	lsm->bound = rf_bound(lsm->task);
-	if (!lsm->bound)
+	lsm->armed = rf_bound(lsm->task);
+	if (!lsm->armed)
 		return false;
-	lsm->container = rf_container_of(lsm->bound);
+	lsm->container = rf_container_of(&lsm->armed->task);
 	return lsm->container;
 }
 
 /*
- * The system call that the task is in, from its saved registers, which nobody changes meanwhile. Kernel threads
- * are in none. Neither are the workers of an io_uring: they are armed as who made the ring is, and do what was
- * put into it; their registers are a copy of those of some call of their maker's.
+ * The system call that the task is in, from its saved registers, which do not change meanwhile.
+ * Kernel threads are in none. Workers of an io_uring are in none, either: they are armed like the
+ * ring's creator and execute its requests, and their registers are a copy from one of the creator's
+ * calls.
  */
 static __always_inline bool rf_call_in_progress(struct task_struct *task, struct rf_call *call)
 {
@@ -76,7 +67,10 @@ static __always_inline bool rf_call_in_progress(struct task_struct *task, struct
 	return true;
 }
 
-/* What the agent knows of the call in progress, if it is one of that event (RF_EVENT_NONE: of any); else NULL. */
+/*
+ * The table entry of the call in progress, if it is of that event (RF_EVENT_NONE: of any); else
+ * NULL.
+ */
 static __always_inline struct rf_syscall *rf_call_of_event(const struct rf_call *call, __u32 event)
 {
 	__u32 index = call->index;
@@ -87,36 +81,38 @@ static __always_inline struct rf_syscall *rf_call_of_event(const struct rf_call 
 }
 
 /*
- * Begins a question on a system call's event. Its operands are those that the call's entry would have, where
- * the task is in a call of that event; the hook replaces what it knows better (rf_lsm_operand). Says whether it is.
+ * Begins a query on a system call's event. If the task is in a call of that event, the operands are
+ * those of the call's entry; the hook replaces what it knows better (rf_lsm_operand). Returns true
+ * if the task is in such a call.
  */
-static __always_inline bool rf_lsm_ask(struct rf_lsm *lsm, __u32 event)
+static __always_inline bool rf_lsm_query(struct rf_lsm *lsm, __u32 event)
 {
 	struct rf_syscall *known;
 	__u32 i;
 
-	rf_ask(&lsm->question, event, lsm->bound, lsm->container);
+	rf_query_init(&lsm->query, event, &lsm->armed->task, lsm->container);
 	if (!rf_call_in_progress(lsm->task, &lsm->call))
 		return false;
 	if (lsm->call.compat)
-		lsm->question.value[RF_DIM_FACTS] = rf_compat_facts(lsm->task);
+		lsm->query.value[RF_DIM_FACTS] = rf_compat_facts(lsm->task);
 	known = rf_call_of_event(&lsm->call, event);
 	if (!known)
 		return false;
-	rf_count(lsm->bound->slot, known->counter);
+	rf_count(lsm->armed->task.slot, known->counter);
 	for (i = 0; i < RF_OPERANDS; i++)
-		lsm->question.value[i] = rf_operand(&lsm->call, known->source[i], known->arg[i]);
+		lsm->query.value[i] = rf_operand(&lsm->call, known->source[i], known->arg[i]);
 	return true;
 }
 
 static __always_inline void rf_lsm_operand(struct rf_lsm *lsm, __u32 dim, __u64 value)
 {
-	lsm->question.value[dim] = value;
+	lsm->query.value[dim] = value;
 }
 
 /*
- * What a hook returns. The result is a constant of its own branch, which the compiler cannot fold into an
- * expression: from 6.12 on the verifier wants to see that it lies between -4095 and 0 (5d99e198be27).
+ * The hook's return value. The result is a constant of its own branch, which the compiler cannot
+ * fold into an expression: from 6.12 on, the verifier requires a value between -4095 and 0
+ * (5d99e198be27).
  */
 static __always_inline int rf_lsm_refused(void)
 {
@@ -126,22 +122,22 @@ static __always_inline int rf_lsm_refused(void)
 	return refused;
 }
 
-static __always_inline int rf_lsm_result(const struct rf_question *question)
+static __always_inline int rf_lsm_result(const struct rf_query *query)
 {
-	if (question->action == RF_ACTION_DENY || question->action == RF_ACTION_KILL)
+	if (rf_refuses(query->action))
 		return rf_lsm_refused();
 	return 0;
 }
 
-/* For a verdict of a global function. */
+/* For the verdict of a global function. */
 static __always_inline int rf_lsm_verdict(__u32 action)
 {
-	if (action == RF_ACTION_DENY || action == RF_ACTION_KILL)
+	if (rf_refuses(action))
 		return rf_lsm_refused();
 	return 0;
 }
 
-/* The event's string, as a kernel address; 0: none. */
+/* Copies the event's string. `text` is a kernel address; 0: none. */
 static __always_inline __u8 rf_lsm_text(struct rf_scratch *buffer, __u32 event, __u64 text)
 {
 	long len;
@@ -163,114 +159,119 @@ static __always_inline __u8 rf_lsm_text(struct rf_scratch *buffer, __u32 event, 
 }
 
 /*
- * A call that asks from the same place with the same arguments within this time is taken for the same one: what comes
- * to the same is not told or counted again. It is judged again, each time: memory that arguments point to and files
- * behind descriptors may be others by then.
+ * Calls from the same place with the same arguments within this time count as the same call. Equal
+ * verdicts are not reported or counted again, but each one is evaluated again: the memory behind
+ * arguments and the files behind descriptors may have changed.
  */
 #define RF_SAME_CALL_NS 100000000ULL
-#define RF_MIX 0x9e3779b97f4a7c15ULL
+#define RF_HASH_FACTOR 0x9e3779b97f4a7c15ULL
 
-static __always_inline __u64 rf_call_mix(const struct rf_call *call, struct pt_regs *regs)
+static __always_inline __u64 rf_call_hash(const struct rf_call *call, struct pt_regs *regs)
 {
-	__u64 mix = rf_call_site(regs) ^ (__u64)call->nr << 48;
+	__u64 hash = rf_call_site(regs) ^ (__u64)call->nr << 48;
 	__u32 i;
 
 	for (i = 0; i < RF_SYSCALL_ARGS; i++)
-		mix = (mix ^ call->args[i]) * RF_MIX;
-	return mix;
+		hash = (hash ^ call->args[i]) * RF_HASH_FACTOR;
+	return hash;
 }
 
-/* What is told of a call: two of its questions that come to the same are told once. */
-static __always_inline __u64 rf_answer_mix(const struct rf_question *question)
+/* Identifies a verdict: equal verdicts of one call are reported once. */
+static __always_inline __u64 rf_verdict_hash(const struct rf_query *query)
 {
-	__u64 mix = (__u64)question->event << 48 ^ (__u64)question->action << 40 ^ (__u64)question->rule << 16 ^
-		    question->generation;
+	__u64 hash = (__u64)query->event << 48 ^ (__u64)query->action << 40 ^
+		     (__u64)query->rule << 16 ^ query->generation;
 	__u32 i;
 
 	for (i = 0; i < RF_OPERANDS; i++)
-		mix = (mix ^ question->value[i]) * RF_MIX;
-	return mix;
+		hash = (hash ^ query->value[i]) * RF_HASH_FACTOR;
+	return hash;
 }
 
-/* Whether the call in progress has asked before. From here on it has. */
-static __always_inline bool rf_asks_again(struct task_struct *task, struct rf_armed *armed, const struct rf_call *call)
+/* Returns true if the call in progress was seen before, and notes it. */
+static __always_inline bool rf_is_same_call(struct task_struct *task, struct rf_armed *armed,
+					    const struct rf_call *call)
 {
-	struct rf_answered *answered = &armed->answered;
-	__u64 mix = rf_call_mix(call, (struct pt_regs *)bpf_task_pt_regs(task)), now = bpf_ktime_get_boot_ns();
+	struct rf_last_call *last_call = &armed->last_call;
+	__u64 hash = rf_call_hash(call, (struct pt_regs *)bpf_task_pt_regs(task)),
+	      now = bpf_ktime_get_boot_ns();
 
-	if (answered->call == mix && now - answered->time_ns < RF_SAME_CALL_NS)
+	if (last_call->call == hash && now - last_call->time_ns < RF_SAME_CALL_NS)
 		return true;
-	answered->call = mix;
-	answered->time_ns = now;
-	answered->told = 0;
+	last_call->call = hash;
+	last_call->time_ns = now;
+	last_call->reported = 0;
 	return false;
 }
 
-/* Whether the same was told of this call before. From here on it was. */
-static __always_inline bool rf_was_told(struct rf_armed *armed, const struct rf_question *question)
+/* Returns true if the same verdict of this call was reported before, and notes it. */
+static __always_inline bool rf_is_duplicate(struct rf_armed *armed, const struct rf_query *query)
 {
-	__u64 mix = rf_answer_mix(question);
+	__u64 hash = rf_verdict_hash(query);
 
-	if (armed->answered.told == mix)
+	if (armed->last_call.reported == hash)
 		return true;
-	armed->answered.told = mix;
+	armed->last_call.reported = hash;
 	return false;
 }
 
-/* What is left of a question on a system call's event whose string is in the buffer: rules, verdict, report. */
-static __always_inline int rf_lsm_answer(struct rf_lsm *lsm, struct rf_scratch *buffer, __u8 flags, const bool once)
+/*
+ * The epilogue of a query on a system call's event, with the string in the buffer: evaluates,
+ * enforces, counts, reports. Returns what the hook has to return.
+ */
+static __always_inline int rf_lsm_finish(struct rf_lsm *lsm, struct rf_scratch *buffer, __u8 flags,
+					 const bool once)
 {
-	struct rf_question *question = &lsm->question;
+	struct rf_query *query = &lsm->query;
 	__u32 route;
 
 	if (lsm->call.compat)
 		flags |= RF_FLAG_COMPAT;
-	question->text = buffer->bit + 1;
-	rf_judge(question, lsm->task, lsm->bound, NULL);
-	flags |= rf_lsm_carry_out(question);
-	if (once && rf_was_told((struct rf_armed *)lsm->bound, question)) {
+	query->text = buffer->bit + 1;
+	rf_evaluate(query, lsm->task, &lsm->armed->task, NULL);
+	flags |= rf_lsm_enforce(query);
+	if (once && rf_is_duplicate(lsm->armed, query)) {
 		rf_scratch_put(buffer);
-		return rf_lsm_result(question);
+		return rf_lsm_result(query);
 	}
-	rf_count_verdict(question);
-	route = rf_route_verdict(question, lsm->container);
-	if (route != RF_TO_NOWHERE)
-		rf_call_record(lsm->task, lsm->bound, &lsm->call, question, buffer, route, flags);
+	rf_count_verdict(query);
+	route = rf_route_verdict(query, lsm->container);
+	if (route != RF_ROUTE_NONE)
+		rf_call_record(lsm->task, &lsm->armed->task, &lsm->call, query, buffer, route,
+			       flags);
 	rf_scratch_put(buffer);
-	return rf_lsm_result(question);
+	return rf_lsm_result(query);
 }
 
-static __always_inline int rf_lsm_starved(struct rf_lsm *lsm)
+static __always_inline int rf_lsm_fail_no_scratch(struct rf_lsm *lsm)
 {
-	lsm->question.known |= RF_KNOWS_OPERANDS;
-	rf_learn_facts(&lsm->question, lsm->task, lsm->bound);
-	return rf_starved(&lsm->question) ? rf_lsm_refused() : 0;
+	return rf_fail_no_text(&lsm->query, lsm->task, &lsm->armed->task) ? rf_lsm_refused() : 0;
 }
 
-/* Asks the rules, carries out, counts, reports. `text`: the event's string, as a kernel address; 0: it has none. */
+/* Decides a query. `text`: the event's string, as a kernel address; 0: none. */
 static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
 {
 	struct rf_scratch *buffer = rf_scratch_get();
 
 	if (!buffer)
-		return rf_lsm_starved(lsm);
-	return rf_lsm_answer(lsm, buffer, rf_lsm_text(buffer, lsm->question.event, text), false);
+		return rf_lsm_fail_no_scratch(lsm);
+	return rf_lsm_finish(lsm, buffer, rf_lsm_text(buffer, lsm->query.event, text), false);
 }
 
-/* The same, of an event without a string that one call may ask about more than once. */
+/* Decides a query without a string that one call may cause more than once. */
 static __always_inline int rf_lsm_decide_once(struct rf_lsm *lsm)
 {
 	struct rf_scratch *buffer = rf_scratch_get();
 
 	if (!buffer)
-		return rf_lsm_starved(lsm);
+		return rf_lsm_fail_no_scratch(lsm);
 	if (lsm->call.nr == RF_NO_CALL)
-		return rf_lsm_answer(lsm, buffer, rf_lsm_text(buffer, lsm->question.event, 0), false);
-	rf_asks_again(lsm->task, (struct rf_armed *)lsm->bound, &lsm->call);
-	return rf_lsm_answer(lsm, buffer, rf_lsm_text(buffer, lsm->question.event, 0), true);
+		return rf_lsm_finish(lsm, buffer, rf_lsm_text(buffer, lsm->query.event, 0), false);
+	rf_is_same_call(lsm->task, lsm->armed, &lsm->call);
+	return rf_lsm_finish(lsm, buffer, rf_lsm_text(buffer, lsm->query.event, 0), true);
 }
 
-/* The same; the string is the path of an object as the task sees it. */
+/* Decides a query. The string is the path of an object as the task sees it. */
 static __always_inline int rf_lsm_decide_path(struct rf_lsm *lsm, __u64 mnt, __u64 dentry)
 {
 	struct rf_scratch *buffer = rf_scratch_get();
@@ -280,14 +281,14 @@ static __always_inline int rf_lsm_decide_path(struct rf_lsm *lsm, __u64 mnt, __u
 	__u8 flags = 0;
 
 	if (!buffer)
-		return rf_lsm_starved(lsm);
+		return rf_lsm_fail_no_scratch(lsm);
 	rf_path_as_mounted(buffer, dentry, mnt - mount, (__u64)BPF_CORE_READ(fs, root.dentry),
 			   (__u64)BPF_CORE_READ(fs, root.mnt) - mount);
-	rf_text_key_path(buffer, lsm->question.event);
+	rf_text_key_path(buffer, lsm->query.event);
 	if (rf_path_copy(buffer->name, RF_PATH_LEN, buffer))
 		flags = RF_FLAG_TRUNCATED;
 	buffer->len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
-	return rf_lsm_answer(lsm, buffer, flags, false);
+	return rf_lsm_finish(lsm, buffer, flags, false);
 }
 
 #endif

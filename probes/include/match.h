@@ -1,152 +1,191 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Operands -> sets of rules -> verdict. The sets are bitsets: the answer is their AND with the rules
- * that are active for the container, so the cost does not grow with the number of rules. The matching
- * itself is one global function (match.bpf.c), checked once a program by the verifier.
+ * Operands -> sets of rules -> verdict. The sets are bitsets: the result is their AND with the
+ * rules that are active for the container, so the cost does not grow with the number of rules.
+ * Matching is one global function (match.bpf.c), which the verifier checks once per program.
  */
 #ifndef RINGFENCE_MATCH_H
 #define RINGFENCE_MATCH_H
 
-#include "maps.h"
 #include "emit.h"
+#include "rules.h"
 
-#define RF_KNOWS(dim) (1U << (dim))
-#define RF_KNOWS_FACTS RF_KNOWS(RF_DIM_FACTS)
-#define RF_KNOWS_EXE RF_KNOWS(RF_DIM_EXE)
-#define RF_KNOWS_OBJECT RF_KNOWS(RF_DIM_OBJECT)
-#define RF_KNOWS_OPERANDS ((1U << RF_OPERANDS) - 1)
+#define RF_KNOWN(dim) (1U << (dim))
+#define RF_KNOWN_FACTS RF_KNOWN(RF_DIM_FACTS)
+#define RF_KNOWN_EXE RF_KNOWN(RF_DIM_EXE)
+#define RF_KNOWN_OBJECT RF_KNOWN(RF_DIM_OBJECT)
+#define RF_KNOWN_OPERANDS ((1U << RF_OPERANDS) - 1)
 
-struct rf_question {
+struct rf_query {
 	__u32 event;
 	__u32 slot;
 	__u32 profile[RF_GENERATIONS];
-	__u32 known; /* RF_KNOWS(dim): the operand is in value[] (object: in a key) */
+	__u32 known; /* RF_KNOWN(dim): the operand is in value[] (object: in a key) */
 	__u32 text;  /* 1 + number of the scratch buffer that holds the text key; 0: no text */
-	/* the answer */
-	__u32 need; /* dims that decide and are not known yet: ask again */
+	/* the result */
+	__u32 need; /* dims that decide and are not known yet: fill them in and evaluate again */
 	__u32 generation;
 	__u16 rule;
 	__u8 action;
 	__u8 mechanism;
-	__u32 starved; /* what is not known could be anything, and no exception holds: there is no buffer to learn it */
+	/* unknown operands may have any value, and no exception applies: there is no buffer */
+	__u32 worst_case;
 	__u64 value[RF_OPERANDS + 2]; /* operands, facts, exe */
 };
 
-/* rf_match says */
+/* Results of rf_match. */
 #define RF_MATCH_NOTHING 0
-#define RF_MATCH_RULE 1 /* action and rule are in the question */
-#define RF_MATCH_ASK 2	/* some rule may match: learn what `need` names and ask again */
+#define RF_MATCH_RULE 1	     /* action and rule are in the query */
+#define RF_MATCH_NEED_MORE 2 /* a rule may match: fill in what `need` names and evaluate again */
 
-int rf_match(struct rf_question *question, const struct rf_address_key *address);
+int rf_match(struct rf_query *query, const struct rf_address_key *address);
 
-/* task.bpf.c: counts an alert of the container, and what was done about it. */
-int rf_count_action(__u32 slot, __u32 action);
+/* Returns true if a rule of the generation in force is about that event. */
+int rf_event_has_rules(__u32 event);
+
+/* Returns true if some rule applies to a container, by its profiles, whatever its action. */
+int rf_has_rules(__u32 first, __u32 second);
 
 /*
- * Set in the operand of a program that may differ from the image's (it was changed, lies on another mount than the root, or
- * was reached from another root), so a container may have put another program in its place. Rules on that program's path
- * apply to it as well; exceptions for the path do not (ringfence/policy/lower.py).
+ * Set in the operand of a program that may differ from the image's: it was changed, is on another
+ * mount than the root, or was reached from another root. A container may have put another program
+ * in its place. Rules on that path apply; exceptions for the path do not
+ * (ringfence/policy/lower.py).
  */
 #define RF_EXE_CHANGED (1ULL << 63)
 
-static __always_inline void rf_ask(struct rf_question *question, __u32 event, const struct rf_task *bound,
-				   const struct rf_container *container)
+/* Returns true for the actions that a program with a return value refuses for. */
+static __always_inline bool rf_refuses(__u32 action)
 {
-	__builtin_memset(question, 0, sizeof(*question));
-	question->event = event;
-	question->slot = bound->slot;
-	question->rule = RF_NO_RULE;
-	question->profile[0] = container->profile[0];
-	question->profile[1] = container->profile[1];
-	question->value[RF_DIM_EXE] = bound->exe_hash;
-	if (bound->facts & (RF_FACTS_OF_PROGRAM | RF_PROGRAM_ELSEWHERE))
-		question->value[RF_DIM_EXE] ^= RF_EXE_CHANGED;
-	question->known = RF_KNOWS_EXE;
+	return action == RF_ACTION_DENY || action == RF_ACTION_KILL;
 }
 
-/* The facts are many reads: they are learnt when a rule or a record asks for them. */
-static __always_inline void rf_learn_facts(struct rf_question *question, struct task_struct *task,
+static __always_inline void rf_query_init(struct rf_query *query, __u32 event,
+					  const struct rf_task *bound,
+					  const struct rf_container *container)
+{
+	__builtin_memset(query, 0, sizeof(*query));
+	query->event = event;
+	query->slot = bound->slot;
+	query->rule = RF_NO_RULE;
+	query->profile[0] = container->profile[0];
+	query->profile[1] = container->profile[1];
+	query->value[RF_DIM_EXE] = bound->exe_hash;
+	if (bound->facts & (RF_FACTS_OF_PROGRAM | RF_PROGRAM_ELSEWHERE))
+		query->value[RF_DIM_EXE] ^= RF_EXE_CHANGED;
+	query->known = RF_KNOWN_EXE;
+}
+
+/* The facts need many reads, so they are read only when a rule or a record needs them. */
+static __always_inline void rf_query_facts(struct rf_query *query, struct task_struct *task,
 					   const struct rf_task *bound)
 {
-	if (question->known & RF_KNOWS_FACTS)
+	if (query->known & RF_KNOWN_FACTS)
 		return;
-	question->value[RF_DIM_FACTS] |= rf_facts(rf_address(task), bound->facts);
-	question->known |= RF_KNOWS_FACTS;
+	query->value[RF_DIM_FACTS] |= rf_facts(rf_address(task), bound->facts);
+	query->known |= RF_KNOWN_FACTS;
 }
 
-/* Asks the rules; everything but the facts is known. */
-static __always_inline void rf_judge(struct rf_question *question, struct task_struct *task,
-				     const struct rf_task *bound, const struct rf_address_key *address)
+/* Evaluates the rules; everything but the facts is known. */
+static __always_inline void rf_evaluate(struct rf_query *query, struct task_struct *task,
+					const struct rf_task *bound,
+					const struct rf_address_key *address)
 {
-	question->known |= RF_KNOWS_OPERANDS | RF_KNOWS_OBJECT;
-	if (rf_match(question, address) != RF_MATCH_ASK)
+	query->known |= RF_KNOWN_OPERANDS | RF_KNOWN_OBJECT;
+	if (rf_match(query, address) != RF_MATCH_NEED_MORE)
 		return;
-	rf_learn_facts(question, task, bound);
-	rf_match(question, address);
+	rf_query_facts(query, task, bound);
+	rf_match(query, address);
 }
 
 /*
- * Without a scratch buffer neither text nor name can be read. Takes the strongest action that a rule could have for any of
- * them; only a refusal is carried out, and the lost record is counted. Returns whether to refuse.
+ * Without a scratch buffer neither text nor name can be read. Takes the strongest action that a
+ * rule could have for any of them. Only a refusal is enforced, and the lost record is counted.
+ * Returns true if the program has to refuse.
  */
-static __always_inline bool rf_starved(struct rf_question *question)
+static __always_inline bool rf_fail_no_scratch(struct rf_query *query)
 {
-	rf_drop(question->event, RF_DROP_TABLE_FULL, question->slot);
-	question->starved = 1;
-	rf_match(question, NULL);
-	if (question->action != RF_ACTION_DENY && question->action != RF_ACTION_KILL) {
-		question->action = RF_ACTION_NONE;
+	rf_drop(query->event, RF_DROP_TABLE_FULL, query->slot);
+	query->worst_case = 1;
+	rf_match(query, NULL);
+	if (!rf_refuses(query->action)) {
+		query->action = RF_ACTION_NONE;
 		return false;
 	}
-	question->action = RF_ACTION_DENY;
-	rf_count_action(question->slot, RF_ACTION_DENY);
+	query->action = RF_ACTION_DENY;
+	rf_count_action(query->slot, RF_ACTION_DENY);
 	return true;
 }
 
-/* Raises SIGKILL for the calling thread group where the verdict is kill. Returns flags for the header. */
-static __always_inline __u8 rf_carry_out(struct rf_question *question)
+/* The same for an event of which only the text is unknown. */
+static __always_inline bool rf_fail_no_text(struct rf_query *query, struct task_struct *task,
+					    const struct rf_task *bound)
 {
-	if (question->action != RF_ACTION_KILL && question->action != RF_ACTION_DENY)
+	query->known |= RF_KNOWN_OPERANDS;
+	rf_query_facts(query, task, bound);
+	return rf_fail_no_scratch(query);
+}
+
+/*
+ * Sends SIGKILL to the calling thread group if the verdict is kill. Returns flags for the header.
+ */
+static __always_inline __u8 rf_enforce(struct rf_query *query)
+{
+	if (query->action != RF_ACTION_KILL && query->action != RF_ACTION_DENY)
 		return 0;
-	/* The compiler of policies turned denials into kills where the program cannot deny. */
-	question->action = RF_ACTION_KILL;
-	question->mechanism = RF_MECHANISM_KILL;
+	/* The policy compiler turned denials into kills where the program cannot deny. */
+	query->action = RF_ACTION_KILL;
+	query->mechanism = RF_MECHANISM_KILL;
 	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 }
 
-/* The same where the program's return value refuses: a kill refuses, too. See lsm.h. */
-static __always_inline __u8 rf_lsm_carry_out(struct rf_question *question)
+/* The same for a program that can refuse: a kill refuses, too. See lsm.h. */
+static __always_inline __u8 rf_lsm_enforce(struct rf_query *query)
 {
-	if (question->action != RF_ACTION_KILL && question->action != RF_ACTION_DENY)
+	/* Written out: with rf_refuses() clang 14 spills more, and some hooks lack stack. */
+	if (query->action != RF_ACTION_KILL && query->action != RF_ACTION_DENY)
 		return 0;
-	question->mechanism = RF_MECHANISM_LSM;
-	if (question->action != RF_ACTION_KILL)
+	query->mechanism = RF_MECHANISM_LSM;
+	if (query->action != RF_ACTION_KILL)
 		return 0;
 	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 }
 
-static __always_inline void rf_count_verdict(const struct rf_question *question)
+static __always_inline void rf_count_verdict(const struct rf_query *query)
 {
-	if (question->action != RF_ACTION_NONE)
-		rf_count_action(question->slot, question->action);
+	if (query->action != RF_ACTION_NONE)
+		rf_count_action(query->slot, query->action);
 }
 
 /* Where the record of a verdict goes. */
-static __always_inline __u32 rf_route_verdict(const struct rf_question *question, struct rf_container *container)
+static __always_inline __u32 rf_route_verdict(const struct rf_query *query,
+					      struct rf_container *container)
 {
-	return rf_route_rule(question->event, question->slot, container, question->action, question->rule);
+	return rf_route_rule(query->event, query->slot, container, query->action, query->rule);
 }
 
-/* The second half of a header: what was decided, and the facts, which may only now be learnt. */
-static __always_inline void rf_header_verdict(struct rf_header *header, struct rf_question *question,
+/*
+ * The epilogue of a program: enforces an evaluated query by that mechanism, adds to the header's
+ * flags, and counts the verdict. Returns where the record goes.
+ */
+static __always_inline __u32 rf_conclude(struct rf_query *query, struct rf_container *container,
+					 const __u32 mechanism, __u8 *flags)
+{
+	*flags |= mechanism == RF_MECHANISM_LSM ? rf_lsm_enforce(query) : rf_enforce(query);
+	rf_count_verdict(query);
+	return rf_route_verdict(query, container);
+}
+
+/* The second half of a header: the verdict, and the facts, which may be read only now. */
+static __always_inline void rf_header_verdict(struct rf_header *header, struct rf_query *query,
 					      struct task_struct *task, const struct rf_task *bound)
 {
-	rf_learn_facts(question, task, bound);
-	header->facts = question->value[RF_DIM_FACTS];
-	header->action = question->action;
-	header->mechanism = question->mechanism;
-	header->rule = question->rule;
-	header->generation = question->generation;
+	rf_query_facts(query, task, bound);
+	header->facts = query->value[RF_DIM_FACTS];
+	header->action = query->action;
+	header->mechanism = query->mechanism;
+	header->rule = query->rule;
+	header->generation = query->generation;
 }
 
 #endif

@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What a file is, whatever it is called: its filesystem, device, inode, mount, and its path from the
- * root of its filesystem. A bind mount, a symlink or a second mount of the filesystem changes none of
- * these. Kernel pointers that came out of a read are numbers here (__u64): they are only ever read
- * from.
+ * What a file is, whatever its name: filesystem, device, inode, mount, and path from the root of
+ * its filesystem. A bind mount, a symlink or a second mount of the filesystem changes none of
+ * these. Kernel pointers that were read are numbers here (__u64): they are only read from.
  */
 #ifndef RINGFENCE_OBJECT_H
 #define RINGFENCE_OBJECT_H
 
-#include "maps.h"
-#include "compat.h"
-#include "scratch.h"
-#include "task.h"
+#include "path.h"
+#include "tasks.h"
+#include "task_facts.h"
 
 #define RF_S_IFMT 0170000
 #define RF_S_IFDIR 0040000
@@ -19,18 +17,15 @@
 #define RF_S_IFLNK 0120000
 #define RF_S_IFSOCK 0140000
 #define RF_S_ISUGID 06000
-#define RF_WALK_DEPTH 64
 #define RF_O_ACCMODE 03 /* of f_flags */
 
-#define RF_FNV_OFFSET 0xcbf29ce484222325ULL
-#define RF_FNV_PRIME 0x100000001b3ULL
-
-/* Whose mount a file is reached by. */
-#define RF_MOUNT_OWN 0	    /* of the task's mount namespace, or of another one of its container's */
-#define RF_MOUNT_OTHER 1    /* of another one */
-#define RF_MOUNT_NONE 2	    /* of none: detached, or not attached yet */
-#define RF_MOUNT_OUTSIDE 3  /* of the task's own, but not below that mount's root: reached by its handle */
-#define RF_MOUNT_INTERNAL 4 /* the kernel's own: of a pipe, a memfd, a socket, a namespace */
+/* To which mount namespace the mount belongs by which a file is reached. */
+#define RF_MOUNT_OWN 0	 /* the task's, or another one of its container */
+#define RF_MOUNT_OTHER 1 /* another one */
+#define RF_MOUNT_NONE 2	 /* none: detached, or not attached yet */
+/* the task's own, but the file is not below the mount's root: reached by its handle */
+#define RF_MOUNT_OUTSIDE 3
+#define RF_MOUNT_INTERNAL 4 /* private to the kernel: of a pipe, a memfd, a socket, a namespace */
 
 struct rf_file {
 	__u64 mnt;
@@ -43,23 +38,25 @@ struct rf_file {
 };
 
 /*
- * Fields that lie near each other are read by one copy, and then picked out of it: a call for each is
- * most of what an open costs us. The distance is the running kernel's; a field beyond the copy is read alone.
+ * Adjacent fields are read by one copy and then picked out of it: one call for each is most of the
+ * cost of an open. The distance is that of the running kernel; a field beyond the copy is read
+ * alone.
  */
 #define RF_FILE_HEAD 80
 #define RF_INODE_HEAD 48
-#define RF_PICK(copy, address, type, field)                                                               \
-	({                                                                                                \
-		typeof(((type *)0)->field) __value = 0;                                                   \
-		__u32 __offset = bpf_core_field_offset(type, field);                                      \
-		if (__offset + sizeof(__value) <= sizeof(copy))                                           \
-			__value = *(typeof(__value) *)((copy) + __offset);                                \
-		else                                                                                      \
-			bpf_probe_read_kernel(&__value, sizeof(__value), (void *)((address) + __offset)); \
-		__value;                                                                                  \
+#define RF_PICK(copy, address, type, field)                                    \
+	({                                                                     \
+		typeof(((type *)0)->field) __value = 0;                        \
+		__u32 __offset = bpf_core_field_offset(type, field);           \
+		if (__offset + sizeof(__value) <= sizeof(copy))                \
+			__value = *(typeof(__value) *)((copy) + __offset);     \
+		else                                                           \
+			bpf_probe_read_kernel(&__value, sizeof(__value),       \
+					      (void *)((address) + __offset)); \
+		__value;                                                       \
 	})
 
-/* On a stack frame of its own: with the copies in it, open_exit and rf_match do not fit 512 bytes. */
+/* On a stack frame of its own: with the copies in it, open_exit and rf_match exceed 512 bytes. */
 rf_subprogram void rf_file_read(struct rf_file *out, __u64 file)
 {
 	char head[RF_FILE_HEAD] __attribute__((aligned(8)));
@@ -76,7 +73,10 @@ rf_subprogram void rf_file_read(struct rf_file *out, __u64 file)
 	out->magic = RF_READ(struct super_block, out->super, s_magic);
 }
 
-/* A file that is not open, by its mount and name; `inode` 0: there is none yet, and the mode is the caller's. */
+/*
+ * A file that is not open, by its mount and name. `inode` 0: it does not exist yet, and the mode is
+ * that of the caller.
+ */
 rf_subprogram void rf_file_named(struct rf_file *out, __u64 mnt, __u64 dentry, __u64 inode)
 {
 	out->mnt = mnt;
@@ -100,11 +100,12 @@ static __always_inline __u64 rf_file_of_fd(struct task_struct *task, __u32 fd)
 	table = files->fdt;
 	if (!table || fd >= table->max_fds)
 		return 0;
-	bpf_probe_read_kernel(&file, sizeof(file), (void *)((__u64)table->fd + (__u64)fd * sizeof(file)));
+	bpf_probe_read_kernel(&file, sizeof(file),
+			      (void *)((__u64)table->fd + (__u64)fd * sizeof(file)));
 	return file;
 }
 
-/* The struct pid behind a pidfd; 0: it is none. */
+/* The struct pid behind a pidfd; 0: it is no pidfd. */
 static __always_inline __u64 rf_pid_of_fd(struct task_struct *task, __u32 fd)
 {
 	__u64 file = rf_file_of_fd(task, fd);
@@ -124,7 +125,7 @@ static __always_inline __u64 rf_pid_of_fd(struct task_struct *task, __u32 fd)
 	return name == RF_PIDFD_NAME ? (__u64)RF_READ(struct file, file, private_data) : 0;
 }
 
-/* The task that a struct pid is of, a process's or another thread's; 0: it is gone. */
+/* The task of a struct pid, of a process or another thread; 0: it is gone. */
 static __always_inline __u64 rf_task_of_pid(__u64 pid)
 {
 	__u64 link = (__u64)RF_READ(struct pid, pid, tasks[0].first);
@@ -137,8 +138,8 @@ static __always_inline __u64 rf_mount_of(const struct rf_file *file)
 	return file->mnt - bpf_core_field_offset(struct mount, mnt);
 }
 
-/* Of a mount that is not of the task's mount namespace: RF_MOUNT_*. */
-rf_subprogram __u32 rf_whose_other(__u64 ns, __u64 container)
+/* RF_MOUNT_* of a mount that is not in the task's mount namespace. */
+rf_subprogram __u32 rf_other_mount_owner(__u64 ns, __u64 container)
 {
 	__u64 number, *owner;
 
@@ -153,37 +154,38 @@ rf_subprogram __u32 rf_whose_other(__u64 ns, __u64 container)
 	return owner && *owner == container ? RF_MOUNT_OWN : RF_MOUNT_OTHER;
 }
 
-/* RF_MOUNT_*: whose mount a file was opened through. */
-static __always_inline __u32 rf_foreign(struct task_struct *task, const struct rf_task *bound,
-					const struct rf_file *file)
+/* RF_MOUNT_* of the mount through which a file was opened. */
+static __always_inline __u32 rf_mount_owner(struct task_struct *task, const struct rf_task *bound,
+					    const struct rf_file *file)
 {
 	__u64 ns = (__u64)RF_READ(struct mount, rf_mount_of(file), mnt_ns);
 	struct nsproxy *proxy = task->nsproxy; /* followed directly: this is a hot path */
 
 	if (proxy && ns == (__u64)proxy->mnt_ns)
 		return RF_MOUNT_OWN;
-	return rf_whose_other(ns, bound->container);
+	return rf_other_mount_owner(ns, bound->container);
 }
 
-/* From here on the mount namespace of a task is its container's: to all that the container's tasks leave or share. */
-static __always_inline void rf_settle(struct task_struct *task, __u64 container)
+/*
+ * The task's mount namespace belongs to its container from here on, for all tasks of the container
+ * that leave or share it.
+ */
+static __always_inline void rf_claim_mount_ns(struct task_struct *task, __u64 container)
 {
 	__u64 ns = (__u64)BPF_CORE_READ(task, nsproxy, mnt_ns), number = rf_mnt_ns_number(ns);
 
-	/* Never the host's, and nobody else's before. Looked up first: an update of such a map makes room beforehand. */
+	/*
+	 * Never that of the host, and never one that has an owner. Looked up first: an update of
+	 * such a map evicts an entry beforehand.
+	 */
 	if (rf_own_mounts(task) && !bpf_map_lookup_elem(&mount_namespaces, &number))
 		bpf_map_update_elem(&mount_namespaces, &number, &container, BPF_NOEXIST);
 }
 
-#define RF_CLIMBS 16
-#define RF_CLIMB 16 /* levels in each */
-
-/* path.bpf.c */
-__u64 rf_climb(__u64 dentry, __u64 root);
-
 /*
- * Whether a file lies below the root of the mount that it was opened through. A handle leads to any file of
- * the filesystem. On a mount of the whole filesystem there is nothing else; what is deeper than we look passes.
+ * Returns true if a file is below the root of the mount through which it was opened. A handle
+ * reaches any file of the filesystem. A mount of the whole filesystem has nothing else, and a file
+ * that is too deep passes.
  */
 rf_subprogram bool rf_below_root(const struct rf_file *file)
 {
@@ -203,16 +205,17 @@ rf_subprogram bool rf_below_root(const struct rf_file *file)
 	return true;
 }
 
-/* RF_MOUNT_*, with the look for the mount's root. */
-static __always_inline __u32 rf_foreign_or_outside(struct task_struct *task, const struct rf_task *bound,
-						   const struct rf_file *file)
+/* RF_MOUNT_*, including the check of the mount's root. */
+static __always_inline __u32 rf_mount_owner_or_outside(struct task_struct *task,
+						       const struct rf_task *bound,
+						       const struct rf_file *file)
 {
-	__u32 whose = rf_foreign(task, bound, file);
+	__u32 owner = rf_mount_owner(task, bound, file);
 
-	return whose == RF_MOUNT_OWN && !rf_below_root(file) ? RF_MOUNT_OUTSIDE : whose;
+	return owner == RF_MOUNT_OWN && !rf_below_root(file) ? RF_MOUNT_OUTSIDE : owner;
 }
 
-/* The inum of the namespace that the file's mount belongs to; 0: none. */
+/* The inum of the namespace of the file's mount; 0: none. */
 static __always_inline __u32 rf_mount_ns(const struct rf_file *file)
 {
 	__u64 ns = (__u64)RF_READ(struct mount, rf_mount_of(file), mnt_ns);
@@ -227,39 +230,14 @@ static __always_inline void rf_object_read(struct rf_object *object, const struc
 	object->fs_magic = file->magic;
 }
 
-/* Whether a directory is the root of the host's files, under whatever name. Not known: false. */
+/* Returns true if a directory is the root of the host's files, by any name; false if unknown. */
 static __always_inline bool rf_is_host_root(__u64 dentry)
 {
 	__u64 inode = (__u64)RF_READ(struct dentry, dentry, d_inode);
 
-	return config.host_root_device && RF_READ(struct inode, inode, i_ino) == config.host_root_inode &&
+	return config.host_root_device &&
+	       RF_READ(struct inode, inode, i_ino) == config.host_root_inode &&
 	       RF_READ(struct inode, inode, i_sb, s_dev) == config.host_root_device;
-}
-
-/* path.bpf.c; all return the length without the NUL, and leave the path at buffer->walk[buffer->start]. */
-int rf_path_in_filesystem(struct rf_scratch *buffer, __u64 dentry);
-int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64 mount, __u64 root_dentry, __u64 root_mount);
-__u64 rf_hash_path(struct rf_scratch *buffer);
-__u64 rf_hash_name(struct rf_scratch *buffer, __u64 dentry);
-
-/* Copies the head of a built path, with its NUL. Returns whether it was cut. */
-static __always_inline bool rf_path_copy(char *to, const __u32 size, struct rf_scratch *buffer)
-{
-	const char *from = buffer->walk + (buffer->start & (RF_WALK_LEN - 1));
-
-	bpf_probe_read_kernel_str(to, size, from);
-	return buffer->truncated || buffer->len >= size;
-}
-
-/* The built path as the key of a text lookup. One that was cut matches prefixes only, never an exact name. */
-static __always_inline void rf_text_key_path(struct rf_scratch *buffer, __u32 event)
-{
-	const char *from = buffer->walk + (buffer->start & (RF_WALK_LEN - 1));
-
-	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
-	buffer->text.event = event;
-	buffer->text.dim = RF_DIM_OBJECT;
-	bpf_probe_read_kernel(buffer->text.text, RF_MATCH_TEXT, from);
 }
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * An open file and the rules of file.open, whoever asks: the exit of the call (files.bpf.c) or the hook
- * before the open has any effect (lsm_file.bpf.c). So with the other events on a file that is open.
+ * An open file and the rules of file.open: for the exit of the call (files.bpf.c) and for the hook
+ * before the open has an effect (lsm_file.bpf.c). Other events on open files work the same way.
  */
 #ifndef RINGFENCE_OPEN_H
 #define RINGFENCE_OPEN_H
@@ -9,7 +9,7 @@
 #include "match.h"
 #include "object.h"
 
-#define RF_DIM_FILE_TYPE 2 /* file type | foreign << 16 */
+#define RF_DIM_FILE_TYPE 2 /* file type | RF_MOUNT_* << 16 */
 #define RF_DIM_FILE_NAME 3 /* hash of the last component */
 
 /* f_flags: include/uapi/asm-generic/fcntl.h */
@@ -20,15 +20,16 @@
 #define RF_O_PATH 010000000
 
 static __always_inline void rf_file_record(struct task_struct *task, const struct rf_task *bound,
-					   const struct rf_file *file, struct rf_question *question,
-					   struct rf_scratch *buffer, __u32 route, __u32 fd, __u8 flags)
+					   const struct rf_file *file, struct rf_query *query,
+					   struct rf_scratch *buffer, __u32 route, __u32 fd,
+					   __u8 flags)
 {
-	struct rf_file_event *record = RF_RECORD(rf_file_event, question->event, bound->slot, route);
+	struct rf_file_event *record = RF_RECORD(rf_file_event, query->event, bound->slot, route);
 
 	if (!record)
 		return;
-	rf_header(&record->header, question->event, task, bound);
-	rf_header_verdict(&record->header, question, task, bound);
+	rf_header(&record->header, query->event, task, bound);
+	rf_header_verdict(&record->header, query, task, bound);
 	rf_object_read(&record->object, file);
 	record->mode = file->mode;
 	record->open_flags = file->flags;
@@ -39,69 +40,75 @@ static __always_inline void rf_file_record(struct task_struct *task, const struc
 		flags |= RF_FLAG_TRUNCATED;
 	record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
 	record->header.flags = flags;
-	rf_submit(record, question->event);
+	rf_submit(record, query->event);
 }
 
-/* Learns what the last question left open, the cheaper first, and asks again. */
-static __always_inline __u32 rf_ask_again(struct rf_question *question, struct task_struct *task,
-					  const struct rf_task *bound, struct rf_scratch *buffer, __u64 dentry)
+/* Fills in what the last evaluation needed, the cheaper operands first, and evaluates again. */
+static __always_inline __u32 rf_file_query_more(struct rf_query *query, struct task_struct *task,
+						const struct rf_task *bound,
+						struct rf_scratch *buffer, __u64 dentry)
 {
-	__u32 cheap = question->need & ~RF_KNOWS_OBJECT;
+	__u32 cheap = query->need & ~RF_KNOWN_OBJECT;
 
-	if (cheap & RF_KNOWS_FACTS)
-		rf_learn_facts(question, task, bound);
-	if (cheap & RF_KNOWS(RF_DIM_FILE_NAME))
-		question->value[RF_DIM_FILE_NAME] = rf_hash_name(buffer, dentry);
+	if (cheap & RF_KNOWN_FACTS)
+		rf_query_facts(query, task, bound);
+	if (cheap & RF_KNOWN(RF_DIM_FILE_NAME))
+		query->value[RF_DIM_FILE_NAME] = rf_hash_name(buffer, dentry);
 	if (!cheap) {
 		rf_path_in_filesystem(buffer, dentry);
-		rf_text_key_path(buffer, question->event);
-		question->text = buffer->bit + 1;
-		cheap = RF_KNOWS_OBJECT;
+		rf_text_key_path(buffer, query->event);
+		query->text = buffer->bit + 1;
+		cheap = RF_KNOWN_OBJECT;
 	}
-	question->known |= cheap;
-	return rf_match(question, NULL);
+	query->known |= cheap;
+	return rf_match(query, NULL);
 }
 
-/* The place of an open like this one among those that need no second look. */
-static __always_inline struct rf_memo *rf_memo_of(struct rf_task *bound, const struct rf_file *file)
+/* The memo for opens like this one. */
+static __always_inline struct rf_memo *rf_memo_of(struct rf_armed *armed,
+						  const struct rf_file *file)
 {
-	struct rf_armed *armed = (struct rf_armed *)bound;
-
 	return &armed->memo[(file->magic ^ file->flags ^ file->mode >> 12) & (RF_MEMOS - 1)];
 }
 
-static __always_inline bool rf_memo_knows(const struct rf_memo *memo, const struct rf_memo *now)
+static __always_inline bool rf_memo_matches(const struct rf_memo *memo, const struct rf_memo *now)
 {
-	return memo->fs_magic == now->fs_magic && memo->flags == now->flags && memo->type == now->type &&
-	       memo->generation == now->generation && memo->profile == now->profile;
+	return memo->fs_magic == now->fs_magic && memo->flags == now->flags &&
+	       memo->type == now->type && memo->generation == now->generation &&
+	       memo->profile == now->profile;
 }
 
-/* Asks with what is cheap to know of a file. `type` as operand 2: type of file and whose mount. */
-static __always_inline __u32 rf_ask_file(struct rf_question *question, __u32 event, struct task_struct *task,
-					 const struct rf_task *bound, const struct rf_container *container,
-					 const struct rf_file *file, __u32 type, bool compat)
+/* Evaluates what is cheap to know of a file. `type` is operand 2: file type and mount owner. */
+static __always_inline __u32 rf_file_query(struct rf_query *query, __u32 event,
+					   struct task_struct *task, const struct rf_task *bound,
+					   const struct rf_container *container,
+					   const struct rf_file *file, __u32 type, bool compat)
 {
-	rf_ask(question, event, bound, container);
-	question->value[0] = file->magic;
-	question->value[1] = file->flags;
-	question->value[RF_DIM_FILE_TYPE] = type;
+	rf_query_init(query, event, bound, container);
+	query->value[0] = file->magic;
+	query->value[1] = file->flags;
+	query->value[RF_DIM_FILE_TYPE] = type;
 	if (compat)
-		question->value[RF_DIM_FACTS] = rf_compat_facts(task);
-	question->known |= RF_KNOWS(0) | RF_KNOWS(1) | RF_KNOWS(RF_DIM_FILE_TYPE);
-	return rf_match(question, NULL);
+		query->value[RF_DIM_FACTS] = rf_compat_facts(task);
+	query->known |= RF_KNOWN(0) | RF_KNOWN(1) | RF_KNOWN(RF_DIM_FILE_TYPE);
+	return rf_match(query, NULL);
 }
 
-static __always_inline __u32 rf_file_type(const struct rf_file *file, __u32 whose)
+static __always_inline __u32 rf_file_type(const struct rf_file *file, __u32 owner)
 {
-	return (file->mode & RF_S_IFMT) | whose << 16;
+	return (file->mode & RF_S_IFMT) | owner << 16;
 }
 
-/* Whether some rule may match an open, by what is cheap to know. The answer no is remembered. */
-static __always_inline __u32 rf_first_look(struct rf_question *question, struct task_struct *task,
-					   struct rf_task *bound, const struct rf_container *container,
-					   const struct rf_file *file, __u32 whose, bool compat)
+/*
+ * Returns RF_MATCH_NOTHING if no rule can match an open, judged by its cheap operands, and
+ * remembers that.
+ */
+static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct task_struct *task,
+					       struct rf_armed *armed,
+					       const struct rf_container *container,
+					       const struct rf_file *file, __u32 owner, bool compat)
 {
-	struct rf_memo now, *memo = rf_memo_of(bound, file);
+	struct rf_memo now, *memo = rf_memo_of(armed, file);
 	__u32 zero = 0, answer;
 	__u64 *live = bpf_map_lookup_elem(&generation, &zero);
 
@@ -109,20 +116,22 @@ static __always_inline __u32 rf_first_look(struct rf_question *question, struct 
 		return RF_MATCH_NOTHING;
 	now.fs_magic = file->magic;
 	now.flags = file->flags;
-	now.type = rf_file_type(file, whose);
+	now.type = rf_file_type(file, owner);
 	now.generation = (__u32)*live;
 	now.profile = now.generation & 1 ? container->profile[1] : container->profile[0];
-	if (rf_memo_knows(memo, &now))
+	if (rf_memo_matches(memo, &now))
 		return RF_MATCH_NOTHING;
-	answer = rf_ask_file(question, RF_FILE_OPEN, task, bound, container, file, now.type, compat);
-	if (answer == RF_MATCH_NOTHING && question->generation == now.generation)
+	answer = rf_file_query(query, RF_FILE_OPEN, task, &armed->task, container, file, now.type,
+			       compat);
+	if (answer == RF_MATCH_NOTHING && query->generation == now.generation)
 		*memo = now;
 	return answer;
 }
 
-/* Whether an event on a file is of interest to anyone: a rule, or who observes it. Then it is in the question. */
-static __always_inline bool rf_file_matters(struct rf_question *question, __u32 event, __u32 answer,
-					    const struct rf_task *bound, const struct rf_container *container)
+/* Returns true if a rule or an observer needs an event on a file. Then the query is initialised. */
+static __always_inline bool rf_file_is_relevant(struct rf_query *query, __u32 event, __u32 answer,
+						const struct rf_task *bound,
+						const struct rf_container *container)
 {
 	__u32 *level;
 
@@ -131,42 +140,45 @@ static __always_inline bool rf_file_matters(struct rf_question *question, __u32 
 	level = bpf_map_lookup_elem(&observe, &event);
 	if (!level || *level == RF_OBSERVE_OFF)
 		return false;
-	rf_ask(question, event, bound, container);
+	rf_query_init(query, event, bound, container);
 	return true;
 }
 
-/* Something may match, or the open is observed. `quiet`: only what is stopped is told, as another question follows. */
-static __always_inline void rf_second_look(struct rf_question *question, struct task_struct *task,
+/*
+ * A rule may match, or the open is observed. `quiet`: alerts are not reported, as another query
+ * follows.
+ */
+static __always_inline void rf_file_decide(struct rf_query *query, struct task_struct *task,
 					   struct rf_task *bound, struct rf_container *container,
-					   const struct rf_file *file, __u32 answer, long fd, __u8 flags,
-					   const __u32 by, bool quiet)
+					   const struct rf_file *file, __u32 answer, long fd,
+					   __u8 flags, const __u32 by, bool quiet)
 {
 	__u64 dentry = file->dentry;
 	struct rf_scratch *buffer = rf_scratch_get();
 	__u32 route;
 
 	if (!buffer) {
-		if (by == RF_MECHANISM_LSM && answer == RF_MATCH_ASK)
-			rf_starved(question);
+		if (by == RF_MECHANISM_LSM && answer == RF_MATCH_NEED_MORE)
+			rf_fail_no_scratch(query);
 		else
-			rf_drop(question->event, RF_DROP_TABLE_FULL, bound->slot);
+			rf_drop(query->event, RF_DROP_TABLE_FULL, bound->slot);
 		return;
 	}
-	if (answer == RF_MATCH_ASK)
-		answer = rf_ask_again(question, task, bound, buffer, dentry);
-	if (answer == RF_MATCH_ASK)
-		rf_ask_again(question, task, bound, buffer, dentry);
-	flags |= by == RF_MECHANISM_LSM ? rf_lsm_carry_out(question) : rf_carry_out(question);
-	if (quiet && question->action <= RF_ACTION_ALERT) {
+	if (answer == RF_MATCH_NEED_MORE)
+		answer = rf_file_query_more(query, task, bound, buffer, dentry);
+	if (answer == RF_MATCH_NEED_MORE)
+		rf_file_query_more(query, task, bound, buffer, dentry);
+	flags |= by == RF_MECHANISM_LSM ? rf_lsm_enforce(query) : rf_enforce(query);
+	if (quiet && query->action <= RF_ACTION_ALERT) {
 		rf_scratch_put(buffer);
 		return;
 	}
-	rf_count_verdict(question);
-	route = rf_route_verdict(question, container);
-	if (route != RF_TO_NOWHERE) {
-		if (!(question->known & RF_KNOWS_OBJECT))
+	rf_count_verdict(query);
+	route = rf_route_verdict(query, container);
+	if (route != RF_ROUTE_NONE) {
+		if (!(query->known & RF_KNOWN_OBJECT))
 			rf_path_in_filesystem(buffer, dentry);
-		rf_file_record(task, bound, file, question, buffer, route, fd, flags);
+		rf_file_record(task, bound, file, query, buffer, route, fd, flags);
 	}
 	rf_scratch_put(buffer);
 }

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Memory for what does not fit a stack of 512 bytes. A program may be preempted by another
- * one on its CPU (cgroup programs always were preemptible; tracing programs become so),
- * so one buffer per CPU is not safe: each CPU has a few, taken and returned by an atomic bit. If all are taken, one that all
- * CPUs share is used. If those are taken, too, texts cannot be read: a program that can refuse does so where a refusing rule
- * could match (rf_starved in match.h), or a container could evade rules by having many threads preempted at once.
+ * Memory for what does not fit a stack of 512 bytes. A program may be preempted by another one on
+ * its CPU (cgroup programs always could be; tracing programs can be in newer kernels), so one
+ * buffer per CPU is not safe. Each CPU has a few, taken and returned by an atomic bit; if all are
+ * taken, one that all CPUs share is used. If those are taken, too, texts cannot be read. Then a
+ * program that can refuse does so if a refusing rule could match (rf_fail_no_scratch in match.h):
+ * else a container could evade rules by having many threads preempted at once.
  */
 #ifndef RINGFENCE_SCRATCH_H
 #define RINGFENCE_SCRATCH_H
 
-#include "maps.h"
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "rules.h"
 
 #define RF_SCRATCH_SLOTS 4
 #define RF_SCRATCH_SHARED 64
@@ -19,50 +22,56 @@
 struct rf_scratch {
 	struct rf_text_key text;
 	char name[RF_NAME_MAX];
-	/* A path is built here from its end; a name may be written at any offset below RF_WALK_LEN. */
+	/*
+	 * A path is built here from its end. A name may be written at any offset below RF_WALK_LEN.
+	 */
 	char walk[RF_WALK_LEN + RF_NAME_MAX];
-	__u32 start; /* where in walk the path begins */
+	__u32 start; /* where the path begins in walk */
 	__u32 len;   /* without the NUL */
 	__u32 truncated;
 	__u32 bit;
 	__u64 hash; /* of the program's path */
 	__u64 ends[8];
-	__u64 above[8]; /* of a path, see self.bpf.c */
-	__u64 at[2];	/* dentry and mount that a walk has come to */
-	__u32 leads;	/* of a link, and dots: see lsm_path.bpf.c */
+	__u64 above[8];	  /* of the directory of a path, see self.bpf.c */
+	__u64 at[2];	  /* dentry and mount that a walk has reached */
+	__u32 link_flags; /* of a link, and dots: see lsm_path.bpf.c */
 	__u32 dots;
 };
 
-struct {
+struct map_scratch {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, RF_SCRATCH_SLOTS);
 	__type(key, __u32);
 	__type(value, struct rf_scratch);
-} scratch __weak SEC(".maps");
+};
+extern struct map_scratch scratch SEC(".maps");
 
-struct {
+struct map_scratch_busy {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u64);
-} scratch_busy __weak SEC(".maps");
+};
+extern struct map_scratch_busy scratch_busy SEC(".maps");
 
-/* Numbered on from those of a CPU: bit RF_SCRATCH_SLOTS is the first. */
-struct {
+/* Numbered after those of a CPU: bit RF_SCRATCH_SLOTS is the first. */
+struct map_scratch_shared {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, RF_SCRATCH_SHARED);
 	__type(key, __u32);
 	__type(value, struct rf_scratch);
-} scratch_shared __weak SEC(".maps");
+};
+extern struct map_scratch_shared scratch_shared SEC(".maps");
 
-struct {
+struct map_scratch_shared_busy {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u64);
-} scratch_shared_busy __weak SEC(".maps");
+};
+extern struct map_scratch_shared_busy scratch_shared_busy SEC(".maps");
 
-/* match.bpf.c: takes one of the shared buffers. Returns 1 + its number, 0: none is free. */
+/* Takes one of the shared buffers. Returns 1 + its number; 0: none is free. */
 int rf_scratch_take(void);
 
 /* A buffer by its number. */
@@ -75,7 +84,10 @@ static __always_inline struct rf_scratch *rf_scratch_numbered(__u32 bit)
 	return bpf_map_lookup_elem(&scratch_shared, &shared);
 }
 
-/* A buffer, of this CPU if there is one; NULL when more programs have been preempted than there are buffers. */
+/*
+ * Takes a buffer, of this CPU if one is free. NULL: more programs are preempted than there are
+ * buffers.
+ */
 static __always_inline struct rf_scratch *rf_scratch_get(void)
 {
 	struct rf_scratch *buffer;

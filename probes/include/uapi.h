@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * BPF's own numbers and contexts, as far as we use them. They never change, and have no relocation. Part of vmlinux.h.
+ * Numbers and contexts of BPF that the probes use. They are UAPI: they never change, and need no
+ * relocation. Part of vmlinux.h.
  */
 #ifndef RINGFENCE_UAPI_H
 #define RINGFENCE_UAPI_H

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The kernel's types, as far as we read them. Every struct that is the kernel's
- * own has preserve_access_index: offsets come from the running kernel's BTF, so
- * that a field left out here costs nothing and one that moved is found. Contexts of
- * BPF programs are UAPI: they never change, and have no relocation.
+ * The kernel's types, as far as the probes read them. Every struct of the kernel has
+ * preserve_access_index: offsets come from the running kernel's BTF, so a field that is left out
+ * costs nothing, and one that moved is found. Contexts of BPF programs are UAPI: they never change,
+ * and need no relocation.
  */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -57,7 +57,7 @@ typedef struct {
 	u32 val;
 } kgid_t;
 
-/* Only ever read as eight bytes: see rf_capability in compat.h. */
+/* Only read as eight bytes: see rf_capability in compat.h. */
 typedef struct {
 	u64 val;
 } kernel_cap_t;
@@ -179,7 +179,7 @@ struct cgroup___array {
 struct cgroup___ids {
 	u64 ancestor_ids[0];
 };
-/* Which controllers exist is a matter of configuration: the numbers are looked up. */
+/* The kernel's configuration numbers the controllers: the numbers are looked up. */
 enum cgroup_subsys_id {
 	cpu_cgrp_id,
 	memory_cgrp_id,
@@ -263,8 +263,8 @@ struct fs_parameter {
 struct fs_context;
 struct linux_binprm {
 	struct file *file;
-	const char *filename; /* as it was asked for */
-	const char *interp;   /* what runs it: another one for scripts */
+	const char *filename; /* as requested */
+	const char *interp;   /* what runs it: another file for scripts */
 };
 
 /* of the trace event task/task_newtask */

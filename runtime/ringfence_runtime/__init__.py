@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ringfence's OCI runtime: it starts a workload that is already fenced.
 
-Standard library only, and as little of it as possible on the way of a launch: no argparse, json, subprocess,
+Standard library only, and as little of it as possible during a launch: no argparse, json, subprocess,
 re, typing, enum or dataclasses is imported between `create` and the workload's first instruction.
 """
 

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The errors of the runtime. Only the command line turns one into text and an exit code; a traceback means
-a bug.
-"""
+"""The runtime's errors. Only the command line prints them and sets an exit code; a traceback is a bug."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ __all__ = ["Error", "NotFoundError", "SpecError", "StateError", "UsageError"]
 
 
 class Error(Exception):
-    """Something that the user, the host or the bundle did not allow; `hint` says what to do about it."""
+    """A failure caused by the user, the host or the bundle; `hint` is a remedy."""
 
     exit_code = 1
 
@@ -29,11 +27,11 @@ class SpecError(Error):
 
 
 class StateError(Error):
-    """The container is not in a state in which this can be done."""
+    """The container's state does not permit this."""
 
 
 class NotFoundError(Error):
-    """There is no container of this name."""
+    """No container has this name."""
 
 
 class UsageError(Error):

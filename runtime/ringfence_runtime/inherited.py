@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a caller may leave us that would make a start fail: closed standard descriptors, an ignored
-SIGCHLD."""
+"""Repairs inherited state that would make a start fail: closed standard descriptors, ignored SIGCHLD."""
 
 from __future__ import annotations
 
@@ -11,9 +10,10 @@ __all__ = ["mend_inherited"]
 
 
 def mend_inherited() -> None:
-    """Open /dev/null at each of 0, 1 and 2 that is closed: what is opened next would take their numbers, and
-    go to a workload as its standard input or output. And let children be waited for: where SIGCHLD is
-    ignored, the kernel keeps no status of them.
+    """Opens /dev/null at closed descriptors 0, 1 and 2, and resets an ignored SIGCHLD.
+
+    Otherwise the next opened files would become a workload's standard input or output. With SIGCHLD
+    ignored, the kernel keeps no exit status of children.
     """
     for number in range(3):
         try:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the runtime's own program out of the container's reach (CVE-2019-5736).
+"""Protects the runtime's own program from the container (CVE-2019-5736).
 
-A workload called `#!/proc/self/exe` executes the runtime's interpreter inside the container, and could then
-write to it. So what may run as a container's first process runs from a private, read-only mount of the
-interpreter: through it the file cannot be opened for writing, whatever capabilities the opener has. It costs
-one more execve. Without root such a mount cannot be made: if the interpreter belongs to the user, a sealed
-copy in memory is run.
+A workload named `#!/proc/self/exe` executes the runtime's interpreter inside the container, and could
+then write to it. So a container's first process runs from a private, read-only mount of the
+interpreter, through which the file cannot be opened for writing, with any capabilities. It costs one
+more execve. Without root such a mount is not possible: if the interpreter belongs to the user, a sealed
+copy in memory is used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import fcntl
 import os
 import sys
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 
 __all__ = ["ensure_sealed", "is_sealed"]
 
@@ -25,7 +25,7 @@ _ME = "/proc/self/exe"
 
 
 def is_sealed() -> bool:
-    """Whether /proc/self/exe lies on a read-only mount, or in sealed memory."""
+    """Returns True if /proc/self/exe is on a read-only mount, or in sealed memory."""
     fd = os.open(_ME, os.O_PATH | os.O_CLOEXEC)
     try:
         if os.fstatvfs(fd).f_flag & _ST_RDONLY:
@@ -46,22 +46,24 @@ def _is_sealed_memory() -> bool:
 
 
 def ensure_sealed() -> None:
-    """Execute ourselves again from a read-only mount, unless that is where we are already."""
+    """Executes this program again from a read-only mount, unless it already runs from one."""
     if is_sealed():
         return
     if os.geteuid() == 0:
-        program = _sys.open_tree(_sys.AT_FDCWD, os.readlink(_ME), _sys.OPEN_TREE_CLONE)
-        _sys.mount_setattr(program, attr_set=_sys.MOUNT_ATTR_RDONLY, propagation=_sys.MS_PRIVATE)
+        program = syscalls.open_tree(syscalls.AT_FDCWD, os.readlink(_ME), syscalls.OPEN_TREE_CLONE)
+        syscalls.mount_setattr(program, attr_set=syscalls.MOUNT_ATTR_RDONLY, propagation=syscalls.MS_PRIVATE)
     elif _is_ours():
         program = _copy()
     else:
         return
-    # The interpreter finds its library by its name, so that stays what it was.
-    _sys.execveat(program, [sys.executable, *sys.orig_argv[1:]], [f"{k}={v}" for k, v in os.environ.items()])
+    # The interpreter finds its library by its name, so the name stays the same.
+    syscalls.execveat(
+        program, [sys.executable, *sys.orig_argv[1:]], [f"{k}={v}" for k, v in os.environ.items()]
+    )
 
 
 def _is_ours() -> bool:
-    """Whether this user may write to the interpreter, or make it so that he may."""
+    """Returns True if this user can write to the interpreter, or can make it writable."""
     return os.stat(_ME).st_uid == os.geteuid() or os.access(_ME, os.W_OK)
 
 

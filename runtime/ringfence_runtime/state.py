@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runtime remembers of a container between two commands: one directory per container, three small
-files.
+"""The runtime's record of a container between commands: one directory with three small files.
 
-`state.json` (its identity), `config.json` (the configuration it was made from, as bytes) and `start.sock`, on
-which its init waits until `start`. The directory is made with mkdir, which locks out a second container of
-the same name.
+`state.json` (its identity), `config.json` (its configuration, as bytes) and `start.sock`, on which its
+init waits until `start`. The directory is created with mkdir, which prevents a second container of the
+same name.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ import fcntl
 import os
 import time
 
-from ringfence_runtime import _sys, jsonio
+from ringfence_linux import strictjson, syscalls
+from ringfence_linux.atomicfile import replace_file
+from ringfence_linux.procfs import live_start
 from ringfence_runtime.cgroup.group import Cgroup
 from ringfence_runtime.errors import Error, NotFoundError, StateError
 
@@ -24,15 +25,13 @@ if TYPE_CHECKING:
 
     from ringfence_runtime.spec import Config
 
-__all__ = ["Container", "Store", "check_id", "process_start"]
+__all__ = ["Container", "Store", "check_id"]
 
 _ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
 def check_id(name: str) -> str:
-    """A container's id becomes a directory and a cgroup: so letters, digits and `_+-.`, and no `.` at its
-    beginning.
-    """
+    """Checks a container's id (a directory and a cgroup): letters, digits, `_+-.`, no first `.`."""
     if not name:
         raise Error("the container ID is empty")
     if set(name) - _ID_LETTERS or name[0] in ".-" or len(name) > 255:
@@ -41,21 +40,6 @@ def check_id(name: str) -> str:
             hint="letters, digits and _ + - . are allowed, 255 at most, and neither . nor - at its beginning",
         )
     return name
-
-
-def process_start(pid: int) -> int:
-    """The start time of a process in clock ticks, 0 where it is gone: with the pid it names a process for
-    good.
-    """
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fields = os.read(fd, 4096).rpartition(b") ")[2].split()
-        finally:
-            os.close(fd)
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if fields[0] in (b"Z", b"X", b"x") else int(fields[19])
 
 
 class Container:
@@ -98,7 +82,7 @@ class Container:
         )
 
     def save(self) -> None:
-        """Written beside and renamed, so that a reader never sees half of it."""
+        """Writes a temporary file and renames it, so that a reader never sees a partial file."""
         data = {
             "ociVersion": self.version,
             "id": self.id,
@@ -113,7 +97,7 @@ class Container:
             "keepKeyring": self.keep_keyring,
             "cgroup": _cgroup_data(self.cgroup),
         }
-        write_file(f"{self.directory}/state.json", jsonio.dumps(data))
+        replace_file(f"{self.directory}/state.json", strictjson.dumps(data))
 
     @property
     def socket(self) -> str:
@@ -121,26 +105,28 @@ class Container:
 
     @property
     def unready(self) -> str:
-        """The name of the socket until `create` is over: whoever starts it before finds none."""
+        """The socket's name until `create` has finished: an earlier `start` finds none."""
         return f"{self.directory}/start.sock.new"
 
     def alive(self) -> bool:
-        return self.pid > 0 and self.start != 0 and process_start(self.pid) == self.start
+        return self.pid > 0 and self.start != 0 and live_start(self.pid) == self.start
 
     def processes(self) -> list[int]:
-        """All that runs in it: what its cgroup holds, or without one what shares its pid namespace."""
+        """Returns its processes: those in its cgroup, or without one those in its pid namespace."""
         if self.cgroup.dirs:
             return self.cgroup.processes()
-        try:
-            space = os.readlink(f"/proc/{self.pid}/ns/pid")
-            if space == os.readlink("/proc/self/ns/pid"):
-                return [self.pid]  # it has none of its own, and nothing tells its children from others
-        except OSError:
+        from ringfence_linux.namespaces import link
+
+        space, own = link(self.pid, "pid"), link("self", "pid")
+        if not space or not own:
             return []
-        return sorted(int(name) for name in os.listdir("/proc") if name.isdecimal() and _link(name) == space)
+        if space == own:
+            return [self.pid]  # it has no namespace of its own, and nothing distinguishes its children
+        names = (name for name in os.listdir("/proc") if name.isdecimal())
+        return sorted(int(name) for name in names if link(name, "pid") == space)
 
     def status(self) -> str:
-        """creating, created, running, paused or stopped."""
+        """Returns creating, created, running, paused or stopped."""
         if self.pid == 0:
             return "creating"
         if not self.alive():
@@ -152,9 +138,9 @@ class Container:
         return "paused" if self.cgroup.frozen() else "running"
 
     def _waits(self) -> bool:
-        """Whether the init still listens for `start`. A `start` that was killed leaves the socket's file.
+        """Returns True if the init still listens for `start`. A killed `start` leaves the socket's file.
 
-        Asked for the wrong type of connection, a socket that is listened on says so, and nobody is disturbed.
+        Connecting with the wrong socket type fails differently if something listens, without an effect.
         """
         try:
             from ringfence_runtime.launch.channel import connect
@@ -167,7 +153,7 @@ class Container:
         return True
 
     def describe(self) -> dict[str, Any]:
-        """The state as the specification defines it (runtime.md#state), and runc's additions."""
+        """Returns the state as the specification defines it (runtime.md#state), with runc's additions."""
         status = self.status()
         return {
             "ociVersion": self.version,
@@ -182,7 +168,7 @@ class Container:
         }
 
     def hook_state(self, status: str, pid: int) -> str:
-        return jsonio.dumps(
+        return strictjson.dumps(
             {
                 "ociVersion": self.version,
                 "id": self.id,
@@ -199,13 +185,14 @@ class Container:
         return load_config(f"{self.directory}/config.json")[0]
 
     def open_init(self) -> int:
-        """A pidfd of the container's init, checked after opening: the pid may have been given to another
-        process. containerd knows by `container not running` that there is nothing left to kill.
+        """Returns a pidfd of the container's init, checked after opening, as the pid can be reused.
+
+        containerd interprets `container not running` as "nothing left to kill".
         """
         if self.pid <= 0:
             raise StateError(f"container {self.id} has no process yet")
         try:
-            fd = _sys.pidfd_open(self.pid)
+            fd = syscalls.pidfd_open(self.pid)
         except OSError as error:
             if error.errno != errno.ESRCH:
                 raise
@@ -223,7 +210,7 @@ class Container:
                 continue
 
     def destroy(self) -> None:
-        """Remove the directory; a second delete at the same time finds files gone, and that is fine."""
+        """Removes the directory; files that a concurrent delete removed are no error."""
         self._unlink("config.json", "state.json")
         try:
             os.rmdir(self.directory)
@@ -240,37 +227,13 @@ class Container:
             release(self.userns, self.directory)
 
 
-def _link(pid: str) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
-    except OSError:
-        return ""
-
-
 def _cgroup_data(group: Cgroup) -> dict[str, Any]:
-    """`foreign` names the hierarchies in which the directory was there before us: there it stays."""
+    """`foreign` names hierarchies in which the directory existed before: it is not removed there."""
     return {"path": group.path, "dirs": group.dirs, "foreign": group.foreign}
 
 
-def write_file(path: str, text: str, *, durable: bool = False) -> None:
-    """Written beside and renamed: there is the old file or the new one; durable: after a power cut, too."""
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        data = memoryview(text.encode())
-        while data:
-            data = data[os.write(fd, data) :]
-        if durable:
-            os.fsync(fd)
-    except OSError:
-        os.unlink(f"{path}.new")
-        raise
-    finally:
-        os.close(fd)
-    os.rename(f"{path}.new", path)
-
-
 def write_new(path: str, data: bytes) -> None:
-    """Write a file that nobody looks for yet."""
+    """Writes a file that no other process reads yet."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         if os.write(fd, data) != len(data):
@@ -280,7 +243,7 @@ def write_new(path: str, data: bytes) -> None:
 
 
 def now() -> str:
-    """The time in RFC 3339 with nanoseconds, as Go's engines parse it."""
+    """Returns the time in RFC 3339 with nanoseconds, as Go's engines parse it."""
     nanoseconds = time.time_ns()
     return (
         time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(nanoseconds // 10**9)) + f".{nanoseconds % 10**9:09d}Z"
@@ -307,8 +270,9 @@ class Store:
         userns: int = -1,
         keep_keyring: bool = False,
     ) -> Container:
-        """A new directory with a first state (`creating`) that names the cgroup, so that a runtime killed
-        from here on can be cleaned up. Error where the name or the cgroup is somebody else's.
+        """Creates a directory with a first state (`creating`) that names the cgroup.
+
+        So a runtime killed from here on can be cleaned up. Error if the name or the cgroup is in use.
         """
         directory = f"{self.root}/{check_id(name)}"
         try:
@@ -360,7 +324,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError(f"container {name} does not exist") from None
         try:
-            return Container(directory, jsonio.loads(data))
+            return Container(directory, strictjson.loads(data))
         except (ValueError, KeyError, TypeError) as error:
             raise StateError(
                 f"the state of container {name} is damaged: {error}", hint="delete --force it"
@@ -374,7 +338,7 @@ class Store:
         return [name for name in entries if os.path.isfile(f"{self.root}/{name}/state.json")]
 
     def lock(self, name: str) -> int:
-        """An exclusive lock on the container: two deletes, or a delete and a start, take turns."""
+        """Locks the container exclusively: two deletes, or a delete and a start, exclude each other."""
         try:
             fd = os.open(f"{self.root}/{check_id(name)}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):

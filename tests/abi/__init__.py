@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python mirror of the ABI against what the compiler made of the C."""
+"""The Python mirror of the ABI compared with the compiled C."""

@@ -1,30 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The BTF that the tests of this directory compare with."""
+"""The objects that the tests of this directory read."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.abi.btf import Btf
 from tests.support import force
 
 ROOT = Path(__file__).resolve().parents[2]
-OBJECT = ROOT / "agent" / "ringfence" / "_bpf" / "abi_check.bpf.o"
-
-
-def bpftool() -> str:
-    """The program, wherever the distribution put it."""
-    found = subprocess.run([ROOT / "tools" / "find-bpftool"], capture_output=True, text=True).stdout.strip()
-    return shutil.which(found or "bpftool") or force.need_program("bpftool")
 
 
 @pytest.fixture(scope="session")
-def btf() -> Btf:
-    """Of abi_check.bpf.o, which names every shared struct and enum."""
-    if not OBJECT.exists():
-        force.missing("probes", "the probes are not built: make build")
-    return Btf.read(OBJECT, bpftool())
+def compiled() -> None:
+    """The compiled probes, and what reads their BTF."""
+    for name in ("abi_check", "ringfence"):
+        if not (ROOT / f"agent/ringfence/_bpf/{name}.bpf.o").exists():
+            force.missing("probes", "the probes are not built: make build")
+    force.need_program("bpftool")

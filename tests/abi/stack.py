@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much stack the programs of a BPF object need, with all that they call, as the verifier counts it."""
+"""Stack needs of the programs of a BPF object, with all their calls, as the verifier counts them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _INSTRUCTION = struct.Struct("<BBhi")  # struct bpf_insn: code, registers, offse
 _SHT_SYMTAB, _SHT_REL, _STT_FUNC, _FRAME_POINTER = 2, 9, 2, 10
 _CALL, _PSEUDO_CALL, _MOV, _ADD = 0x85, 1, 0xBF, 0x07
 _MEMORY = (1, 2, 3)  # classes LDX, ST, STX
-_STEP = 32  # frames are rounded up to it (check_max_stack_depth of kernel/bpf/verifier.c)
+_STEP = 32  # frames are rounded up to this (check_max_stack_depth of kernel/bpf/verifier.c)
 
 
 @dataclass
 class Function:
-    """`frame` in bytes; `calls` are (section, offset) of what it calls."""
+    """`frame` in bytes; `calls` are the (section, offset) of the functions that it calls."""
 
     name: str
     section: str
@@ -39,7 +39,7 @@ class _Section:
 
 
 def depths(path: Path) -> dict[str, tuple[int, list[str]]]:
-    """Program -> bytes of its deepest chain of calls, and the functions of that."""
+    """Returns program -> bytes of its deepest chain of calls, and the functions of that."""
     functions = _functions(_sections(path.read_bytes()))
     programs = [place for place in functions if place[0] != ".text"]
     return {functions[place].name: _deepest(functions, place, ()) for place in programs}
@@ -107,7 +107,7 @@ def _read(
         elif op == _CALL and of == _PSEUDO_CALL:
             place = begin + at * 8
             section, base = targets.get((where, place), (function.section, 0))
-            # Of a section's symbol, the instruction holds where in it: -1 is its first.
+            # For a section's symbol the instruction holds the offset in it: -1 is its first.
             local = (immediate + 1) * 8 if (where, place) in targets and base == 0 else base
             function.calls.add((section, local if (where, place) in targets else place + (immediate + 1) * 8))
         frame_pointers = (frame_pointers - {to}) if op & 7 in (1, 4, 7) else frame_pointers

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No program needs more stack than the verifier lets it have. Many kernels refuse LSM programs anyway,
-so these are otherwise only tried in virtual machines."""
+"""No program needs more stack than the verifier allows.
+
+Many kernels refuse LSM programs anyway, so otherwise these are only tested in virtual machines.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ __attribute__((section("lsm/x"))) int outer(long *x)
 """
 
 
-def test_no_chain_of_calls_needs_more_stack_than_there_is() -> None:
+def test_no_chain_of_calls_exceeds_the_stack() -> None:
     """Each frame rounded up to 32 bytes."""
     if not OBJECT.exists():
         force.missing("probes", "the probes are not built: make build")
@@ -47,7 +49,7 @@ def test_no_chain_of_calls_needs_more_stack_than_there_is() -> None:
 @pytest.mark.needs("clang")
 @pytest.mark.parametrize(("outer", "inner", "expected"), [(8, 8, 64), (200, 300, 224 + 320), (33, 1, 96)])
 def test_frames_are_counted(tmp_path: Path, outer: int, inner: int, expected: int) -> None:
-    """By what the compiler makes of arrays on the stack."""
+    """From the compiler's layout of arrays on the stack."""
     source, made = tmp_path / "x.c", tmp_path / "x.o"
     source.write_text(SOURCE.replace("INNER", str(inner)).replace("OUTER", str(outer)))
     argv = ["clang", "-O2", "-target", "bpf", "-mcpu=v3", "-c", str(source), "-o", str(made)]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Honest work under the whole pack, enforcing: real programs, and nothing of theirs denied."""
+"""Benign work under the whole pack in enforce mode: real programs, with no false positive."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers on the machine's own root: an overlay whose lower layer is `/`; what is written goes away."""
+"""Containers on the machine's own root: an overlay above `/`, discarded afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @contextlib.contextmanager
 def host_root(directory: Path) -> Iterator[Path]:
-    """A root filesystem like the machine's. The upper layer is a tmpfs: one may lie on an overlay itself."""
+    """Mounts a copy of the machine's root. The upper layer is a tmpfs: `directory` may be on an overlay."""
     layers, root = directory / "layers", directory / "root"
     for path in (layers, root):
         path.mkdir(parents=True)
@@ -42,7 +42,7 @@ def host_root(directory: Path) -> Iterator[Path]:
 
 
 def _tidy(root: Path) -> None:
-    """What belongs to the machine and not to an image: the places where a container has mounts of its own."""
+    """Removes what belongs to the machine and not to an image, where a container has its own mounts."""
     for name in ("srv", "tmp", "run", "proc", "sys", "dev", "var/tmp"):
         (root / name).mkdir(exist_ok=True)
     (root / "etc/hostname").write_text("rftest\n")
@@ -57,7 +57,7 @@ def _run(*argv: str) -> None:
 
 
 def new_bundle(directory: Path, root: Path, script: str, capabilities: tuple[str, ...] = ()) -> Bundle:
-    """A bundle as an engine makes it for an ordinary container: Docker's capabilities, masks and mounts."""
+    """Creates a bundle like an engine's ordinary container: Docker's capabilities, masks and mounts."""
     bundle = Bundle(directory, root)
     config = bundle.config
     process = config["process"]

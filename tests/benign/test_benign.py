@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real programs under the whole pack in enforce mode: they do their work, and no rule stops any of it."""
+"""Real programs under the whole pack in enforce mode: they do their work, and no rule stops them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOOPBACK = "ip link set lo up 2>/dev/null || true\n"
 
 @pytest.fixture(scope="module")
 def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """One agent for all of them, enforcing."""
+    """One enforcing agent for all tests."""
     force.need_root()
     with running_agent(tmp_path_factory.mktemp("agent"), policies=[PACK], mode="enforce") as agent:
         yield agent
@@ -36,14 +36,14 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The machine's own root, for all of them."""
+    """A copy of the machine's root for all tests."""
     force.need_root()
     with host_root(tmp_path_factory.mktemp("root")) as path:
         yield path
 
 
 def stopped(agent: Agent) -> dict[str, float]:
-    """Calls that were stopped so far, by rule: counted before anything is held back."""
+    """Returns the number of stopped calls by rule, counted before any rate limit."""
     return {
         dict(labels)["rule"]: value
         for (name, labels), value in agent.metrics().items()
@@ -52,15 +52,15 @@ def stopped(agent: Agent) -> dict[str, float]:
 
 
 def need(programs: tuple[str, ...]) -> None:
-    """Skip or fail where one is not installed."""
+    """Skips or fails the test if a program is not installed."""
     for name in programs:
         if shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin") is None:
             force.missing(PART, f"needs the program {name}: tools/deps benign")
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
-def test_honest_work_is_left_alone(workload: Workload, guard: Agent, root: Path, tmp_path: Path) -> None:
-    """Status 0, nothing denied or killed, nothing told of but what the table names."""
+def test_benign_work_is_not_affected(workload: Workload, guard: Agent, root: Path, tmp_path: Path) -> None:
+    """Status 0, nothing denied or killed, and no alert except those that the table names."""
     need(workload.needs)
     bundle = new_bundle(tmp_path, root, LOOPBACK + workload.script, workload.capabilities)
     if workload.token:
@@ -86,14 +86,16 @@ def test_honest_work_is_left_alone(workload: Workload, guard: Agent, root: Path,
     finally:
         container.remove()
     said = got.stdout.decode(errors="replace")[-1500:]
-    told = {(alert["rule"]["id"], alert["outcome"], str(alert["details"])) for alert in guard.alerts(name)}
-    assert stopped(guard) == before, f"{told}\n{said}"
+    reported = {
+        (alert["rule"]["id"], alert["outcome"], str(alert["details"])) for alert in guard.alerts(name)
+    }
+    assert stopped(guard) == before, f"{reported}\n{said}"
     assert got.returncode == 0, said
-    assert {rule for rule, _, _ in told} <= workload.told, told
+    assert {rule for rule, _, _ in reported} <= workload.reported, reported
 
 
-def test_shells_and_health_checks_are_left_alone(guard: Agent, root: Path, tmp_path: Path) -> None:
-    """What `docker exec` does: processes that a runtime puts into a container that runs."""
+def test_shells_and_health_checks_are_not_affected(guard: Agent, root: Path, tmp_path: Path) -> None:
+    """As with `docker exec`: processes that a runtime starts in a running container."""
     bundle = new_bundle(tmp_path, root, "exec sleep 600")
     name = f"{PREFIX}benign-exec-{secrets.token_hex(3)}"
     container = Container(name, bundle.write(name))

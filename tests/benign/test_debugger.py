@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Debuggers under the pack: they open memory for writing, as exploits of copy on write do.
 
-Where BPF-LSM refuses it they do their work by ptrace(2); elsewhere it is only told of.
+If BPF-LSM denies it, they do their work by ptrace(2); without BPF-LSM it is only reported.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ grep -q 'write.*INJECTED' /srv/trace
 
 
 def test_a_debugger_does_its_work(tmp_path: Path) -> None:
-    """Break points are written into the program, variables are changed, it runs on; nothing else is met."""
+    """It sets break points, changes variables and continues; no other rule matches."""
     force.need_root()
     need(("gdb", "gcc", "strace"))
     by_hook = bool(NodeCapabilities.detect().lsm_hooks)
@@ -63,9 +63,9 @@ def test_a_debugger_does_its_work(tmp_path: Path) -> None:
         finally:
             container.remove()
         said = got.stdout.decode(errors="replace")
-        told = {(alert["rule"]["id"], alert["outcome"]) for alert in agent.alerts(name)}
+        reported = {(alert["rule"]["id"], alert["outcome"]) for alert in agent.alerts(name)}
         assert "n is 42" in said, said
         assert "$1 = 42" in said, said
         assert got.returncode == 0, said
-        assert told == {(RULE, "denied" if by_hook else "seen")}
+        assert reported == {(RULE, "denied" if by_hook else "seen")}
         assert set(stopped(agent)) == ({RULE} if by_hook else set())

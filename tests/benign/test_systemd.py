@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """systemd as a container's first process, under the pack: as Podman starts it, and with more capabilities.
 
-The former needs no exception. The latter, for services with a view of the files of their own, needs the two
-that policies/README.md names. Needs cgroups of version 2 only, as systemd in a container does: the virtual
-machines run it.
+The former needs no exception. The latter, for services with their own view of the filesystem, needs
+the two exceptions of policies/README.md. systemd in a container requires cgroup v2 only, so these
+tests run in the virtual machines.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.waiting import wait_for
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("runc")]
 
 NAME = "rf-systemd"
-TOLD = {"keyring-add", "keyring-use"}  # systemd gives each service a keyring
+REPORTED = {"keyring-add", "keyring-use"}  # systemd gives each service a keyring
 SERVICE = """
 [Unit]
 DefaultDependencies=no
@@ -35,7 +35,7 @@ DefaultDependencies=no
 Type=oneshot
 ExecStart=/bin/sh -c 'systemd-detect-virt --container > /srv/virt; echo done > /srv/done'
 """
-#: it mounts: a view of the files of its own
+#: a service that mounts: it has its own view of the filesystem
 FENCED = SERVICE + "PrivateTmp=yes\nProtectSystem=yes\nProtectHome=yes\nInaccessiblePaths=/boot\n"
 
 
@@ -48,14 +48,14 @@ def _version_2() -> None:
 
 @pytest.fixture
 def guard(tmp_path: Path) -> Iterator[Agent]:
-    """An agent with the pack as it is."""
+    """An agent with the unmodified pack."""
     with running_agent(tmp_path / "agent", policies=[PACK], mode="enforce") as agent:
         yield agent
 
 
 @pytest.fixture
 def lenient_guard(tmp_path: Path) -> Iterator[Agent]:
-    """An agent with the pack, and what policies/README.md says for systemd with CAP_SYS_ADMIN."""
+    """An agent with the pack and the exceptions of policies/README.md for systemd with CAP_SYS_ADMIN."""
     directory = tmp_path / "policies"
     directory.mkdir()
     for file in PACK.glob("*.yaml"):
@@ -84,18 +84,20 @@ def _replaced(text: str, pattern: str, by: str) -> str:
 
 
 def test_systemd_boots_as_podman_starts_it(guard: Agent, tmp_path: Path) -> None:
-    """With an engine's capabilities, masks and refusal of bpf(2): to its target, a service of ours run, and
-    nothing denied. Without that refusal the rule on bpf(2) denies, and systemd goes on all the same.
+    """With an engine's capabilities and masks: it reaches its target and runs the test's service.
+
+    Nothing is denied, as the engine's profile refuses bpf(2). Without that profile the rule on bpf(2)
+    denies it, and systemd continues.
     """
     boot(guard, tmp_path, SERVICE, ())
 
 
-def test_systemd_gives_its_services_views_of_their_own(lenient_guard: Agent, tmp_path: Path) -> None:
-    """With CAP_SYS_ADMIN: its services mount, and its filters are loaded; all other rules hold."""
+def test_systemd_gives_its_services_their_own_views(lenient_guard: Agent, tmp_path: Path) -> None:
+    """With CAP_SYS_ADMIN: its services mount, and it loads its BPF filters; all other rules are active."""
     boot(lenient_guard, tmp_path, FENCED, ("CAP_SYS_ADMIN",))
 
 
-#: what every engine's default profile has for who lacks CAP_SYS_ADMIN and CAP_BPF
+#: in every engine's default profile, for containers without CAP_SYS_ADMIN and CAP_BPF
 WITHOUT_BPF = {
     "defaultAction": "SCMP_ACT_ALLOW",
     "syscalls": [{"names": ["bpf"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
@@ -103,7 +105,7 @@ WITHOUT_BPF = {
 
 
 def boot(guard: Agent, tmp_path: Path, service: str, capabilities: tuple[str, ...]) -> None:
-    """Until the service has run; nothing of it was stopped, and nothing told of but what TOLD names."""
+    """Boots until the service has run; nothing is stopped, and only rules in REPORTED raise alerts."""
     with host_root(tmp_path / "machine") as root:
         bundle = new_bundle(tmp_path, root, "", capabilities)
         bundle.config["process"]["args"] = [
@@ -129,4 +131,4 @@ def boot(guard: Agent, tmp_path: Path, service: str, capabilities: tuple[str, ..
         finally:
             container.remove()
     assert stopped(guard) == before, guard.alerts(name)
-    assert {alert["rule"]["id"] for alert in guard.alerts(name)} <= TOLD
+    assert {alert["rule"]["id"] for alert in guard.alerts(name)} <= REPORTED

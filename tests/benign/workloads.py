@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benign workloads of the escape checklist, each a script in a container on a copy of the machine's root.
+"""The benign workloads of the escape checklist: scripts in containers on a copy of the machine's root.
 
-A script ends with status 0 only if the program did its work: what is refused must show. `told` names rules
-that may tell of it (they stop nothing on any kernel); whatever else is told of is a failure, too.
+A script ends with status 0 only if the program did its work, so that a denied call is noticed.
+`reported` names rules that may alert (they stop nothing on any kernel); any other alert is a failure.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Workload(NamedTuple):
     script: str
     needs: tuple[str, ...]
     seconds: float = 60.0
-    told: frozenset[str] = frozenset()
-    capabilities: tuple[str, ...] = ()  # beside those that Docker gives
+    reported: frozenset[str] = frozenset()
+    capabilities: tuple[str, ...] = ()  # besides Docker's default ones
     token: bool = False  # a service-account token is mounted, as in every pod
     network: bool = True  # loopback is up
 
@@ -139,7 +139,7 @@ cmp /srv/a/f /srv/b/f; cmp /srv/a/f /srv/c/f
 """
 
 _CRON = """
-rm -f /run/crond.reboot  # by which it tells its first start of others
+rm -f /run/crond.reboot  # marks the first start
 echo '@reboot root /bin/touch /srv/ran' > /etc/cron.d/rftest; chmod 644 /etc/cron.d/rftest
 cron -f & pid=$!
 for try in $(seq 1300); do [ -e /srv/ran ] && break; sleep 0.1; done
@@ -172,14 +172,14 @@ grep -q execve /srv/trace
 """
 
 WORKLOADS = (
-    Workload("apt", _APT, ("apt-get", "dpkg-scanpackages"), 120, told=frozenset({"setuid-file"})),
+    Workload("apt", _APT, ("apt-get", "dpkg-scanpackages"), 120, reported=frozenset({"setuid-file"})),
     Workload("pip", _PIP, ("python3",), 120),
     Workload("make", _MAKE, ("gcc", "make")),
     Workload("nginx", _NGINX, ("nginx", "curl")),
     Workload("redis", _REDIS, ("redis-server",)),
     Workload("postgres", _POSTGRES, ("psql", "setpriv"), 120),
     Workload("jvm", _JVM, ("java", "keytool"), 120),
-    Workload("node", _NODE, ("node",), told=frozenset({"io-uring"})),
+    Workload("node", _NODE, ("node",), reported=frozenset({"io-uring"})),
     Workload("chromium", _CHROMIUM, ("chromium",), 120),
     Workload("git", _GIT, ("git",)),
     Workload("cron", _CRON, ("cron",), 150),
@@ -188,7 +188,7 @@ WORKLOADS = (
     Workload("strace", _STRACE, ("strace",), capabilities=("CAP_SYS_PTRACE",)),
 )
 
-#: what a runtime puts into a running container: shells and health checks, one after the other
+#: what a runtime executes in a running container: shells and health checks, one after the other
 EXECS = (
     "id; ls -la /; ps ax 2>/dev/null || ls /proc; cat /etc/os-release; df -h > /dev/null; env",
     "cat /proc/self/status /proc/meminfo /proc/loadavg /proc/self/mountinfo > /dev/null",

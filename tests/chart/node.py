@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ringfence.bpf._syscalls import mount_detached
+from ringfence_linux.syscalls import mount_detached
 from tests.chart.helm import Object, by_kind
 from tests.support.cgroups import PREFIX, Cgroup
 from tests.support.shims import end_shims
@@ -37,7 +37,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   address = "{0}/containerd.sock"
 """
 _MOUNTED = {"/sys/kernel/tracing": "tracefs", "/sys/fs/bpf": "bpf", "/sys/kernel/security": "securityfs"}
-# What containerd gives without being asked (oci.WithDefaultUnixCapabilities).
+# containerd's default capabilities (oci.WithDefaultUnixCapabilities).
 _USUAL = (
     "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE",
     "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
@@ -45,14 +45,14 @@ _USUAL = (
 
 
 class Pod:
-    """One container of a pod, running; its cgroup has a name of ours."""
+    """One container of a pod, running; its cgroup has a test name."""
 
     def __init__(self, node: Node, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.node, self.name, self.process, self.log = node, name, process, log
 
     @property
     def pid(self) -> int:
-        """Of its first process; 0 while there is none."""
+        """Returns the pid of its first process; 0: none yet."""
         for line in self.node.ctr("task", "ls").stdout.splitlines():
             words = line.split()
             if words and words[0] == self.name:
@@ -60,7 +60,7 @@ class Pod:
         return 0
 
     def text(self) -> str:
-        """What it wrote, both ways."""
+        """Returns its standard output and error."""
         return self.log.read_text(errors="replace")
 
     def end(self) -> int:
@@ -70,7 +70,7 @@ class Pod:
         return self.process.wait(patience(60))
 
     def remove(self) -> None:
-        """Whatever state it is in."""
+        """Removes it in any state."""
         self.node.ctr("task", "rm", "--force", self.name)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(patience(60))
@@ -81,7 +81,7 @@ class Pod:
 
 
 class Node:
-    """Containerd, and directories that stand for those of a host."""
+    """containerd, and directories that simulate a host's."""
 
     def __init__(self, directory: Path, mounts: Mapping[str, int]) -> None:
         self.directory = directory
@@ -93,7 +93,7 @@ class Node:
         return subprocess.run(argv, check=check, capture_output=True, text=True, timeout=patience(60))
 
     def host(self, path: str) -> str:
-        """Where a path of the host lies for this node."""
+        """Returns the location of a host path for this node."""
         if path in self._mounts_of_host:
             return f"/proc/{os.getpid()}/fd/{self._mounts_of_host[path]}"
         if path.startswith("/sys/"):

@@ -34,7 +34,7 @@ USER = {
 
 @pytest.fixture(scope="module")
 def policy() -> dict[str, Any]:
-    """As it is rendered."""
+    """The rendered policy."""
     objects = render({"startupTaint": {"enabled": True, "admissionPolicy": True}})
     binding = by_kind(objects, "ValidatingAdmissionPolicyBinding")["spec"]
     found = by_kind(objects, "ValidatingAdmissionPolicy")
@@ -46,7 +46,7 @@ def policy() -> dict[str, Any]:
 
 
 def verdict(policy: dict[str, Any], after: dict[str, Any], user: dict[str, Any] = USER) -> list[str]:
-    """The messages of what refuses this change of NODE; none: it may be."""
+    """Returns the messages that refuse this change of NODE; none: it is allowed."""
     known: dict[str, Any] = {"object": after, "oldObject": NODE, "request": {"userInfo": user}}
     if not all(cel.evaluate(one["expression"], known) for one in policy["matchConditions"]):
         return []
@@ -96,7 +96,7 @@ def test_the_taint_may_go(policy: dict[str, Any]) -> None:
     ids=lambda one: one if isinstance(one, str) else "",
 )  # fmt: skip
 def test_nothing_else_may_change(policy: dict[str, Any], after: dict[str, Any], message: str) -> None:
-    """By an agent that was taken over."""
+    """By a compromised agent."""
     assert any(message in said for said in verdict(policy, after))
 
 
@@ -106,7 +106,7 @@ def test_nothing_else_may_change(policy: dict[str, Any], after: dict[str, Any], 
 def test_a_token_of_another_node_or_of_none_may_nothing(
     policy: dict[str, Any], extra: dict[str, Any]
 ) -> None:
-    """A token that was made by hand names no node."""
+    """A manually created token names no node."""
     user = {**USER, "extra": extra}
     assert verdict(policy, changed(taints=OTHERS), user) == ["an agent may change its own node only"]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chart as text: lint, values in many combinations, schemas of several Kubernetes versions, promises."""
+"""The chart as text: lint, combinations of values, schemas of several Kubernetes versions."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_lint_finds_nothing() -> None:
 
 @pytest.mark.parametrize(("values", "version"), list(itertools.product(SETS, VERSIONS)))
 def test_what_is_rendered_is_what_kubernetes_takes(values: dict[str, Any], version: str) -> None:
-    """Strict schemas: an unknown field is a mistake."""
+    """Strict schemas: an unknown field is an error."""
     objects = render(values, kubernetes=f"{version}.0")
     assert objects
     for one in objects:
@@ -123,7 +123,7 @@ def test_of_the_host_it_shares_the_processes_alone() -> None:
 
 
 def test_rbac_has_the_fewest_verbs() -> None:
-    """Pods are listed and watched; nodes are touched for the taint alone; without both there is no role."""
+    """Pods are listed and watched; nodes are patched for the taint only; without both there is no role."""
     rules = by_kind(render(), "ClusterRole")["rules"]
     assert rules == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
     tainted = by_kind(render({"startupTaint": {"enabled": True}}), "ClusterRole")["rules"]
@@ -134,7 +134,7 @@ def test_rbac_has_the_fewest_verbs() -> None:
 
 
 def test_the_policies_of_the_chart_are_the_pack() -> None:
-    """The ConfigMap holds a set that loads, with every rule of the project's directory."""
+    """The ConfigMap contains a set that loads, with every rule of the project's directory."""
     data = by_kind(render({"policies": {"optional": ["hot"]}}), "ConfigMap", "-policies")["data"]
     found = load_bytes({name: text.encode() for name, text in data.items()})
     directory = CHART.parents[1] / "policies"
@@ -144,7 +144,7 @@ def test_the_policies_of_the_chart_are_the_pack() -> None:
 
 
 def test_containers_can_be_left_out_of_the_pack() -> None:
-    """Of every policy but the invariants: network plugins would not live under the others, enforced."""
+    """Of every policy except the invariants: the others, enforced, would kill network plugins."""
     but = {"namespaces": ["kube-system"], "labels": {"tier": "node"}, "privileged": True}
     data = by_kind(render({"policies": {"optional": ["hot"], "except": but}}), "ConfigMap", "-policies")[
         "data"
@@ -157,7 +157,7 @@ def test_containers_can_be_left_out_of_the_pack() -> None:
 
 
 def test_the_daemonset_does_not_take_the_test_pod_for_its_own() -> None:
-    """The selector of one must not choose the other, nor must the service."""
+    """No selector and no service may select both."""
     objects = render()
     labels = by_kind(objects, "Pod")["metadata"]["labels"].items()
     chosen = by_kind(objects, "DaemonSet")["spec"]["selector"]["matchLabels"]
@@ -204,7 +204,7 @@ def test_rules_carry_the_runbooks_and_the_job_of_the_release() -> None:
 
 
 def test_without_a_base_alerts_name_the_page_and_have_no_url_that_leads_nowhere() -> None:
-    """`runbook` is text; `runbook_url` is what Alertmanager makes a link of."""
+    """`runbook` is text; Alertmanager makes a link of `runbook_url`."""
     for rule in _rules(render({"prometheusRule": {"enabled": True}})):
         if "alert" in rule:
             assert "runbook_url" not in rule["annotations"]
@@ -245,7 +245,7 @@ def test_what_the_runtime_unmounts_goes_in_the_agent_too() -> None:
 
 
 def test_the_agent_looks_where_the_runtime_is_said_to_be() -> None:
-    """For socket and bundles: else who looks into bundles finds nothing. What `config` says counts."""
+    """For socket and bundles: otherwise the bundles are not found. `config` has precedence."""
     tasks = "io.containerd.runtime.v2.task"
     k3s = {"runtimeDirectory": "/run/k3s/containerd"}
     own = {"cri": {"socket": "/run/k3s/containerd/other.sock"}}
@@ -266,7 +266,7 @@ def test_the_agent_looks_where_the_runtime_is_said_to_be() -> None:
 
 
 def test_metrics_are_for_the_namespaces_that_read_them() -> None:
-    """Not for every pod of the cluster; the test's own pod is let in."""
+    """Not for every pod of the cluster; the test's own pod is allowed."""
     checks, rule = by_kind(render(), "NetworkPolicy")["spec"]["ingress"]
     assert checks == {"ports": [{"port": "health", "protocol": "TCP"}]}
     assert rule["ports"] == [{"port": "metrics", "protocol": "TCP"}]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rendered DaemonSet's pod, run by containerd with the built image, as far down as this kernel goes.
+"""The rendered DaemonSet's pod, run by containerd with the built image, as far as this kernel supports it.
 
 It is ready with five capabilities, stops an attack of another container, is read by its own `helm test`,
 takes new policies from a ConfigMap, and hands over to its successor while what it pinned goes on stopping.
@@ -56,7 +56,7 @@ def agent_of(objects: list[Object]) -> Object:
 
 
 def ask(pid: int, path: str) -> str:
-    """What the agent answers at its pod's own address; empty: nothing (yet)."""
+    """Returns the agent's answer at its pod's address; empty: none (yet)."""
     if not pid:
         return ""
     code = f"import urllib.request as u; print(u.urlopen('{ADDRESS}{path}', timeout=60).read().decode())"
@@ -87,13 +87,13 @@ def ready(pod: Pod) -> int:
 
 @pytest.fixture
 def objects() -> list[Object]:
-    """What helm makes of the chart."""
+    """The rendered chart."""
     return render(VALUES)
 
 
 @pytest.fixture
 def pod(node: Node, objects: list[Object]) -> Iterator[Pod]:
-    """The agent, ready. What it pinned is gone afterwards."""
+    """A ready agent. Its pins are removed afterwards."""
     made = node.run(agent_of(objects), objects, "agent")
     try:
         ready(made)
@@ -115,7 +115,7 @@ def records(pod: Pod) -> list[dict[str, Any]]:
 
 
 def test_it_runs_with_five_capabilities_and_stops_an_attack(pod: Pod) -> None:
-    """The kernel itself says what it holds; the attack ends, and the line names its container."""
+    """The kernel lists its capabilities; the attack is stopped, and the alert names its container."""
     status = Path(f"/proc/{pod.pid}/status").read_text()
     held = int(next(line for line in status.splitlines() if line.startswith("CapEff")).split()[1], 16)
     assert held == 1 << 39 | 1 << 38 | 1 << 12 | 1 << 19 | 1 << 5
@@ -132,14 +132,14 @@ def test_it_runs_with_five_capabilities_and_stops_an_attack(pod: Pod) -> None:
 
 @pytest.mark.parametrize("command", ["probe", "status", "audit"])
 def test_commands_by_exec_are_no_subjects(node: Node, pod: Pod, command: str) -> None:
-    """`kubectl exec ds/ringfence -- ringfence probe` in mode enforce: it calls bpf(2), and lives."""
+    """`kubectl exec ds/ringfence -- ringfence probe` in mode enforce: it calls bpf(2), and is not killed."""
     done = node.ctr("task", "exec", "--exec-id", f"x-{command}", pod.name, "/usr/bin/ringfence", command)
     assert done.returncode in ((0, 1) if command == "audit" else (0,)), done
     assert done.stdout
     assert pod.name not in {one["container"].get("id") for one in records(pod)}
 
 
-def test_its_own_test_passes(node: Node, pod: Pod, objects: list[Object]) -> None:
+def test_the_charts_own_test_passes(node: Node, pod: Pod, objects: list[Object]) -> None:
     """`helm test`: the pod of the chart attacks, and finds its alert in the metrics."""
     attacker = by_kind(objects, "Pod", "-test")["spec"]
     # This node's agent knows no pods by name.
@@ -151,17 +151,17 @@ def test_its_own_test_passes(node: Node, pod: Pod, objects: list[Object]) -> Non
         assert "an alert of this rule was counted (denied): ok" in made.text()
     finally:
         made.remove()
-    # The same, by somebody who was told that nothing is stopped here: the test must not pass.
+    # The same with the wrong mode: the test must not pass.
     made = node.run(attacker, objects, "test", environment={**names, "MODE": "audit"}, network=pod.pid)
     try:
         assert made.process.wait(patience(60)) == 1, made.text()
-        assert "NOT OK: mode audit, and it was stopped" in made.text()
+        assert "NOT OK: mode audit, but it was stopped" in made.text()
     finally:
         made.remove()
 
 
 def test_its_own_test_fails_where_no_agent_knows_the_pod(node: Node, pod: Pod, objects: list[Object]) -> None:
-    """An alert of somebody else's is not its own."""
+    """Another pod's alert does not count."""
     attacker = by_kind(objects, "Pod", "-test")["spec"]
     names = {"AGENTS": "127.0.0.1", "NAMESPACE": "security", "POD": "rf-test", "SECONDS_TO_WAIT": "3"}
     made = node.run(attacker, objects, "test", environment=names, network=pod.pid)
@@ -238,7 +238,7 @@ def pins(node: Node) -> list[str]:
 def test_a_successor_takes_over_while_the_pins_go_on_stopping(
     node: Node, pod: Pod, objects: list[Object]
 ) -> None:
-    """A rolling update in mode enforce: the new pod is itself a container that what is pinned watches."""
+    """A rolling update in mode enforce: the pinned programs observe the new pod as a container."""
     with new_cgroup("victim") as cgroup:
         assert pod.end() == 0
         assert attack(cgroup) != 0, "nobody runs, and the pins stop nothing"
@@ -266,34 +266,34 @@ def killed_without_a_ticket(node: Node, pod: Pod) -> None:
     (Path(node.host("/run/ringfence")) / "ticket").unlink()
 
 
-def test_without_a_ticket_the_pins_stay_and_it_is_told_what_to_do(
+def test_without_a_ticket_the_pins_stay_and_the_log_has_a_remedy(
     node: Node, pod: Pod, objects: list[Object]
 ) -> None:
-    """Who has killed the agent and wiped its state must not get past the pins: the host's root has to."""
+    """An attacker who kills the agent and wipes its state cannot remove the pins; the host's root must."""
     killed_without_a_ticket(node, pod)
     with new_cgroup("victim") as cgroup:
         successor = node.run(agent_of(objects), objects, "agent")
         try:
             assert successor.process.wait(patience(60)) == 3
-            assert "there is no ticket of it for this one" in successor.text()
+            assert "there is no ticket for this one" in successor.text()
             assert "remove them on the host" in successor.text()
         finally:
             successor.remove()
         assert attack(cgroup) != 0
 
 
-def test_without_a_ticket_and_self_defence_the_pins_are_removed_first_and_that_is_told(
+def test_without_a_ticket_and_self_defence_the_pins_are_removed_first_and_logged(
     node: Node, objects: list[Object]
 ) -> None:
-    """Where the self-defence only tells, the agent comes back by itself."""
-    tells = {"RINGFENCE_SELF_DEFENCE": "alert"}
-    first = node.run(agent_of(objects), objects, "agent", environment=tells)
+    """If the self-defence only alerts, the agent recovers by itself."""
+    alerting = {"RINGFENCE_SELF_DEFENCE": "alert"}
+    first = node.run(agent_of(objects), objects, "agent", environment=alerting)
     try:
         ready(first)
         killed_without_a_ticket(node, first)
     finally:
         first.remove()
-    successor = node.run(agent_of(objects), objects, "agent", environment=tells)
+    successor = node.run(agent_of(objects), objects, "agent", environment=alerting)
     try:
         ready(successor)
         assert "its pins were removed at the start" in successor.text()
@@ -303,10 +303,10 @@ def test_without_a_ticket_and_self_defence_the_pins_are_removed_first_and_that_i
 
 
 def test_the_canary_sings_in_a_pod(pod: Pod) -> None:
-    """Without the right to write at the root of the cgroups: inside of its own."""
+    """Without write access to the root of the cgroups: inside its own."""
 
     def heard() -> bool:
-        found = re.search(r"^ringfence_canaries_total (\S+)$", ask(pod.pid, "/metrics"), re.M)
+        found = re.search(r"^ringfence_canary_records_total (\S+)$", ask(pod.pid, "/metrics"), re.M)
         return found is not None and float(found[1]) >= 3
 
     wait_for(heard, "three canaries")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chart's values: each is explained; what contradicts itself is refused before it reaches a cluster."""
+"""The chart's values: each is explained; contradictions are rejected before they reach a cluster."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _contradictions() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "a port that is none", {"metrics": {"port": 70000}}
     yield "an interval that is none", {"podMonitor": {"interval": "often"}}
     yield "an exception of nothing known", {"policies": {"except": {"namespace": ["kube-system"]}}}
-    yield "an exception of nobody", {"policies": {"except": {"namespaces": []}}}
+    yield "an empty exception", {"policies": {"except": {"namespaces": []}}}
     yield "an empty policy", {"policies": {"extra": {"own.yaml": ""}}}
     yield "a taint's key that is none", {"startupTaint": {"key": "ringfence dev/x"}}
     yield "a taint's key with two prefixes", {"startupTaint": {"key": "a/b/c"}}
@@ -80,7 +80,7 @@ def _contradictions() -> Iterator[tuple[str, dict[str, Any]]]:
     ("what", "values"), list(_contradictions()), ids=lambda one: one if isinstance(one, str) else ""
 )
 def test_the_schema_refuses(what: str, values: dict[str, Any]) -> None:
-    """Before anything reaches a cluster, and by naming the value."""
+    """Before anything reaches a cluster, with the value's name."""
     with pytest.raises(Refused, match="specifications of the schema") as refused:
         render(values)
     places = re.findall(r"at '(/[^']*)'", str(refused.value)) or re.findall(
@@ -101,8 +101,8 @@ ARITHMETIC: tuple[tuple[dict[str, Any], str], ...] = (
     ({"customProbes": {"enabled": True}, **MEMORY}, "192Mi is less than 256Mi"),
     ({"config": {"alerts": {"otlp": ["http://a", "http://b", "http://c"]}},
       "alerts": {"queue": {"enabled": False}}},
-     "alerts.queue.enabled: without it 3 receivers may hold 64MiB each in memory"),
-    ({"alerts": {"queue": {"hostPath": "/run/ringfence/queue"}}}, "alerts.queue.hostPath: lies in /run"),
+     "alerts.queue.enabled: without it 3 receivers can use 64MiB each in memory"),
+    ({"alerts": {"queue": {"hostPath": "/run/ringfence/queue"}}}, "alerts.queue.hostPath: is in /run"),
     ({"extraVolumeMounts": [{"name": "x", "mountPath": "/x"}]}, 'extraVolumeMounts: extraVolumes has no "x"'),
 )  # fmt: skip
 
@@ -142,7 +142,7 @@ def test_what_is_just_enough_is_taken() -> None:
     ],
 )
 def test_certificates_are_for_syslog_by_tls_too(syslog: Any) -> None:
-    """`alerts.ca` is who signed the certificate of such a receiver."""
+    """`alerts.ca` is also used for such a receiver."""
     objects = render({"config": {"alerts": {"syslog": syslog}}, "alerts": {"caSecret": "ca"}})
     (config,) = (one for one in objects if one["kind"] == "ConfigMap" and "agent.yaml" in one["data"])
     assert yaml.safe_load(config["data"]["agent.yaml"])["alerts"]["ca"].endswith("/ca.crt")
@@ -178,7 +178,7 @@ def test_the_policy_of_admission_needs_a_cluster_that_has_such() -> None:
 
 
 def test_the_schema_and_the_values_name_the_same_keys() -> None:
-    """Nothing undocumented, nothing forgotten."""
+    """Every value is documented, and every documented value exists."""
 
     def compare(values: Any, schema: Any, path: str) -> None:
         known = schema.get("properties")
@@ -192,7 +192,7 @@ def test_the_schema_and_the_values_name_the_same_keys() -> None:
 
 
 def _keys(node: yaml.MappingNode, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Every key that stands on a line of its own, with that line's number."""
+    """Every key on its own line, with that line's number."""
     for key, value in node.value:
         here = (*path, key.value)
         yield here, key.start_mark.line
@@ -217,7 +217,7 @@ def test_the_derived_parts_of_the_schema_are_those_of_the_agent() -> None:
     assert {key.path for key in KEYS} >= OWN
 
 
-#: what somebody could write, well or not
+#: valid and invalid input
 TRIED: tuple[Any, ...] = (
     "off", "on", "auto", "yes", "nonsense", "", "/a/path", "relative", "64MiB", "3", "1MiB", "100K", "low",
     "info", "https://a.example/x", "ftp://a", "http://a:b@c", "udp://a:1", "tcp://a", "unix:///x", "name-*",
@@ -250,7 +250,7 @@ def _agent_takes(key: Key, value: Any, directory: Path) -> bool:
 
 @pytest.mark.parametrize("key", OFFERED, ids=lambda key: str(key.path))
 def test_what_the_schema_takes_the_agent_takes(key: Key, tmp_path: Path) -> None:
-    """Or a pod would not start. Each key takes something, and not everything."""
+    """Otherwise a pod would not start. Each key accepts some values and rejects others."""
     judged = jsonschema.Draft7Validator(shape(key))
     taken = [value for value in TRIED if judged.is_valid(value)]
     assert 0 < len(taken) < len(TRIED)

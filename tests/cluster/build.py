@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fills the cache: Kubernetes' programs, built from Debian's source package by Debian's Go, and its etcd.
+"""Fills the cache: Kubernetes' programs, built from Debian's source package with Debian's Go, and
+its etcd.
 
-Debian 12's `kubernetes` (1.20) is the newest source package that holds the servers; later ones hold kubectl
-alone. Nothing is installed: Go and etcd are unpacked into the cache. Building takes about ten minutes on
-two CPUs.
+Debian 12's `kubernetes` (1.20) is the newest source package with the servers; later ones have
+kubectl alone. Nothing is installed: Go and etcd are unpacked into the cache. Building takes about
+ten minutes on two CPUs.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ _FACTS = "meta.json"
 
 
 class Programs(NamedTuple):
-    """What is in the cache: /usr/bin-like directory, and the upstream version."""
+    """The contents of the cache: a directory like /usr/bin, and the upstream version."""
 
     version: str
     directory: Path
 
     def __call__(self, name: str) -> str:
-        """The path of a program."""
+        """Returns the path of a program."""
         return str(self.directory / name)
 
 
 class _Sources(Apt):
-    """With source packages, too."""
+    """A package index with source packages."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, [SUITE])
@@ -49,7 +50,7 @@ class _Sources(Apt):
         self._run("apt-get", "-qq", "update")
 
     def source(self, package: str) -> tuple[Path, str]:
-        """Download and unpack a source package: its directory, and its version."""
+        """Download and unpack a source package. Returns its directory and its version."""
         shown = self._run("apt-cache", "showsrc", "--only-source", package)
         version = re.findall(r"^Version: (\S+)", shown, re.M)[0]
         self._run("apt-get", "-qq", "source", "--only-source", f"{package}={version}")
@@ -57,12 +58,12 @@ class _Sources(Apt):
 
 
 def cache_directory() -> Path:
-    """Where the programs are kept: RINGFENCE_CLUSTER_CACHE, or /var/cache/ringfence/kubernetes."""
+    """Returns the cache directory: RINGFENCE_CLUSTER_CACHE, or /var/cache/ringfence/kubernetes."""
     return Path(os.environ.get("RINGFENCE_CLUSTER_CACHE", "/var/cache/ringfence/kubernetes"))
 
 
 def prepared() -> Programs | None:
-    """The programs, if the cache holds them."""
+    """Returns the programs, if the cache has them."""
     directory = cache_directory() / "bin"
     try:
         facts = json.loads((directory / _FACTS).read_text())
@@ -72,7 +73,9 @@ def prepared() -> Programs | None:
 
 
 def fetch(*, renew: bool = False) -> list[str]:
-    """Build what is missing (renew: or what the suite has a newer version of); a line for what was done."""
+    """Build what is missing (renew: or has a newer
+    version in the suite); yields a line for each action.
+    """
     cache = cache_directory()
     if prepared() is not None and not renew:
         return []
@@ -110,7 +113,7 @@ def upstream(package: str) -> str:
 
 
 def _build(tree: Path, cache: Path, version: str) -> None:
-    """By its own makefile, which wants to lie in a GOPATH; everything that it needs is vendored."""
+    """With its own makefile, which must be in a GOPATH; all its dependencies are vendored."""
     link = tree / ".go/src/k8s.io/kubernetes"
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cluster with the release in it, once for all tests: they follow each other as an operator's days do."""
+"""The cluster with the release in it, once for all
+tests: they run in order, like an operator's days.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from tools.image.layout import archive, write_layout
 
 @pytest.fixture(scope="session")
 def world() -> Iterator[World]:
-    """Installed in mode audit, on a node that had the start-up taint, while a pod waited for it."""
+    """Installed in mode audit, on a node with the start-up taint, while a pod waited for it."""
     if "cluster" not in os.environ.get(VARIABLE, "").split(","):
         elsewhere("`make test-cluster` runs it")
     need_root()
@@ -50,7 +52,7 @@ def _pods(cluster: Cluster) -> list[dict[str, dict[str, str]]]:
 
 
 def _pause(cluster: Cluster) -> None:
-    """An image whose entry point, which is where our builder has it, sleeps."""
+    """An image whose entry point sleeps; it is at the path where our image builder has it."""
     root = cluster.directory / "pause"
     (root / "usr/bin").mkdir(parents=True)
     busybox = need_program("busybox")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python3 -m tests.cluster.dns ADDRESS KUBECTL...`: names of services for pods, in place of CoreDNS.
+"""`python3 -m tests.cluster.dns ADDRESS KUBECTL...`: names of services for pods, in place of
+CoreDNS.
 
-One question a datagram (RFC 1035): A records of NAME.NAMESPACE.svc[.cluster.local] are the addresses of the
-service's endpoints, as `kubectl get endpoints` tells them; a headless service is what the chart has. Else:
-no such name.
+One question per datagram (RFC 1035): A records of NAME.NAMESPACE.svc[.cluster.local] are the
+addresses of the service's endpoints, from `kubectl get endpoints`; the chart has a headless
+service. Any other name does not exist.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main() -> int:
 
 
 def answer(question: bytes, kubectl: list[str]) -> bytes:
-    """The reply to one question."""
+    """Returns the reply to one question."""
     labels, at = [], 12
     while question[at]:
         labels.append(question[at + 1 : at + 1 + question[at]].decode("ascii", "replace"))
@@ -50,7 +51,7 @@ def answer(question: bytes, kubectl: list[str]) -> bytes:
 
 
 def addresses(name: str, namespace: str, kubectl: list[str]) -> list[str] | None:
-    """Of the endpoints; None: no such service."""
+    """Returns the addresses of the endpoints; None if there is no such service."""
     argv = [*kubectl, "--namespace", namespace, "get", "endpoints", name, "--output", "json"]
     done = subprocess.run(argv, capture_output=True, check=False)
     if done.returncode:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One node that is the whole cluster, in namespaces of its own: nothing of it is reached from outside.
+"""One node that is the whole cluster, in namespaces of its own and unreachable from outside.
 
-A process holds a network and a mount namespace; all programs are started inside. What a node has mounted
-(bpffs, tracefs, securityfs) is mounted there, and the directories that kubelet and runtimes insist on are
-tmpfs there. Cgroups are the machine's (`/kubepods`); so are a few sysctls that the kubelet changes: both
-are put right at the end.
+A process holds a network and a mount namespace; all programs are started inside. The mounts of a
+node (bpffs, tracefs, securityfs) are made there, and the directories that kubelet and runtimes
+require are tmpfs there. Cgroups are the machine's (`/kubepods`); so are a few sysctls that the
+kubelet changes: both are restored at the end.
 
-There is no kube-proxy: the API server itself listens at the address of its service. In place of CoreDNS
-stands tests.cluster.dns. The network plugin is CNI's bridge.
+There is no kube-proxy: the API server itself listens at the address of its service.
+tests.cluster.dns replaces CoreDNS. The network plugin is CNI's bridge.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Object = dict[str, Any]
 
 
 class Cluster:
-    """What runs, and what can be asked of it."""
+    """The running programs, and queries to them."""
 
     def __init__(self, directory: Path, programs: Programs) -> None:
         self.directory = directory
@@ -51,7 +51,7 @@ class Cluster:
     # --- namespaces
 
     def hold(self) -> None:
-        """Make the namespaces, with what a node has in them."""
+        """Make the namespaces, with a node's mounts in them."""
         lines = [
             "set -e", "ip link set lo up",
             *(f"ip address add {one}/32 dev lo" for one in (API, DNS)),
@@ -65,7 +65,7 @@ class Cluster:
         assert self._holder.stdout.readline() == b"ready\n", "the namespaces cannot be made"
 
     def inside(self, *words: str) -> list[str]:
-        """A command line that runs in the node's namespaces."""
+        """Returns a command line that runs in the node's namespaces."""
         assert self._holder is not None
         return ["nsenter", "--target", str(self._holder.pid), "--net", "--mount", "--wd=/", *words]
 
@@ -81,7 +81,7 @@ class Cluster:
             )  # fmt: skip
 
     def stop(self, name: str) -> None:
-        """End it."""
+        """Stop a program of the node."""
         process = self._running.pop(name, None)
         if process is None:
             return
@@ -93,17 +93,19 @@ class Cluster:
             process.wait()
 
     def restart(self, name: str) -> None:
-        """Start what was stopped."""
+        """Start a program that was stopped."""
         self.start(name, self._argv[name])
 
     def log(self, name: str) -> str:
-        """What it wrote, the end of it."""
+        """Returns the end of its log."""
         return (self.directory / f"{name}.log").read_text(errors="replace")[-4000:]
 
-    # --- what can be asked
+    # --- queries
 
     def run(self, *words: str, check: bool = True, seconds: float = 120) -> str:
-        """A command in the namespaces; what it said. AssertionError with that where it failed."""
+        """Run a command in the namespaces. Returns its
+        output; AssertionError with the output if it fails.
+        """
         done = subprocess.run(
             self.inside(*words), capture_output=True, text=True, check=False, timeout=patience(seconds)
         )
@@ -113,12 +115,12 @@ class Cluster:
         return done.stdout
 
     def kubectl(self, *words: str, check: bool = True, seconds: float = 120) -> str:
-        """As the administrator."""
+        """Run kubectl as the administrator."""
         return self.run(*self.kubectl_argv, *words, check=check, seconds=seconds)
 
     @property
     def kubectl_argv(self) -> list[str]:
-        """The client, told whom to ask."""
+        """Returns the client's command line, with the server's address."""
         return [self.programs("kubectl"), "--kubeconfig", self.pki.path(f"{ADMIN}.kubeconfig")]
 
     def get(self, *words: str) -> Object:
@@ -133,19 +135,19 @@ class Cluster:
         self.kubectl("apply", "--filename", str(file))
 
     def ctr(self, *words: str, check: bool = True) -> str:
-        """Containerd's own client."""
+        """Run containerd's own client."""
         return self.run("ctr", "--namespace", "k8s.io", *words, check=check)
 
     def load(self, archive: Path) -> None:
-        """An image into the node's store."""
+        """Load an image into the node's store."""
         self.ctr("images", "import", "--snapshotter", "native", str(archive))
 
     # --- life
 
     def up(self) -> None:
-        """Everything, until the node is ready."""
+        """Start everything, and wait until the node is ready."""
         write, state = self.directory, self.directory / "etcd"
-        (write / "containerd.toml").write_text(settings.CONTAINERD.format(write))
+        (write / "containerd.toml").write_text(settings.containerd(write))
         (write / "cni").mkdir()
         (write / "cni/10-bridge.conflist").write_text(json.dumps(settings.CNI))
         (write / "kubelet.json").write_text(json.dumps(settings.kubelet_config(self.pki)))
@@ -163,19 +165,19 @@ class Cluster:
         wait_for(self.is_ready, "the node to be ready", seconds=120, every=0.5)
 
     def is_ready(self) -> bool:
-        """The node says that it is."""
+        """Returns True if the node reports that it is ready."""
         found = self.kubectl("get", "nodes", NODE, "--output", "json", check=False)
         conditions = json.loads(found)["status"].get("conditions", []) if found else []
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
     def down(self) -> None:
-        """All of it, containers first."""
+        """Stop all of it, containers first."""
         self.stop("kubelet")
         if "containerd" in self._running and self._holder is not None:
             for task in self.ctr("tasks", "list", "--quiet", check=False).split():
                 self.ctr("tasks", "delete", "--force", task, check=False)
         self.stop("containerd")
-        for process in self._running.values():  # they have nothing to bring to an end
+        for process in self._running.values():  # these need no orderly stop
             process.kill()
             process.wait()
         self._running.clear()
@@ -215,7 +217,7 @@ def running_cluster(programs: Programs) -> Iterator[Cluster]:
 
 
 def _remove_pods() -> None:
-    """What the kubelet made of cgroups. (A machine that is a node already could not run this test.)"""
+    """Remove the kubelet's cgroups. (A machine that is a node already could not run this test.)"""
     for mount in Path("/sys/fs/cgroup").iterdir():
         for quality in ("besteffort", "burstable", ""):
             top = mount / "kubepods" / quality

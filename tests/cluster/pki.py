@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys, certificates, tokens and configuration files of a cluster that lives for a test."""
+"""Keys, certificates, tokens and configuration files of a cluster, for the time of a test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["ADMIN", "COMPONENTS", "Pki"]
 
 ADMIN = "admin"
-#: who -> user and groups of its token
+#: name -> user and groups of its token
 COMPONENTS = {
     ADMIN: ("admin", "system:masters"),
     "kubelet": ("system:node:{node}", "system:nodes"),
@@ -22,7 +22,7 @@ COMPONENTS = {
 
 
 class Pki:
-    """All of it below one directory."""
+    """All files in one directory."""
 
     def __init__(self, directory: Path, node: str, server: str, addresses: tuple[str, ...]) -> None:
         self.directory = directory
@@ -38,7 +38,7 @@ class Pki:
         self._tokens(node)
 
     def path(self, name: str) -> str:
-        """Of a file."""
+        """Returns the path of a file."""
         return str(self.directory / name)
 
     def _openssl(self, *words: str) -> None:
@@ -54,11 +54,11 @@ class Pki:
 
     def _tokens(self, node: str) -> None:
         lines = []
-        for who, (user, groups) in COMPONENTS.items():
+        for component, (user, groups) in COMPONENTS.items():
             token = secrets.token_hex(16)
-            lines.append(f'{token},{user.format(node=node)},{who},"{groups}"')
-            (self.directory / f"{who}.token").write_text(token)
-            (self.directory / f"{who}.kubeconfig").write_text(json.dumps(self._kubeconfig(token)))
+            lines.append(f'{token},{user.format(node=node)},{component},"{groups}"')
+            (self.directory / f"{component}.token").write_text(token)
+            (self.directory / f"{component}.kubeconfig").write_text(json.dumps(self._kubeconfig(token)))
         (self.directory / "tokens.csv").write_text("\n".join(lines) + "\n")
 
     def _kubeconfig(self, token: str) -> dict[str, Any]:

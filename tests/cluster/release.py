@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chart as it is installed here, and workloads beside it.
 
-Two things are changed in a copy of the chart. Its `kubeVersion` (1.25) is left out: the newest Kubernetes
-whose servers Debian has the sources of is 1.20. And its policies choose the namespaces of the test in place
-of all containers: agents enrol by the names of cgroups, and containers of others on this machine are none
-of this test's business. What the kernel itself may run (policies/invariants.yaml) can only be said for the
-whole machine, and is left out.
+Two things are changed in a copy of the chart. Its `kubeVersion` (1.25) is removed: the newest
+Kubernetes with server sources in Debian is 1.20. And its policies select the namespaces
+of the test instead of all containers: agents enroll by cgroup names, and other containers on this
+machine must not be affected. The usermode helpers that the kernel may run
+(policies/invariants.yaml) can only be set for the whole machine, and are removed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VALUES: dict[str, Any] = {
     "config": {"audit": {"interval": 0}, "alerts": {"repeat": 0, "rate": 100000, "burst": 1000}},
 }
 METADATA = "169.254.169.254"
-#: connects to an address twenty times a second (UDP: no packet is sent), and says how it went
+#: connects to an address twenty times a second (UDP: no packet is sent), and prints each result
 LOOP = """
 import os, socket, time
 while True:
@@ -67,7 +67,7 @@ class Release:
             path.write_text(text.replace("    containers: all\n", "    namespaces: [rf-*]\n"))
 
     def helm(self, *words: str, check: bool = True, seconds: float = 300) -> str:
-        """A command of helm's, on the cluster."""
+        """Run a helm command on the cluster."""
         config = ["--kubeconfig", self.cluster.pki.path("admin.kubeconfig"), "--namespace", NAMESPACE]
         environment = ["env", f"HOME={self.cluster.directory}"]
         return self.cluster.run(*environment, helm(), *words, *config, check=check, seconds=seconds)
@@ -87,13 +87,13 @@ class Release:
         return said
 
     def agent_pod(self) -> dict[str, Any]:
-        """The one agent that is not on its way out."""
+        """Returns the one agent that is not terminating."""
         found = self.cluster.get("pods", "--namespace", NAMESPACE, "--selector", AGENTS)["items"]
         (pod,) = (one for one in found if "deletionTimestamp" not in one["metadata"])
         return dict(pod)
 
     def log(self, *words: str) -> list[dict[str, Any]]:
-        """The alerts that the agent told."""
+        """Returns the alerts that the agent reported."""
         text = self.cluster.kubectl(
             "logs", self.agent_pod()["metadata"]["name"], "--namespace", NAMESPACE, *words
         )
@@ -101,21 +101,21 @@ class Release:
         return [one for one in lines if one.get("kind") in ("alert", "identity")]
 
     def metrics(self) -> str:
-        """What the agent serves."""
+        """Returns the agent's metrics."""
         address = self.agent_pod()["status"]["podIP"]
         return self.cluster.run("curl", "--silent", "--fail", f"http://{address}:9911/metrics")
 
 
 class World(NamedTuple):
-    """What the tests share."""
+    """Objects that the tests share."""
 
     cluster: Cluster
     release: Release
-    pending: str  # phase of a pod that came before the first agent
+    pending: str  # phase of a pod that existed before the first agent
 
 
 def attempts(world: World, name: str = "web") -> list[tuple[float, str]]:
-    """What an attacker's pod said: when, and how it went. `name`: of the deployment, or pod/NAME."""
+    """Returns an attacker pod's output: time and result. `name`: of the deployment, or pod/NAME."""
     which = name if "/" in name else f"deployment/{name}"
     text = world.cluster.kubectl("logs", which, "--namespace", SHOP)
     pairs = (line.split(" ", 1) for line in text.splitlines())
@@ -123,7 +123,7 @@ def attempts(world: World, name: str = "web") -> list[tuple[float, str]]:
 
 
 def attacker(name: str, labels: dict[str, str], address: str = METADATA) -> dict[str, Any]:
-    """A Deployment of one pod that attacks without a pause, without any privilege."""
+    """Returns a Deployment of one pod that attacks without a pause, without any privilege."""
     container = {
         "name": name, "env": [{"name": "ADDRESS", "value": address}],
         "image": REFERENCE, "imagePullPolicy": "IfNotPresent",

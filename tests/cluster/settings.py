@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command lines and configuration files of the programs of a node. Nothing here starts anything."""
+"""Command lines and configuration files of the programs of a node. This module starts nothing."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 
 from tests.cluster.build import Programs
 from tests.cluster.pki import Pki
+from tests.support.cri import PAUSE, containerd_config
 
 __all__ = [
-    "API", "CNI", "CONTAINERD", "DIRECTORIES", "DNS", "MOUNTS", "NODE", "PAUSE", "SYSCTLS", "TAINT",
-    "api_server", "controllers", "etcd", "kubelet", "kubelet_config", "scheduler",
+    "API", "CNI", "DIRECTORIES", "DNS", "MOUNTS", "NODE", "PAUSE", "SYSCTLS", "TAINT",
+    "api_server", "containerd", "controllers", "etcd", "kubelet", "kubelet_config", "scheduler",
 ]  # fmt: skip
 
 NODE = "node-1"
 SERVICES, PODS = "10.96.0.0/16", "10.99.0.0/24"
 API, DNS = "10.96.0.1", "10.96.0.10"  # the first address of SERVICES is that of the service `kubernetes`
-PAUSE = "registry.example/pause:1"
 TAINT = "ringfence.dev/agent-not-ready"
-#: what systemd mounts on a node
+#: systemd mounts these on a node
 MOUNTS = {"/sys/fs/bpf": "bpf", "/sys/kernel/tracing": "tracefs", "/sys/kernel/security": "securityfs"}
-#: what programs of a node insist on writing to
+#: programs of a node must be able to write these
 DIRECTORIES = (
     "/run/containerd", "/run/ringfence", "/run/netns", "/var/lib/kubelet", "/var/lib/cni",
     "/var/lib/ringfence", "/var/log",
 )  # fmt: skip
-#: what the kubelet sets without being asked (pkg/util/sysctl)
+#: the kubelet sets these on its own (pkg/util/sysctl)
 SYSCTLS = tuple(
     f"/proc/sys/{name}"
     for name in ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
@@ -39,23 +39,14 @@ CNI: dict[str, Any] = {
         "ipam": {"type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}]},
     }],
 }  # fmt: skip
-CONTAINERD = f"""\
-version = 2
-root = "{{0}}/containerd"
-state = "/run/containerd"
-[grpc]
-  address = "/run/containerd/containerd.sock"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{PAUSE}"
-  disable_apparmor = true
-  restrict_oom_score_adj = true
-  disable_tcp_service = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "{{0}}/cni"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "native"
-"""
+
+
+def containerd(state: Path) -> str:
+    """The configuration of the node's containerd."""
+    return containerd_config(
+        root=f"{state}/containerd", state="/run/containerd", address="/run/containerd/containerd.sock",
+        programs="/usr/lib/cni", networks=f"{state}/cni",
+    )  # fmt: skip
 
 
 def etcd(programs: Programs, state: Path) -> list[str]:
@@ -68,7 +59,7 @@ def etcd(programs: Programs, state: Path) -> list[str]:
 
 
 def api_server(programs: Programs, pki: Pki) -> list[str]:
-    """At the address of its own service, so that pods reach it without a proxy."""
+    """Listens at the address of its own service, so pods reach it without a proxy."""
     return [
         programs("kube-apiserver"), "--etcd-servers=http://127.0.0.1:2379", "--secure-port=443",
         "--bind-address=0.0.0.0", f"--advertise-address={API}", f"--service-cluster-ip-range={SERVICES}",
@@ -85,7 +76,7 @@ def api_server(programs: Programs, pki: Pki) -> list[str]:
 
 
 def controllers(programs: Programs, pki: Pki) -> list[str]:
-    """All of the usual ones."""
+    """All of the default ones."""
     return [
         programs("kube-controller-manager"), f"--kubeconfig={pki.path('controllers.kubeconfig')}",
         f"--service-account-private-key-file={pki.path('sa.key')}", f"--root-ca-file={pki.path('ca.crt')}",
@@ -113,7 +104,9 @@ def kubelet(programs: Programs, pki: Pki, directory: Path) -> list[str]:
 
 
 def kubelet_config(pki: Pki) -> dict[str, Any]:
-    """Its file. A ConfigMap's change reaches a pod within `syncFrequency` (usually a minute)."""
+    """Returns its file. A ConfigMap's change reaches
+    a pod within `syncFrequency` (usually a minute).
+    """
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
         "authentication": {"x509": {"clientCAFile": pki.path("ca.crt")}, "anonymous": {"enabled": False}},

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`helm install` on a real API server, and what the agent is worth there. The tests run in this order."""
+"""`helm install` on a real API server, and the
+agent's function there. The tests run in this order.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ RULE = "cloud-metadata"
 
 
 def alerts_of(world: World, pod: str) -> list[dict[str, Any]]:
-    """Alerts of the rule that name this pod, whether at once or by the record that followed."""
+    """Returns the rule's alerts for this pod, named at once or by a later record."""
     records = world.release.log()
     named = {id for one in records if one["kind"] == "identity" for id in one.get("alerts", [])}
     return [
@@ -29,7 +31,7 @@ def alerts_of(world: World, pod: str) -> list[dict[str, Any]]:
 
 
 def test_helm_installs_it_and_a_pod_waited_for_the_agent(world: World) -> None:
-    """The taint is gone, the pod that waited for it runs, and the agent is ready on the node."""
+    """The taint is removed, the pod that waited for it runs, and the agent is ready on the node."""
     assert world.pending == "Pending"
     pod = world.release.agent_pod()
     assert pod["spec"]["nodeName"] == NODE
@@ -43,8 +45,8 @@ def _taints(world: World) -> list[str]:
     return [one["key"] for one in found if one["key"] == TAINT]
 
 
-def test_its_account_may_do_what_the_chart_says_and_nothing_else(world: World) -> None:
-    """Asked of the API server's own authorizer."""
+def test_its_account_has_only_the_charts_permissions(world: World) -> None:
+    """Checked with the API server's own authorizer."""
     account = f"system:serviceaccount:{NAMESPACE}:rf-ringfence"
 
     def may(*words: str) -> bool:
@@ -56,7 +58,7 @@ def test_its_account_may_do_what_the_chart_says_and_nothing_else(world: World) -
     assert may("list", "pods")
     assert may("watch", "pods")
     assert may("get", "nodes")
-    assert may("patch", "nodes")  # with the start-up taint; docs/kubernetes.md says that it is every node
+    assert may("patch", "nodes")  # with the start-up taint; docs/kubernetes.md says that this is every node
     for words in (
         "get secrets", "list secrets", "get pods", "delete pods", "create pods",
         "create pods --subresource=exec", "update nodes", "list nodes", "patch nodes --subresource=status",
@@ -65,16 +67,16 @@ def test_its_account_may_do_what_the_chart_says_and_nothing_else(world: World) -
         assert not may(*words.split()), words
 
 
-def test_its_own_test_passes(world: World) -> None:
-    """`helm test` in mode audit: the pod's own alert is counted, and the call was let through."""
+def test_the_charts_own_test_passes(world: World) -> None:
+    """`helm test` in mode audit: the pod's own alert is counted, and the call was allowed."""
     said = world.release.helm("test", "rf", "--logs")
     assert "Phase:          Succeeded" in said or "Succeeded" in said
-    assert "the attack was let through" in said
+    assert "the attack was allowed" in said
     assert "an alert of this pod was counted (would-deny): ok" in said
 
 
 def test_an_alert_names_pod_owner_image_and_node(world: World) -> None:
-    """Of a Deployment's pod, by CRI and API server together."""
+    """Of a Deployment's pod, from CRI and API server together."""
     (pod,) = world.cluster.get("pods", "--namespace", SHOP, "--selector", "app=web")["items"]
     name = pod["metadata"]["name"]
     alert = wait_for(lambda: next(iter(alerts_of(world, name)), None), "an alert of it", every=1)
@@ -91,7 +93,7 @@ def test_an_alert_names_pod_owner_image_and_node(world: World) -> None:
     assert pod["status"]["containerStatuses"][0]["containerID"] == f"containerd://{container['id']}"
 
 
-def test_enforcement_begins_under_attack_and_no_attempt_passes_after_the_first_that_is_refused(
+def test_enforcement_starts_under_attack_and_then_refuses_every_attempt(
     world: World,
 ) -> None:
     """helm upgrade to mode enforce, while the pod attacks twenty times a second."""
@@ -105,7 +107,9 @@ def test_enforcement_begins_under_attack_and_no_attempt_passes_after_the_first_t
 
 
 def test_a_roll_out_has_no_unguarded_moment(world: World) -> None:
-    """A new DaemonSet revision: one agent ends, the next begins; what is pinned refuses in between."""
+    """A new DaemonSet revision: one agent ends, the
+    next starts; the pinned programs refuse in between.
+    """
     before = attempts(world)[-1][0]
     old = world.release.agent_pod()["metadata"]["name"]
     world.release.upgrade({**VALUES, "mode": "enforce", "podAnnotations": {"revision": "2"}})
@@ -119,8 +123,8 @@ def test_a_roll_out_has_no_unguarded_moment(world: World) -> None:
     assert set(since) == {"refused"}, f"{len(since)} attempts"
 
 
-def test_a_killed_agent_leaves_no_unguarded_moment_and_comes_back(world: World) -> None:
-    """The container of the pod is killed; the kubelet starts it anew."""
+def test_a_killed_agent_leaves_no_unguarded_moment_and_is_restarted(world: World) -> None:
+    """The container of the pod is killed; the kubelet restarts it."""
     pod = world.release.agent_pod()
     before = attempts(world)[-1][0]
     (status,) = pod["status"]["containerStatuses"]
@@ -138,8 +142,8 @@ def test_a_killed_agent_leaves_no_unguarded_moment_and_comes_back(world: World) 
     assert set(since) == {"refused"}
 
 
-def test_the_state_of_the_release_is_told(world: World) -> None:
-    """NOTES.txt is what helm shows, and the commands in it work."""
+def test_the_state_of_the_release_is_shown(world: World) -> None:
+    """helm shows NOTES.txt, and the commands in it work."""
     notes = json.loads(world.release.helm("status", "rf", "--output", "json"))["info"]["notes"]
     assert "mode enforce" in notes
     inside = ("exec", "--namespace", NAMESPACE, "daemonset/rf-ringfence", "--", "ringfence")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What changes while the agent runs: labels, policies, the API server, who scrapes.
+"""Changes while the agent runs: labels, policies, the API server, the scraper.
 
-The release is in mode enforce since test_install.py, which comes before by its name."""
+The release is in mode enforce since test_install.py, which runs first because of its name.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.cluster]
 
-ADDRESS = "192.0.2.1"  # RFC 5737: nobody's
+ADDRESS = "192.0.2.1"  # RFC 5737: unused addresses
 POLICY = f"""
 apiVersion: ringfence.dev/v1
 kind: Policy
@@ -45,18 +46,20 @@ ENFORCED: dict[str, Any] = {**VALUES, "mode": "enforce", "policies": {"extra": {
 
 
 def metric(world: World, name: str) -> float:
-    """The sum of a metric's series, with these labels where some are given."""
+    """Returns the sum of a metric's series, with these labels if any are given."""
     found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", world.release.metrics(), re.M)
     return sum(map(float, found))
 
 
 def now(world: World, name: str, result: str) -> bool:
-    """The last ten attempts all went so."""
+    """Returns True if the last ten attempts all had that result."""
     return {how for _, how in attempts(world, name)[-10:]} == {result}
 
 
-def test_a_policy_follows_the_labels_of_a_pod_that_runs(world: World) -> None:
-    """kubectl label: the API server's watch tells, and the pod's rules are others; the agent is the same."""
+def test_a_policy_follows_the_labels_of_a_running_pod(world: World) -> None:
+    """kubectl label: the watch reports it, and other
+    rules apply to the pod; the agent is the same.
+    """
     world.release.upgrade(ENFORCED)
     world.cluster.apply(attacker("labelled", {"tier": "back"}, ADDRESS))
     world.cluster.kubectl("rollout", "status", "deployment/labelled", "--namespace", SHOP, "--timeout=2m")
@@ -71,7 +74,9 @@ def test_a_policy_follows_the_labels_of_a_pod_that_runs(world: World) -> None:
 
 
 def test_a_new_pod_is_under_its_namespaces_policies_within_a_second(world: World) -> None:
-    """These policies choose by namespace and wait for names; the pack itself holds from the beginning."""
+    """These policies select by namespace and wait for
+    names; the included ones apply from the start.
+    """
     world.cluster.kubectl("rollout", "restart", "deployment/web", "--namespace", SHOP)
     world.cluster.kubectl("rollout", "status", "deployment/web", "--namespace", SHOP, "--timeout=2m")
     (pod,) = (
@@ -87,7 +92,9 @@ def test_a_new_pod_is_under_its_namespaces_policies_within_a_second(world: World
 
 
 def test_a_changed_config_map_is_in_force_without_a_restart_and_a_broken_one_is_not(world: World) -> None:
-    """helm upgrade changes policies only: the pod is the same one. A set with a mistake changes nothing."""
+    """helm upgrade changes only policies: the pod is
+    the same one. A set with a mistake changes nothing.
+    """
     pod = world.release.agent_pod()["metadata"]["uid"]
     world.release.upgrade(
         {**ENFORCED, "policies": {"extra": {"guarded.yaml": POLICY.replace("deny", "denny")}}}
@@ -110,11 +117,13 @@ def test_a_changed_config_map_is_in_force_without_a_restart_and_a_broken_one_is_
     assert world.release.agent_pod()["metadata"]["uid"] == pod
 
 
-def test_an_api_server_that_comes_back_with_a_compacted_history(world: World) -> None:
-    """A real 410 Gone: pods are listed anew, labels followed again. Meanwhile, all attempts are refused."""
+def test_an_api_server_that_returns_with_a_compacted_history(world: World) -> None:
+    """A real 410 Gone: pods are listed again, labels
+    followed again. In between, all attempts are refused.
+    """
     gone = r'ringfence_pod_watch_restarts_total\{reason="gone"\}'
     before = metric(world, gone)
-    for number in range(3):  # the history goes on, past what the agent has heard of pods
+    for number in range(3):  # the history continues beyond what the agent has received about pods
         world.cluster.kubectl("create", "configmap", f"history-{number}", "--namespace", SHOP)
     since = attempts(world)[-1][0]
     address = world.release.agent_pod()["status"]["podIP"]
@@ -139,12 +148,12 @@ def test_an_api_server_that_comes_back_with_a_compacted_history(world: World) ->
 
 
 def _scrape(world: World, address: str) -> str:
-    """Without the API server's help."""
+    """Without the API server."""
     return world.cluster.run("curl", "--silent", "--fail", f"http://{address}:9911/metrics", check=False)
 
 
 class Prometheus:
-    """A real one, told by a file what its discovery would find (Debian's is built without Kubernetes)."""
+    """A real one; a file replaces its discovery (Debian's is built without Kubernetes)."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -153,7 +162,7 @@ class Prometheus:
         self._targets = world.cluster.directory / "targets.json"
 
     def start(self) -> None:
-        """With the scrape that the operator would make of the chart's PodMonitor, and the rules."""
+        """With the operator's scrape configuration for the chart's PodMonitor, and the rules."""
         directory = self._world.cluster.directory
         monitor = by_kind(render({"podMonitor": {"enabled": True}}), "PodMonitor")
         scrape = {**scrape_config(monitor), "file_sd_configs": [{"files": [str(self._targets)]}]}
@@ -165,19 +174,19 @@ class Prometheus:
         self._world.cluster.start("prometheus", argv)
 
     def stop(self) -> None:
-        """Both."""
+        """Stop both."""
         self._enough.set()
         self._finder.join()
         self._world.cluster.stop("prometheus")
 
     def __call__(self, expression: str) -> list[dict[str, Any]]:
-        """The answer to a query; nothing while it does not answer."""
+        """Returns the answer to a query; nothing while it does not answer."""
         words = ("--data-urlencode", f"query={expression}", "http://127.0.0.1:9090/api/v1/query")
         said = self._world.cluster.run("curl", "--silent", "--get", *words, check=False)
         return list(json.loads(said)["data"]["result"]) if said else []
 
     def _discover(self) -> None:
-        """Twice a second: every pod of the agents that has an address, as long as the API server has it."""
+        """Twice a second: every agent pod that has an address, as long as the API server has it."""
         while not self._enough.wait(0.5):
             pods = self._world.cluster.get("pods", "--namespace", NAMESPACE, "--selector", AGENTS)["items"]
             found = [
@@ -203,10 +212,12 @@ def prometheus(world: World) -> Iterator[Prometheus]:
         made.stop()
 
 
-def test_prometheus_sees_pods_by_their_own_names_and_takes_a_roll_out_for_no_death(
+def test_prometheus_sees_pods_by_name_and_a_roll_out_is_not_reported_as_down(
     world: World, prometheus: Prometheus
 ) -> None:
-    """Discovery, honorLabels, the rules: RingfenceAgentDown does not fire when a DaemonSet is rolled out."""
+    """Discovery, honorLabels, the rules: RingfenceAgentDown
+    does not fire when a DaemonSet is rolled out.
+    """
     (up,) = wait_for(lambda: prometheus('up{job="ringfence"} == 1'), "a scrape", every=1)
     assert up["metric"]["node"] == NODE
     assert up["metric"]["agent_pod"] == world.release.agent_pod()["metadata"]["name"]
@@ -224,7 +235,8 @@ def test_prometheus_sees_pods_by_their_own_names_and_takes_a_roll_out_for_no_dea
     assert prometheus("ringfence:enforcing_rules:sum") is not None
     down = 'max_over_time(ALERTS{alertname="RingfenceAgentDown", alertstate="firing"}[10m])'
     fired = {one["metric"]["agent_pod"] for one in prometheus(down)}
-    # The promise of the rule: a target that is gone within 8 s of its silence is no death.
+    # The rule's guarantee: a target that is removed within 8 s of its last answer does not count
+    # as down.
     for pod in fired:
         (silent,) = prometheus(f'count_over_time((up{{agent_pod="{pod}"}} == 0)[10m:1s])')
         assert float(silent["value"][1]) >= 8, pod

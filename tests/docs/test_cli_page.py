@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """docs/cli.md shows the help of every command as the program prints it.
 
-`python -m tests.docs.test_cli_page` writes the page anew.
+`python -m tests.docs.test_cli_page` rewrites the page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BLOCK = re.compile(r"^## `(ringfence[^`]*)`\n\n```text\n(.*?)```\n", re.M | re.S
 
 
 def helps() -> Iterator[tuple[str, str]]:
-    """Every command and part with its help, as a terminal of a fixed width shows it."""
+    """Yields every command and subcommand with its help, as on a terminal of a fixed width."""
     with mock.patch.dict(os.environ, {"COLUMNS": WIDTH, "NO_COLOR": "1"}):
         yield from _below(build_parser())
 
@@ -35,7 +35,7 @@ def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
 
 
 def test_the_page_shows_the_help_of_the_program() -> None:
-    """Word for word, every command, in the same order."""
+    """For every command, in the same order."""
     shown = BLOCK.findall(PAGE.read_text())
     assert [name for name, _ in shown] == [name for name, _ in helps()]
     for (name, text), (_, real) in zip(shown, helps(), strict=True):
@@ -43,7 +43,7 @@ def test_the_page_shows_the_help_of_the_program() -> None:
 
 
 def write() -> None:
-    """Put the present help into the page; what stands before the first command stays."""
+    """Writes the current help into the page; the text before the first command stays."""
     head = PAGE.read_text().split("\n## `ringfence", 1)[0].rstrip()
     blocks = (f"## `{name}`\n\n```text\n{text}```\n" for name, text in helps())
     PAGE.write_text(head + "\n\n" + "\n".join(blocks))

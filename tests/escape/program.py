@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program that attacks (attacks/*.c), compiled anew where a source is newer."""
+"""The attack program (attacks/*.c), compiled again if a source is newer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOURCES = Path(__file__).resolve().parent / "attacks"
 
 
 def build() -> Path:
-    """Compile it where `make build` is behind; gives its path."""
+    """Compiles it if it is older than a source; returns its path."""
     newest = max(path.stat().st_mtime for path in SOURCES.iterdir())
     if not PROGRAM.exists() or PROGRAM.stat().st_mtime < newest:
         fresh = PROGRAM.with_name(f"attacks.{os.getpid()}")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of policies/README.md, from the policies and from the table of attacks.
+"""The tables of policies/README.md, generated from the policies and from the table of attacks.
 
-`python -m tests.escape.tables` writes them anew; a test compares.
+`python -m tests.escape.tables` rewrites them; a test compares.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from pathlib import Path
 
 from ringfence.policy import NodeTiers, Policy, Rule, load_policies
 from ringfence.response.detectors import DETECTORS
-from tests.escape.rows import CASES, TECHNIQUES, cases_of
+from tests.escape.cases import CASES, TECHNIQUES, cases_of
 
-__all__ = ["PAGE", "TABLES", "renewed", "rows_of"]
+__all__ = ["PAGE", "TABLES", "regenerated", "rows_of"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "policies/README.md"
 
 
 def rows_of(rule: Rule) -> list[int]:
-    """Rows of the checklist that a rule names."""
+    """Returns the rows of the checklist that a rule references."""
     return [int(found[1]) for r in rule.references if (found := re.fullmatch(r"escape (\d+)", r))]
 
 
@@ -41,7 +41,7 @@ def _rules() -> Iterator[str]:
     tiers = NodeTiers.usual()
     for file, policy in _policies():
         yield f"### {file}\n"
-        yield "| rule | rows | asks | without LSM | attack | twin |"
+        yield "| rule | rows | action | without LSM | attack | twin |"
         yield "|---|---|---|---|---|---|"
         for rule in policy.rules:
             here = {tiers.outcome_of(rule, event).action.label for event in rule.events}
@@ -49,13 +49,13 @@ def _rules() -> Iterator[str]:
             attacks = "; ".join(f"`{case.attack}`" for case in cases) or "-"
             twins = "; ".join(dict.fromkeys(f"`{case.twin}`" for case in cases)) or "-"
             rows = ", ".join(map(str, rows_of(rule)))
-            asks = f"{rule.action.label} | {', '.join(sorted(here))}"
-            yield f"| `{rule.id}` | {rows} | {asks} | {attacks} | {twins} |"
+            actions = f"{rule.action.label} | {', '.join(sorted(here))}"
+            yield f"| `{rule.id}` | {rows} | {actions} | {attacks} | {twins} |"
         yield ""
 
 
 def _detectors() -> Iterator[str]:
-    yield "| detector | rows | severity | tells that |"
+    yield "| detector | rows | severity | reports that |"
     yield "|---|---|---|---|"
     for one in DETECTORS.values():
         title = one.title[0].lower() + one.title[1:]
@@ -71,20 +71,20 @@ def _checklist() -> Iterator[str]:
     for detector in DETECTORS.values():
         for row in detector.rows:
             named.setdefault(row, []).append(detector.id)
-    yield "| row | technique | rules and detectors | our runtime | only told of, because |"
+    yield "| row | technique | rules and detectors | Ringfence's runtime | why a rule only alerts |"
     yield "|---|---|---|---|---|"
     for technique in TECHNIQUES:
         proven = {case.rule for case in cases_of(technique.row)}
-        met = ", ".join(f"`{name}`" if name in proven else name for name in named.get(technique.row, []))
+        names = ", ".join(f"`{name}`" if name in proven else name for name in named.get(technique.row, []))
         guard = "refuses it" if technique.guards else ""
-        yield f"| {technique.row} | {technique.title} | {met} | {guard} | {technique.why} |"
+        yield f"| {technique.row} | {technique.title} | {names} | {guard} | {technique.why} |"
 
 
 TABLES = {"rules": _rules, "detectors": _detectors, "checklist": _checklist}
 
 
-def renewed(page: str) -> str:
-    """The page with its tables as they must be."""
+def regenerated(page: str) -> str:
+    """Returns the page with its tables generated again."""
     for name, lines in TABLES.items():
         head, begin, rest = page.partition(f"<!-- table: {name} -->\n")
         _, end, tail = rest.partition("<!-- end -->\n")
@@ -95,4 +95,4 @@ def renewed(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(renewed(PAGE.read_text()))
+    PAGE.write_text(regenerated(PAGE.read_text()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every rule of the pack meets its attack and lets its benign twin pass, enforcing and in audit mode."""
+"""Every rule of the pack matches its attack and not its benign twin, in enforce and in audit mode."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.cli.client import request
 from ringfence.policy.load import load_policies
-from ringfence.proof.campaign import Result, Stage, run_cases
+from ringfence.proof.campaign import Environment, Result, run_cases
 from ringfence.proof.verdict import outcome_of, problems_of
+from tests.escape.cases import CASES, DETECTORS, OPTIONAL, PACK, Case
 from tests.escape.program import build
-from tests.escape.rows import CASES, DETECTORS, OPTIONAL, PACK, Case
 from tests.support import force
 from tests.support.cgroups import PREFIX
 from tests.support.policies import PACK as PACK_DIR
@@ -33,7 +33,7 @@ def _cases(chosen: Sequence[Case]) -> list[object]:
 
 @functools.cache
 def campaign(mode: str, kind: str) -> dict[str, Result] | Exception:
-    """All cases of a kind against one agent, once; a failure is kept, too."""
+    """Runs all cases of a kind once against one agent; keeps an exception, too."""
     policies = PACK_DIR / "optional" if kind == "optional" else PACK_DIR
     chosen = {"pack": PACK, "optional": OPTIONAL, "detectors": DETECTORS}[kind]
     build()
@@ -41,14 +41,14 @@ def campaign(mode: str, kind: str) -> dict[str, Result] | Exception:
         with tempfile.TemporaryDirectory(prefix="rfescape-") as name:
             runtime = [force.need_program("runc")]
             machine = force.in_guest()
-            stage = Stage(Path(name), PREFIX, runtime, request, patience(1), disposable=machine)
-            return {result.case.id: result for result in run_cases(chosen, [policies], mode, stage)}
+            environment = Environment(Path(name), PREFIX, runtime, request, patience(1), disposable=machine)
+            return {result.case.id: result for result in run_cases(chosen, [policies], mode, environment)}
     except Exception as error:
         return error
 
 
 def result(case: Case, mode: str) -> Result:
-    """What came of a case; ends the test where this kernel has nothing to attack."""
+    """Returns the result of a case; skips the test if this kernel lacks what is attacked."""
     kind = "optional" if case.optional else "detectors" if case.detector else "pack"
     results = campaign(mode, kind)
     if isinstance(results, Exception):
@@ -72,38 +72,38 @@ def _sees_unix_sockets() -> bool:
 
 
 def check(case: Case, got: Result) -> None:
-    """The attack was met as the table says, by what the agent says; the twin was left alone."""
+    """Asserts the outcome of the table and of the agent's statement, and that the twin is unaffected."""
     assert problems_of(got) == []
     outcome, _ = outcome_of(got)
     assert outcome == got.expected
 
 
 @pytest.mark.parametrize("case", _cases(PACK))
-def test_an_attack_is_met_and_its_twin_passes(case: Case) -> None:
-    """Enforcing: the call is refused, or its task ends with it, or it is told of. The twin's is not."""
+def test_an_attack_matches_and_its_twin_does_not(case: Case) -> None:
+    """Enforcing: the attack's call is denied, killed or reported, and the twin's is not."""
     check(case, result(case, "enforce"))
 
 
 @pytest.mark.parametrize("case", _cases(PACK))
-def test_audit_only_tells(case: Case) -> None:
-    """In audit mode the same attack gets through (the kernel itself would let it), and is told of."""
+def test_audit_mode_only_reports(case: Case) -> None:
+    """In audit mode the same attack succeeds (the kernel itself allows it), and is reported."""
     assert problems_of(result(case, "audit")) == []
 
 
 @pytest.mark.parametrize("case", _cases(OPTIONAL))
-def test_an_optional_rule_is_met_and_its_twin_passes(case: Case) -> None:
+def test_an_optional_rule_matches_its_attack_and_not_its_twin(case: Case) -> None:
     """The rules that are not in the default pack."""
     check(case, result(case, "enforce"))
 
 
 @pytest.mark.parametrize("case", _cases(DETECTORS))
-def test_a_detector_tells_of_the_odd_and_not_of_the_lawful(case: Case) -> None:
-    """Containers that differ in one thing."""
+def test_a_detector_reports_the_anomaly_and_not_its_benign_twin(case: Case) -> None:
+    """The two containers differ in one thing."""
     check(case, result(case, "audit"))
 
 
 def test_every_rule_has_an_attack() -> None:
-    """A rule without one would be a rule that nobody has seen work."""
+    """A rule without an attack has never been shown to work."""
     rules = {rule.id for policy in load_policies([PACK_DIR]).policies for rule in policy.rules}
     assert rules == {case.rule for case in PACK}
     assert len({case.id for case in CASES}) == len(CASES)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container image, built here and run by our own runtime."""
+"""The container image, built here and run by the project's runtime."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image of this checkout, built once for what its sources are."""
+"""The image of this checkout, built once per state of its sources."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image: what is in it and what is not, its size, and that it runs by our own runtime alone."""
+"""The image: its content, its size, and that it runs with the project's runtime alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.force import missing, need_root
 from tests.support.waiting import patience
 from tools.image.rootfs import missing_libraries, wanted
 
-# bcc is in no image of ours: its two modules cannot be imported there.
+# bcc is not in this image: its two modules cannot be imported there.
 IMPORT_ALL = """
 import importlib, pkgutil, ringfence
 found = [one.name for one in pkgutil.walk_packages(ringfence.__path__, "ringfence.")]
@@ -51,7 +51,7 @@ def test_it_holds_no_shell_no_compiler_and_no_package_manager(built: Image) -> N
 
 
 def test_nothing_in_it_gives_rights_away(built: Image) -> None:
-    """No set-id files, nothing writable for others but /tmp, no link out of it that leads nowhere."""
+    """No set-id files, nothing world-writable except /tmp, no dangling links."""
     for path in built.rootfs.rglob("*"):
         mode = path.lstat().st_mode
         if not path.is_symlink() and path.relative_to(built.rootfs) != Path("tmp"):
@@ -59,7 +59,7 @@ def test_nothing_in_it_gives_rights_away(built: Image) -> None:
 
 
 def test_its_libraries_are_complete(built: Image) -> None:
-    """Every library that a file of it asks for is in it."""
+    """Every library that one of its files needs is in it."""
     assert not missing_libraries(built.rootfs)
 
 
@@ -94,7 +94,7 @@ def test_the_layout_is_one_that_its_digests_agree_with(built: Image) -> None:
 
 
 def test_it_runs_by_our_own_runtime(built: Image, tmp_path: Path) -> None:
-    """Read-only, without a capability: its Python finds its modules, and all of ours can be imported."""
+    """Read-only, without a capability: its Python finds its modules, and all can be imported."""
     need_root()
     said = _run(built.rootfs, tmp_path, ["/usr/bin/ringfence", "version"])
     assert said.startswith("ringfence ")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel side and the registry, without policies and without a daemon: who does what belongs to whom.
+"""The kernel side and the registry, without policies or daemon: which container each record
+belongs to.
 
 Only cgroups whose names begin with the observer's own prefix are enrolled, and no rule is loaded.
 """
@@ -43,7 +44,7 @@ _TRACING = frozenset(
 
 
 class Seen(NamedTuple):
-    """One record, and whose it was found to be when it was read."""
+    """One record, with the container it was attributed to when it was read."""
 
     event: Event
     container: Container | None
@@ -70,11 +71,11 @@ class Observer:
             kernel.set_observe(kind, OBSERVE_ACTIVITY)
 
     def attach(self) -> None:
-        """From here on the kernel enrolls and reports."""
+        """Attach the programs: the kernel enrolls and reports from here on."""
         self.kernel.attach(AttachPlan(tracing=_TRACING, compat=False))
 
     def adopt(self) -> None:
-        """As the agent does at start."""
+        """Adopt running containers, as the agent does at start."""
         adopter = Adopter(self.hierarchy, self.patterns, self.slots, self.registry)
         adopter.adopt()
         self.kernel.adopt()
@@ -84,7 +85,7 @@ class Observer:
             self.tree.seed(pids.get(container.slot, ()), container.cgroup_id)
 
     def pump(self) -> int:
-        """Take and attribute what is there; how many records that were."""
+        """Read and attribute the available records. Returns their number."""
         activity = self.kernel.activity.read(100_000)
         taken = 0
         while alerts := self.kernel.alerts.read(100_000):
@@ -104,7 +105,7 @@ class Observer:
         return len(records)
 
     def of(self, kind: EventKind, name: str = "") -> list[Seen]:
-        """What was seen of that kind, of the container of that id (empty: of any)."""
+        """Returns the records of that kind from the container with that id (empty: any container)."""
         return [
             seen
             for seen in self.seen
@@ -113,43 +114,47 @@ class Observer:
         ]
 
     def wait(self, kind: EventKind, name: str = "", count: int = 1) -> list[Seen]:
-        """Pump until so many were seen."""
+        """Pump until that many records were seen, and return them."""
 
         def enough() -> list[Seen]:
             self.pump()
             found = self.of(kind, name)
             return found if len(found) >= count else []
 
-        return wait_for(enough, f"{count} x {kind.label} of {name or 'anybody'}")
+        return wait_for(enough, f"{count} x {kind.label} of {name or 'any container'}")
 
     def mistakes(self) -> list[str]:
-        """Records of the test's own program that were attributed wrongly, or not at all."""
+        """Returns the records of the test's own program
+        that were attributed wrongly or not at all.
+        """
         wrong = []
         for event, container in self.seen:
-            told = _told(event)
+            expected = expected_container(event)
             if container is None:
-                wrong.append(f"nobody: {event}")
-            elif told and container.id != told:
-                wrong.append(f"{container.id} instead of {told}: {event}")
+                wrong.append(f"no container: {event}")
+            elif expected and container.id != expected:
+                wrong.append(f"{container.id} instead of {expected}: {event}")
         return wrong
 
     def drops(self) -> dict[bytes, int]:
-        """What the kernel could not tell."""
+        """Returns the records that the kernel dropped."""
         return {key: int.from_bytes(value, "little") for key, value in self.kernel.map("drops").items()}
 
 
-def _told(event: Event) -> str:
-    """Whose an exec of the test's program is, by its own argv."""
+def expected_container(event: Event) -> str:
+    """Returns the container id in the argv of an exec
+    of the test's program; empty for other events.
+    """
     if not isinstance(event, ExecEvent):
         return ""
     words = event.args.split(b"\0")
-    ours = len(words) >= 3 and words[1] in (b"short", b"hold", b"child")
-    return os.fsdecode(words[2]) if ours and len(event.args) < ARGS_LEN - 1 else ""
+    of_test = len(words) >= 3 and words[1] in (b"short", b"hold", b"child")
+    return os.fsdecode(words[2]) if of_test and len(event.args) < ARGS_LEN - 1 else ""
 
 
 @contextlib.contextmanager
 def observing(*patterns: Pattern, slots: int = 64, attach: bool = True) -> Iterator[Observer]:
-    """An observer of cgroups with these names, attached unless told otherwise."""
+    """An observer of cgroups with these names, attached unless `attach` is false."""
     names = {name: inum for name, inum in asdict(host_namespaces()).items() if name != "notes"}
     settings = KernelSettings(hierarchy=detect().code, namespaces=names, slots=slots, agent_pid=os.getpid())
     with Kernel.load(settings) as kernel:
@@ -163,7 +168,7 @@ def observing(*patterns: Pattern, slots: int = 64, attach: bool = True) -> Itera
 
 
 class TestCgroup:
-    """A cgroup in the one hierarchy that identifies containers."""
+    """A cgroup in the hierarchy that identifies containers."""
 
     __test__ = False
 
@@ -173,22 +178,22 @@ class TestCgroup:
         self.path = detect().mount / name
 
     def make(self) -> TestCgroup:
-        """Its directory, and those above it."""
+        """Create the directory and its parents."""
         self.path.mkdir(parents=True)
         return self
 
     @property
     def id(self) -> int:
-        """What the kernel calls it."""
+        """The kernel's id of the cgroup."""
         return cgroup_id(self.path)
 
     @property
     def procs(self) -> Path:
-        """Where a process joins."""
+        """The file through which a process joins."""
         return self.path / "cgroup.procs"
 
     def remove(self) -> None:
-        """Its directory, and those below it, once their tasks have ended."""
+        """Remove the directory and those below it, once their tasks have ended."""
 
         def gone() -> bool:
             if not self.path.exists():
@@ -204,7 +209,7 @@ class TestCgroup:
 
 
 class Workload:
-    """A process that holds in a cgroup until told to do something."""
+    """A process that waits in a cgroup for commands."""
 
     def __init__(self, program: Path, cgroup: TestCgroup, name: str) -> None:
         argv = [os.fspath(part) for part in (program, "enter", cgroup.procs, name, "hold")]
@@ -213,11 +218,11 @@ class Workload:
 
     @property
     def pid(self) -> int:
-        """As the host counts."""
+        """The pid on the host."""
         return self.process.pid
 
     def act(self) -> None:
-        """Fork and exec a child, to its end."""
+        """Fork and exec a child, and wait for its end."""
         assert self.process.stdin is not None
         self.process.stdin.write(b"x")
         self.process.stdin.flush()
@@ -228,7 +233,7 @@ class Workload:
         assert self.process.stdout.read(1) == byte, f"the workload ended: {self.process.wait(1)}"
 
     def end(self) -> None:
-        """Let it end."""
+        """Let the process end."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(patience(60))
@@ -245,5 +250,5 @@ class Workload:
 
 
 def new_prefix() -> str:
-    """A beginning of cgroup names that no other test uses now."""
+    """Returns a prefix of cgroup names that no other test uses now."""
     return f"rftest-at{secrets.token_hex(3)}-"

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small object of tests/kernel/fixtures/binding.bpf.c, compiled by the test and loaded by the binding."""
+"""The small object of tests/kernel/fixtures/binding.bpf.c,
+compiled by the test, loaded by the binding.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ TRIED, SENT, NO_ROOM, DISCARDED, EXITS, LEFT, SYSCTLS = range(7)
 
 
 def compile_fixture(directory: Path) -> Path:
-    """The object; skips where there is no clang."""
+    """Compile the object; skip where there is no clang."""
     path = directory / "binding.bpf.o"
     flags = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
     subprocess.run([force.need_program("clang"), *flags, "-c", SOURCE, "-o", path], check=True)
@@ -45,7 +47,7 @@ def compile_fixture(directory: Path) -> Path:
 def loaded(
     path: Path, *, target: int = 0, burst: int = 0, discard_every: int = 0, ring: int = 1 << 16
 ) -> Iterator[Loaded]:
-    """The fixture in the kernel; gone at the end."""
+    """The fixture in the kernel; unloaded at the end."""
     constants = {"target": target or os.getpid(), "burst": burst, "discard_every": discard_every}
     with ObjectFile(path) as file:
         for name, value in constants.items():
@@ -63,7 +65,7 @@ def loaded(
 
 @contextmanager
 def attached(done: Loaded, plan: AttachPlan) -> Iterator[list[Attached]]:
-    """A plan carried out for the fixture; undone at the end. Nothing may be skipped."""
+    """A plan carried out for the fixture and undone at the end. No item may be skipped."""
     results = list(attach_all(places(done.programs.values(), plan), plan.cgroup_path))
     links = [result for result in results if isinstance(result, Attached)]
     try:
@@ -74,7 +76,7 @@ def attached(done: Loaded, plan: AttachPlan) -> Iterator[list[Attached]]:
 
 
 def ids(kind: str) -> set[int]:
-    """Ids of all programs or links of the machine: `prog` or `link`."""
+    """Returns the ids of all programs or links on the machine: `prog` or `link`."""
     output = subprocess.run(
         [force.need_program("bpftool"), "-j", kind, "show"], check=True, capture_output=True
     ).stdout
@@ -82,12 +84,12 @@ def ids(kind: str) -> set[int]:
 
 
 def program_id(program: Program) -> int:
-    """As `ids` has it: the second word of struct bpf_prog_info."""
+    """Returns the id as in `ids`: the second word of struct bpf_prog_info."""
     return _id(program.fd)
 
 
 def link_id(fd: int) -> int:
-    """The same of a link: the second word of struct bpf_link_info."""
+    """Returns the id of a link: the second word of struct bpf_link_info."""
     return _id(fd)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of LSM hooks share: fixtures/evade.c in a container, and what came of it."""
+"""Shared by the tests of LSM hooks: fixtures/evade.c in a container, and its outcome."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from ringfence.abi import EventKind
 from tests.kernel.rules import Rule, name_hash
 from tests.support.cgroups import Cgroup
 
-__all__ = ["MAGIC", "NAME", "REFUSED", "TYPE", "Came", "evading", "mounted", "named"]
+__all__ = ["MAGIC", "NAME", "REFUSED", "TYPE", "Outcome", "evading", "mounted", "named"]
 
 MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open
 
 
-class Came(NamedTuple):
-    """What an evasion came to: the errno of the call that failed, 0 where none did."""
+class Outcome(NamedTuple):
+    """The outcome of an evasion: the errno of the call that failed, or 0."""
 
     error: int
 
 
-REFUSED = Came(errno.EPERM)
+REFUSED = Outcome(errno.EPERM)
 
 
-def evading(cgroup: Cgroup, evade: str, *words: object, **options: Any) -> Came:
-    """Run it in the container."""
+def evading(cgroup: Cgroup, evade: str, *words: object, **options: Any) -> Outcome:
+    """Run the evasion in the container and return its outcome."""
     argv = [evade, *map(str, words)]
     done = cgroup.run(argv, capture_output=True, text=True, **options)
     said = done.stdout.split()
     assert done.returncode == 0, done
 
-    return Came(int(said[1])) if said[0] == "refused" else Came(0)
+    return Outcome(int(said[1])) if said[0] == "refused" else Outcome(0)
 
 
 def named(name: str, event: EventKind = EventKind.FILE_OPEN) -> Rule:
-    """A rule that denies files of that name."""
+    """Returns a rule that denies files of that name."""
     return Rule(event, "deny", {NAME: {name_hash(name.encode())}})
 
 
 @contextmanager
 def mounted(*words: object) -> Iterator[None]:
-    """`mount` with these words, the last being the place; until the end."""
+    """`mount` with these words, the last being the mount point; unmounted at the end."""
     subprocess.run(["mount", *map(str, words)], check=True)
     try:
         yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real probes, for containers named rftest-probes-... only, and what came out of them."""
+"""The real probes, for containers named rftest-probes-... only, and the records they sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.waiting import wait_for
 
 __all__ = ["ALWAYS", "BOTH_WAYS", "HOOKS_DECIDE", "LABEL", "Probes", "results", "running"]
 
-#: a module or test twice: where LSM hooks decide, and where only calls are seen
+#: runs a module or test twice: where LSM hooks decide, and where only calls are seen
 BOTH_WAYS = pytest.mark.parametrize(
     "probes", [{"lsm": True}, {}], ids=["lsm", "calls"], indirect=True, scope="module"
 )
@@ -38,31 +38,31 @@ ALWAYS = 1 << 62
 
 
 class Probes:
-    """Loaded, attached probes. What they said is kept until it is asked for."""
+    """Loaded, attached probes. Their records are kept until they are read."""
 
     def __init__(self, kernel: Kernel, *observed: EventKind) -> None:
-        """`observed`: kinds that it tells of from the beginning."""
+        """`observed`: kinds that are reported from the beginning."""
         self.kernel, self._observed = kernel, observed
         self.observe(*observed)
         self._seen: list[Event] = []
 
     def enforce(self, *rules: Rule) -> int:
-        """Rules for all containers from now on."""
+        """Put rules in force for all containers."""
         return install(self.kernel.map, rules)
 
     def observe(self, *kinds: EventKind) -> None:
-        """Events that shall be reported without a rule."""
+        """Report these events without a rule."""
         self.kernel.observe_only(dict.fromkeys(kinds, OBSERVE_ALERTS))
 
     def calm(self) -> None:
-        """As in the beginning: no rule, nothing more observed, nothing told."""
+        """Return to the initial state: no rule, nothing more observed, no record kept."""
         self.enforce()
         self.observe(*self._observed)
         self.events()
         self._seen.clear()
 
     def events(self, cgroup: Cgroup | None = None, *kinds: EventKind) -> list[Any]:
-        """All so far, in order; of one container, of some kinds."""
+        """Returns all records so far, in order; of one container, of some kinds."""
         for ring in (self.kernel.alerts, self.kernel.activity):
             while records := ring.read():
                 self._seen += [decode(record) for record in records]
@@ -74,22 +74,22 @@ class Probes:
         ]
 
     def wait(self, cgroup: Cgroup | None, kind: EventKind, count: int = 1) -> list[Any]:
-        """Until there are so many, and give all of them."""
+        """Wait until there are that many records, and return all of them."""
         return wait_for(
             lambda: found if len(found := self.events(cgroup, kind)) >= count else None,
             f"{count} x {kind.label}",
         )
 
     def slot(self, cgroup: Cgroup) -> int:
-        """The slot of a container."""
+        """Returns the slot of a container."""
         return self.kernel.map("containers").get_int(cgroup.id.to_bytes(8, "little"))
 
     def counters(self, cgroup: Cgroup) -> tuple[int, ...]:
-        """Activity of a container, by enum rf_counter."""
+        """Returns the activity counters of a container, by enum rf_counter."""
         return self.kernel.map("counters").sums(self.slot(cgroup))
 
     def drops(self) -> dict[tuple[str, str], int]:
-        """(event, reason) -> records that did not leave."""
+        """Returns (event, reason) -> number of dropped records."""
         found: dict[tuple[str, str], int] = {}
         for key, value in self.kernel.map("drops").items():
             event, reason = int.from_bytes(key[:2], "little"), int.from_bytes(key[2:4], "little")
@@ -108,10 +108,10 @@ def running(
     beats: int = ALWAYS,
     **settings: Any,
 ) -> Iterator[Probes]:
-    """Probes at all calls and cgroup hooks of this kernel; gone at the end.
+    """Probes at all calls and cgroup hooks of this kernel; detached at the end.
 
-    With `lsm` at all of its LSM hooks instead, for the events that these decide. `beats`: when an agent
-    beat last, in ns since boot; without one the kernel gives slots back.
+    With `lsm`, at all of its LSM hooks instead for the events that these decide. `beats`: time of
+    the agent's last heartbeat, in ns since boot; without an agent the kernel frees slots itself.
     """
     force.need_root()
     if not DEFAULT_OBJECT.exists():
@@ -158,6 +158,6 @@ def running(
 
 
 def results(done: subprocess.CompletedProcess[Any]) -> dict[str, int]:
-    """What `act` printed: command -> result of the call."""
+    """Parses the output of `act`: command -> result of the call."""
     output = done.stdout if isinstance(done.stdout, str) else done.stdout.decode()
     return {name: int(value) for name, value in re.findall(r"^(\w+) (-?\d+)$", output, re.M)}

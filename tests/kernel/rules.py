@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules for the probe tests, written into the kernel's maps by hand.
 
-The compiler of policies is not asked: what these tests say about the matching must not depend on it. A rule's
-number is its place in the list; an exception is a rule that `clears` another one.
+The policy compiler is not used: the statements of these tests on matching must not depend on it. A
+rule's number is its place in the list; an exception is a rule that `clears` another one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _HEAD = 32  # bits of a key before its text or address
 
 @dataclass(frozen=True)
 class Rule:
-    """`operands`: dim -> values; `masks`: dim -> bits that count; `text`: a prefix, or exact with its NUL."""
+    """`operands`: dim -> values; `masks`: dim -> bits
+    that count; `text`: a prefix, or exact with its NUL.
+    """
 
     event: EventKind
     action: str = "alert"
@@ -115,7 +117,9 @@ class _Tables:
 
 
 def install(map_of: Callable[[str], Map], rules: Sequence[Rule]) -> int:
-    """Put rules in force for every container; the generation's number. Needs profile 0 in every slot."""
+    """Put rules in force for every container. Returns the
+    generation's number. Needs profile 0 in every slot.
+    """
     number = map_of("generation").get_int(0) + 1
     half = number % abi.GENERATIONS
     for name, entries in _Tables(rules).finish().items():

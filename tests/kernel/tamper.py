@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent as a target: where it lies, what of it can be reached, and how it is after an attack."""
+"""The agent as a target: its location, what of it is reachable, and its state after an attack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.cgroups import PREFIX, Cgroup, hierarchies, new_cgroup
 from tests.support.waiting import patience, wait_for
 
 __all__ = [
-    "DENIED", "KILLED", "LOOKS", "NAME", "SEEN", "TAMPER", "Came", "Target", "attack", "target_of",
+    "DENIED", "KILLED", "LOOKS", "NAME", "SEEN", "TAMPER", "Outcome", "Target", "attack", "target_of",
 ]  # fmt: skip
 
 DENIED, KILLED, SEEN = "denied", "killed", "seen"
@@ -25,20 +25,20 @@ TAMPER, NAME, LOOKS = "agent-tamper", "agent-name", "agent-look"
 LABEL = "victim"
 
 
-class Came(NamedTuple):
-    """What an attack came to for who made it."""
+class Outcome(NamedTuple):
+    """The outcome of an attack for the attacker."""
 
     killed: bool
-    result: int  # 0 or -errno; 1 where the process did not come to say it
+    result: int  # 0 or -errno; 1 if the process ended before it could report it
 
     @property
     def refused(self) -> bool:
-        """EPERM, or EACCES as a file is refused."""
+        """True for EPERM, or EACCES as a file is refused."""
         return self.result in (-1, -13)
 
 
 class Things(NamedTuple):
-    """What must be the same after an attack that was refused."""
+    """What must be unchanged after an attack that was refused."""
 
     pid: int
     process: tuple[Any, ...]
@@ -59,7 +59,7 @@ class Target:
 
     @property
     def thread(self) -> int:
-        """A thread of its that is not the first one."""
+        """A thread of the agent other than the first."""
         return next(int(name) for name in os.listdir(f"/proc/{self.pid}/task") if int(name) != self.pid)
 
     @property
@@ -68,12 +68,12 @@ class Target:
 
     @property
     def home(self) -> Path:
-        """Its cgroup."""
+        """The agent's cgroup."""
         return self._cgroup.path
 
     @property
     def home_freezer(self) -> Path:
-        """The file that freezes its cgroup."""
+        """The file that freezes the agent's cgroup."""
         found = hierarchies()
         if "freezer" in found:
             return self._cgroup.paths["freezer"] / "freezer.state"
@@ -81,7 +81,7 @@ class Target:
 
     @property
     def pins(self) -> Path:
-        """Its directory of pins."""
+        """The agent's directory of pins."""
         base = self.agent.directory / "bpf" / "ringfence"
         return max(base.iterdir(), key=lambda path: path.name)
 
@@ -91,7 +91,7 @@ class Target:
 
     @property
     def address(self) -> str:
-        """Of some memory of its."""
+        """The address of some memory of the agent."""
         line = Path(f"/proc/{self.pid}/maps").read_text().splitlines()[0]
         return line.partition("-")[0]
 
@@ -112,7 +112,7 @@ class Target:
 
     @property
     def program_id(self) -> int:
-        """struct bpf_link_info: prog_id is the third word."""
+        """The third word of struct bpf_link_info is prog_id."""
         fd = _libbpf.get_pinned(str(self.a_link))
         try:
             return int(struct.unpack("=3I", _libbpf.info(fd, 12))[2])
@@ -120,27 +120,27 @@ class Target:
             os.close(fd)
 
     def revive(self) -> None:
-        """Start it anew where it was killed, and wait until it is the only one.
+        """Restart the agent if it was killed, and wait until it is the only one.
 
-        A file that was made among its policies before its maker was killed is removed: no agent starts with
-        it.
+        A file that an attacker added to the policies before it was killed is removed: the agent
+        does not start with it.
         """
         for path in self.policies.glob("mine.yaml"):
             path.unlink()
         if self.agent.status is not None:
             self.agent.stop()
             self.agent.start()
-        wait_for(self.is_whole, "the agent to be whole")
+        wait_for(self.is_complete, "the agent to be complete")
 
-    def is_whole(self) -> bool:
-        """One set of pins, and the files beside it."""
+    def is_complete(self) -> bool:
+        """Returns True if there is exactly one set of pins, and the files beside it."""
         base = self.agent.directory / "bpf" / "ringfence"
         names = ("rules.json", "ticket")
         alone = base.is_dir() and len([path for path in base.iterdir() if path.name[0] != "."]) == 1
         return alone and all((self.state / name).exists() for name in names)
 
     def state_of_things(self) -> Things:
-        """As it is now."""
+        """Returns the current state."""
         stat = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         process = (
             Path(f"/proc/{self.pid}/limits").read_text(),
@@ -150,8 +150,8 @@ class Target:
             stat[38],  # scheduler
             os.sched_getaffinity(self.pid),
         )
-        ours = (*self.state.glob("*"), *self.policies.glob("*"))
-        files = tuple((path.name, _identity(path)) for path in ours)
+        written = (*self.state.glob("*"), *self.policies.glob("*"))
+        files = tuple((path.name, _identity(path)) for path in written)
         pins = tuple(sorted(str(path) for path in (self.agent.directory / "bpf").rglob("*")))
         return Things(self.pid, process, pins, files)
 
@@ -163,7 +163,7 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def target_of(policies: Path, directory: Path, **flags: str) -> Iterator[Target]:
-    """A target with these policies; nothing of it stays."""
+    """A target with these policies; removed completely at the end."""
     chosen = {"pins": str(directory / "agent" / "bpf"), "containers-adopt": "yes", **flags}
     with new_cgroup("guarded") as home:
         agent = Agent(directory / "agent", policies=[policies], patterns=[f"{PREFIX}{LABEL}*"], flags=chosen)
@@ -178,10 +178,10 @@ def target_of(policies: Path, directory: Path, **flags: str) -> Iterator[Target]
             subprocess.run([*bare, "--uninstall"], capture_output=True, timeout=patience(60), check=False)
 
 
-def attack(cgroup: Cgroup, tamper: str, *words: object) -> Came:
-    """Have a container try it."""
+def attack(cgroup: Cgroup, tamper: str, *words: object) -> Outcome:
+    """Have a container try the attack. Returns the outcome."""
     done = cgroup.run([tamper, *map(str, words)], capture_output=True, text=True, timeout=patience(60))
     if done.returncode == -9:
-        return Came(killed=True, result=1)
+        return Outcome(killed=True, result=1)
     assert done.returncode == 0, done
-    return Came(killed=False, result=int(done.stdout.split()[1]))
+    return Outcome(killed=False, result=int(done.stdout.split()[1]))

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real agent and real containers: alerts come out, quickly and in full; policies change under way."""
+"""The real agent and real containers: alerts are
+complete and fast; policies change while they run.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,12 @@ from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.cli.client import request, subscribe
 from ringfence.errors import AgentUnreachableError
 from ringfence.export.records import boot_offset_ns
-from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.agent import Agent
+from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.container import Bundle, Container, new_container
 from tests.support.force import need_program
 from tests.support.policies import user_namespace, written
+from tests.support.scenes import agent_fixture, cgroup_fixture
 from tests.support.waiting import busy, patience, wait_for
 
 pytestmark = pytest.mark.root
@@ -43,7 +46,7 @@ POLICY = (
       action: alert
 """
 )
-LABEL = "alerts"  # in the names of our cgroups: the agent of another test must not take them for its own
+LABEL = "alerts"  # in the names of this test's cgroups: another test's agent must not enroll them
 
 BOMB = """
 import os, time
@@ -61,31 +64,20 @@ def policies(tmp_path: Path) -> Path:
     return written(tmp_path, POLICY)
 
 
-@pytest.fixture
-def small(tmp_path: Path, policies: Path) -> Iterator[Agent]:
-    """An agent with that policy only."""
-    patterns = [f"{PREFIX}{LABEL}-*"]
-    with running_agent(tmp_path / "agent", policies=[policies], mode="policy", patterns=patterns) as agent:
-        yield agent
-
-
-@pytest.fixture
-def cgroup(small: Agent) -> Iterator[Cgroup]:
-    """A cgroup that the agent sees being made."""
-    with new_cgroup(LABEL) as made:
-        yield made
+small = agent_fixture(LABEL)
+cgroup = cgroup_fixture(LABEL, after="small")
 
 
 @pytest.fixture
 def container(small: Agent, bundle: Bundle) -> Iterator[Container]:
-    """A runc container that the agent sees being made."""
+    """A runc container that is created while the agent runs."""
     need_program("runc")
     with new_container(bundle, LABEL) as made:
         yield made
 
 
 def cli(agent: Agent, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of ours against that agent."""
+    """Run a `ringfence` command against that agent."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
     return subprocess.run(
         [sys.executable, "-m", "ringfence", *words, "--socket", str(agent.socket)],
@@ -98,8 +90,8 @@ def forbidden(cgroup: Cgroup) -> None:
     assert cgroup.run(["unshare", "--user", "true"]).returncode == -signal.SIGKILL
 
 
-def test_an_alert_says_who_what_and_why(small: Agent, container: Container) -> None:
-    """In a real runc container: killed, and the line has rule, process, container and how to let it pass."""
+def test_an_alert_has_process_container_rule_and_reason(small: Agent, container: Container) -> None:
+    """In a real runc container: killed; the line has rule, process, container and how to allow it."""
     ended = container.exec("unshare", "-U", "true")
     assert ended.returncode == 128 + signal.SIGKILL
     alert = small.wait_alert("test-user-namespace", container.name)
@@ -116,8 +108,8 @@ def test_an_alert_says_who_what_and_why(small: Agent, container: Container) -> N
     assert alert["allow"]
 
 
-def test_an_idle_machine_has_its_line_within_ten_milliseconds(small: Agent, cgroup: Cgroup) -> None:
-    """From the call in the kernel to the line read here, as many times as one rule's burst lets through."""
+def test_an_idle_machine_writes_the_line_within_ten_milliseconds(small: Agent, cgroup: Cgroup) -> None:
+    """From the call in the kernel to the line read here, as many times as one rule's burst allows."""
     script = (
         "import ctypes, sys\nlibc = ctypes.CDLL(None)\nfor n in range(10):\n"
         " sys.stdin.readline()\n libc.personality(0x0040000 | n)\n"
@@ -141,7 +133,7 @@ def test_an_idle_machine_has_its_line_within_ten_milliseconds(small: Agent, cgro
 
 
 def test_policies_are_loaded_again_when_files_change(small: Agent, policies: Path, cgroup: Cgroup) -> None:
-    """A new rule is in force without a restart, and the rule that was removed is not."""
+    """A new rule is in force without a restart, and the removed rule is not."""
     forbidden(cgroup)
     changed = POLICY.replace("test-user-namespace", "new-rule").replace("CLONE_NEWUSER", "CLONE_NEWUTS")
     (policies / "test.yaml").write_text(changed)
@@ -151,8 +143,12 @@ def test_policies_are_loaded_again_when_files_change(small: Agent, policies: Pat
     assert small.wait_alert("new-rule", cgroup.name)["generation"] == 2
 
 
-def test_a_bad_set_is_refused_and_the_running_one_stays(small: Agent, policies: Path, cgroup: Cgroup) -> None:
-    """Status, metric and log say so; the old rules go on; a good set is taken again."""
+def test_a_bad_set_is_refused_and_the_running_one_stays_in_force(
+    small: Agent, policies: Path, cgroup: Cgroup
+) -> None:
+    """Status, metric and log report it; the old rules
+    stay in force; a correct set is accepted again.
+    """
     (policies / "bad.yaml").write_text("apiVersion: ringfence.dev/v1\nkind: Polciy\n")
     wait_for(lambda: small.metrics()["ringfence_policy_up_to_date", ()] == 0, "the refusal")
     forbidden(cgroup)
@@ -167,13 +163,13 @@ def test_a_bad_set_is_refused_and_the_running_one_stays(small: Agent, policies: 
 
 
 def test_sighup_reads_the_policies_at_once(small: Agent) -> None:
-    """Without a change of files."""
+    """Also without a change of files."""
     os.kill(small.pid, signal.SIGHUP)
     wait_for(lambda: request(small.socket, "status")["policies"]["generation"] == 2, "generation 2")
 
 
-def test_rules_hold_all_the_time_while_policies_are_swapped(small: Agent, cgroup: Cgroup) -> None:
-    """Ten reloads; a forbidden call under each of them is killed."""
+def test_rules_stay_in_force_while_policies_are_swapped(small: Agent, cgroup: Cgroup) -> None:
+    """Ten reloads; a forbidden call during each of them is killed."""
     for _ in range(10):
         os.kill(small.pid, signal.SIGHUP)
         forbidden(cgroup)
@@ -200,11 +196,11 @@ def test_commands_show_what_happens(small: Agent, container: Container) -> None:
 
 
 def test_the_tree_has_no_secrets_of_command_lines(small: Agent, cgroup: Cgroup) -> None:
-    """What is hidden in alerts is hidden here, too (docs/alerts-out.md)."""
+    """What is redacted in alerts is redacted here, too (docs/alerts-out.md)."""
     argv = ["/bin/sh", "-c", "echo; read end", "x", "--password=hunter2", "TOKEN=abc"]
     with cgroup.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
-        child.stdout.readline()  # by then it runs
+        child.stdout.readline()  # it runs by then
 
         def shown() -> list[str]:
             tree = request(small.socket, "tree")
@@ -215,8 +211,8 @@ def test_the_tree_has_no_secrets_of_command_lines(small: Agent, cgroup: Cgroup) 
     assert words[3:] == ["x", "--password=[redacted]", "TOKEN=[redacted]"]
 
 
-def test_a_follower_sees_activity_that_it_asks_for(small: Agent, cgroup: Cgroup) -> None:
-    """process.exec is no line of the output; a client that asks gets it."""
+def test_a_follower_receives_the_activity_that_it_requests(small: Agent, cgroup: Cgroup) -> None:
+    """process.exec is not written to the output; a client that requests it gets it."""
     found: list[dict[str, Any]] = []
 
     def follow() -> None:
@@ -231,7 +227,9 @@ def test_a_follower_sees_activity_that_it_asks_for(small: Agent, cgroup: Cgroup)
 
 
 def test_hostile_names_break_nothing(small: Agent, tmp_path: Path) -> None:
-    """A cgroup, a program and an argument with newlines, escape codes and bytes that are no UTF-8."""
+    """A cgroup, a program and an argument with
+    newlines, escape codes and bytes that are not UTF-8.
+    """
     program = os.fsencode(tmp_path) + b"/evil\n\x1b[31m\xff"
     Path(os.fsdecode(program)).symlink_to("/usr/bin/unshare")
     with new_cgroup(f"{LABEL}-evil\x1b\x07\u202e") as cgroup:
@@ -245,8 +243,8 @@ def test_hostile_names_break_nothing(small: Agent, tmp_path: Path) -> None:
     assert "\x1b" not in small.get("/metrics")[1]
 
 
-def test_a_container_that_is_gone_is_still_named_in_its_last_alert(small: Agent) -> None:
-    """The cgroup is removed at once; the alert comes with the container's name all the same."""
+def test_a_removed_container_is_named_in_its_last_alert(small: Agent) -> None:
+    """The cgroup is removed at once; the alert still has the container's name."""
     names = []
     for _ in range(20):
         with new_cgroup(f"{LABEL}-short") as cgroup:
@@ -257,7 +255,7 @@ def test_a_container_that_is_gone_is_still_named_in_its_last_alert(small: Agent)
 
 
 def test_a_fork_bomb_is_survived(small: Agent) -> None:
-    """Bounded by the cgroup's limit of pids: alerts of others still come, memory stays bounded."""
+    """Limited by the cgroup's pids limit: alerts of others still arrive, memory stays bounded."""
     with new_cgroup(f"{LABEL}-bomb") as bomb, new_cgroup(f"{LABEL}-calm") as calm:
         bomb.paths.get("pids", bomb.path).joinpath("pids.max").write_text("200")
         with bomb.popen([sys.executable, "-c", BOMB]) as process:
@@ -272,8 +270,11 @@ def test_a_fork_bomb_is_survived(small: Agent) -> None:
     assert request(small.socket, "status")["problems"] == []
 
 
-def test_a_broken_pipe_of_a_reader_is_silent(small: Agent, cgroup: Cgroup) -> None:
-    """`ringfence events | head -1`: no traceback, no message."""
+def test_a_broken_pipe_of_a_reader_causes_no_error_message(small: Agent, cgroup: Cgroup) -> None:
+    """`ringfence events
+
+    head -1`: no traceback, no message.
+    """
     forbidden(cgroup)
     small.wait_alert("test-user-namespace", cgroup.name)
     line = f"{sys.executable} -m ringfence events --socket {small.socket} | head -n 1"

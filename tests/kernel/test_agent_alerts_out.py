@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real agent and a receiver: alerts arrive, wait while nobody listens, and outlive the agent's death."""
+"""The real agent and a receiver: alerts arrive, wait
+while the receiver is down, and survive the agent.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ LABEL = "out"
 
 
 def agent_with(directory: Path, port: int) -> Agent:
-    """An agent that sends to that port of 127.0.0.1, and waits for no names."""
+    """An agent that sends to that port of 127.0.0.1, and does not wait for names."""
     policies = directory / "policies"
     policies.mkdir(exist_ok=True)
     (policies / "out.yaml").write_text(user_namespace("out"))
@@ -41,27 +43,27 @@ def forbidden(cgroup: Cgroup, secret: str = "hunter2") -> None:
 
 
 def ids(agent: Agent) -> list[str]:
-    """Alerts that the agent wrote as lines."""
+    """Returns the ids of the alerts that the agent wrote as lines."""
     return [record["id"] for record in agent.alerts(rule="out-user-namespace")]
 
 
 def delivered(agent: Agent) -> list[float]:
-    """What each receiver took."""
+    """Returns the number of alerts that each receiver accepted."""
     return [n for (name, _), n in agent.metrics().items() if name == "ringfence_receiver_sent_total"]
 
 
 def queued(directory: Path) -> str:
-    """What the files of the queue hold."""
+    """Returns the contents of the queue files."""
     return "".join(path.read_text(errors="replace") for path in directory.glob("queue/*/*.seg"))
 
 
 def wait_all(receiver: Receiver, wanted: list[str]) -> None:
-    """Until the receiver has them."""
+    """Wait until the receiver has these alerts."""
     wait_for(lambda: set(wanted) <= set(receiver.alerts()), "every alert to arrive")
 
 
-def test_alerts_arrive_whole_and_without_secrets(tmp_path: Path) -> None:
-    """What the line says is what the receiver gets; the metric counts it."""
+def test_alerts_arrive_complete_and_without_secrets(tmp_path: Path) -> None:
+    """The receiver gets the content of the line; the metric counts it."""
     with http_receiver() as receiver:
         agent = agent_with(tmp_path, int(receiver.url.split(":")[2].split("/")[0]))
         try:
@@ -85,7 +87,9 @@ def test_alerts_arrive_whole_and_without_secrets(tmp_path: Path) -> None:
 
 
 def test_alerts_outlive_the_agent_while_the_receiver_is_away(tmp_path: Path) -> None:
-    """Nobody listens, the agent is killed with SIGKILL, another one starts, then the receiver comes back."""
+    """The receiver is down, the agent is killed with
+    SIGKILL, another one starts, the receiver returns.
+    """
     port = free_port()
     first = agent_with(tmp_path, port)
     try:
@@ -111,8 +115,8 @@ def test_alerts_outlive_the_agent_while_the_receiver_is_away(tmp_path: Path) -> 
         second.stop()
 
 
-def test_a_receiver_that_hangs_holds_nothing_up(tmp_path: Path) -> None:
-    """Lines come as quickly as ever, and the agent ends in time."""
+def test_a_receiver_that_hangs_delays_nothing_else(tmp_path: Path) -> None:
+    """Lines are as fast as without it, and the agent stops in time."""
     with http_receiver() as receiver:
         receiver.delay = 60.0
         agent = agent_with(tmp_path, int(receiver.url.split(":")[2].split("/")[0]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent is killed again and again while a container attacks: no attack gets through, each is counted."""
+"""An agent is killed repeatedly while a container attacks: each attack is stopped and counted."""
 
 from __future__ import annotations
 
@@ -39,14 +39,16 @@ ATTACKS = {
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Agent]:
-    """An enforcing agent with the whole pack and with pins of its own, not started."""
+    """An enforcing agent with all included policies and its own pins, not started."""
     force.need_root()
     with pinned_agent(tmp_path, policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"]) as made:
         yield made
 
 
 def attack(cgroup: Cgroup, rule: str) -> bool:
-    """Make one attempt; whether it was stopped. An attempt that could not be made is an error."""
+    """Make one attempt. Returns True if it was stopped.
+    An attempt that could not be made is an error.
+    """
     ended = cgroup.run([str(build()), *ATTACKS[rule].split()], stdout=subprocess.PIPE, text=True)
     attempt = read_attempt(ended.returncode, ended.stdout)
     assert attempt.tried, ended.stdout
@@ -54,7 +56,9 @@ def attack(cgroup: Cgroup, rule: str) -> bool:
 
 
 class Attacker:
-    """A thread that attacks from inside a cgroup, each kind in turn, until the end of the `with` block."""
+    """A thread that attacks from inside a cgroup, each
+    kind in turn, for the time of the `with` block.
+    """
 
     def __init__(self, cgroup: Cgroup, *, pause: float = 0.0) -> None:
         """`pause`: seconds between two attempts."""
@@ -86,13 +90,15 @@ class Attacker:
 
 
 def kill(agent: Agent) -> None:
-    """SIGKILL, and wait for its end."""
+    """Send SIGKILL, and wait for the end of the agent."""
     os.kill(agent.pid, signal.SIGKILL)
     wait_for(lambda: agent.status is not None, "the end")
 
 
 def counted(agent: Agent) -> Counter[str]:
-    """Alerts of our rules that this agent counted, those of the gap before it included."""
+    """Returns the alerts of these rules that this agent
+    counted, including those of the gap before it.
+    """
     found: Counter[str] = Counter()
     for (name, labels), value in agent.metrics().items():
         rule = dict(labels).get("rule", "")
@@ -102,19 +108,19 @@ def counted(agent: Agent) -> Counter[str]:
 
 
 def wait_counted(agent: Agent, attempts: Counter[str]) -> None:
-    """Until this agent has counted at least these."""
+    """Wait until this agent has counted at least these attempts."""
     wait_for(lambda: attempts <= counted(agent), "the attempts of the gap")
 
 
 def taken_over(agent: Agent, outcome: str) -> float:
-    """Records that the agent before left."""
+    """Returns the number of records that the previous agent left, by outcome."""
     return agent.metrics()["ringfence_takeover_records_total", (("outcome", outcome),)]
 
 
 def test_no_attack_gets_through_a_series_of_kills(
     agent: Agent, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
-    """In a running loop of six kinds. `RINGFENCE_KILLS=100` gives the figure of the docs."""
+    """In a loop of six kinds. `RINGFENCE_KILLS=100` gives the figure of the docs."""
     agent.start()
     with new_cgroup(LABEL) as cgroup, Attacker(cgroup) as attacker:
         for _ in range(KILLS):
@@ -132,26 +138,26 @@ def test_no_attack_gets_through_a_series_of_kills(
 
 
 def test_each_attempt_is_counted_once_by_the_next_agent(agent: Agent) -> None:
-    """Those of the gap, and those that both agents saw while one took over from the other."""
+    """Including those of the gap, and those that both agents saw during the takeover."""
     agent.start()
     with new_cgroup(LABEL) as cgroup:
         kill(agent)
-        # Nobody reads the old ring until the end of the overlap. A flood would fill it, which is counted, and
-        # is another test's matter.
+        # Nobody reads the old ring until the end of the overlap. A flood would fill it; that is
+        # counted, and another test covers it.
         with Attacker(cgroup, pause=0.02) as attacker:
             attacker.round("attacks without an agent")
             agent.start()
             wait_for(lambda: '"taken over"' in agent.log.read_text(), "the end of the overlap")
         wait_for(lambda: counted(agent) == attacker.stopped, "each attempt once")
     assert not attacker.through
-    assert taken_over(agent, "told") >= len(ATTACKS)
-    # At an LSM hook the older program refuses first, and the younger is not asked.
+    assert taken_over(agent, "reported") >= len(ATTACKS)
+    # At an LSM hook the older program refuses first, and the younger one does not run.
     assert taken_over(agent, "duplicate") > 0 or NodeCapabilities.detect().lsm_hooks
     assert (taken_over(agent, "unreadable"), taken_over(agent, "dropped")) == (0, 0)
 
 
-def test_what_happened_without_an_agent_is_told_with_names(agent: Agent) -> None:
-    """Rule, place, container: also of a container that came and went meanwhile."""
+def test_attempts_without_a_running_agent_are_reported_with_names(agent: Agent) -> None:
+    """Rule, place, container: also of a container that was created and removed in between."""
     agent.start()
     with new_cgroup(LABEL) as old:
         kill(agent)
@@ -166,7 +172,7 @@ def test_what_happened_without_an_agent_is_told_with_names(agent: Agent) -> None
 
 
 def test_an_open_fail_mode_ends_enforcement_with_an_orderly_stop_only(agent: Agent) -> None:
-    """SIGKILL: it goes on. SIGTERM: it ends."""
+    """After SIGKILL enforcement continues. After SIGTERM it ends."""
     agent.argv += ["--fail-mode", "open"]
     agent.start()
     with new_cgroup(LABEL) as cgroup:
@@ -177,8 +183,8 @@ def test_an_open_fail_mode_ends_enforcement_with_an_orderly_stop_only(agent: Age
         wait_for(lambda: not attack(cgroup, "userns-create"), "the end of enforcement")
 
 
-def test_leftovers_are_no_obstacle(agent: Agent, tmp_path: Path) -> None:
-    """Half a pin directory, one that is not ours, another product's, and half a book of rules."""
+def test_leftovers_do_not_prevent_a_start(agent: Agent, tmp_path: Path) -> None:
+    """Half a pin directory, a directory of another kind, another product's, and half a rule file."""
     agent.start()
     kill(agent)
     base, other = tmp_path / "bpf" / "ringfence", tmp_path / "bpf" / "another-product"

@@ -22,7 +22,7 @@ from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 
-LABEL = "faults"  # in the names of our cgroups: the agent of another test must not take them for its own
+LABEL = "faults"  # in the names of this test's cgroups: another test's agent must not enroll them
 POLICY = user_namespace()
 KILLED = -signal.SIGKILL
 BASES = (Path("/sys/fs/bpf/ringfence"), Path("/run/ringfence/bpf/ringfence"))
@@ -42,11 +42,11 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "torn inside a word": (lambda: POLICY[:-30].encode(), "is not YAML"),
     "not UTF-8": (lambda: POLICY.encode() + b"# \xff\xfe", "is not UTF-8 (byte 0xff)"),
     "binary": (lambda: bytes(range(256)) * 8, "is not"),
-    "empty": (lambda: b"", "holds no document"),
+    "empty": (lambda: b"", "contains no document"),
     "a billion nodes": (lambda: b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "anchors and aliases"),
     "very deep": (lambda: b"[" * 100_000, "levels deep"),
     "more rules than fit": (_too_many_rules, f"{MAX_RULES} fit"),
-    "the same names again": (POLICY.encode, "is already at"),
+    "the same names again": (POLICY.encode, "is already defined at"),
 }
 
 
@@ -65,24 +65,28 @@ def agent(tmp_path_factory: pytest.TempPathFactory, policies: Path) -> Iterator[
 
 
 def forbidden(cgroup: Cgroup) -> int:
-    """Do what the policy kills for; how that ended."""
+    """Do what the policy kills for. Returns how the process ended."""
     return int(cgroup.run(["unshare", "--user", "true"]).returncode)
 
 
 def refused(agent: Agent, *words: str) -> bool:
-    """Whether some problem of the newest set holds all these words. Without words: any problem."""
+    """Returns True if a problem of the newest set has all
+    these words; without words, if there is any problem.
+    """
     problems = request(agent.socket, "status")["policies"]["problems"]
     return any(all(word in problem for word in words) for problem in problems)
 
 
 def reread(agent: Agent) -> None:
-    """Do not wait for the look of each second (which comes beside it, so a read may come twice)."""
+    """Do not wait for the periodic check (which runs as well, so a read may happen twice)."""
     os.kill(agent.pid, signal.SIGHUP)
 
 
 @pytest.mark.parametrize("kind", FILES)
 def test_a_bad_file_is_refused_with_its_whole_set(agent: Agent, policies: Path, kind: str) -> None:
-    """The rules before stay in force, the reason is told, and without the file all is well again."""
+    """The previous rules stay in force, the reason is
+    reported, and without the file the set loads again.
+    """
     content, words = FILES[kind]
     bad = policies / "bad.yaml"
     bad.write_bytes(content())
@@ -106,10 +110,10 @@ def test_a_bad_file_is_refused_with_its_whole_set(agent: Agent, policies: Path, 
         ("link to itself", "symbolic links"),
     ],
 )
-def test_what_is_no_file_is_refused_and_holds_nobody(
+def test_a_policy_path_that_is_no_file_is_refused_without_blocking(
     agent: Agent, policies: Path, kind: str, words: str
 ) -> None:
-    """A FIFO that nobody writes to, and links that lead nowhere."""
+    """A FIFO without a writer, and links to nonexistent files."""
     bad = policies / "bad.yaml"
     if kind == "fifo":
         os.mkfifo(bad)
@@ -124,13 +128,15 @@ def test_what_is_no_file_is_refused_and_holds_nobody(
     wait_for(lambda: not refused(agent), "the good set")
 
 
-def test_names_of_four_thousand_bytes_are_told_cut(agent: Agent, tmp_path: Path) -> None:
-    """A program whose path and argument are as long as the kernel lets them: killed, and told in bounds."""
+def test_names_of_four_thousand_bytes_are_reported_shortened(agent: Agent, tmp_path: Path) -> None:
+    """A program whose path and argument have the kernel's
+    maximum length: killed, and reported shortened.
+    """
     name = "n" * 250
     directory = tmp_path
     while len(os.fsencode(directory)) + 2 * len(name) < 4000:
         directory /= name
-    # Deeper than PATH_MAX from the root in the end, so made step by step.
+    # The final path is deeper than PATH_MAX from the root, so it is made step by step.
     directory.mkdir(parents=True)
     program = directory / "long\nname\x1b"
     program.symlink_to("/usr/bin/unshare")
@@ -144,7 +150,7 @@ def test_names_of_four_thousand_bytes_are_told_cut(agent: Agent, tmp_path: Path)
 
 
 def pins() -> list[Path]:
-    """Everything that agents pinned on this node."""
+    """Returns all pins of agents on this node."""
     return [path for base in BASES if base.is_dir() for path in base.iterdir()]
 
 
@@ -155,8 +161,9 @@ def _uninstall(agent: Agent) -> subprocess.CompletedProcess[str]:
 
 
 def test_enforcement_outlives_kill_9_and_a_takeover_without_a_gap(tmp_path: Path, policies: Path) -> None:
-    """Nobody is there: killed all the same, in old and new containers. While the next agent starts: no call
-    gets through. After --uninstall: nobody is killed."""
+    """Without an agent the call is killed in old and new containers. During the
+    next agent's start no call succeeds. After --uninstall no process is killed.
+    """
     if pins():
         pytest.skip("another agent has pinned something on this node")
     agent = Agent(
@@ -195,8 +202,8 @@ def _ready(agent: Agent) -> bool:
         return False
 
 
-def test_uninstall_of_nothing_is_no_error(tmp_path: Path, policies: Path) -> None:
-    """Twice is once."""
+def test_uninstall_without_pins_succeeds(tmp_path: Path, policies: Path) -> None:
+    """The second time succeeds, too."""
     if pins():
         pytest.skip("another agent has pinned something on this node")
     agent = Agent(tmp_path / "agent", policies=[policies])

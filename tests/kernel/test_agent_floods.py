@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One container floods: it is counted as its own, the others' alerts arrive, and the picture is mended."""
+"""One container floods: the flood is counted for
+it, others' alerts arrive, lost state is recovered.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +38,14 @@ for number in range(14_000):
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 time.sleep(600)
 """
-#: short sleeps, each a process: alive long enough to be missed from the tree when their forks are lost
+#: short sleeps, each a process: alive long enough to be missing from the tree when their forks are
+#: lost
 SLEEPS = "for i in $(seq 400); do sleep 600 & done; wait"
 
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """An agent that lets little activity out of each container."""
+    """An agent that allows each container little activity."""
     force.need_root()
     flags = {"activity-rate": "20", "activity-burst": "20", "containers-adopt": "yes"}
     with running_agent(
@@ -63,19 +66,21 @@ def inside(cgroup: Cgroup, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def is_stopped(cgroup: Cgroup) -> bool:
-    """What becomes of who makes a user namespace there: killed, or refused where BPF-LSM decides."""
+    """Returns True if making a user namespace there is
+    stopped: killed, or refused where BPF-LSM decides.
+    """
     status = cgroup.run([str(build()), "unshare", "0x10000000"], stdout=subprocess.DEVNULL).returncode
     return status in (-signal.SIGKILL, REFUSED)
 
 
 def lost(agent: Agent, cgroup: Cgroup) -> float:
-    """Records of that container that its own bucket held back."""
+    """Returns the records of that container that its own rate limit dropped."""
     labels = (("container", cgroup.name), ("reason", "rate_limit"))
     return agent.metrics().get(("ringfence_container_events_dropped_total", labels), 0.0)
 
 
-def test_a_flood_is_counted_for_the_container_that_made_it(agent: Agent) -> None:
-    """And its total stays when the container and its slot are gone."""
+def test_a_flood_is_counted_for_the_container_that_caused_it(agent: Agent) -> None:
+    """Its total stays when the container and its slot are gone."""
     total = ("ringfence_events_dropped_total", (("event", "process.fork"), ("reason", "rate_limit")))
     with new_cgroup(LABEL) as quiet, new_cgroup(LABEL) as loud, inside(quiet, "sleep", "600"):
         with inside(loud, "/bin/sh", "-c", FORKS):
@@ -86,12 +91,14 @@ def test_a_flood_is_counted_for_the_container_that_made_it(agent: Agent) -> None
     assert agent.metrics()[total] >= before > 0
 
 
-def test_after_a_loss_the_processes_are_read_anew(agent: Agent) -> None:
-    """400 live processes whose forks were mostly held back: `tree` knows all of them, and it is told."""
+def test_after_a_loss_the_processes_are_read_again(agent: Agent) -> None:
+    """400 live processes, most of their forks dropped:
+    `tree` has all of them, and the loss is reported.
+    """
 
     def known(cgroup: Cgroup) -> int:
         (tree,) = request(agent.socket, "tree", containers=[cgroup.name])
-        # not what they run: of one whose fork was told and whose exec was held back, the tree knows the shell
+        # not their programs: if a fork was reported and the exec dropped, the tree has the shell
         return len(tree["processes"]) + int(tree["more"])
 
     with new_cgroup(LABEL) as cgroup, inside(cgroup, "/bin/sh", "-c", SLEEPS):
@@ -99,11 +106,13 @@ def test_after_a_loss_the_processes_are_read_anew(agent: Agent) -> None:
         assert lost(agent, cgroup) > 0
         wait_for(lambda: known(cgroup) >= 400, "the tree to know them")
     assert agent.metrics()["ringfence_repairs_total", (("what", "processes"),)] >= 1
-    assert "records of processes were lost: read anew from the kernel" in agent.log.read_text()
+    assert "records of processes were lost: read again from the kernel" in agent.log.read_text()
 
 
 def connects(agent: Agent) -> int:
-    """Refused connects of all containers: told by the kernel, or held back and counted."""
+    """Returns the refused connects of all containers:
+    reported by the kernel, or dropped and counted.
+    """
     samples = agent.metrics()
     event = ("event", EventKind.NET_CONNECT.label)
     held = [("rate_limit", 0.0), ("ring_full", 0.0)]
@@ -114,9 +123,10 @@ def connects(agent: Agent) -> int:
     return int(samples["ringfence_events_total", (event,)] + lost)
 
 
-def test_alerts_of_others_arrive_while_one_container_storms(agent: Agent) -> None:
-    """One container is refused tens of thousands of times a second: each alert of another is on time, and
-    each refusal was told or is counted as held back, exactly."""
+def test_alerts_of_others_arrive_while_one_container_floods(agent: Agent) -> None:
+    """One container is refused tens of thousands of times a second. Each alert of
+    another is on time, and each refusal was reported or counted as dropped, exactly.
+    """
     program, before = str(build()), connects(agent)
     storm = [program, "storm", "3000", "127.0.0.1", "2375"]
     with new_cgroup(LABEL) as loud:
@@ -127,17 +137,18 @@ def test_alerts_of_others_arrive_while_one_container_storms(agent: Agent) -> Non
                 assert is_stopped(one)
                 agent.wait_alert("userns-create", one.name)
         refused = sum(int(process.communicate()[0].split()[-1]) for process in processes)
-        wait_for(lambda: connects(agent) - before == refused, f"{refused} refusals, told or counted")
+        wait_for(lambda: connects(agent) - before == refused, f"{refused} refusals, reported or counted")
     delays = [alert["latency_us"] / 1000 for alert in agent.alerts(rule="userns-create")]
     assert len(delays) == 20
-    # Where other work fills the machine as well, one or two may wait for a CPU.
+    # Where other work loads the machine as well, one or two may wait for a CPU.
     assert sorted(delays)[-3] < patience(50) * busy()
     assert refused > 30_000
 
 
-def test_any_number_of_cgroups_of_one_container_costs_the_others_nothing(tmp_path: Path) -> None:
-    """With two slots: another container is enrolled and held meanwhile, and by an agent that starts into
-    it."""
+def test_many_cgroups_of_one_container_do_not_affect_others(tmp_path: Path) -> None:
+    """With two slots: another container is still enrolled and
+    restricted, also by an agent that starts in the middle.
+    """
     force.need_root()
     flags = {"containers-adopt": "yes", "containers-max": "2"}
     agent = Agent(tmp_path / "agent", policies=[PACK], patterns=[f"{PREFIX}{LABEL}*"], flags=flags)
@@ -163,13 +174,14 @@ def test_any_number_of_cgroups_of_one_container_costs_the_others_nothing(tmp_pat
 
 
 def used(agent: Agent) -> float:
-    """Slots of the kernel's table."""
-    return agent.metrics()["ringfence_room_used", (("of", "containers"),)]
+    """Returns the used slots of the kernel's table."""
+    return agent.metrics()["ringfence_capacity_used", (("of", "containers"),)]
 
 
-def test_an_agent_at_its_own_limit_does_less_and_says_so(tmp_path: Path) -> None:
-    """A twentieth of a CPU, and a container whose activity takes more: the rate of activity goes down,
-    visibly, and an alert is told."""
+def test_an_agent_at_its_cpu_limit_reduces_activity_and_reports_it(tmp_path: Path) -> None:
+    """With a twentieth of a CPU, and a container whose activity needs more:
+    the activity rate is reduced, this is visible, and an alert is reported.
+    """
     force.need_root()
     flags = {"containers-adopt": "yes", "activity-rate": "100000", "activity-burst": "100000"}
     with new_cgroup(f"{LABEL}room") as room:
@@ -181,7 +193,7 @@ def test_an_agent_at_its_own_limit_does_less_and_says_so(tmp_path: Path) -> None
         agent.argv = room.command(agent.argv, armed=False)
         agent.start(wait=False)
         try:
-            wait_for(lambda: ready(agent), "it to be ready, with so little", seconds=120)
+            wait_for(lambda: ready(agent), "the agent to be ready with little CPU", seconds=120)
             with new_cgroup(LABEL) as loud, inside(loud, "/bin/sh", "-c", FORKS):
                 wait_for(lambda: metric(agent, "ringfence_activity_halvings"), "the rate to go down")
                 wait_for(lambda: metric(agent, "ringfence_agent_cpu_limit") == 0.05, "its limit")
@@ -190,14 +202,15 @@ def test_an_agent_at_its_own_limit_does_less_and_says_so(tmp_path: Path) -> None
                 with new_cgroup(LABEL) as other:
                     assert is_stopped(other)
                     agent.wait_alert("userns-create", other.name, seconds=60)
-            assert '"message": "the rate of activity is changed"' in agent.log.read_text()
+            assert '"message": "the rate of activity was changed"' in agent.log.read_text()
         finally:
             agent.stop(60)
 
 
-def test_threads_without_end_do_not_use_up_the_agents_memory(tmp_path: Path) -> None:
-    """Where the agent may have 96 MiB, a container may have 11,983 tasks: then it is killed, told of, and no
-    task of another one is missed."""
+def test_unlimited_threads_do_not_exhaust_the_agents_memory(tmp_path: Path) -> None:
+    """Where the agent may use 96 MiB, a container may have 11,983 tasks. Above
+    that it is killed and reported, and no task of another container is missed.
+    """
     force.need_root()
     with new_cgroup(f"{LABEL}room") as room:
         for name in ("memory.limit_in_bytes", "memory.max"):
@@ -224,14 +237,14 @@ def test_threads_without_end_do_not_use_up_the_agents_memory(tmp_path: Path) -> 
 
 
 def ready(agent: Agent) -> bool:
-    """Whether it answers so."""
+    """Returns True if the agent reports that it is ready."""
     with contextlib.suppress(OSError):
         return agent.get("/readyz")[0] == 200
     return False
 
 
 def metric(agent: Agent, name: str) -> float:
-    """One sample; 0 where the agent has no time to answer."""
+    """Returns one sample; 0 where the agent has no time to answer."""
     with contextlib.suppress(OSError):
         return agent.metrics()[name, ()]
     return 0.0

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pod after pod of an agent that fails, or is killed as it starts: what is pinned decides all the while.
+"""Pod after pod of an agent that fails, or is killed as it starts: the pinned programs keep
+deciding.
 
-Each pod is a container of its own, in a cgroup of its own: what the agent before pinned holds it, until it
-shows a ticket. An attacker tries without a pause, in another container.
+Each pod is a container of its own, in a cgroup of its own: the previous agent's pinned programs
+restrict it until it shows a ticket. An attacker tries without a pause, in another container.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.bpf import _syscalls
 from ringfence.bpf.capabilities import mounts_of
+from ringfence_linux import syscalls
 from tests.escape.program import build, read_attempt
 from tests.support import force
 from tests.support.agent import Agent
@@ -39,14 +40,14 @@ STEPS = range(0, 2000, 50 if os.environ.get("RINGFENCE_STARTS") == "all" else 25
 
 @pytest.fixture
 def pins(tmp_path: Path) -> Iterator[Path]:
-    """A bpffs of the node's, which every pod sees."""
+    """A bpffs of the node, which every pod sees."""
     force.need_root()
     path = tmp_path / "bpf"
     path.mkdir()
     subprocess.run(["mount", "-t", "bpf", "pins", str(path)], check=True)
     yield path
     shutil.rmtree(path / "ringfence", ignore_errors=True)
-    _syscalls.unmount(str(path))
+    syscalls.umount2(str(path), syscalls.MNT_DETACH)
     assert str(path) not in mounts_of("bpf")
 
 
@@ -61,7 +62,7 @@ class Pods:
             (self.policies / path.name).write_text(path.read_text())
 
     def agent(self, home: Cgroup) -> Agent:
-        """The next one, in its own cgroup and mounts."""
+        """Returns the next agent, in its own cgroup and mounts."""
         made = Agent(
             self.directory / "agent", policies=[self.policies], patterns=[f"{PREFIX}hand*"],
             flags={"pins": str(self.pins), "containers-adopt": "yes"},
@@ -72,7 +73,7 @@ class Pods:
 
 @pytest.fixture
 def pods(tmp_path: Path, pins: Path) -> Pods:
-    """None has run yet."""
+    """No pod has run yet."""
     return Pods(tmp_path, pins)
 
 
@@ -104,24 +105,26 @@ class Attacker:
 
 
 def has_ended(agent: Agent) -> bool:
-    """Whether its process has."""
+    """Returns True if the agent's process has ended."""
     return agent.status is not None
 
 
 def is_past(moment: float) -> bool:
-    """Whether that time (of time.monotonic) has come."""
+    """Returns True if that time (of time.monotonic) has passed."""
     return time.monotonic() >= moment
 
 
 def end(agent: Agent) -> None:
-    """SIGKILL, as the kubelet does in the end."""
+    """Send SIGKILL, as the kubelet finally does."""
     if agent.status is None:
         os.kill(agent.pid, signal.SIGKILL)
     wait_for(partial(has_ended, agent), "its end")
 
 
 def test_a_policy_with_a_mistake_ends_no_enforcement(pods: Pods) -> None:
-    """Three pods in a row do not start; the one after them, mended, takes over with a ticket that is left."""
+    """Three pods in a row do not start; the next one, with
+    the corrected policy, takes over with a remaining ticket.
+    """
     with new_cgroup(LABEL) as target, new_cgroup(POD) as home:
         first = pods.agent(home)
         first.start()
@@ -147,9 +150,10 @@ def test_a_policy_with_a_mistake_ends_no_enforcement(pods: Pods) -> None:
     assert attacker.stopped > 5
 
 
-def test_a_start_that_is_cut_short_costs_neither_pins_nor_the_next_ones_ticket(pods: Pods) -> None:
-    """Killed at each moment of its start, again and again: nothing gets through, and no pod is without a
-    ticket."""
+def test_a_killed_start_loses_neither_pins_nor_the_next_ticket(pods: Pods) -> None:
+    """Killed at each moment of its start, repeatedly:
+    no attack succeeds, and every pod has a ticket.
+    """
     with new_cgroup(LABEL) as target, new_cgroup(POD) as home:
         first = pods.agent(home)
         first.start()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent is stopped, interrupted, starved of memory: what is enforced goes on, what is lost is counted."""
+"""The agent is stopped, interrupted, out of memory: enforcement continues and losses are counted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.root
 
 LABEL = "intr"
 RULE, ATTACK = "userns-create", ("unshare", "0x10000000")
-#: how long SIGSTOP holds the agent; the figure of docs/faults.md is 60
+#: how long SIGSTOP stops the agent; the figure of docs/faults.md is 60
 STOPPED = float(os.environ.get("RINGFENCE_STOPPED", "4"))
 
 
@@ -38,7 +38,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
 
 
 def attack(cgroup: Cgroup) -> None:
-    """One attempt, which must be stopped."""
+    """Make one attempt, which must be stopped."""
     ended = cgroup.run([str(build()), *ATTACK], stdout=subprocess.PIPE, text=True)
     attempt = read_attempt(ended.returncode, ended.stdout)
     assert attempt.tried
@@ -46,7 +46,7 @@ def attack(cgroup: Cgroup) -> None:
 
 
 def counted(agent: Agent) -> float:
-    """Alerts of the rule."""
+    """Returns the counted alerts of the rule."""
     return sum(
         value
         for (name, labels), value in agent.metrics().items()
@@ -55,14 +55,15 @@ def counted(agent: Agent) -> float:
 
 
 def lost(agent: Agent) -> float:
-    """Records of such calls that the full ring did not take."""
+    """Returns the records of such calls that were dropped because the ring was full."""
     labels = (("event", EventKind.SYS_UNSHARE.label), ("reason", "ring_full"))
     return agent.metrics().get(("ringfence_events_dropped_total", labels), 0.0)
 
 
-def test_an_agent_that_is_stopped_for_a_while_tells_all_afterwards(agent: Agent) -> None:
-    """SIGSTOP: enforcement goes on without it; SIGCONT: every attempt is told, or counted as beyond the
-    ring's room."""
+def test_a_stopped_agent_reports_everything_once_it_continues(agent: Agent) -> None:
+    """SIGSTOP: enforcement continues. SIGCONT: every attempt
+    is reported, or counted as beyond the ring's capacity.
+    """
     with new_cgroup(LABEL) as cgroup:
         os.kill(agent.pid, signal.SIGSTOP)
         attempts, end = 0, time.monotonic() + STOPPED
@@ -76,8 +77,10 @@ def test_an_agent_that_is_stopped_for_a_while_tells_all_afterwards(agent: Agent)
         assert agent.get("/healthz") == (200, "ok\n")
 
 
-def test_signals_without_end_do_not_hold_it_up(agent: Agent) -> None:
-    """Interrupted calls (EINTR) are made again; 2,000 reloads are few; an alert comes as ever."""
+def test_continuous_signals_do_not_block_the_agent(agent: Agent) -> None:
+    """Interrupted calls (EINTR) are repeated; 2,000 reloads
+    are merged into few; an alert arrives as before.
+    """
     with new_cgroup(LABEL) as cgroup:
         for number in range(2_000):
             os.kill(agent.pid, signal.SIGHUP)
@@ -89,8 +92,8 @@ def test_signals_without_end_do_not_hold_it_up(agent: Agent) -> None:
         assert '"level": "error"' not in agent.log.read_text()
 
 
-def test_when_memory_runs_out_enforcement_goes_on_and_the_gap_is_told(agent: Agent) -> None:
-    """The kernel's OOM killer ends the agent; the next one tells what happened meanwhile."""
+def test_out_of_memory_enforcement_continues_and_the_gap_is_reported(agent: Agent) -> None:
+    """The kernel's OOM killer ends the agent; the next one reports what happened in between."""
     with new_cgroup(f"{LABEL}m") as room, new_cgroup(LABEL) as cgroup:
         room.add(agent.pid)
         limit = next(
@@ -107,7 +110,7 @@ def test_when_memory_runs_out_enforcement_goes_on_and_the_gap_is_told(agent: Age
 
 
 def starve(agent: Agent, limit: Path) -> None:
-    """Allow the agent's cgroup one page: what it touches next is too much."""
+    """Limit the agent's cgroup to one page: its next page fault exceeds the limit."""
     try:
         limit.write_text("4096")
     except OSError:  # version 1 refuses a limit below what is charged already and cannot be reclaimed

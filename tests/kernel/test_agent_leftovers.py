@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an agent finds when it starts: half of what another one left, another build's, a place that is
-full."""
+"""What an agent finds at its start: another agent's
+incomplete pins, another build's pins, a full filesystem.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf import _libbpf
 from ringfence.bpf.maps import MapType, create_map
 from ringfence.bpf.pins import PinDirectory
+from ringfence_linux import syscalls
 from tests.escape.program import build, read_attempt
 from tests.support import force
 from tests.support.agent import Agent, pinned_agent
@@ -42,7 +44,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
 
 @contextmanager
 def full(path: Path) -> Iterator[None]:
-    """A bpffs that takes nothing more: read-only is what can be had of that."""
+    """A bpffs that accepts nothing more; read-only is the closest available state."""
     subprocess.run(["mount", "-o", "remount,ro", str(path)], check=True)
     try:
         yield
@@ -51,18 +53,18 @@ def full(path: Path) -> Iterator[None]:
 
 
 def base_of(agent: Agent) -> Path:
-    """Where its pins lie."""
+    """Returns the directory of the agent's pins."""
     return Path(agent.argv[agent.argv.index("--pins") + 1]) / "ringfence"
 
 
 def kill(agent: Agent) -> None:
-    """SIGKILL, and wait for its end."""
+    """Send SIGKILL, and wait for the end of the agent."""
     os.kill(agent.pid, signal.SIGKILL)
     wait_for(lambda: agent.status is not None, "the end")
 
 
 def stopped(cgroup: Cgroup) -> bool:
-    """Make one attempt; whether it was stopped."""
+    """Make one attempt. Returns True if it was stopped."""
     done = cgroup.run([str(build()), *ATTACK], stdout=subprocess.PIPE, text=True)
     attempt = read_attempt(done.returncode, done.stdout)
     assert attempt.tried
@@ -70,18 +72,20 @@ def stopped(cgroup: Cgroup) -> bool:
 
 
 def metric(agent: Agent, name: str, **labels: str) -> float:
-    """One sample."""
+    """Returns one sample."""
     return agent.metrics()[name, tuple(sorted(labels.items()))]
 
 
 def names(agent: Agent) -> list[str]:
-    """Directories of pins."""
+    """Returns the names of the pin directories."""
     return sorted(path.name for path in base_of(agent).iterdir())
 
 
 @pytest.mark.parametrize("half", ["links only", "maps only", "unfinished"])
-def test_half_a_pin_directory_goes_when_the_next_agent_is_complete(agent: Agent, half: str) -> None:
-    """It is all that there is: its programs decide until then, and not a moment longer."""
+def test_an_incomplete_pin_directory_is_removed_when_the_next_agent_is_complete(
+    agent: Agent, half: str
+) -> None:
+    """It is the only one: its programs decide until then, and not longer."""
     agent.start()
     kill(agent)
     (left,) = PinDirectory.all(base_of(agent))
@@ -102,8 +106,8 @@ def test_half_a_pin_directory_goes_when_the_next_agent_is_complete(agent: Agent,
         agent.wait_alert(RULE, cgroup.name)
 
 
-def test_agents_that_are_killed_one_after_the_other_do_not_pile_up(agent: Agent) -> None:
-    """Each is killed as soon as it has pinned: a cgroup takes 64 programs of one kind, and no more."""
+def test_pins_of_agents_killed_in_a_row_do_not_accumulate(agent: Agent) -> None:
+    """Each is killed right after it has pinned. A cgroup holds at most 64 programs of one kind."""
     agent.start()
     with new_cgroup(LABEL) as cgroup:
         for _ in range(6):
@@ -117,29 +121,31 @@ def test_agents_that_are_killed_one_after_the_other_do_not_pile_up(agent: Agent)
         assert stopped(cgroup)
         agent.start()
         wait_for(lambda: len(names(agent)) == 1, "the old pins to go")
-        wait_for(lambda: counted(agent) >= 2, "the gap to be told")
+        wait_for(lambda: counted(agent) >= 2, "the gap to be reported")
 
 
 def is_newer(agent: Agent, last: int) -> bool:
-    """Whether it has pinned since."""
+    """Returns True if the agent has pinned since."""
     return newest(agent) > last
 
 
 def newest(agent: Agent) -> int:
-    """The number of the last directory of pins."""
+    """Returns the number of the last directory of pins."""
     return max(int(name.removeprefix("new-").partition("-")[0]) for name in names(agent))
 
 
 def counted(agent: Agent) -> float:
-    """Alerts of the rule that it counted."""
+    """Returns the alerts of the rule that the agent counted."""
     samples = agent.metrics().items()
     return sum(
         v for (name, labels), v in samples if name == "ringfence_alerts_total" and ("rule", RULE) in labels
     )
 
 
-def test_pins_of_a_newer_build_are_swapped_and_not_read(agent: Agent) -> None:
-    """Tables of another shape, and another ABI: left alone, removed in the end; the start does not fail."""
+def test_pins_of_a_newer_build_are_replaced_and_not_read(agent: Agent) -> None:
+    """Tables of another shape, and another ABI: not
+    read, removed in the end; the start does not fail.
+    """
     agent.start()
     kill(agent)
     (left,) = PinDirectory.all(base_of(agent))
@@ -161,8 +167,8 @@ def test_pins_of_a_newer_build_are_swapped_and_not_read(agent: Agent) -> None:
     wait_for(lambda: left.name not in names(agent), "the old pins to go")
 
 
-def test_without_a_book_of_rules_no_wrong_name_is_told(agent: Agent) -> None:
-    """The numbers go on where the kernel's are: a record of the gap has no rule, and not another one's."""
+def test_without_the_rule_file_no_wrong_rule_is_reported(agent: Agent) -> None:
+    """Numbers continue from the kernel's: a record of the gap has no rule, and not a wrong one."""
     agent.start()
     with new_cgroup(LABEL) as cgroup:
         kill(agent)
@@ -174,9 +180,10 @@ def test_without_a_book_of_rules_no_wrong_name_is_told(agent: Agent) -> None:
         assert metric(agent, "ringfence_policy_generation") == 2
 
 
-def test_a_place_that_takes_no_pins_is_no_reason_not_to_defend(agent: Agent) -> None:
-    """It is said loudly, in the log, the status and a metric; what was pinned before is taken over all the
-    same."""
+def test_enforcement_works_where_nothing_can_be_pinned(agent: Agent) -> None:
+    """It is reported in the log, the status and a
+    metric; what was pinned before is still taken over.
+    """
     agent.start()
     kill(agent)
     with full(base_of(agent).parent):
@@ -192,9 +199,10 @@ def test_a_place_that_takes_no_pins_is_no_reason_not_to_defend(agent: Agent) -> 
     assert metric(agent, "ringfence_pinned") == 1
 
 
-def test_a_task_that_left_its_cgroup_stays_a_subject_over_restarts(agent: Agent) -> None:
-    """Whether its container is still there or no more than this task: two agents later its call is
-    stopped."""
+def test_a_task_that_left_its_cgroup_stays_restricted_across_restarts(agent: Agent) -> None:
+    """Whether its container still exists or has only
+    this task: two agents later its call is stopped.
+    """
     agent.start()
     program = str(build())
     script = f"once() {{ read a; {program} {' '.join(ATTACK)} >/dev/null 2>&1; echo $?; }}; once; once"
@@ -216,7 +224,7 @@ def test_a_task_that_left_its_cgroup_stays_a_subject_over_restarts(agent: Agent)
         left.stdin.flush()
         assert left.stdout.readline().strip() == str(128 + signal.SIGKILL)
         agent.wait_alert(RULE, name)
-    kill(agent)  # its cgroup is gone; the container is what is left of it
+    kill(agent)  # its cgroup is removed; this task is all that is left of the container
     agent.start()
     assert metric(agent, "ringfence_armed_tasks") == 1
     before = len(agent.alerts(rule=RULE))
@@ -226,26 +234,27 @@ def test_a_task_that_left_its_cgroup_stays_a_subject_over_restarts(agent: Agent)
     wait_for(lambda: len(agent.alerts(rule=RULE)) > before, "its alert")
     left.stdin.close()
     left.wait()
-    wait_for(lambda: metric(agent, "ringfence_room_used", of="containers") == 0, "its slot to be free")
+    wait_for(lambda: metric(agent, "ringfence_capacity_used", of="containers") == 0, "its slot to be free")
 
 
-def test_another_product_beside_us_keeps_its_pins(agent: Agent) -> None:
-    """In the same bpffs, and in our own directory a name that is no number."""
+def test_another_products_pins_are_kept(agent: Agent) -> None:
+    """In the same bpffs, and in the agent's own directory a name that is not a number."""
     agent.start()
     kill(agent)
     other = base_of(agent).parent / "another-product"
     other.mkdir()
-    with create_map(MapType.ARRAY, "theirs", 4, 4, 1) as theirs:
-        _libbpf.pin(theirs.fd, str(other / "map"))
+    with create_map(MapType.ARRAY, "foreign", 4, 4, 1) as foreign:
+        _libbpf.pin(foreign.fd, str(other / "map"))
     agent.start()
     wait_for(lambda: len(names(agent)) == 1, "the old pins to go")
     assert (other / "map").exists()
     (other / "map").unlink()
 
 
-def test_a_full_state_directory_ends_nothing(agent: Agent, tmp_path: Path) -> None:
-    """Neither the book of rules, tickets nor what runtimes told can be written: policies hold, alerts
-    come."""
+def test_a_full_state_directory_does_not_stop_enforcement(agent: Agent, tmp_path: Path) -> None:
+    """Neither rules, tickets nor runtime enrolments can
+    be written: policies stay in force, alerts arrive.
+    """
     state = tmp_path / "agent" / "state"
     state.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "full", str(state)], check=True)
@@ -263,8 +272,8 @@ def test_a_full_state_directory_ends_nothing(agent: Agent, tmp_path: Path) -> No
             assert stopped(cgroup)
             agent.start()
             wait_for(
-                lambda: metric(agent, "ringfence_takeover_records_total", outcome="told") >= 1, "the gap"
+                lambda: metric(agent, "ringfence_takeover_records_total", outcome="reported") >= 1, "the gap"
             )
             assert agent.stop() == 0
     finally:
-        _syscalls.unmount(str(state))
+        syscalls.umount2(str(state), syscalls.MNT_DETACH)

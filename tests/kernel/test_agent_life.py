@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real agent, from start to end: ready in time, one at a time, clean when it stops, clear when it
-cannot start."""
+"""The real agent from start to end: ready in time,
+one at a time, a clean stop, clear start errors.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from tests.support.waiting import busy, patience, quickest, wait_for
 
 pytestmark = pytest.mark.root
 
-LABEL = "life"  # in the names of our cgroups: the agent of another test must not take them for its own
+LABEL = "life"  # in the names of this test's cgroups: another test's agent must not enroll them
 POLICY = user_namespace()
 
 
@@ -35,14 +36,16 @@ def policies(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stopped(tmp_path: Path, policies: Path) -> Iterator[Agent]:
-    """An agent that was not started yet; ended afterwards whatever happened."""
+    """An agent that was not started yet; stopped afterwards in any case."""
     agent = Agent(tmp_path / "agent", policies=[policies], patterns=[f"{PREFIX}{LABEL}-*"])
     yield agent
     agent.stop()
 
 
 def command(agent: Agent, *more: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run `ringfence agent` in the foreground with this agent's flags; it is expected to end by itself."""
+    """Run `ringfence agent` in the foreground with this
+    agent's flags; it is expected to end by itself.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
     return subprocess.run(
         [*prefix, *agent.argv, *more],
@@ -56,7 +59,9 @@ def log_of(agent: Agent) -> list[Mapping[str, object]]:
 
 
 def test_it_is_ready_within_a_second(stopped: Agent) -> None:
-    """Process start to ready by its own clock; attaching is the smaller part. Both are metrics."""
+    """Process start to ready by the agent's own clock;
+    attaching is the smaller part. Both are metrics.
+    """
     attached: list[float] = []
 
     def started() -> float:
@@ -73,7 +78,7 @@ def test_it_is_ready_within_a_second(stopped: Agent) -> None:
 
 
 def test_sigterm_ends_it_cleanly(stopped: Agent) -> None:
-    """Exit code 0, the socket is gone, the log says so, and nothing was a bug."""
+    """Exit code 0, the socket is removed, the log reports it, and no error was a bug."""
     stopped.start()
     assert stopped.socket.exists()
     assert stopped.stop() == 0
@@ -83,9 +88,10 @@ def test_sigterm_ends_it_cleanly(stopped: Agent) -> None:
     assert not [line for line in lines if line["level"] == "error"]
 
 
-def test_a_reload_that_comes_too_early_does_not_end_it(stopped: Agent) -> None:
-    """Whoever rotates a file or writes a policy sends SIGHUP, whether the agent is ready or not; it is done
-    once the agent is."""
+def test_an_early_reload_does_not_end_the_agent(stopped: Agent) -> None:
+    """A log rotation or a policy update may send SIGHUP
+    before the agent is ready; the reload is done once it is.
+    """
     stopped.start(wait=False)
     wait_for((stopped.directory / "state/agent.lock").exists, "the start", every=0.001)
     os.kill(stopped.pid, signal.SIGHUP)
@@ -94,7 +100,7 @@ def test_a_reload_that_comes_too_early_does_not_end_it(stopped: Agent) -> None:
 
 
 def test_a_second_agent_is_refused(stopped: Agent) -> None:
-    """Exit code 5, the pid of the first in the message; the first goes on."""
+    """Exit code 5, the pid of the first in the message; the first continues."""
     stopped.start()
     second = command(stopped)
     assert second.returncode == 5
@@ -104,8 +110,8 @@ def test_a_second_agent_is_refused(stopped: Agent) -> None:
     assert request(stopped.socket, "status")["pid"] == stopped.pid
 
 
-def test_after_a_kill_the_next_one_starts(stopped: Agent) -> None:
-    """kill -9 leaves socket and lock file; neither is in the way."""
+def test_after_a_kill_the_next_agent_starts(stopped: Agent) -> None:
+    """After kill -9 the socket and the lock file remain; neither prevents a start."""
     stopped.start()
     os.kill(stopped.pid, signal.SIGKILL)
     wait_for(lambda: stopped.status is not None, "the end")
@@ -115,7 +121,7 @@ def test_after_a_kill_the_next_one_starts(stopped: Agent) -> None:
 
 
 def pins() -> list[Path]:
-    """Everything that agents pinned on this node."""
+    """Returns all pins of agents on this node."""
     base = Path("/sys/fs/bpf/ringfence")
     own = Path("/run/ringfence/bpf/ringfence")
     return [path for directory in (base, own) if directory.is_dir() for path in directory.iterdir()]
@@ -149,12 +155,12 @@ def test_pins_outlive_a_kill_are_taken_over_and_uninstalled(tmp_path: Path, poli
 
 
 def test_uninstall_is_refused_while_an_agent_runs(stopped: Agent) -> None:
-    """Its pins are in use."""
+    """The pins are in use."""
     stopped.start()
     assert command(stopped, "--uninstall").returncode == 5
 
 
-def test_who_is_not_root_is_told_so(stopped: Agent) -> None:
+def test_a_caller_that_is_not_root_gets_an_error(stopped: Agent) -> None:
     """Exit code 4 and two lines; no traceback."""
     refused = command(stopped, prefix=("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"))
     assert refused.returncode == 4
@@ -163,8 +169,10 @@ def test_who_is_not_root_is_told_so(stopped: Agent) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_a_kernel_without_btf_is_named(stopped: Agent) -> None:
-    """In a mount namespace where /sys/kernel/btf is empty: exit code 3, what is missing, what to do."""
+def test_a_kernel_without_btf_is_an_error(stopped: Agent) -> None:
+    """In a mount namespace where /sys/kernel/btf is
+    empty: exit code 3, what is missing, what to do.
+    """
     script = 'mount -t tmpfs none /sys/kernel/btf && exec "$@"'
     refused = command(stopped, prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
     assert refused.returncode == 3
@@ -173,7 +181,7 @@ def test_a_kernel_without_btf_is_named(stopped: Agent) -> None:
 
 
 def test_bad_policies_are_refused_at_the_start(stopped: Agent, policies: Path) -> None:
-    """Exit code 2, every mistake with its place, and nothing was loaded."""
+    """Exit code 2, every mistake with its position, and nothing was loaded."""
     (policies / "bad.yaml").write_text(POLICY.replace("kill", "kil").replace("name: test", "name: bad"))
     refused = command(stopped)
     assert refused.returncode == 2
@@ -182,7 +190,7 @@ def test_bad_policies_are_refused_at_the_start(stopped: Agent, policies: Path) -
 
 
 def test_a_port_in_use_is_named(stopped: Agent, tmp_path: Path, policies: Path) -> None:
-    """Exit code 1, the address and the flag; the first agent is unharmed."""
+    """Exit code 1, the address and the flag; the first agent is not affected."""
     stopped.start()
     other = Agent(tmp_path / "other", policies=[policies], flags={"http-listen": f"127.0.0.1:{stopped.port}"})
     refused = command(other)
@@ -194,12 +202,12 @@ def test_a_port_in_use_is_named(stopped: Agent, tmp_path: Path, policies: Path) 
 
 @pytest.mark.parametrize("kind", ["closed", "full"])
 def test_an_output_that_fails_does_not_end_it(stopped: Agent, kind: str) -> None:
-    """A closed pipe and a full disk: counted, told once in the log, and the agent goes on deciding."""
+    """A closed pipe and a full disk: counted, logged once, and the agent continues to decide."""
     script = '"$@" > /dev/full' if kind == "full" else 'exec 3>&1; "$@" 3>&- | :'
     stopped.argv = ["sh", "-c", f"exec {script}" if kind == "full" else script, "sh", *stopped.argv]
     try:
         _lose_three_lines(stopped, kind)
-    finally:  # the shell between us and the agent would not pass a signal on
+    finally:  # a shell between the test and the agent would not forward a signal
         with contextlib.suppress(Error):
             os.kill(request(stopped.socket, "status")["pid"], signal.SIGTERM)
         wait_for(lambda: stopped.status is not None, "the end")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent that is a container itself, as in a pod: its own mounts, in a cgroup that looks like any other's.
+"""An agent that is itself a container, as in a pod: its own mounts, in an ordinary container's
+cgroup.
 
-What runs beside it there (`kubectl exec`, the compiler of custom probes) is its own, in both modes; what gets
-into its cgroup from another container stays that container's.
+Processes beside it there (`kubectl exec`, the compiler of custom probes) belong to the agent, in
+both modes. A process that enters its cgroup from another container stays that container's.
 """
 
 from __future__ import annotations
@@ -17,28 +18,13 @@ import pytest
 from tests.escape.program import build, read_attempt
 from tests.support.agent import Agent
 from tests.support.cgroups import Cgroup, new_cgroup
-from tests.support.policies import PACK
+from tests.support.policies import PACK, USERNS
 from tests.support.probes import need_bcc, place_example, wait_running
 from tests.support.waiting import patience
 
 pytestmark = pytest.mark.root
 
 ATTACK = "unshare 0x10000000"
-POLICY = """\
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: users}
-spec:
-  selector: {containers: all}
-  rules:
-    - id: userns-create
-      title: makes a user namespace
-      severity: high
-      attack: [T1611]
-      event: unshare
-      match: {flags: CLONE_NEWUSER}
-      action: kill
-"""
 
 
 @pytest.fixture
@@ -70,7 +56,7 @@ def agent(request: pytest.FixtureRequest, home: Cgroup, tmp_path: Path) -> Itera
 
 
 def attack(cgroup: Cgroup, *before: str) -> bool:
-    """Whether it was stopped."""
+    """Make one attempt. Returns True if it was stopped."""
     done = cgroup.run([*before, str(build()), *ATTACK.split()], stdout=subprocess.PIPE, text=True)
     attempt = read_attempt(done.returncode, done.stdout)
     assert attempt.tried, done
@@ -78,8 +64,12 @@ def attack(cgroup: Cgroup, *before: str) -> bool:
 
 
 @pytest.mark.parametrize("command", ["probe", "status", "audit"])
-def test_commands_in_its_container_are_no_subjects(agent: Agent, home: Cgroup, command: str) -> None:
-    """`kubectl exec ds/ringfence -- ringfence probe` calls bpf(2), reads /proc of everybody, and lives."""
+def test_commands_in_the_agents_container_are_not_restricted(
+    agent: Agent, home: Cgroup, command: str
+) -> None:
+    """`kubectl exec ds/ringfence -- ringfence probe`
+    calls bpf(2), reads all of /proc, and is not killed.
+    """
     argv = [sys.executable, "-m", "ringfence", command]
     if command == "status":
         argv += ["--socket", str(agent.socket)]
@@ -92,14 +82,14 @@ def test_commands_in_its_container_are_no_subjects(agent: Agent, home: Cgroup, c
     assert {alert["container"]["id"] for alert in agent.alerts()} == {other.name}
 
 
-def test_who_comes_in_from_another_container_stays_a_subject(home: Cgroup, tmp_path: Path) -> None:
-    """A privileged container writes itself into the agent's cgroup: nothing is won by that.
+def test_a_process_entering_from_another_container_stays_restricted(home: Cgroup, tmp_path: Path) -> None:
+    """A privileged container writes itself into the agent's cgroup and gains nothing.
 
-    Without the rule of the pack and the self-defence, which stop it there already.
+    Without the included rule and the self-defence, which already stop that write.
     """
     join = "".join(f"echo $$ > {path}/cgroup.procs; " for path in sorted(set(home.paths.values())))
     policy = tmp_path / "policy.yaml"
-    policy.write_text(POLICY)
+    policy.write_text(USERNS)
     agent = started(home, tmp_path / "agent", "enforce", pack=policy, self_defence="off")
     try:
         with new_cgroup("other") as other:
@@ -111,7 +101,7 @@ def test_who_comes_in_from_another_container_stays_a_subject(home: Cgroup, tmp_p
         assert agent.stop() == 0
 
 
-def test_a_custom_probe_is_compiled_in_it(home: Cgroup, tmp_path: Path) -> None:
+def test_a_custom_probe_is_compiled_in_the_agents_container(home: Cgroup, tmp_path: Path) -> None:
     """bcc runs in a process of its own, which calls bpf(2) and perf_event_open(2)."""
     need_bcc()
     place_example("run-queue-latency", tmp_path / "probes")

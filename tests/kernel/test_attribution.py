@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every record belongs to the container that made it: from its first, through moves, to after its end."""
+"""Every record belongs to its container: from the
+first, across moves, to after the container's end.
+"""
 
 from __future__ import annotations
 
@@ -35,20 +37,20 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def prefix() -> str:
-    """Names that only this test uses."""
+    """A prefix of names that only this test uses."""
     return new_prefix()
 
 
 @pytest.fixture
 def observer(prefix: str) -> Iterator[Observer]:
-    """Attached, for this test's names only."""
+    """An observer, attached, for this test's names only."""
     with observing(Pattern(prefix, hex64=False)) as made:
         yield made
 
 
 @pytest.fixture
 def cgroup(prefix: str, observer: Observer) -> Iterator[TestCgroup]:
-    """A container's cgroup, made while the observer looks."""
+    """A container's cgroup, created while the observer is attached."""
     made = TestCgroup(prefix + "a").make()
     yield made
     made.remove()
@@ -57,7 +59,9 @@ def cgroup(prefix: str, observer: Observer) -> Iterator[TestCgroup]:
 def test_the_first_record_of_a_container_carries_its_id_and_path(
     observer: Observer, cgroup: TestCgroup, program: Path
 ) -> None:
-    """Enrolled at mkdir, armed at the first exec in a mount namespace of its own, which it owns already."""
+    """Enrolled at mkdir; armed at the first exec in a
+    mount namespace of its own, which it already has.
+    """
     [created] = observer.wait(EventKind.CONTAINER_CREATE)
     assert created.container is not None
     assert (created.container.id, created.container.cgroup_id) == (cgroup.name, cgroup.id)
@@ -78,7 +82,9 @@ def test_the_first_record_of_a_container_carries_its_id_and_path(
 
 
 def test_the_steps_of_a_build_are_containers(prefix: str) -> None:
-    """By their digits and the cgroup above them, or a prefix: as `matches` says, and as nothing else is."""
+    """By the name's length and the parent cgroup, or
+    by a prefix: exactly those that `matches` accepts.
+    """
     step = "0123456789abcdefghijklmxyz"
     patterns = (Pattern("", hex64=False, build=True), Pattern(prefix, hex64=False, build=True))
     top = TestCgroup(f"{prefix}build").make()
@@ -97,10 +103,12 @@ def test_the_steps_of_a_build_are_containers(prefix: str) -> None:
                 one.remove()
 
 
-def test_tasks_outside_containers_are_no_subjects(
+def test_tasks_outside_containers_are_not_restricted(
     observer: Observer, cgroup: TestCgroup, program: Path
 ) -> None:
-    """Neither a host process with a mount namespace of its own, nor one that joined and has not exec'ed."""
+    """Neither a host process with its own mount
+    namespace nor a process that joined without an exec.
+    """
     subprocess.run(["unshare", "--mount", "true"], check=True)
     with Workload(program, cgroup, cgroup.name) as workload:
         workload.act()
@@ -110,7 +118,9 @@ def test_tasks_outside_containers_are_no_subjects(
 
 
 def test_a_thousand_containers_of_50_ms_are_attributed(prefix: str, program: Path) -> None:
-    """Several at a time, more than there are slots: none wrong, none unattributed, no slot lost."""
+    """Several at a time, more than there are slots:
+    no wrong record, none unattributed, no slot lost.
+    """
     with observing(Pattern(prefix, hex64=False), slots=64) as observer:
         running: list[tuple[subprocess.Popen[bytes], TestCgroup]] = []
         ids: set[int] = set()
@@ -142,7 +152,7 @@ def test_a_thousand_containers_of_50_ms_are_attributed(prefix: str, program: Pat
 
 
 def _reap(running: list[tuple[subprocess.Popen[bytes], TestCgroup]]) -> None:
-    """Remove the cgroups of what has ended."""
+    """Remove the cgroups of the processes that have ended."""
 
     def ended() -> list[tuple[subprocess.Popen[bytes], TestCgroup]]:
         return [entry for entry in running if entry[0].poll() is not None]
@@ -155,7 +165,7 @@ def _reap(running: list[tuple[subprocess.Popen[bytes], TestCgroup]]) -> None:
 
 
 def test_a_forked_child_knows_its_ancestry(observer: Observer, cgroup: TestCgroup, program: Path) -> None:
-    """Up to the container's first process; the runtime outside is known by PID only."""
+    """Up to the container's first process; the runtime outside is known only by its PID."""
     with Workload(program, cgroup, cgroup.name) as workload:
         workload.act()
         _, child = observer.wait(EventKind.PROCESS_EXEC, cgroup.name, count=2)
@@ -168,7 +178,9 @@ def test_a_forked_child_knows_its_ancestry(observer: Observer, cgroup: TestCgrou
 def test_a_moved_task_stays_with_its_container(
     observer: Observer, cgroup: TestCgroup, prefix: str, program: Path
 ) -> None:
-    """Leaving is seen, and no way out: what it does elsewhere is the container's, even without its cgroup."""
+    """The move is seen, but is no way out: later actions
+    are the container's, even without its cgroup.
+    """
     outside = TestCgroup("rftest-out" + prefix.removeprefix("rftest-")).make()
     identifier = cgroup.id
     try:
@@ -194,7 +206,9 @@ def test_a_moved_task_stays_with_its_container(
 
 
 def test_a_running_container_is_adopted(prefix: str, program: Path) -> None:
-    """It was there before the agent: its tasks are armed by the iterator, its children inherit."""
+    """It exists before the agent: its tasks are armed
+    by the iterator, and its children inherit that.
+    """
     cgroup = TestCgroup(prefix + "old").make()
     try:
         with Workload(program, cgroup, cgroup.name) as workload:
@@ -228,7 +242,7 @@ def test_a_running_container_is_adopted(prefix: str, program: Path) -> None:
 def test_nested_cgroups_belong_to_the_container(
     observer: Observer, cgroup: TestCgroup, prefix: str, program: Path
 ) -> None:
-    """Whatever they are called; a task that moves within has not left."""
+    """With any name; a task that moves within the container has not left."""
     inner = TestCgroup(f"{cgroup.name}/{prefix}b/c").make()
     made = observer.wait(EventKind.CGROUP_MKDIR, cgroup.name, count=2)
     assert {seen.event.container for seen in made} == {cgroup.id}
@@ -245,7 +259,7 @@ def test_nested_cgroups_belong_to_the_container(
 
 
 def test_nested_cgroups_of_an_adopted_container_are_enrolled(prefix: str, program: Path) -> None:
-    """The task runs below; the container is the topmost cgroup that matches."""
+    """The task runs in a child cgroup; the container is the topmost cgroup that matches."""
     cgroup = TestCgroup(prefix + "old").make()
     inner = TestCgroup(f"{cgroup.name}/below").make()
     try:
@@ -265,7 +279,7 @@ def test_nested_cgroups_of_an_adopted_container_are_enrolled(prefix: str, progra
 
 
 def test_records_in_flight_survive_their_container(observer: Observer, prefix: str, program: Path) -> None:
-    """Everything happened before the first record was read."""
+    """All events happened before the first record was read."""
     names = [f"{prefix}{number}" for number in range(20)]
     for name in names:
         cgroup = TestCgroup(name).make()
@@ -277,9 +291,10 @@ def test_records_in_flight_survive_their_container(observer: Observer, prefix: s
     assert list(observer.slots.used()) == []
 
 
-def test_a_full_table_is_told_and_heals(prefix: str, program: Path) -> None:
-    """More containers than slots: the one too many is counted; after one has gone, it is taken in when it
-    runs a program, and adoption finds nothing left to do."""
+def test_a_full_table_is_counted_and_recovers(prefix: str, program: Path) -> None:
+    """With more containers than slots, the excess one is counted. After another one
+    ends, it is enrolled when it runs a program, and adoption finds nothing left to do.
+    """
     cgroups = []
     with observing(Pattern(prefix, hex64=False), slots=2) as observer:
         try:
@@ -306,7 +321,7 @@ def test_a_full_table_is_told_and_heals(prefix: str, program: Path) -> None:
 def test_hostile_cgroup_names_are_lossless(
     observer: Observer, prefix: str, program: Path, tail: bytes
 ) -> None:
-    """Escape codes, invalid UTF-8, direction overrides: bytes in, the same bytes out."""
+    """Escape codes, invalid UTF-8, direction overrides: the same bytes in and out."""
     name = prefix + os.fsdecode(tail)
     cgroup = TestCgroup(name).make()
     try:
@@ -321,7 +336,9 @@ def test_hostile_cgroup_names_are_lossless(
 
 
 def test_a_newline_is_no_cgroup_name(observer: Observer, prefix: str) -> None:
-    """The kernel refuses it (cgroup_mkdir), so /proc/PID/cgroup stays readable; nothing was enrolled."""
+    """The kernel refuses it (cgroup_mkdir), so
+    /proc/PID/cgroup stays parseable; nothing was enrolled.
+    """
     with pytest.raises(OSError, match="Invalid argument"):
         TestCgroup(f"{prefix}a\nb").make()
     observer.pump()

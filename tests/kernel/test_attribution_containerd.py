@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container of a real containerd, which has its own root, state and socket here."""
+"""A container of a real containerd, with its own root, state and socket."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Containerd:
 
     @property
     def tasks(self) -> Path:
-        """Where the bundles of its containers lie."""
+        """The directory of its containers' bundles."""
         return self.directory / "state/io.containerd.runtime.v2.task"
 
     def ctr(self, *arguments: str, check: bool = True) -> int:
@@ -58,7 +58,7 @@ class Containerd:
 
 @pytest.fixture
 def containerd() -> Iterator[Containerd]:
-    """Below a short path: its sockets are named after it."""
+    """In a short path, because its sockets are named after it."""
     with tempfile.TemporaryDirectory(prefix="rftest-", dir="/tmp", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         (directory / "config.toml").write_text(CONFIG.format(name))
@@ -75,7 +75,9 @@ def containerd() -> Iterator[Containerd]:
 
 
 def test_a_container_of_containerd_has_the_names_of_its_bundle(containerd: Containerd, rootfs: Path) -> None:
-    """Annotations of the CRI plugin, the PID that containerd recorded, and the kernel's own attribution."""
+    """Annotations of the CRI plugin, the PID that
+    containerd recorded, and the kernel's attribution.
+    """
     name, identifier = new_prefix() + "ctr", secrets.token_hex(32)
     words = [word for pair in ANNOTATIONS.items() for word in ("--annotation", "=".join(pair))]
     try:
@@ -95,7 +97,7 @@ def test_a_container_of_containerd_has_the_names_of_its_bundle(containerd: Conta
                 "registry.example/web:1",
             )
             assert found.pid == started.event.pid
-            assert (found.namespace, found.pod) == (None, None)  # its cgroup is in no pod's
+            assert (found.namespace, found.pod) == (None, None)  # its cgroup is not in a pod's
             assert found.privileged is False
             containerd.ctr("task", "kill", "--signal", "KILL", identifier)
             observer.wait(EventKind.CONTAINER_STOP, identifier)

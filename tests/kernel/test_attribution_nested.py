@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A runtime that lives in a mount namespace of its own, as on nodes that are containers: its set-up is not
+"""A runtime in a mount namespace of its own, as on nodes that are containers: its set-up is not
 armed.
 
-runc executes itself anew (against CVE-2019-5736) after its caller may have moved it into the container's
-cgroup. Mounts that are not the host's do not make a workload of it then: they are those of whoever made the
-cgroup.
+runc executes itself again (against CVE-2019-5736) after its caller may have moved it into the
+container's cgroup. Mounts that are not the host's do not make it a workload then: they belong to
+the creator of the cgroup.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from tests.support.waiting import patience, wait_for
 pytestmark = [pytest.mark.root, pytest.mark.needs("unshare")]
 
 ATTACK = "unshare -U true"
-# In the cgroup that it made: first in the runtime's own mounts, then in a mount namespace of the container's.
+# In the cgroup that it made: first in the runtime's own mounts, then in a mount namespace of the
+# container.
 SCRIPT = """
 set -e
 for path in {paths}; do mkdir "$path"; echo $$ > "$path/cgroup.procs"; done
@@ -31,7 +32,7 @@ unshare -m sh -c '{attack}; echo workload $?'
 
 
 def test_a_runtimes_own_set_up_in_mounts_of_its_own_is_not_a_workload(agent: Agent) -> None:
-    """The same call passes before the container's mounts are there, and is stopped after."""
+    """The same call passes before the container's mounts exist, and is stopped after."""
     cgroup = Cgroup(f"{PREFIX}nested-{secrets.token_hex(3)}")
     script = SCRIPT.format(paths=" ".join(map(str, cgroup.paths.values())), attack=ATTACK)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers of real runtimes: attributed in the kernel, named and judged from what lies on disk."""
+"""Containers of real runtimes: attributed in the kernel, named and assessed from files on disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.root, pytest.mark.needs("busybox")]
 
 @contextlib.contextmanager
 def enriching(observer: Observer, **roots: Path) -> Iterator[Worker]:
-    """A worker that looks at this observer's hierarchy, and at the runtimes of this test."""
+    """A worker for this observer's hierarchy and the runtimes of this test."""
     hierarchy = detect()
     worker = Worker(default_sources(roots), exists=lambda path: hierarchy.directory(path).is_dir())
     worker.start()
@@ -70,11 +70,11 @@ class Runc:
 
     @property
     def cgroup(self) -> TestCgroup:
-        """The container's own."""
+        """The container's cgroup."""
         return TestCgroup(f"{self.parent.name}/{self.id}")
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        """Run runc to its end. Its container must not hold our pipes."""
+        """Run runc to its end. Its container must not keep the test's pipes open."""
         return subprocess.run(
             ["runc", "--root", str(self.root), *arguments],
             check=True,
@@ -84,21 +84,21 @@ class Runc:
         )
 
     def start(self) -> None:
-        """`runc run --detach`, as Kubernetes names cgroups: an id below a parent."""
+        """`runc run --detach` with the cgroup names of Kubernetes: an id below a parent."""
         directory = self.bundle.write(self.parent.name)
         self.bundle.config["linux"]["cgroupsPath"] = f"/{self.cgroup.name}"
         (directory / "config.json").write_text(json.dumps(self.bundle.config))
         self.call("run", "--detach", "--bundle", str(directory), self.id)
 
     def remove(self) -> None:
-        """Delete it, and what it leaves: parents stay in each hierarchy."""
+        """Delete the container and what runc leaves: parents remain in each hierarchy."""
         subprocess.run(["runc", "--root", str(self.root), "delete", "--force", self.id], check=False)
         remove_everywhere(self.parent.name)
 
 
 @pytest.fixture
 def runc(bundle: Bundle, tmp_path: Path) -> Iterator[Runc]:
-    """A container of runc's, not started yet."""
+    """A runc container, not started yet."""
     force.need_program("runc")
     made = Runc(bundle, tmp_path)
     try:
@@ -107,8 +107,8 @@ def runc(bundle: Bundle, tmp_path: Path) -> Iterator[Runc]:
         made.remove()
 
 
-def test_a_container_of_runc_is_attributed_named_and_judged(runc: Runc) -> None:
-    """Enrolled by its 64 digits; annotations and posture come from the bundle and from /proc."""
+def test_a_container_of_runc_is_attributed_named_and_assessed(runc: Runc) -> None:
+    """Enrolled by its 64 digits; annotations and posture are read from the bundle and /proc."""
     runc.bundle.config["annotations"] = {
         "io.kubernetes.cri.container-name": "web",
         "io.kubernetes.cri.image-name": "registry.example/web:1",
@@ -123,11 +123,11 @@ def test_a_container_of_runc_is_attributed_named_and_judged(runc: Runc) -> None:
         [executed] = observer.wait(EventKind.PROCESS_EXEC, runc.id)
         assert created.container is not None
         assert created.container.cgroup_path == f"/{runc.cgroup.name}"
-        # runc's own set-up is not the workload's: the first program is the one that was asked for
+        # runc's own set-up is not the workload's: the first program is the requested one
         assert executed.event.args.startswith(b"/bin/sleep\x003600")  # type: ignore[union-attr]
         found = enriched(observer, worker, created.container.cgroup_id)
         assert (found.name, found.image) == ("web", "registry.example/web:1")
-        assert (found.pod, found.namespace) == (None, None)  # its cgroup is in no pod's
+        assert (found.pod, found.namespace) == (None, None)  # its cgroup is not in a pod's
         assert found.privileged
         assert found.posture is not None
         assert found.posture.sensitive_mounts
@@ -137,7 +137,7 @@ def test_a_container_of_runc_is_attributed_named_and_judged(runc: Runc) -> None:
         assert [slot for slot, value in observer.slots.used() if value.cgroup == found.cgroup_id] == []
 
 
-def test_a_command_executed_in_a_container_is_the_containers(runc: Runc) -> None:
+def test_a_command_executed_in_a_container_belongs_to_it(runc: Runc) -> None:
     """`runc exec`: its set-up in the container's cgroup is not armed, its command is."""
     with observing(*DEFAULT_PATTERNS) as observer:
         runc.start()
@@ -149,7 +149,7 @@ def test_a_command_executed_in_a_container_is_the_containers(runc: Runc) -> None
 
 
 def test_a_running_container_of_runc_is_adopted(runc: Runc) -> None:
-    """Its tasks, its name and its path are there without a CREATE."""
+    """Its tasks, its name and its path are known without a CREATE record."""
     runc.start()
     with (
         observing(*DEFAULT_PATTERNS, attach=False) as observer,
@@ -170,7 +170,9 @@ def test_a_running_container_of_runc_is_adopted(runc: Runc) -> None:
 
 @pytest.mark.needs("crun", "unshare")
 def test_a_container_of_crun_at_the_root_of_v2_is_attributed(bundle: Bundle, tmp_path: Path) -> None:
-    """Where crun sees v1 only, its container stays in the root of v2: a v1 controller tells whose it is."""
+    """Where crun sees v1 only, its container stays
+    in the root of v2: a v1 controller identifies it.
+    """
     hierarchy = detect()
     if hierarchy.kind is not HierarchyKind.HYBRID:
         force.elsewhere("needs a hybrid cgroup host")
@@ -179,7 +181,7 @@ def test_a_container_of_crun_at_the_root_of_v2_is_attributed(bundle: Bundle, tmp
     bundle.config["linux"]["cgroupsPath"] = f"/{name}/{identifier}"
     (directory / "config.json").write_text(json.dumps(bundle.config))
     crun = f"crun --root {tmp_path / 'state'}"
-    # a mount namespace of crun's own: nothing is unmounted for anybody else
+    # a mount namespace for crun alone: nothing is unmounted for other processes
     alone = f"umount {hierarchy.v2_mount} && exec {crun}"
     try:
         with observing(*DEFAULT_PATTERNS) as observer, enriching(observer, crun=tmp_path / "state") as worker:
@@ -206,7 +208,7 @@ def short_path() -> Iterator[Path]:
 
 @pytest.mark.needs("podman", "runc")
 def test_a_container_of_podman_has_its_name_and_image(rootfs: Path, short_path: Path) -> None:
-    """`podman run --name`: from containers/storage on disk, without asking podman."""
+    """`podman run --name`: from containers/storage on disk, without running podman."""
     parent = new_prefix() + "podman"
     storage = ["podman", "--root", str(short_path / "storage"), "--runroot", str(short_path / "run")]
     image = f"localhost/{parent}:1"
@@ -228,7 +230,7 @@ def test_a_container_of_podman_has_its_name_and_image(rootfs: Path, short_path: 
                 "--runtime=runc", "--cgroup-manager=cgroupfs", "run", "--detach", "--network=none",
                 "--pull=never", "--ulimit=nofile=20000:20000", "--ulimit=nproc=4096:4096",
                 f"--name={parent}", "--annotation=team=blue", f"--cgroup-parent=/{parent}",
-                # as an image's author may have them in its manifest
+                # as an image's author may have set them in its manifest
                 "--annotation=ringfence.io/image=registry/trusted", "--annotation=ringfence.io/name=dns",
                 image, "/bin/sleep", "600",
             )  # fmt: skip

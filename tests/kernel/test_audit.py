@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence audit` beside real containers: one without fences, and nothing but those that were asked for."""
+"""`ringfence audit` with real containers: reports
+missing isolation, and only the requested containers.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ pytestmark = [pytest.mark.root, pytest.mark.needs("runc", "busybox")]
 
 
 def audit(*words: str) -> tuple[int, Any]:
-    """Exit code and document, of containers of this test only."""
+    """Returns exit code and document, for containers of this test only."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
     argv = [
         sys.executable, "-m", "ringfence", "audit", "--containers-known", "no", "--containers-patterns",
@@ -33,8 +35,8 @@ def audit(*words: str) -> tuple[int, Any]:
     return done.returncode, json.loads(done.stdout) if "-o" in words else done.stdout
 
 
-def test_a_container_without_fences_is_found_out(bundle: Bundle, tmp_path: Path) -> None:
-    """Privileged, the host's /etc, the host's processes, no filter; the exit code says so."""
+def test_a_container_without_isolation_is_reported(bundle: Bundle, tmp_path: Path) -> None:
+    """Privileged, the host's /etc, the host's processes, no filter: reported, with its exit code."""
     bundle.bind(Path("/etc"), "/host-etc")
     namespaces = bundle.config["linux"]["namespaces"]
     bundle.config["linux"]["namespaces"] = [one for one in namespaces if one["type"] != "pid"]
@@ -53,8 +55,8 @@ def test_a_container_without_fences_is_found_out(bundle: Bundle, tmp_path: Path)
     assert {one["ruleId"] for one in sarif["runs"][0]["results"]} == set(found)
 
 
-def test_a_fenced_container_has_little_to_mend(bundle: Bundle) -> None:
-    """No capabilities, no new privileges, a filter: nothing high, and exit code 0."""
+def test_an_isolated_container_has_no_high_finding(bundle: Bundle) -> None:
+    """No capabilities, no new privileges, a filter: no high finding, and exit code 0."""
     process = bundle.config["process"]
     process["capabilities"] = {"bounding": [], "effective": [], "permitted": []}
     process["noNewPrivileges"] = True
@@ -73,8 +75,8 @@ def test_a_fenced_container_has_little_to_mend(bundle: Bundle) -> None:
     assert {one["check"] for one in document["findings"]} <= {"root-without-userns", "unconfined"}
 
 
-def test_the_node_alone_needs_no_container() -> None:
-    """It is always something; the exit code follows --fail-on."""
+def test_the_node_alone_is_audited_without_containers() -> None:
+    """There is always a finding; the exit code follows --fail-on."""
     code, document = audit("-o", "json", "--only", "node", "--fail-on", "never")
     assert code == 0
     assert document["containers"] == 0

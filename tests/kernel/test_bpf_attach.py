@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attaching: one program at many places, what is missing is said, and nothing stays behind."""
+"""Attaching: one program at many places, missing ones are reported, nothing remains afterwards."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.bpf import _syscalls
 from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, open_tracefs, places
 from ringfence.bpf.objects import ObjectFile, explain, load_error
 from ringfence.bpf.syscalls import CALLS, OPENS
 from ringfence.errors import KernelError
+from ringfence_linux import syscalls
 from tests.kernel.binding import (
     EXITS,
     LEFT,
@@ -59,8 +59,8 @@ def test_each_kind_of_program_runs(fixture_object: Path, cgroup: Cgroup) -> None
         assert counts.sum(SYSCTLS) == 1
 
 
-def test_plan_is_followed_to_the_letter(fixture_object: Path) -> None:
-    """What is not asked for is not attached."""
+def test_plan_is_followed_exactly(fixture_object: Path) -> None:
+    """What is not in the plan is not attached."""
     with loaded(fixture_object) as done:
         assert list(places(done.programs.values(), NOTHING)) == []
         wanted = {
@@ -72,8 +72,8 @@ def test_plan_is_followed_to_the_letter(fixture_object: Path) -> None:
         }
 
 
-def test_missing_call_is_skipped_and_said(fixture_object: Path) -> None:
-    """A kernel without a system call still gets the rest."""
+def test_missing_call_is_skipped_and_reported(fixture_object: Path) -> None:
+    """On a kernel without a system call the rest is still attached."""
     plan = AttachPlan(entry=GETPPID | {"no_such_call"}, tracing=frozenset())
     with loaded(fixture_object) as done:
         results = list(attach_all(places(done.programs.values(), plan), ""))
@@ -83,8 +83,8 @@ def test_missing_call_is_skipped_and_said(fixture_object: Path) -> None:
 
 
 def test_everything_is_attached_fast_and_leaves_nothing(fixture_object: Path) -> None:
-    """All system calls in under 300 ms, gone within a moment, with neither link nor program left. (Each waits
-    for every CPU: the best of some tries.)
+    """All system calls in under 300 ms, detached within a moment, and neither
+    link nor program remains. (Each waits for every CPU: the best of some tries.)
     """
     plan = AttachPlan(entry=frozenset(CALLS), exit=frozenset(OPENS), tracing=frozenset())
     gave_back: list[float] = []
@@ -111,21 +111,21 @@ def test_everything_is_attached_fast_and_leaves_nothing(fixture_object: Path) ->
 
 
 def test_detaching_needs_no_bpffs(fixture_object: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where none can be made, links are closed the slow way."""
+    """Where no bpffs can be made, links are closed the slow way."""
 
     def refuse(kind: str) -> int:
         raise PermissionError(1, "fsopen", kind)
 
     with loaded(fixture_object, burst=1) as done:
         links = list(attach_all(places(done.programs.values(), replace(NOTHING, entry=GETPPID)), ""))
-        monkeypatch.setattr(_syscalls, "mount_detached", refuse)
+        monkeypatch.setattr(syscalls, "mount_detached", refuse)
         detach(link.fd for link in links if isinstance(link, Attached))
         os.getppid()
         assert done.maps["counts"].sum(TRIED) == 0
 
 
-def test_tracefs_of_our_own_is_in_no_mount_namespace() -> None:
-    """Ids of tracepoints are read without a mount that anybody sees."""
+def test_private_tracefs_is_in_no_mount_namespace() -> None:
+    """Tracepoint ids are read without a mount that is visible to other processes."""
     before = Path("/proc/self/mountinfo").read_text()
     with open_tracefs() as tracefs:
         assert Path("/proc/self/mountinfo").read_text() == before
@@ -134,7 +134,7 @@ def test_tracefs_of_our_own_is_in_no_mount_namespace() -> None:
 
 
 def test_unknown_constant_is_an_error_of_the_build(fixture_object: Path) -> None:
-    """Agent and object of two builds do not go together, and it says so."""
+    """An agent and an object of different builds are refused with a clear error."""
     with ObjectFile(fixture_object) as file:
         with pytest.raises(KernelError, match="has no constant nothing of 4 bytes"):
             file.write_constant("nothing", bytes(4))
@@ -143,18 +143,18 @@ def test_unknown_constant_is_an_error_of_the_build(fixture_object: Path) -> None
 
 
 def test_missing_and_broken_objects_are_named(tmp_path: Path) -> None:
-    """No traceback: what is wrong with which file, and what to do."""
+    """No traceback: the error names the file, the problem, and what to do."""
     with pytest.raises(KernelError, match=r"none\.o is missing") as caught:
         ObjectFile(tmp_path / "none.o")
     assert "make build" in caught.value.hint
     broken = tmp_path / "broken.o"
     broken.write_bytes(b"\x7fELF" + bytes(100))
-    with pytest.raises(KernelError, match=r"broken\.o is no BPF object"):
+    with pytest.raises(KernelError, match=r"broken\.o is not a BPF object"):
         ObjectFile(broken)
 
 
 def test_refusal_of_the_verifier_is_short_and_complete(tmp_path: Path) -> None:
-    """The error names the program and ends with the verifier's reason; the log has everything."""
+    """The error names the program and ends with the verifier's reason; the log is complete."""
     source = tmp_path / "bad.bpf.c"
     source.write_text(
         "#define SEC(n) __attribute__((section(n), used))\n"
@@ -175,17 +175,21 @@ def test_refusal_of_the_verifier_is_short_and_complete(tmp_path: Path) -> None:
     assert explain(failure.log)[0] == ["reads_wild"]
 
 
-def test_a_place_that_another_product_holds_is_skipped_and_told(fixture_object: Path, cgroup: Cgroup) -> None:
-    """A program that was attached without leave for others: ours cannot be there, and all the rest is."""
+def test_a_place_held_by_another_product_is_skipped_and_reported(
+    fixture_object: Path, cgroup: Cgroup
+) -> None:
+    """With another program attached there exclusively,
+    this one cannot be attached, but all others are.
+    """
     v2 = cgroup.paths.get("v2")
     if v2 is None:
         force.elsewhere("no cgroup v2 hierarchy")
     plan = AttachPlan(entry=GETPPID, tracing=frozenset(), cgroup_path=str(v2))
-    with loaded(fixture_object) as theirs, loaded(fixture_object) as ours:
-        program = next(one for one in theirs.programs.values() if one.section == "cgroup/sysctl")
+    with loaded(fixture_object) as other, loaded(fixture_object) as own:
+        program = next(one for one in other.programs.values() if one.section == "cgroup/sysctl")
         words = ["sysctl", "id", str(program_id(program))]
         subprocess.run([force.need_program("bpftool"), "cgroup", "attach", str(v2), *words], check=True)
-        results = list(attach_all(places(ours.programs.values(), plan), plan.cgroup_path))
+        results = list(attach_all(places(own.programs.values(), plan), plan.cgroup_path))
         detach(result.fd for result in results if isinstance(result, Attached))
         subprocess.run(["bpftool", "cgroup", "detach", str(v2), *words], check=True)
     skipped = [result for result in results if isinstance(result, Skipped)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real probes through the facade: load, configure, attach and close, in time, and nothing stays."""
+"""The real probes through the facade: load, configure, attach and close in time; nothing remains."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from ringfence.abi import OBSERVE_ALERTS, PATTERN, PATTERN_ANY, PATTERN_HEX64, E
 from ringfence.bpf import _libbpf
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
-from ringfence.bpf.kernel import DEFAULT_OBJECT, Kernel, KernelSettings, Pattern, host_namespaces
+from ringfence.bpf.kernel import DEFAULT_OBJECT, Kernel, KernelSettings, Pattern
 from ringfence.bpf.syscalls import CALLS, OPENS, entries
 from ringfence.errors import ConfigError, KernelError
+from ringfence_linux.namespaces import visible
 from tests.kernel.binding import ids, link_id, program_id
 from tests.support import force
 from tests.support.descriptors import open_descriptors
@@ -33,7 +34,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def everything() -> AttachPlan:
-    """Each program, each call but the hot ones that are attached only when a rule asks."""
+    """Each program, and each call except the hot ones
+    that are attached only when a rule needs them.
+    """
     hot = {"ioctl", "splice", "vmsplice", "tee"}
     cgroup2 = NodeCapabilities.detect().cgroup2
     return AttachPlan(entry=frozenset(CALLS) - hot, exit=frozenset(OPENS), cgroup_path=cgroup2)
@@ -49,10 +52,10 @@ def kernel() -> Iterator[Kernel]:
 
 
 def test_load_and_attach_are_fast() -> None:
-    """Under 500 ms of CPU time and 300 ms (the best of some tries, and longer on a machine that others load:
-    attaching waits for every CPU).
+    """Under 500 ms of CPU time and 300 ms of wall time (the best of some tries, more on a loaded
+    machine: attaching waits for every CPU).
 
-    An emulated guest tells little about time: there the limit only catches what never ends.
+    Times in an emulated guest are not meaningful: there the limit only detects a hang.
     """
     if not DEFAULT_OBJECT.exists():
         force.missing("probes", "the probes are not built: make build")
@@ -72,13 +75,13 @@ def test_load_and_attach_are_fast() -> None:
 
 
 def test_sizes_are_those_of_the_settings(kernel: Kernel) -> None:
-    """Every map that the agent sizes has the size that was asked for."""
+    """Every map whose size the agent sets has the requested size."""
     for name, entries_ in SETTINGS.sizes().items():
         assert kernel.map(name).max_entries == entries_
 
 
 def test_close_leaves_nothing() -> None:
-    """Neither descriptor, mapping, program nor link; again and again."""
+    """No descriptor, mapping, program or link remains, repeatedly."""
     if not DEFAULT_OBJECT.exists():
         force.missing("probes", "the probes are not built: make build")
     descriptors = open_descriptors()
@@ -95,7 +98,7 @@ def test_close_leaves_nothing() -> None:
 
 
 def test_plan_can_change(kernel: Kernel) -> None:
-    """A second plan attaches what is new, detaches what is no longer asked for, and leaves the rest alone."""
+    """A second plan attaches what is new, detaches what is no longer in it, and keeps the rest."""
     first = AttachPlan(entry=frozenset({"unshare", "setns"}), tracing=frozenset(), compat=False)
     second = replace(first, entry=frozenset({"setns", "bpf"}))
     assert {link.target for link in kernel.attach(first)} == {
@@ -110,7 +113,7 @@ def test_plan_can_change(kernel: Kernel) -> None:
 
 
 def test_failed_attach_changes_nothing(kernel: Kernel) -> None:
-    """A plan that cannot be carried out is undone, and says what failed."""
+    """A plan that cannot be carried out is undone, and the error names the failure."""
     before = kernel.attach(AttachPlan(entry=frozenset({"bpf"}), tracing=frozenset(), compat=False))
     with pytest.raises(KernelError, match="no-such-cgroup"):
         kernel.attach(AttachPlan(entry=frozenset({"unshare"}), cgroup_path="/no-such-cgroup"))
@@ -124,8 +127,8 @@ def test_absent_call_is_reported_once(kernel: Kernel) -> None:
     assert skip.reason == "this kernel has no such tracepoint"
 
 
-def test_unix_programs_are_there_exactly_where_the_kernel_can(kernel: Kernel) -> None:
-    """cgroup/connect_unix is loaded from 6.7 on, and said to be missing before."""
+def test_unix_programs_are_loaded_exactly_where_the_kernel_has_them(kernel: Kernel) -> None:
+    """cgroup/connect_unix is loaded from 6.7 on, and reported as missing before."""
     programs = {program.section for program in kernel.programs}
     skipped = {skip.target for skip in kernel.skipped}
     for name in ("connect_unix", "sendmsg_unix"):
@@ -134,8 +137,8 @@ def test_unix_programs_are_there_exactly_where_the_kernel_can(kernel: Kernel) ->
         assert (f"cgroup/{name}" in skipped) == (not can)
 
 
-def test_call_table_holds_what_was_asked_for(kernel: Kernel) -> None:
-    """Another set of names replaces the first one, without rests."""
+def test_call_table_has_the_requested_calls(kernel: Kernel) -> None:
+    """Another set of names replaces the first one completely."""
     kernel.configure_syscalls(CALLS)
     assert len(table(kernel)) == len(dict(entries(CALLS)))
     kernel.configure_syscalls(["unshare"])
@@ -143,13 +146,13 @@ def test_call_table_holds_what_was_asked_for(kernel: Kernel) -> None:
 
 
 def table(kernel: Kernel) -> dict[int, bytes]:
-    """What is not empty in `syscalls`."""
+    """Returns the non-empty entries of `syscalls`."""
     found = kernel.map("syscalls").items()
     return {int.from_bytes(key, "little"): value for key, value in found if any(value)}
 
 
-def test_patterns_end_where_they_end(kernel: Kernel) -> None:
-    """Fewer patterns than before leave none of the old ones behind."""
+def test_fewer_patterns_leave_no_old_ones(kernel: Kernel) -> None:
+    """Fewer patterns than before: none of the old ones remains."""
     kernel.configure_patterns([Pattern(PATTERN_HEX64, b"docker-"), Pattern(PATTERN_ANY, b"rftest-")])
     kernel.configure_patterns([Pattern(PATTERN_ANY, b"rftest-")])
     first = PATTERN.unpack(kernel.map("patterns").get(0) or b"")
@@ -158,7 +161,7 @@ def test_patterns_end_where_they_end(kernel: Kernel) -> None:
 
 
 def test_patterns_that_do_not_fit_are_refused(kernel: Kernel) -> None:
-    """Too long, or too many: an error of the configuration."""
+    """Too long, or too many: a configuration error."""
     with pytest.raises(ConfigError, match="at most 46 bytes"):
         kernel.configure_patterns([Pattern(PATTERN_ANY, b"x" * 47)])
     with pytest.raises(ConfigError, match="33 cgroup patterns"):
@@ -176,7 +179,7 @@ def test_observe_levels_are_set(kernel: Kernel) -> None:
     assert {kind: level for kind, level in levels.items() if level} == {EventKind.NET_BIND: OBSERVE_ALERTS}
 
 
-def test_statistics_run_only_while_wanted(kernel: Kernel) -> None:
+def test_statistics_run_only_while_requested(kernel: Kernel) -> None:
     """Runs are counted after keep_statistics, by program."""
     kernel.attach(AttachPlan(entry=frozenset({"bpf"}), tracing=frozenset(), compat=False))
     kernel.keep_statistics(on=True)
@@ -188,7 +191,7 @@ def test_statistics_run_only_while_wanted(kernel: Kernel) -> None:
     assert stats["syscall_enter"].run_time_ns > 0
 
 
-def test_adopting_an_empty_node_adopts_nobody(kernel: Kernel) -> None:
+def test_adopting_an_empty_node_adopts_nothing(kernel: Kernel) -> None:
     """No cgroup is enrolled, so no task becomes armed."""
     assert kernel.adopt() == []
 
@@ -200,15 +203,15 @@ def test_rings_are_ready(kernel: Kernel) -> None:
 
 
 def test_object_of_another_build_is_refused(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A map of another size would be misread; it is an error that says so."""
+    """A map of another size would be misread; the error names it."""
     monkeypatch.setitem(abi.MAPS, "slots", abi.MapShape(4, abi.CONTAINER.size + 8))
-    with pytest.raises(KernelError, match="map slots is not what this agent expects") as caught:
+    with pytest.raises(KernelError, match="map slots does not have the expected shape") as caught:
         Kernel.load(SETTINGS)
     assert "make build" in caught.value.hint
 
 
 def test_missing_object_is_named(tmp_path: Path) -> None:
-    """With what to do about it."""
+    """With advice on what to do."""
     with pytest.raises(KernelError, match="is missing") as caught:
         Kernel.load(replace(SETTINGS, object_path=tmp_path / "ringfence.bpf.o"))
     assert caught.value.hint == "build the probes: make build"
@@ -226,7 +229,7 @@ except Error as error:
 
 
 def run_load(**options: object) -> str:
-    """Load in a child process; what it printed."""
+    """Load in a child process; returns its output."""
     done = subprocess.run(
         [sys.executable, "-c", LOAD],
         cwd=ROOT,
@@ -247,14 +250,14 @@ def test_locked_memory_need_not_be_raised(kernel: Kernel) -> None:
     assert run_load(preexec_fn=limit) == ""
 
 
-def test_other_users_are_told(kernel: Kernel) -> None:
+def test_other_users_get_an_error(kernel: Kernel) -> None:
     """Not root: one line and exit code 4, no traceback."""
     output = run_load(user=65534, group=65534, extra_groups=())
     assert output.startswith("4 loading BPF programs needs root")
 
 
-def test_memory_goes_back() -> None:
-    """A load leaves a few hundred kB, not the megabytes that libbpf needs for it."""
+def test_memory_is_freed_after_a_load() -> None:
+    """A load keeps a few hundred kB, not the megabytes that libbpf needs for it."""
     if not DEFAULT_OBJECT.exists():
         force.missing("probes", "the probes are not built: make build")
     Kernel.load(SETTINGS).close()
@@ -264,19 +267,21 @@ def test_memory_goes_back() -> None:
 
 
 def resident() -> int:
-    """Bytes of memory of this process."""
+    """Returns this process's resident memory in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_host_namespaces_are_numbers() -> None:
-    """Every kind is there, with an inum or 0."""
-    found = host_namespaces()
+    """Every kind is present, with an inum or 0."""
+    found = visible()
     assert set(found) == {"mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time"}
     assert found["mnt"] > 0
 
 
-def test_the_verifier_looks_at_few_instructions(kernel: Kernel) -> None:
-    """A program whose states multiply takes seconds to load, at every start: see RF_NARROW for what to do."""
+def test_the_verifier_processes_few_instructions(kernel: Kernel) -> None:
+    """A program whose states multiply takes seconds
+    to load at every start. RF_NARROW says what to do.
+    """
     looked = {
         program.name: int.from_bytes(_libbpf.info(program.fd, 220)[216:], "little")  # verified_insns, 5.16
         for program in kernel.programs

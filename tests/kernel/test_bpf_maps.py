@@ -25,12 +25,12 @@ def table() -> Iterator[Map]:
 
 
 def key(number: int) -> bytes:
-    """As the map holds it."""
+    """Returns the key as stored in the map."""
     return number.to_bytes(8, "little")
 
 
-def test_values_come_and_go(table: Map) -> None:
-    """set, get, delete; what is not there is None or False, not an error."""
+def test_values_are_set_and_deleted(table: Map) -> None:
+    """set, get, delete; a missing key gives None or False, not an error."""
     assert table.get(7) is None
     assert table.delete(7) is False
     table.set(7, 99)
@@ -41,17 +41,17 @@ def test_values_come_and_go(table: Map) -> None:
 
 
 def test_wrong_sizes_never_reach_the_kernel(table: Map) -> None:
-    """The kernel would read what lies behind a buffer that is too short."""
-    with pytest.raises(ValueError, match="a key has 8 bytes, not 4"):
+    """The kernel would read beyond the end of a buffer that is too short."""
+    with pytest.raises(ValueError, match="a key must have 8 bytes, not 4"):
         table.get(bytes(4))
-    with pytest.raises(ValueError, match="a value has 4 bytes, not 5"):
+    with pytest.raises(ValueError, match="a value must have 4 bytes, not 5"):
         table.set(1, bytes(5))
     with pytest.raises(OverflowError):
         table.set(1, 2**32)
 
 
 def test_batches_hold_what_was_stored(table: Map) -> None:
-    """More entries than one batch call takes; the walk over keys says the same."""
+    """More entries than one batch call takes; iterating over keys gives the same."""
     stored = {key(n): (n * 3).to_bytes(4, "little") for n in range(3000)}
     table.update_batch(stored)
     assert dict(table.items()) == stored
@@ -61,7 +61,7 @@ def test_batches_hold_what_was_stored(table: Map) -> None:
     assert dict(table.items()) == {}
 
 
-def test_full_map_says_so(table: Map) -> None:
+def test_full_map_is_an_error(table: Map) -> None:
     """OSError with the kernel's errno and the name of the call."""
     with create_map(MapType.HASH, "rftest_small", 8, 4, 1) as small:
         small.set(1, 1)
@@ -70,8 +70,8 @@ def test_full_map_says_so(table: Map) -> None:
     assert caught.value.errno == errno.E2BIG
 
 
-def test_trie_answers_the_longest_prefix() -> None:
-    """Keys of a trie are walked and emptied like those of a hash."""
+def test_trie_finds_the_longest_prefix() -> None:
+    """Keys of a trie are iterated and deleted like those of a hash."""
     with create_map(MapType.LPM_TRIE, "rftest_trie", 8, 4, 16, flags=NO_PREALLOC) as trie:
         trie.set((8).to_bytes(4, "little") + bytes([10, 0, 0, 0]), 1)
         trie.set((16).to_bytes(4, "little") + bytes([10, 1, 0, 0]), 2)
@@ -81,7 +81,7 @@ def test_trie_answers_the_longest_prefix() -> None:
         assert trie.delete_all() == 2
 
 
-def test_stack_gives_back_in_reverse() -> None:
+def test_stack_pops_in_reverse_order() -> None:
     """push and pop; empty is None, full is E2BIG."""
     with create_map(MapType.STACK, "rftest_stack", 0, 4, 2) as stack:
         assert stack.pop() is None
@@ -112,8 +112,8 @@ def test_sums_add_up_the_cpus() -> None:
 @pytest.mark.parametrize(
     "keys", [[], [0], [0, 1, 2], [7, 3, 3], [0, 17, 18, 699], range(700), range(5, 700, 40), [698, 699]]
 )
-def test_many_sums_are_those_of_each(keys: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read in ranges, whatever lies between; and one by one on a kernel that has no such call."""
+def test_batched_sums_equal_single_sums(keys: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read in ranges, with gaps between; and one by one on a kernel without the batch call."""
     with create_map(MapType.PERCPU_ARRAY, "rftest_percpu", 4, 16, 700) as counters:
         for key in range(700):
             row = counters.get(key)
@@ -130,7 +130,7 @@ def test_many_sums_are_those_of_each(keys: Sequence[int], monkeypatch: pytest.Mo
 
 
 def test_array_is_shared_with_its_mapping() -> None:
-    """What is written into the memory of a mapped array is in the map, and the other way round."""
+    """Data written to the memory of a mapped array is in the map, and vice versa."""
     with create_map(MapType.ARRAY, "rftest_mmap", 4, 12, 4, flags=MMAPABLE) as array:
         with array.mapped() as memory:
             memory[16:20] = (77).to_bytes(4, "little")
@@ -140,7 +140,7 @@ def test_array_is_shared_with_its_mapping() -> None:
 
 
 def test_map_of_maps_swaps_its_inner_map() -> None:
-    """The value of an outer map is a descriptor; the pattern decides what fits."""
+    """The value of an outer map is a descriptor; the template decides which inner maps fit."""
     with (
         create_map(MapType.HASH, "rftest_in", 4, 4, 8) as first,
         create_map(MapType.HASH, "x", 4, 8, 8) as other,
@@ -153,7 +153,7 @@ def test_map_of_maps_swaps_its_inner_map() -> None:
 
 
 def test_map_is_known_by_its_descriptor(table: Map) -> None:
-    """A descriptor that came from a pin tells its sizes, type and name."""
+    """A descriptor opened from a pin gives its sizes, type and name."""
     with open_map(os.dup(table.fd)) as again:
         table.set(3, 4)
         assert again.get_int(3) == 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is pinned outlives its agent, is taken over without a gap, and goes at uninstall."""
+"""Pins survive their agent, are taken over without a gap, and are removed at uninstall."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf import _libbpf
 from ringfence.bpf.attach import AttachPlan, detach
 from ringfence.bpf.capabilities import mounts_of
 from ringfence.bpf.pins import PinDirectory, find_base, uninstall
+from ringfence_linux import syscalls
 from tests.kernel.binding import TRIED, attached, compile_fixture, ids, link_id, loaded
 from tests.support.waiting import wait_for
 
@@ -42,11 +43,11 @@ def fixture_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[str]:
-    """Where a bpffs of the test's own may be mounted; it is not any more at the end."""
+    """A place where the test may mount a bpffs of its own; unmounted at the end."""
     path = str(tmp_path / "bpf")
     yield path
     if path in mounts_of("bpf"):
-        _syscalls.unmount(path)
+        syscalls.umount2(path, syscalls.MNT_DETACH)
 
 
 def base_of(mount: str) -> Path:
@@ -57,7 +58,7 @@ def base_of(mount: str) -> Path:
 
 
 def test_bpffs_is_mounted_where_there_is_none(mount: str) -> None:
-    """Found again by the next agent, and never made where only a look was asked for."""
+    """The next agent finds it again; a read-only lookup never creates it."""
     assert find_base((mount,), create=False) is None
     assert mounts_of("bpf").count(mount) == 0
     base = base_of(mount)
@@ -66,8 +67,10 @@ def test_bpffs_is_mounted_where_there_is_none(mount: str) -> None:
     assert mounts_of("bpf").count(mount) == 1
 
 
-def test_links_outlive_an_agent_that_was_killed(fixture_object: Path, mount: str) -> None:
-    """After SIGKILL the programs go on; the next agent reads the maps, takes over, and only then removes."""
+def test_links_survive_an_agent_that_was_killed(fixture_object: Path, mount: str) -> None:
+    """After SIGKILL the programs continue; the next
+    agent reads the maps, takes over, then removes.
+    """
     arguments = [str(fixture_object), mount, str(os.getpid())]
     killed = subprocess.run([sys.executable, "-c", KILLED_AGENT, *arguments], cwd=Path(__file__).parents[2])
     assert killed.returncode == -9
@@ -93,14 +96,14 @@ def test_links_outlive_an_agent_that_was_killed(fixture_object: Path, mount: str
 
 
 def is_counting(counts: object) -> bool:
-    """Does a getppid still move the counter?"""
+    """Returns True if a getppid still increments the counter."""
     before = counts.sum(TRIED)  # type: ignore[attr-defined]
     os.getppid()
     return bool(counts.sum(TRIED) != before)  # type: ignore[attr-defined]
 
 
 def test_uninstall_leaves_nothing(fixture_object: Path, mount: str) -> None:
-    """Pins of several agents, links and mount: all gone, twice is once."""
+    """Pins of several agents, links and mount are removed; a second call succeeds."""
     mine: set[int] = set()
     for _ in range(2):
         with loaded(fixture_object) as done, attached(done, ENTRY) as links:
@@ -115,12 +118,12 @@ def test_uninstall_leaves_nothing(fixture_object: Path, mount: str) -> None:
     assert uninstall((mount,)) == 0
 
 
-def test_uninstall_leaves_a_bpffs_of_the_operators(fixture_object: Path, mount: str) -> None:
-    """What is in it goes; it may hold what others pinned, and stays mounted."""
+def test_uninstall_keeps_a_bpffs_of_the_operator(fixture_object: Path, mount: str) -> None:
+    """The agent's pins are removed; the bpffs may hold pins of others, and stays mounted."""
     Path(mount).mkdir()
-    theirs = _syscalls.mount_detached("bpf")
-    _syscalls.move_mount(theirs, mount)
-    os.close(theirs)
+    detached = syscalls.mount_detached("bpf")
+    syscalls.move_mount_to(detached, mount)
+    os.close(detached)
     with loaded(fixture_object) as done, attached(done, ENTRY) as links:
         PinDirectory.create(base_of(mount)).pin(links, done.maps)
     assert uninstall((mount,)) == 1
@@ -129,7 +132,7 @@ def test_uninstall_leaves_a_bpffs_of_the_operators(fixture_object: Path, mount: 
 
 
 def test_pins_are_all_or_none(fixture_object: Path, mount: str) -> None:
-    """When a map or link cannot be pinned, what was pinned before it goes."""
+    """If a map or link cannot be pinned, what was pinned before it is removed."""
     with loaded(fixture_object) as done, attached(done, ENTRY) as links:
         directory = PinDirectory.create(base_of(mount))
         (directory.path / "maps" / "counts").mkdir()  # in the way
@@ -138,8 +141,8 @@ def test_pins_are_all_or_none(fixture_object: Path, mount: str) -> None:
         assert not directory.path.exists()
 
 
-def test_detach_keeps_what_is_pinned(fixture_object: Path, mount: str) -> None:
-    """An agent that ends gives its descriptors back; the pins hold the links."""
+def test_detach_keeps_the_pins(fixture_object: Path, mount: str) -> None:
+    """An agent that ends closes its descriptors; the pins keep the links."""
     with loaded(fixture_object, burst=1) as done:
         with attached(done, ENTRY) as links:
             directory = PinDirectory.create(base_of(mount))
@@ -150,8 +153,10 @@ def test_detach_keeps_what_is_pinned(fixture_object: Path, mount: str) -> None:
         detach([])
 
 
-def test_a_directory_has_its_name_when_it_is_whole(fixture_object: Path, mount: str) -> None:
-    """Who is killed between leaves one that says so: it counts, comes last, and goes like any other."""
+def test_a_directory_gets_its_name_once_it_is_complete(fixture_object: Path, mount: str) -> None:
+    """A kill in between leaves a directory marked as incomplete:
+    it counts, sorts last, and is removed like any other.
+    """
     base = base_of(mount)
     with loaded(fixture_object) as done, attached(done, ENTRY) as links:
         whole = PinDirectory.create(base)
@@ -170,7 +175,7 @@ def test_a_directory_has_its_name_when_it_is_whole(fixture_object: Path, mount: 
 
 
 def test_a_failure_in_the_middle_leaves_nothing(fixture_object: Path, mount: str) -> None:
-    """A bpffs without room for one more."""
+    """A bpffs without space for one more."""
     base = base_of(mount)
     with loaded(fixture_object) as done, attached(done, ENTRY) as links:
         fresh = PinDirectory.create(base)

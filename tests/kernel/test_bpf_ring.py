@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ring of this kernel, read by the binding: no record is lost without a count, none comes twice."""
+"""The ring of this kernel, read by the binding: every lost record is counted, none is read twice."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def numbers(records: list[bytes]) -> list[int]:
 
 
 def totals(counts: Map) -> tuple[int, int, int, int]:
-    """Tried, sent, refused for want of room, thrown away by the probe."""
+    """Tried, sent, refused because the ring was full, discarded by the probe."""
     return counts.sum(TRIED), counts.sum(SENT), counts.sum(NO_ROOM), counts.sum(DISCARDED)
 
 
 def test_every_record_arrives_in_order(fixture_object: Path) -> None:
-    """Less than the ring holds: all of it comes, each record with the length that it was reserved with."""
+    """Fewer than the ring holds: all arrive, each record with the length that was reserved."""
     with loaded(fixture_object, burst=50) as done, attached(done, ENTRY):
         with Ring(done.maps["ring"].fd, done.maps["ring"].max_entries) as ring:
             os.getppid()
@@ -49,7 +49,7 @@ def test_every_record_arrives_in_order(fixture_object: Path) -> None:
 
 
 def test_burst_beyond_the_ring_is_counted_exactly(fixture_object: Path) -> None:
-    """Emitted = received + dropped, to the record, while the ring overflows again and again."""
+    """Emitted = received + dropped, exactly, while the ring overflows repeatedly."""
     received: list[int] = []
     with loaded(fixture_object, burst=400, discard_every=7, ring=1 << 14) as done, attached(done, ENTRY):
         with Ring(done.maps["ring"].fd, done.maps["ring"].max_entries) as ring:
@@ -88,7 +88,7 @@ def test_reader_beside_a_writer_loses_nothing(fixture_object: Path) -> None:
 
 
 def test_epoll_wakes_for_a_record(fixture_object: Path) -> None:
-    """The descriptor of the map is readable while records wait, and not longer."""
+    """The map's descriptor is readable exactly while records wait."""
     with loaded(fixture_object, burst=1) as done, attached(done, ENTRY):
         with Ring(done.maps["ring"].fd, done.maps["ring"].max_entries) as ring, select.epoll() as epoll:
             epoll.register(ring.fileno(), select.EPOLLIN)
@@ -100,7 +100,7 @@ def test_epoll_wakes_for_a_record(fixture_object: Path) -> None:
 
 
 def test_ring_closes_clean(fixture_object: Path) -> None:
-    """No mapping stays: agents that load again and again do not grow."""
+    """No mapping remains: repeated loads do not leak memory."""
     with loaded(fixture_object) as done:
         before = Path("/proc/self/maps").read_text().count("bpf-map")
         Ring(done.maps["ring"].fd, done.maps["ring"].max_entries).close()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The canary of a real agent: heard each second, silent when a part of its way is broken, gone at the end."""
+"""The canary of a real agent: an event each second,
+none if its path is broken, removed at the end.
+"""
 
 from __future__ import annotations
 
@@ -19,41 +21,41 @@ from tests.support.waiting import wait_for
 pytestmark = pytest.mark.root
 
 ROOT = Path(__file__).resolve().parents[2]
-SILENCE = ("ringfence_canary_seconds", ())
-HEARD = ("ringfence_canaries_total", ())
+SECONDS_SINCE = ("ringfence_canary_seconds", ())
+RECEIVED = ("ringfence_canary_records_total", ())
 
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Agent]:
-    """With a canary."""
+    """An agent with a canary."""
     flags = {"canary": "yes"}
     with running_agent(tmp_path / "agent", policies=[PACK], flags=flags) as made:
         yield made
 
 
 def cage(agent: Agent) -> Path:
-    """Its cgroup."""
+    """The canary's cgroup."""
     return detect().mount / f"ringfence-canary-{agent.pid}.0"
 
 
-def test_it_is_heard_again_and_again_and_is_no_container(agent: Agent) -> None:
-    """It is no container of anybody's: not counted, not listed, and no line tells of it."""
-    wait_for(lambda: agent.metrics()[HEARD] >= 3, "three canaries")
-    wait_for(lambda: agent.metrics()[SILENCE] < 3, "one of them not long ago")
+def test_it_is_received_repeatedly_and_is_no_container(agent: Agent) -> None:
+    """It is not a container: not counted, not listed, and not in any line."""
+    wait_for(lambda: agent.metrics()[RECEIVED] >= 3, "three canaries")
+    wait_for(lambda: agent.metrics()[SECONDS_SINCE] < 3, "a recent one")
     metrics = agent.metrics()
     assert sum(n for (name, _), n in metrics.items() if name == "ringfence_containers") == 0
     assert metrics["ringfence_container_transitions_total", (("to", "created"),)] == 0
     assert not agent.records
-    with new_cgroup("canary") as cgroup:  # and those that are containers still are
+    with new_cgroup("canary") as cgroup:  # and real containers still are
         cgroup.run(["true"])
         agent.wait_record(
             lambda one: one["container"].get("id") == cgroup.name, "the container's own records"
         )
 
 
-def test_its_silence_is_seen(agent: Agent) -> None:
-    """Its cgroup is taken away under its feet: the seconds rise, and the log says why."""
-    wait_for(lambda: agent.metrics()[HEARD] >= 1, "a canary")
+def test_its_absence_is_detected(agent: Agent) -> None:
+    """Its cgroup is removed: the seconds since its last event rise, and the log gives the reason."""
+    wait_for(lambda: agent.metrics()[RECEIVED] >= 1, "a canary")
 
     def gone() -> bool:
         for path in (cage(agent) / "beat", cage(agent)):
@@ -62,13 +64,11 @@ def test_its_silence_is_seen(agent: Agent) -> None:
         return not cage(agent).exists()
 
     wait_for(gone, "the cgroup to go")
-    wait_for(lambda: agent.metrics()[SILENCE] > 3, "the silence to be seen")
+    wait_for(lambda: agent.metrics()[SECONDS_SINCE] > 3, "the absence to be detected")
     assert "no canary" in agent.tail(10_000)
 
 
-def test_it_leaves_with_the_agent_and_the_next_one_removes_what_a_killed_one_left(
-    agent: Agent, tmp_path: Path
-) -> None:
+def test_it_is_removed_with_the_agent_or_by_the_next_agent_after_a_kill(agent: Agent, tmp_path: Path) -> None:
     """A cgroup at the root of the host must not stay."""
     left = cage(agent)
     assert left.is_dir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bad custom probe does: harm to itself alone, and one error that says where."""
+"""A bad custom probe harms only itself, and gives one error with a position."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.waiting import patience, process_state, wait_for
 
 pytestmark = [pytest.mark.root]
 EVENT = "struct event { struct rf_task task; u32 number; };\n"
-#: nested loops that clang unrolls for as long as somebody lets it
+#: nested loops that clang unrolls without end if it is not stopped
 EXPLODES = "#pragma unroll\nfor (int i = 0; i < 4000; i++) {\n" * 2
 ENDLESS = "volatile u32 n = 0; while (1) { if (n == 7) break; }"
 
@@ -47,12 +47,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 def program(body: str, hook: str = "RAW_TRACEPOINT_PROBE(sched_switch)") -> str:
-    """One hook, in the third line of the source."""
+    """Returns a source with one hook, in its third line."""
     return f"{EVENT}\n{hook}\n{{\n\tstruct event e = {{}};\n\t{body}\n\treturn 0;\n}}\n"
 
 
 def refusal(workshop: Workshop, yaml: Path) -> list[str]:
-    """What the operator reads, without the directory."""
+    """Returns the messages that the operator reads, without the directory."""
 
     def load() -> None:
         probe = read_file(yaml)
@@ -86,7 +86,7 @@ BAD = {
         program("rf_send(&e);").replace("u32 number", "char number[8]"),
         r"bad\.yaml:8:\d+: spec\.fields\.number: is char\[8\], not a number: say `type: text`",
     ),
-    "nobody is named": (
+    "no field names the container": (
         program("rf_send(&e);").replace("struct rf_task task; ", ""),
         r"bad\.yaml:7:14: spec\.container: struct event in bad\.c has no member 'task': .*rf_task.*",
     ),
@@ -117,13 +117,13 @@ BAD = {
     "no program at all": (EVENT, r"bad\.c: has no program: .*"),
     "a hook that decides": (
         program("rf_send(&e);", "LSM_PROBE(file_open, struct file *file)"),
-        r"bad\.c:3: a probe observes: LSM_PROBE is not taken.*",
+        r"bad\.c:3: a probe can only observe: LSM_PROBE is not allowed.*",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_one_error_says_where(tmp_path: Path, workshop: Workshop, what: str) -> None:
+def test_one_error_gives_the_position(tmp_path: Path, workshop: Workshop, what: str) -> None:
     """In the operator's own files."""
     source, expected = BAD[what]
     found = refusal(workshop, place_probe(tmp_path, "bad", source))
@@ -132,7 +132,7 @@ def test_one_error_says_where(tmp_path: Path, workshop: Workshop, what: str) -> 
 
 
 def test_memory_is_bounded(tmp_path: Path, workshop: Workshop) -> None:
-    """A compiler that wants more than it is allowed ends; the message says which key."""
+    """A compiler that needs more than its limit is ended; the message names the key."""
     small = Workshop(workshop.directory, workshop.subsystem, memory=96 << 20, seconds=patience(60))
     (found,) = refusal(small, place_probe(tmp_path, "bad", program("rf_send(&e);")))
     assert found.startswith("bad.c: bcc needed more memory than `probes.memory` allows"), found
@@ -149,10 +149,10 @@ def test_time_is_bounded(tmp_path: Path, workshop: Workshop) -> None:
     assert not children_of(os.getpid())
 
 
-def test_without_bcc_it_says_what_to_install(
+def test_without_bcc_the_error_says_what_to_install(
     tmp_path: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This Python has none: the child finds that out and says so."""
+    """This Python has no bcc: the child finds that out and reports it."""
     monkeypatch.setattr(compiler, "find_python", lambda: sys.executable)
     with pytest.raises(Error, match=r"need bcc, which is not installed") as caught:
         workshop.build(read_file(place_example("run-queue-latency", tmp_path)))
@@ -160,8 +160,8 @@ def test_without_bcc_it_says_what_to_install(
     assert not isinstance(caught.value, ProbeError)
 
 
-def test_without_the_capability_it_says_which(tmp_path: Path) -> None:
-    """bcc's process mounts for itself alone; the agent itself needs less."""
+def test_without_the_capability_the_error_names_it(tmp_path: Path) -> None:
+    """bcc's process mounts in its own namespace; the agent itself needs less."""
     yaml = place_example("run-queue-latency", tmp_path)
     environment = {**os.environ, "RINGFENCE_STATE_DIR": str(tmp_path / "state")}
     less = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
@@ -171,8 +171,10 @@ def test_without_the_capability_it_says_which(tmp_path: Path) -> None:
     assert "it needs CAP_SYS_ADMIN" in got.stderr, got.stderr
 
 
-def test_what_bcc_knows_and_the_kernel_does_not_is_made_up(tmp_path: Path, workshop: Workshop) -> None:
-    """bcc's headers name helpers that are younger than some kernels. Here one of this kernel's is hidden."""
+def test_a_helper_that_the_kernel_lacks_is_replaced(tmp_path: Path, workshop: Workshop) -> None:
+    """bcc's headers name helpers that some kernels
+    lack. Here one of this kernel's helpers is hidden.
+    """
     tree = header_tree(workshop.directory / "headers")
     types = tree / "include/vmlinux.h"
     whole = types.read_text()
@@ -187,14 +189,14 @@ def test_what_bcc_knows_and_the_kernel_does_not_is_made_up(tmp_path: Path, works
 
 
 def test_checking_attaches_nothing(tmp_path: Path, workshop: Workshop) -> None:
-    """The kernel verifies; no descriptor that attaches comes back."""
+    """The kernel verifies; no descriptor that attaches is returned."""
     built = workshop.build(read_file(place_example("run-queue-latency", tmp_path)), attach=False)
     assert built.links == ()
     built.close()
 
 
 def children_of(pid: int) -> list[int]:
-    """Compilers below a process."""
+    """Returns the compilers below a process."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -208,8 +210,8 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def test_the_agent_outlives_a_crash_of_the_child(tmp_path: Path, probe_act: str) -> None:
-    """Killed in the middle: that probe has failed and says how; others load, the agent does its work."""
+def test_the_agent_survives_a_crash_of_the_child(tmp_path: Path, probe_act: str) -> None:
+    """Killed in between: that probe has failed and says how; others load, the agent keeps working."""
     probes = tmp_path / "p"
     probes.mkdir()
     killed: list[int] = []
@@ -223,7 +225,7 @@ def test_the_agent_outlives_a_crash_of_the_child(tmp_path: Path, probe_act: str)
         hunter = threading.Thread(target=kill_first, args=(agent.pid,))
         hunter.start()
         place_probe(probes, "calls", CALLS, more="  export: lines\n")
-        state = wait_for(lambda: state_of(agent, "calls", "failed"), "the crash to be told")
+        state = wait_for(lambda: state_of(agent, "calls", "failed"), "the crash to be reported")
         hunter.join()
         assert state["problems"] == [f"{probes}/calls.c: bcc's process ended with SIGKILL"]
         assert "custom probes were refused: calls" in status(agent)["problems"]
@@ -238,7 +240,7 @@ def test_the_agent_outlives_a_crash_of_the_child(tmp_path: Path, probe_act: str)
 
 
 def test_the_agent_ends_at_once_while_bcc_works(tmp_path: Path) -> None:
-    """And takes bcc's process with it."""
+    """It ends bcc's process, too."""
     source = program(EXPLODES + "e.number += bpf_ktime_get_ns();" + "}" * 2 + "rf_send(&e);")
     place_probe(tmp_path / "p", "slow", source)
     flags = {"probes-directory": str(tmp_path / "p"), "probes-memory": "4GiB"}
@@ -254,18 +256,18 @@ Samples = dict[Sample, float]
 
 
 def dropped(samples: Samples, reason: str) -> float:
-    """Events of the probe `calls` that were left out."""
+    """Returns the events of the probe `calls` that were dropped."""
     labels = (("probe", "calls"), ("reason", reason))
     return samples["ringfence_probe_events_dropped_total", labels]
 
 
 def of_probe(samples: Samples, name: str) -> float:
-    """A counter of the probe `calls`."""
+    """Returns a counter of the probe `calls`."""
     return samples[f"ringfence_probe_events{name}_total", (("probe", "calls"),)]
 
 
 def all_read(agent: Agent) -> Samples:
-    """The metrics, once the agent has received all that was emitted."""
+    """Returns the metrics, once the agent has received all that was emitted."""
 
     def look() -> Samples | None:
         samples = agent.metrics()
@@ -275,7 +277,9 @@ def all_read(agent: Agent) -> Samples:
 
 
 def test_a_flood_is_limited_and_counted(tmp_path: Path, probe_act: str) -> None:
-    """Every call is either received or counted as left out; another probe and the agent do not suffer."""
+    """Every call is either received or counted as
+    dropped; another probe and the agent are unaffected.
+    """
     count = 200_000
     place_probe(tmp_path / "p", "calls", CALLS, more="  rate: 1000\n")
     place_example("dns-queries", tmp_path / "p")
@@ -288,7 +292,7 @@ def test_a_flood_is_limited_and_counted(tmp_path: Path, probe_act: str) -> None:
         wait_for(lambda: agent.metrics()[queries] == 1, "the other probe's event")
         samples = all_read(agent)
         assert of_probe(samples, "_emitted") + dropped(samples, "rate_limit") >= count
-        # A window of a tenth of a second more at each end, and what CPUs that race let through.
+        # A window of a tenth of a second more at each end, and what racing CPUs let through.
         assert of_probe(samples, "_emitted") <= 1000 * (took + 0.3) * 1.1
         assert dropped(samples, "ring_full") == dropped(samples, "decode") == 0
         labels = (("probe", "calls"), ("reason", "rate_limit"))
@@ -296,8 +300,8 @@ def test_a_flood_is_limited_and_counted(tmp_path: Path, probe_act: str) -> None:
         assert samples["ringfence_probe_events_dropped_total", labels] > 0
 
 
-def test_what_the_ring_does_not_hold_is_counted(tmp_path: Path, probe_act: str) -> None:
-    """An agent that does not run for a while: emitted is what was received, the rest is `ring_full`."""
+def test_events_beyond_the_rings_capacity_are_counted(tmp_path: Path, probe_act: str) -> None:
+    """While the agent is stopped: emitted events equal the received ones, the rest is `ring_full`."""
     count = 20_000
     place_probe(tmp_path / "p", "calls", CALLS, more="  rate: 0\n  ring: 64KiB\n")
     with agent_with(tmp_path, tmp_path / "p", "calls") as agent, new_cgroup() as cgroup:
@@ -315,7 +319,7 @@ def test_what_the_ring_does_not_hold_is_counted(tmp_path: Path, probe_act: str) 
         assert lost > 0
 
 
-def test_commands_say_it_in_two_lines(tmp_path: Path) -> None:
+def test_commands_report_it_in_two_lines(tmp_path: Path) -> None:
     """`probe check` of a bad one: file, line, column, and an exit code."""
     yaml = place_probe(tmp_path, "bad", program("e.nmber = 1;"))
     environment = {**os.environ, "RINGFENCE_STATE_DIR": str(tmp_path / "state")}
@@ -326,8 +330,8 @@ def test_commands_say_it_in_two_lines(tmp_path: Path) -> None:
     assert re.fullmatch(rf"ringfence: error: {tmp_path}/bad\.c:6:4: no member named 'nmber' .*", line)
 
 
-def test_the_skeleton_works_as_it_is(tmp_path: Path, probe_act: str) -> None:
-    """`probe new`, `probe check` and `probe run`, as a stranger would."""
+def test_the_skeleton_works_unchanged(tmp_path: Path, probe_act: str) -> None:
+    """`probe new`, `probe check` and `probe run`, as a new user would run them."""
     environment = {
         **os.environ,
         "RINGFENCE_STATE_DIR": str(tmp_path / "state"),
@@ -345,7 +349,7 @@ def test_the_skeleton_works_as_it_is(tmp_path: Path, probe_act: str) -> None:
     assert ringfence("new", "slow-sync").returncode == 1, "it overwrites nothing"
     checked = ringfence("check", "slow-sync.yaml")
     assert (checked.returncode, checked.stderr) == (0, "")
-    assert "slow-sync is well: tracepoint:syscalls:sys_enter_fsync" in checked.stdout
+    assert "slow-sync: ok: tracepoint:syscalls:sys_enter_fsync" in checked.stdout
     yaml = tmp_path / "slow-sync.yaml"
     yaml.write_text(yaml.read_text().replace("MIN_US: 1000", "MIN_US: 0"))
     argv = [sys.executable, "-m", "ringfence", "probe", "run", "--count", "1", "-o", "json", "slow-sync.c"]
@@ -361,8 +365,8 @@ def test_the_skeleton_works_as_it_is(tmp_path: Path, probe_act: str) -> None:
         assert '"event": "probe.slow-sync"' in out
 
 
-def test_examples_are_well(tmp_path: Path, workshop: Workshop) -> None:
-    """All of examples/probes compile and verify as they are."""
+def test_examples_compile_and_verify(tmp_path: Path, workshop: Workshop) -> None:
+    """All of examples/probes compile and verify unchanged."""
     for name in ("dns-queries", "run-queue-latency", "slow-block-io"):
         probe = read_file(place_example(name, tmp_path))
         built = workshop.build(probe, attach=False)

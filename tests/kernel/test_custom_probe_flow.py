@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which events of a custom probe leave the kernel: by sample, each container's rate, the version in force."""
+"""Which events of a custom probe leave the kernel:
+by sampling, per-container rate, active version.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from tests.support.probes import need_bcc, place_example, place_probe, wait_runn
 from tests.support.waiting import patience, wait_for
 
 pytestmark = [pytest.mark.root]
-#: getpgid(4242): nobody but the test asks for that
+#: getpgid(4242): only the test makes this call
 SOURCE = """\
 struct event { struct rf_task task; u32 number; };
 TRACEPOINT_PROBE(syscalls, sys_enter_getpgid)
@@ -43,7 +45,7 @@ def _bcc() -> None:
 
 @contextlib.contextmanager
 def calling(cgroup: Cgroup, probe_act: str, file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of the container that calls for as long as there is that file."""
+    """A process of the container that calls as long as that file exists."""
     file.touch()
     child = cgroup.popen([probe_act, "calls-while", str(file)], stdout=subprocess.PIPE)
     try:
@@ -54,24 +56,24 @@ def calling(cgroup: Cgroup, probe_act: str, file: Path) -> Iterator[subprocess.P
 
 
 def calls_made(child: subprocess.Popen[bytes], file: Path) -> int:
-    """Ends it; how often it called."""
+    """End the process. Returns how often it called."""
     file.unlink()
     out, _ = child.communicate(timeout=patience(60))
     return int(out)
 
 
 def has_loaded(agent: Agent, times: int) -> bool:
-    """Whether it has loaded probes so often."""
+    """Returns True if the agent has loaded probes that often."""
     return agent.metrics()["ringfence_probe_loads_total", (("result", "loaded"),)] == times
 
 
 def has_more(agent: Agent, than: float) -> bool:
-    """Whether the probe `calls` has received more events."""
+    """Returns True if the probe `calls` has received more events."""
     return figures(agent)["total"] > than
 
 
 def figures(agent: Agent) -> dict[str, float]:
-    """Counters of the probe `calls`: received, emitted, and what was left out, by reason."""
+    """Returns counters of the probe `calls`: received, emitted, and dropped by reason."""
     found = {}
     for (name, labels), value in agent.metrics().items():
         words = dict(labels)
@@ -81,7 +83,7 @@ def figures(agent: Agent) -> dict[str, float]:
 
 
 def settled(agent: Agent) -> dict[str, float]:
-    """The same, once all that was emitted is received."""
+    """Returns the same, once all that was emitted is received."""
 
     def look() -> dict[str, float] | None:
         now = figures(agent)
@@ -90,8 +92,8 @@ def settled(agent: Agent) -> dict[str, float]:
     return wait_for(look, "all to be read")
 
 
-def test_one_in_so_many_is_sent(tmp_path: Path, probe_act: str) -> None:
-    """By chance: as many as chance gives, the others counted as sampled, none lost."""
+def test_a_sample_of_the_events_is_sent(tmp_path: Path, probe_act: str) -> None:
+    """At random: the expected share is sent, the others are counted as sampled, none is lost."""
     place_probe(tmp_path / "p", "calls", SOURCE, more="  sample: 4\n  rate: 0\n  ring: 4MiB\n")
     with agent_with(tmp_path, tmp_path / "p", "calls") as agent, new_cgroup() as cgroup:
         file = tmp_path / "on"
@@ -101,12 +103,12 @@ def test_one_in_so_many_is_sent(tmp_path: Path, probe_act: str) -> None:
         now = settled(agent)
         assert now["total"] + now["sampled"] + now["ring_full"] == made
         sent = now["total"] + now["ring_full"]
-        # A binomial of n calls and p = 1/4: six deviations are met once in a thousand million runs.
+        # A binomial of n calls and p = 1/4: six deviations happen once in a thousand million runs.
         assert abs(sent - made / 4) < 6 * math.sqrt(made * 3 / 16)
 
 
-def test_a_noisy_container_takes_no_place_of_a_quiet_one(tmp_path: Path, probe_act: str) -> None:
-    """Each has the rate for itself: the quiet one's events are all there, beside a flood that is limited."""
+def test_a_noisy_container_does_not_displace_a_quiet_one(tmp_path: Path, probe_act: str) -> None:
+    """Each has its own rate: all events of the quiet one arrive, beside a flood that is limited."""
     quiet_calls = 20
     place_probe(tmp_path / "p", "calls", SOURCE.replace("== 4242)", "== 4242 || args->pid == 0)"),
                 more="  rate: 500\n" + COUNTER)  # fmt: skip
@@ -124,7 +126,7 @@ def test_a_noisy_container_takes_no_place_of_a_quiet_one(tmp_path: Path, probe_a
 
 
 def test_a_node_of_noisy_containers_is_bounded(tmp_path: Path, probe_act: str) -> None:
-    """Ten may use up their rate in one window: of twenty that try, no more than that comes through."""
+    """Ten may use up their rate in one window: of twenty that try, no more get through."""
     place_probe(tmp_path / "p", "calls", SOURCE, more="  rate: 1\n")
     with agent_with(tmp_path, tmp_path / "p", "calls") as agent, contextlib.ExitStack() as stack:
         file = tmp_path / "on"
@@ -138,14 +140,15 @@ def test_a_node_of_noisy_containers_is_bounded(tmp_path: Path, probe_act: str) -
         took = time.monotonic() - began
         now = settled(agent)
         assert now["rate_limit"] > 1000
-        # A window is begun before the first call and one after the last; CPUs race for the last place.
+        # A window may start before the first call and one after the last; CPUs race for the last
+        # place.
         assert now["total"] <= (10 + 1) * (took + 2)
 
 
-def test_a_replacement_tells_each_event_once(tmp_path: Path, probe_act: str) -> None:
-    """Calls without a pause while it is replaced, twice: received and lost are as many as were made.
+def test_a_replacement_reports_each_event_once(tmp_path: Path, probe_act: str) -> None:
+    """Calls without a pause during two replacements: received and lost add up to the calls made.
 
-    But for the call that was between both programs at the moment of a replacement.
+    Except for a call that was between both programs at the moment of a replacement.
     """
     yaml = place_probe(tmp_path / "p", "calls", SOURCE, more="  rate: 0\n  ring: 4MiB\n" + COUNTER)
     with agent_with(tmp_path, tmp_path / "p", "calls") as agent, new_cgroup() as cgroup:
@@ -160,21 +163,21 @@ def test_a_replacement_tells_each_event_once(tmp_path: Path, probe_act: str) -> 
                 wait_for(partial(has_more, agent, before), "its events")
             made = calls_made(child, file)
         now = settled(agent)
-        told = now["total"] + now["ring_full"]
-        assert made <= told <= made + len(versions)  # a tracepoint runs the older program first
+        reported = now["total"] + now["ring_full"]
+        assert made <= reported <= made + len(versions)  # a tracepoint runs the older program first
         counted = ("ringfence_custom_asked_total", (("container", cgroup.name),))
         assert agent.metrics()[counted] == now["total"]
         assert state_of(agent, "calls", "running")
 
 
 def resident(agent: Agent) -> int:
-    """Bytes of its memory that are resident."""
+    """Returns the agent's resident memory in bytes."""
     status = Path(f"/proc/{agent.pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) << 10
 
 
 def test_three_probes_cost_the_agent_under_five_megabytes(tmp_path: Path) -> None:
-    """The examples, beyond an agent without: what LLVM took has ended with its process."""
+    """The examples, compared with an agent without: LLVM's memory is freed with its process."""
     with running_agent(tmp_path / "without", policies=[PACK]) as plain:
         examples = ("dns-queries", "run-queue-latency", "slow-block-io")
         for name in examples:

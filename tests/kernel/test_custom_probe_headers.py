@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Headers of custom probes: made once for each kernel, by its build id."""
+"""Headers of custom probes: generated once for each kernel, by its build id."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _bcc() -> None:
 
 
 def test_the_tree_is_kept_by_build_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second time nothing is dumped, also by a new agent; another kernel has its own."""
+    """The second time there is no dump, not even by a new agent; another kernel has its own tree."""
     dumps = []
     dump = headers._dump
 
@@ -42,8 +42,8 @@ def test_the_tree_is_kept_by_build_id(tmp_path: Path, monkeypatch: pytest.Monkey
     assert first.exists()
 
 
-def test_half_a_tree_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dump that fails leaves nothing that a later probe would take for the kernel's types."""
+def test_an_incomplete_tree_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed dump leaves nothing that a later probe would use as the kernel's types."""
     monkeypatch.setattr(headers, "_BTF", tmp_path / "none")
     with pytest.raises(Error, match="cannot dump"):
         header_tree(tmp_path / "cache")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Custom probes at functions of the kernel, and with its installed headers.
 
-In virtual machines: the kernel that a developer has may offer neither.
+In virtual machines: a developer's kernel may have neither.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.support.probes import need_bcc, place_example, place_probe
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 EVENT = "struct event { struct rf_task task; s32 number; };\n"
 FILL = "struct event e = { .number = %s }; if (rf_identify_current(&e.task)) rf_send(&e); return 0;"
-#: all at one function, whose arguments have been the same since 2014: what it is asked for, and what it gave
+#: all at one function, whose arguments have been the same since 2014: its argument and its result
 HOOKS = {
     "kprobe": ("int kprobe__vfs_fallocate(struct pt_regs *ctx)", "(s32)PT_REGS_PARM3(ctx)", 4711),
     "kretprobe": ("int kretprobe__vfs_fallocate(struct pt_regs *ctx)", "(s32)PT_REGS_RC(ctx)", -errno.EFBIG),
@@ -42,7 +42,7 @@ def _bcc() -> None:
 
 @pytest.mark.parametrize("kind", HOOKS)
 def test_a_function_of_the_kernel_can_be_watched(tmp_path: Path, kind: str) -> None:
-    """fallocate(2) beyond the greatest offset: 4711 goes in, -EFBIG comes out."""
+    """fallocate(2) beyond the greatest offset: 4711 goes in, -EFBIG is returned."""
     needs = Path("/sys/bus/event_source/devices/kprobe") if "probe" in kind else None
     node = NodeCapabilities.detect()
     if not force.in_guest() and ((needs and not needs.exists()) or (not needs and node.lsm_lack)):
@@ -59,7 +59,7 @@ def test_a_function_of_the_kernel_can_be_watched(tmp_path: Path, kind: str) -> N
 
 
 def test_installed_headers_may_be_used(tmp_path: Path) -> None:
-    """`probes.headers: installed`: the distribution's; no tree is made of the BTF."""
+    """`probes.headers: installed`: the distribution's; no tree is generated from the BTF."""
     headers = Path(f"/lib/modules/{os.uname().release}/build")
     if not (headers / "include/generated/autoconf.h").exists():
         force.elsewhere("the headers of this kernel are not installed")

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Custom probes in a real agent: the examples, whose their events are, what rules on them do, and reloads."""
+"""Custom probes in a real agent: the examples, their
+containers, rules on their events, and reloads.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ EVIL = """\
       exceptions: [{name: good.evil.example, why: a test}]
       action: kill
 """
-#: by which a name can be asked for
+#: the calls that can send a query
 DNS_CALLS = ("sendto", "send", "write", "sendmsg", "sendmmsg")
 #: getpgid(2), with its argument, of the task
 CALLS = """\
@@ -86,7 +88,7 @@ def agent_with(
 
 @contextlib.contextmanager
 def listening(agent: Agent, label: str) -> Iterator[list[dict[str, Any]]]:
-    """What `ringfence events --follow --event LABEL` prints, as it comes."""
+    """The output of `ringfence events --follow --event LABEL`, while it runs."""
     argv = [sys.executable, "-m", "ringfence", "events", "-f", "-o", "json", "-e", label]
     command = [*argv, "--socket", str(agent.socket)]
     found: list[dict[str, Any]] = []
@@ -98,7 +100,7 @@ def listening(agent: Agent, label: str) -> Iterator[list[dict[str, Any]]]:
         pending = b""
 
         class Lines(list):  # type: ignore[type-arg]
-            """Reads what is there whenever it is looked at."""
+            """Iterates over the lines that are available now."""
 
             def __iter__(self) -> Iterator[Any]:
                 nonlocal pending
@@ -115,12 +117,14 @@ def listening(agent: Agent, label: str) -> Iterator[list[dict[str, Any]]]:
 
 
 def of(records: Sequence[dict[str, Any]], cgroup: Cgroup) -> list[dict[str, Any]]:
-    """Those of one container."""
+    """Returns the records of one container."""
     return [record for record in records if record["container"].get("id") == cgroup.name]
 
 
 def test_dns_queries_are_seen_by_every_call(tmp_path: Path, probe_act: str) -> None:
-    """With name in small letters, type and server, of the asking container; the host's are left out."""
+    """With the name in lower case, type and server, of
+    the querying container; the host's are left out.
+    """
     place_example("dns-queries", tmp_path / "p")
     with contextlib.ExitStack() as stack:
         agent = stack.enter_context(agent_with(tmp_path, tmp_path / "p", "dns-queries"))
@@ -141,7 +145,7 @@ def test_dns_queries_are_seen_by_every_call(tmp_path: Path, probe_act: str) -> N
 
 
 def test_slow_block_io_names_its_submitter(tmp_path: Path, probe_act: str) -> None:
-    """A write that a container waits for, told from the interrupt that completes it."""
+    """A write that a container waits for, distinguished from the interrupt that completes it."""
     place_example("slow-block-io", tmp_path / "p", MIN_US=0)
     file = Path("/var/tmp") / f"{os.getpid()}-probe-io"
     try:
@@ -153,10 +157,10 @@ def test_slow_block_io_names_its_submitter(tmp_path: Path, probe_act: str) -> No
                     "a write of the container",
                 )
                 device = os.stat(file).st_dev
-                told = of(list(records), cgroup)
-                assert {r["details"]["major"] for r in told} == {os.major(device)}
-                assert all(0 < r["details"]["latency_us"] < patience(10) * 1e6 for r in told)
-                assert max(r["details"]["bytes"] for r in told) >= 4096
+                reported = of(list(records), cgroup)
+                assert {r["details"]["major"] for r in reported} == {os.major(device)}
+                assert all(0 < r["details"]["latency_us"] < patience(10) * 1e6 for r in reported)
+                assert max(r["details"]["bytes"] for r in reported) >= 4096
 
                 def count() -> float:
                     return sum(
@@ -166,13 +170,14 @@ def test_slow_block_io_names_its_submitter(tmp_path: Path, probe_act: str) -> No
                         and ("container", cgroup.name) in labels
                     )
 
-                # its journal may write still; and of one event, record and count come one after the other
-                wait_for(lambda: count() == len(of(list(records), cgroup)), "as many counted as told")
+                # its journal may still write; and for one event, record and count arrive one after
+                # the other
+                wait_for(lambda: count() == len(of(list(records), cgroup)), "as many counted as reported")
     finally:
         file.unlink(missing_ok=True)
 
 
-def test_run_queue_latency_is_of_who_waits(tmp_path: Path) -> None:
+def test_run_queue_latency_is_attributed_to_the_waiting_container(tmp_path: Path) -> None:
     """Two busy processes of one container on one processor: one waits while the other runs."""
     place_example("run-queue-latency", tmp_path / "p", MIN_US=500)
     cpu = str(min(os.sched_getaffinity(0)))
@@ -182,21 +187,21 @@ def test_run_queue_latency_is_of_who_waits(tmp_path: Path) -> None:
         with listening(agent, "probe.run-queue-latency") as records:
             children = [cgroup.popen(argv) for _ in range(2)]
             assert [child.wait(patience(60)) for child in children] == [0, 0]
-            told = wait_for(
+            reported = wait_for(
                 lambda: [r for r in of(list(records), cgroup) if r["process"]["comm"] == "python3"], "waits"
             )
-            assert {r["details"]["cpu"] for r in told} == {int(cpu)}
-            assert all(r["details"]["latency_us"] >= 500 for r in told)
+            assert {r["details"]["cpu"] for r in reported} == {int(cpu)}
+            assert all(r["details"]["latency_us"] >= 500 for r in reported)
 
 
-def test_a_rule_kills_who_asked_and_nobody_else(tmp_path: Path, probe_act: str) -> None:
-    """The process that the event names; not for an excepted name, never a process of the host."""
+def test_a_rule_kills_only_the_process_of_the_event(tmp_path: Path, probe_act: str) -> None:
+    """The process named in the event; not an excepted name, and never a host process."""
     place_example("dns-queries", tmp_path / "p")
     with agent_with(tmp_path, tmp_path / "p", "dns-queries", rules=EVIL) as agent, new_cgroup() as cgroup:
         outside = subprocess.Popen([probe_act, "linger", "send", "a.evil.example"], stdout=subprocess.PIPE)
-        spared = cgroup.popen([probe_act, "linger", "send", "good.evil.example"], stdout=subprocess.PIPE)
+        exempt = cgroup.popen([probe_act, "linger", "send", "good.evil.example"], stdout=subprocess.PIPE)
         try:
-            for child in (outside, spared):
+            for child in (outside, exempt):
                 assert child.stdout is not None
                 assert child.stdout.readline() == b"asked\n"
             ran = cgroup.run([probe_act, "linger", "send", "A.Evil.Example"], timeout=patience(60))
@@ -209,17 +214,17 @@ def test_a_rule_kills_who_asked_and_nobody_else(tmp_path: Path, probe_act: str) 
             assert record["process"]["exe"] == probe_act
             assert record["rule"]["file"].endswith("policy.yaml")
             assert len(agent.alerts(rule="evil-dns")) == 1
-            assert (outside.poll(), spared.poll()) == (None, None)
+            assert (outside.poll(), exempt.poll()) == (None, None)
             assert agent.metrics()["ringfence_responses_total", (("result", "killed"),)] == 1
         finally:
             outside.kill()
             outside.wait()
-            spared.kill()
-            spared.wait()
+            exempt.kill()
+            exempt.wait()
 
 
 def test_in_audit_mode_nothing_is_killed(tmp_path: Path, probe_act: str) -> None:
-    """The alert says what would have been."""
+    """The alert says what would have been done."""
     place_example("dns-queries", tmp_path / "p")
     with agent_with(tmp_path, tmp_path / "p", "dns-queries", rules=EVIL, mode="audit") as agent:
         with new_cgroup() as cgroup:
@@ -228,8 +233,8 @@ def test_in_audit_mode_nothing_is_killed(tmp_path: Path, probe_act: str) -> None
             assert (record["outcome"], record["rule"]["mode"]) == ("would-kill", "audit")
 
 
-def test_probes_come_change_and_go_without_a_restart(tmp_path: Path, probe_act: str) -> None:
-    """A new pair is loaded, a changed one replaced; a bad change leaves the old one."""
+def test_probes_are_loaded_changed_and_removed_without_a_restart(tmp_path: Path, probe_act: str) -> None:
+    """A new pair is loaded, a changed one replaced; a bad change keeps the old one."""
     probes = tmp_path / "p"
     probes.mkdir()
     with agent_with(tmp_path, probes) as agent:
@@ -268,13 +273,13 @@ def status(agent: Agent) -> dict[str, Any]:
 
 
 def state_of(agent: Agent, name: str, word: str) -> dict[str, Any] | None:
-    """A probe's row of the status, once it is in that state."""
+    """Returns a probe's row of the status, once it is in that state."""
     rows = [row for row in status(agent)["probes"] if row["name"] == name and row["state"] == word]
     return rows[0] if rows else None
 
 
 OWNERS = {
-    "cgroup": ("{cgroup: whose}", "u64 whose;", "e.whose = bpf_get_current_cgroup_id();"),
+    "cgroup": ("{cgroup: owner}", "u64 owner;", "e.owner = bpf_get_current_cgroup_id();"),
     "process": (
         "{pid: pid, start: start}",
         "u64 start; u32 pid;",
@@ -285,7 +290,7 @@ OWNERS = {
 
 @pytest.mark.parametrize("how", OWNERS)
 def test_an_event_can_name_a_cgroup_or_a_process(tmp_path: Path, probe_act: str, how: str) -> None:
-    """Also from a cgroup below the container's own; on a hybrid host by the helper's usual name."""
+    """Also from a cgroup below the container's; on a hybrid host by the helper's usual name."""
     container, members, fill = OWNERS[how]
     source = f"""
 struct event {{ {members} u32 number; }};
@@ -305,12 +310,12 @@ TRACEPOINT_PROBE(syscalls, sys_enter_getpgid)
         received = ("ringfence_probe_events_total", (("probe", "calls"),))
         wait_for(lambda: agent.metrics()[received] >= 2, "the events")
         wait_for(lambda: len([r for r in agent.records if r.get("event") == "probe.calls"]) >= 2, "lines")
-        told = [r for r in agent.records if r.get("event") == "probe.calls"]
-        assert {r["container"].get("id") for r in told} == {cgroup.name}
+        reported = [r for r in agent.records if r.get("event") == "probe.calls"]
+        assert {r["container"].get("id") for r in reported} == {cgroup.name}
 
 
-def test_hosts_are_told_where_that_is_asked_for(tmp_path: Path, probe_act: str) -> None:
-    """`host: keep`: with no container, and as `host` in metrics."""
+def test_host_events_are_reported_where_requested(tmp_path: Path, probe_act: str) -> None:
+    """`host: keep`: without a container, and as `host` in metrics."""
     source = CALLS.replace("if (rf_identify_current(&e.task))", "rf_identify_current(&e.task);")
     more = "  host: keep\n  export: lines\n  metrics: [{name: calls, type: counter, help: x}]\n"
     place_probe(tmp_path / "p", "calls", source, more=more)
@@ -323,7 +328,7 @@ def test_hosts_are_told_where_that_is_asked_for(tmp_path: Path, probe_act: str) 
         assert agent.metrics()["ringfence_custom_calls_total", (("container", "host"),)] >= 1
 
 
-def test_an_agent_without_probes_says_so(tmp_path: Path) -> None:
+def test_an_agent_without_probes_reports_it(tmp_path: Path) -> None:
     """Off by default: no thread, no metrics, nothing in the status."""
     with running_agent(tmp_path / "agent", policies=[PACK]) as agent:
         assert status(agent)["probes"] == []

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No task of a container is ever without its container, and none keeps the program that it has left.
+"""No task of a container is ever without its container, or keeps the identity of an earlier
+program.
 
 Linux 7 may skip a program at a tracepoint for one task because another one was preempted in it
-(docs/kernel-compat.md), and tasks that fork without pause make that happen. So tasks are followed a second
-time, at LSM hooks or by perf. What the children try is refused where nothing is skipped: at hooks, or by
-cgroup-BPF.
+(docs/kernel-compat.md), and tasks that fork without pause trigger that. So tasks are followed a
+second time, at LSM hooks or by perf. The children's attempts are refused where nothing is skipped:
+at hooks, or by cgroup-BPF.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from tests.support.waiting import wait_for
 pytestmark = pytest.mark.root
 K = EventKind
 SECONDS, WORKERS = 10, 8
-#: What each child of each worker tries; it ends with 0 where that succeeded.
+#: The attempt of each child of each worker; it exits with 0 if the attempt succeeded.
 TRIES = {
     "connect": "os._exit(attempt())",
     "exec": "os.execv('/bin/chmod', ['chmod', '755', victim])",
 }
-#: Workers that fork for some seconds; what they print: how many children there were, and how many succeeded.
+#: Workers that fork for some seconds; they print the number of children, and how many succeeded.
 CHURN = """
 import errno, json, os, socket, sys, time
 victim, seconds, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -63,7 +64,7 @@ print(json.dumps([sum(column) for column in zip(*found)]))
 
 
 def churn(cgroup: Cgroup, tries: str, victim: Path) -> tuple[int, int]:
-    """How many children there were, and how many of them did what no rule lets them."""
+    """Returns the number of children, and how many of them did what a rule forbids."""
     victim.touch(mode=0o644)
     program = CHURN.replace("{tries}", TRIES[tries])
     done = cgroup.run(
@@ -75,8 +76,8 @@ def churn(cgroup: Cgroup, tries: str, victim: Path) -> tuple[int, int]:
 
 
 @BOTH_WAYS
-def test_every_child_is_held_to_the_rules(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
-    """Of some thousand."""
+def test_every_child_is_restricted_by_the_rules(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
+    """Several thousand children."""
     probes.enforce(Rule(K.NET_CONNECT, "deny"))
     born, through = churn(cgroup, "connect", tmp_path / "victim")
     assert born > 10 * WORKERS
@@ -85,7 +86,7 @@ def test_every_child_is_held_to_the_rules(probes: Probes, cgroup: Cgroup, tmp_pa
 
 @HOOKS_DECIDE
 def test_an_exception_ends_with_its_program(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
-    """The interpreter may, and what it executes may not, however many do so at once."""
+    """The interpreter may, and a program that it executes may not, however many do so at once."""
     own = name_hash(os.path.realpath(sys.executable).encode())
     probes.enforce(Rule(K.SYS_CHMOD, "deny"), Rule(K.SYS_CHMOD, operands={DIM_EXE: {own}}, clears=0))
     born, through = churn(cgroup, "exec", tmp_path / "victim")
@@ -94,8 +95,10 @@ def test_an_exception_ends_with_its_program(probes: Probes, cgroup: Cgroup, tmp_
 
 
 @BOTH_WAYS
-def test_whoever_has_ended_is_counted_no_more(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
-    """Else a container would come to its share of tasks in time, and its number would be another's."""
+def test_ended_tasks_are_no_longer_counted(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
+    """Otherwise a container would reach its task limit over
+    time, and a reused pid would be taken for its task.
+    """
     churn(cgroup, "connect", tmp_path / "victim")
     slot = probes.slot(cgroup).to_bytes(4, "little")
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ringfence.bpf.capabilities import NodeCapabilities
 from tests.support import force
-from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.agent import Agent
+from tests.support.cgroups import Cgroup
+from tests.support.scenes import agent_fixture, cgroup_fixture
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
@@ -59,32 +59,23 @@ def policies(tmp_path: Path) -> Path:
     return directory
 
 
-@pytest.fixture
-def agent(tmp_path: Path, policies: Path) -> Iterator[Agent]:
-    """An agent with that policy only."""
-    patterns = [f"{PREFIX}{LABEL}-*"]
-    with running_agent(tmp_path / "agent", policies=[policies], mode="policy", patterns=patterns) as made:
-        yield made
-
-
-@pytest.fixture
-def cgroup(agent: Agent) -> Iterator[Cgroup]:
-    """A cgroup that the agent sees being made."""
-    with new_cgroup(LABEL) as made:
-        yield made
+agent = agent_fixture(LABEL)
+cgroup = cgroup_fixture(LABEL, after="agent")
 
 
 def read(cgroup: Cgroup, path: Path) -> subprocess.CompletedProcess[str]:
-    """What `cat` makes of a file, in the container."""
+    """Run `cat` on a file in the container."""
     return cgroup.run(["cat", str(path)], capture_output=True, text=True)
 
 
-def test_a_policy_denies_until_it_is_taken_back(
+def test_a_policy_denies_until_it_is_removed(
     agent: Agent, cgroup: Cgroup, policies: Path, tmp_path: Path
 ) -> None:
-    """The call fails and the process lives; the alert says by what. Without the rule it is done."""
+    """The call fails and the process lives; the alert has
+    the mechanism. Without the rule the call succeeds.
+    """
     secret = tmp_path / "secret"
-    secret.write_text("told\n")
+    secret.write_text("readable\n")
     refused = read(cgroup, secret)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "Operation not permitted" in refused.stderr
@@ -94,12 +85,12 @@ def test_a_policy_denies_until_it_is_taken_back(
     assert mount.returncode != 0
     assert agent.wait_alert("test-mount", seconds=10)["mechanism"] == "lsm"
     (policies / "test.yaml").write_text(POLICY)
-    wait_for(lambda: read(cgroup, secret).stdout == "told\n", "the file to be readable again")
+    wait_for(lambda: read(cgroup, secret).stdout == "readable\n", "the file to be readable again")
     assert cgroup.run(["mount", "-t", "tmpfs", "none", str(tmp_path)], capture_output=True).returncode != 0
 
 
 def test_probe_names_the_hooks(policies: Path) -> None:
-    """What is in force for each event and rule, and nothing is missing."""
+    """The effective mechanism of each event and rule; none is missing."""
     done = subprocess.run(
         [sys.executable, "-m", "ringfence", "probe", "-o", "json", "--policies", str(policies)],
         capture_output=True,

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls that are decided at LSM hooks: refused with EPERM, told once, the neighbour passes.
+"""System calls that are decided at LSM hooks: refused with EPERM, reported once; a similar call
+passes.
 
-Each refusal has its controls: the same call without the rule does not fail with EPERM, and a call like it
-that the rule is not about passes under the rule.
+Each refusal has its controls: the same call without the rule does not fail with EPERM, and a
+similar call that the rule does not cover passes under the rule.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ NEWUSER, NEWNS, NEWUTS = 0x10000000, 0x20000, 0x04000000
 
 
 class Case(NamedTuple):
-    """An attack of act.c and its twin; `operands` is what the rule asks, `masks` the bits of it."""
+    """An attack of act.c and its twin; `operands` are the rule's conditions, `masks` their bits."""
 
     kind: EventKind
     attack: str
@@ -88,13 +89,13 @@ CASES = [
     Case(K.SETSOCKOPT, "setsockopt:0:64:8192", "setsockopt:1:2:8192", {0: {0}, 1: {64}}),
     Case(K.SYS_SOCKET, "sys:53:1:3:0:=xxxxxxxx", "sys:53:1:1:0:=xxxxxxxx", {1: {3}}, {1: 15}),
 ]
-#: a twin may fail for reasons of its own, and `keyctl` for want of the keyring, but not with EPERM
+#: a twin may fail for other reasons, and `keyctl` without a keyring, but not with EPERM
 _NAMES = [f"{case.kind.label} {case.attack.replace('x' * 32, 'x')}" for case in CASES]
 
 
 @pytest.fixture(autouse=True)
-def quiet_again(probes: Probes) -> Iterator[None]:
-    """What one test enforces and observes ends with it."""
+def reset_probes(probes: Probes) -> Iterator[None]:
+    """Reset rules and observation after each test."""
     yield
     probes.enforce()
     probes.observe()
@@ -102,7 +103,7 @@ def quiet_again(probes: Probes) -> Iterator[None]:
 
 @pytest.fixture
 def modprobe(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
-    """A program of the test's in modprobe's place, and what it was asked for. Only in a virtual machine."""
+    """A program of the test in modprobe's place, and its arguments. Only in a virtual machine."""
     if not force.in_guest():
         force.elsewhere("changes the kernel itself: in virtual machines only")
     setting, asked = Path("/proc/sys/kernel/modprobe"), tmp_path / "asked"
@@ -118,22 +119,22 @@ def modprobe(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
 
 
 def run(cgroup: Cgroup, act: str, *commands: str) -> dict[str, int]:
-    """What the commands of act.c came to, armed in the container. They end by themselves."""
+    """Run commands of act.c, armed in the container; return their results. They end by themselves."""
     done: subprocess.CompletedProcess[bytes] = cgroup.run([act, *commands], capture_output=True)
     assert done.returncode == 0, done
     return results(done)
 
 
 def one(cgroup: Cgroup, act: str, command: str) -> int:
-    """The result of one command."""
+    """Returns the result of one command."""
     (value,) = run(cgroup, act, command).values()
     return value
 
 
 @pytest.mark.parametrize("case", CASES, ids=_NAMES)
 def test_a_call_is_refused_before_its_effect(probes: Probes, cgroup: Cgroup, act: str, case: Case) -> None:
-    """EPERM, the process lives on, and one record says what was refused and by what."""
-    if "sys:56" not in case.attack:  # without the rule it would make a second process of the test's
+    """EPERM, the process lives on, and one record has the refused call and the mechanism."""
+    if "sys:56" not in case.attack:  # without the rule it would make a second process of the test
         assert one(cgroup, act, case.attack) != -errno.EPERM
     probes.enforce(case.rule())
     assert one(cgroup, act, case.twin) != -errno.EPERM
@@ -143,30 +144,34 @@ def test_a_call_is_refused_before_its_effect(probes: Probes, cgroup: Cgroup, act
     assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
 
 
-#: clone would make a second process of the test's
+#: clone would make a second process of the test
 _ALONE = [(case, name) for case, name in zip(CASES, _NAMES, strict=True) if "sys:56" not in case.attack]
 
 
 @pytest.mark.parametrize("case", [case for case, _ in _ALONE], ids=[name for _, name in _ALONE])
-def test_a_call_is_told_once_however_often_it_asks(
+def test_a_call_is_reported_once_however_many_hooks_it_triggers(
     probes: Probes, cgroup: Cgroup, act: str, case: Case
 ) -> None:
-    """setns asks for three capabilities, and an alert lets it go on to ask.
+    """setns checks three capabilities, and an alert lets it continue to the next check.
 
-    A call that takes long between two of its questions, as one that is the first to switch perf on, is told
-    of with each.
+    A call that takes long between two checks, as one that is the first to switch perf on, is
+    reported at each.
     """
     probes.enforce(case.rule("alert"))
     assert one(cgroup, act, case.attack) != -errno.EPERM
-    told = probes.wait(cgroup, case.kind)
-    assert all(after.time_ns - before.time_ns >= SAME_CALL_NS for before, after in itertools.pairwise(told))
-    assert {(event.action, event.mechanism) for event in told} == {(Action.ALERT, Mechanism.OBSERVE)}
+    reported = probes.wait(cgroup, case.kind)
+    assert all(
+        after.time_ns - before.time_ns >= SAME_CALL_NS for before, after in itertools.pairwise(reported)
+    )
+    assert {(event.action, event.mechanism) for event in reported} == {(Action.ALERT, Mechanism.OBSERVE)}
 
 
 def test_a_request_for_a_module_is_refused(
     probes: Probes, cgroup: Cgroup, act: str, modprobe: Callable[[], list[str]]
 ) -> None:
-    """Before modprobe runs, by the kernel's copy of the name. The call fails as if there were no module."""
+    """Before modprobe runs, by the kernel's copy of the
+    name. The call fails as if there were no module.
+    """
     probes.enforce(Rule(K.MODULE_REQUEST, "deny", text=b"net-pf-11\0"))
     assert one(cgroup, act, "socket:11:5:0") == -errno.EAFNOSUPPORT
     (event,) = probes.wait(cgroup, K.MODULE_REQUEST)
@@ -175,7 +180,7 @@ def test_a_request_for_a_module_is_refused(
     assert modprobe() == ["net-pf-12"]
 
 
-def test_a_kill_refuses_too(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_a_kill_also_refuses_the_call(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """The process ends, and its call had no effect."""
     probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
     done = cgroup.run([act, f"unshare:{NEWUTS}"], capture_output=True)
@@ -198,7 +203,7 @@ def test_a_descriptor_of_a_foreign_process_is_refused(probes: Probes, cgroup: Cg
     [(K.SYS_UNSHARE, f"unshare32:{NEWUTS}", {}), (K.SYS_SOCKET, "socket32:38:5:0", {0: {38}})],
     ids=["unshare", "socketcall"],
 )
-def test_the_32_bit_door_leads_to_the_same_hook(
+def test_32_bit_calls_reach_the_same_hook(
     probes: Probes, cgroup: Cgroup, act: str, kind: EventKind, command: str, operands: dict[int, set[int]]
 ) -> None:
     """int 0x80, and socketcall, whose arguments lie in memory."""
@@ -209,10 +214,10 @@ def test_the_32_bit_door_leads_to_the_same_hook(
     assert event.flags & FLAG_COMPAT
 
 
-def test_an_attempt_without_the_capability_is_the_kernels_to_refuse(
+def test_an_attempt_without_the_capability_is_refused_by_the_kernel(
     probes: Probes, cgroup: Cgroup, act: str
 ) -> None:
-    """It fails, and no hook of ours is asked: as the documentation says, it is not seen."""
+    """It fails, and no BPF hook runs: as the documentation says, it is not reported."""
     probes.enforce(Rule(K.SYS_UNSHARE, "deny"))
     nobody = ["setpriv", "--reuid", "65534", "--clear-groups", act, f"unshare:{NEWUTS}"]
     directory = Path(act).parent
@@ -223,8 +228,8 @@ def test_an_attempt_without_the_capability_is_the_kernels_to_refuse(
     assert probes.events(cgroup, K.SYS_UNSHARE) == []
 
 
-def test_a_host_process_is_asked_nothing(probes: Probes, act: str) -> None:
-    """The rules are about containers."""
+def test_a_host_process_is_not_restricted(probes: Probes, act: str) -> None:
+    """The rules apply to containers only."""
     probes.enforce(Rule(K.SYS_SOCKET, "deny"), Rule(K.SYS_UNSHARE, "deny"))
     done = subprocess.run([act, "socket:1:1:0", f"unshare:{NEWUTS}"], capture_output=True, check=True)
     assert results(done)["socket"] >= 0

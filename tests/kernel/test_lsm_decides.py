@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In a virtual machine BPF-LSM decides, or every other test of it would be skipped and nobody would know."""
+"""In a virtual machine BPF-LSM must decide; otherwise
+all other tests of it would be skipped unnoticed.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ from tests.kernel.probes import running
 from tests.support import force
 
 pytestmark = pytest.mark.root
-#: hooks that some kernel of the matrix lacks, all others are on every one
+#: hooks that some kernel of the matrix lacks; all others are on every one
 YOUNG = {"uring_allowed", "file_ioctl_compat"}
 
 
 def test_the_hooks_of_a_guest_decide() -> None:
-    """The module list has bpf, a trial program refuses, and no hook is missing but those that are young."""
+    """The module list has bpf, a trial program refuses, and only the young hooks may be missing."""
     if not force.in_guest():
         force.elsewhere("a virtual machine's kernel is to have BPF-LSM")
     assert "bpf" in Path("/sys/kernel/security/lsm").read_text().split(",")
@@ -29,6 +31,6 @@ def test_the_hooks_of_a_guest_decide() -> None:
 
 
 def test_no_program_is_refused() -> None:
-    """The agent goes on without it, and loads all others once more."""
+    """The agent would continue without it, and load all others again."""
     with running(lsm=True, guard=GUARD_DENY) as probes:
         assert [skip for skip in probes.kernel.skipped if "refused" in skip.reason] == []

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways round a rule on a file, each dead at the LSM hooks. The control of each: it works without the rule."""
+"""Evasions of a rule on a file, each stopped at the
+LSM hooks. Control: each works without the rule.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import DIM_EXE, Action, EventKind, Mechanism, Relation
-from tests.kernel.lsm import MAGIC, NAME, REFUSED, TYPE, Came, evading, mounted, named
+from tests.kernel.lsm import MAGIC, NAME, REFUSED, TYPE, Outcome, evading, mounted, named
 from tests.kernel.probes import Probes, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
@@ -26,15 +28,15 @@ PROBES = {"lsm": True}
 K = EventKind
 PROC, SYSFS, CGROUP2 = 0x9FA0, 0x62656572, 0x63677270
 FOREIGN, OUTSIDE, WHOSE = 1 << 16, 3 << 16, 7 << 16
-OPENED = Came(0)
+OPENED = Outcome(0)
 NEWUSER = 0x10000000
 OSTYPE = "/proc/sys/kernel/ostype"
 OBJECT = Rule(K.FILE_OPEN, "deny", {MAGIC: {PROC}}, text=b"/sys/kernel/ostype\0")
 
 
 @pytest.fixture(autouse=True)
-def quiet_again(probes: Probes) -> Iterator[None]:
-    """What one test enforces ends with it."""
+def reset_rules(probes: Probes) -> Iterator[None]:
+    """Remove the rules after each test."""
     yield
     probes.enforce()
     probes.events()  # the race fills the ring
@@ -65,11 +67,12 @@ def secret(tmp_path: Path) -> Path:
     ],
     ids=lambda words: words[0],
 )
-def test_an_object_of_proc_is_the_same_by_any_way(
+def test_an_object_of_proc_is_matched_by_every_path(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    """Links, bind mounts, second mounts by either API, mounts that are moved or nowhere, namespaces of its
-    own and of a child's, descriptors, rings: refused alike."""
+    """Links, bind mounts, second mounts by either API, mounts that are moved or
+    detached, namespaces of its own and of a child, descriptors, rings: all refused.
+    """
     filled = [str(tmp_path / "first") if word == "SCRATCH" else word for word in words]
     assert evading(cgroup, evade, *filled) == OPENED
     probes.enforce(OBJECT)
@@ -109,7 +112,7 @@ def test_a_second_mount_shows_the_same_object(
 def test_a_file_gets_no_other_name(
     probes: Probes, cgroup: Cgroup, evade: str, secret: Path, tmp_path: Path, way: str
 ) -> None:
-    """By which the rule would not know it. Files that no rule is about may have any."""
+    """By which the rule would not match it. Files that no rule names may get any name."""
     probes.enforce(named("secret"))
     assert evading(cgroup, evade, way, secret, tmp_path / "other") == REFUSED
     assert not (tmp_path / "other").exists()
@@ -121,7 +124,7 @@ def test_a_file_gets_no_other_name(
 def test_a_file_is_not_replaced_by_a_rename(
     probes: Probes, cgroup: Cgroup, evade: str, secret: Path, tmp_path: Path
 ) -> None:
-    """What a rule protects from being opened cannot be put away by another one's name either."""
+    """A file that may not be opened cannot be replaced by renaming another one over it."""
     (tmp_path / "mine").write_text("mine")
     probes.enforce(named("secret"))
     assert evading(cgroup, evade, "rename", tmp_path / "mine", secret) == REFUSED
@@ -133,7 +136,7 @@ def test_a_file_is_not_replaced_by_a_rename(
 def test_a_thread_that_rewrites_the_path_gains_nothing(
     probes: Probes, cgroup: Cgroup, evade: str, secret: Path, tmp_path: Path
 ) -> None:
-    """The file is judged, not what the argument says at some moment."""
+    """The file is checked, not the argument's text at some moment."""
     (tmp_path / "public").write_text("x")
     assert evading(cgroup, evade, "race", secret, tmp_path / "public") == OPENED
     probes.enforce(named("secret"))
@@ -151,10 +154,12 @@ def test_a_thread_that_rewrites_the_path_gains_nothing(
     ],
     ids=("clone3", "setns"),
 )
-def test_a_call_is_judged_each_time(
+def test_a_call_is_checked_each_time(
     probes: Probes, cgroup: Cgroup, evade: str, rule: Rule, words: tuple[str, ...]
 ) -> None:
-    """The same registers from the same place: what they point to, or what a descriptor is, is another."""
+    """With the same registers from the same place, but other
+    memory contents or another file behind the descriptor.
+    """
     assert evading(cgroup, evade, *words) == OPENED
     probes.enforce(rule)
     assert evading(cgroup, evade, *words) == REFUSED
@@ -162,7 +167,7 @@ def test_a_call_is_judged_each_time(
     assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
 
 
-def test_a_32_bit_call_comes_to_the_same_hook(probes: Probes, cgroup: Cgroup, act: str, secret: Path) -> None:
+def test_a_32_bit_call_reaches_the_same_hook(probes: Probes, cgroup: Cgroup, act: str, secret: Path) -> None:
     """int 0x80, which no tracepoint of a single call sees."""
     before = cgroup.run([act, f"open32:{secret}"], capture_output=True)
     if results(before).get("open32", -1) < 0:
@@ -173,8 +178,12 @@ def test_a_32_bit_call_comes_to_the_same_hook(probes: Probes, cgroup: Cgroup, ac
     assert event.flags & 1  # made by a 32-bit call
 
 
-def test_a_handle_leads_nowhere_outside(probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path) -> None:
-    """open_by_handle_at reaches every file of a filesystem of which a part is mounted: that is `outside`."""
+def test_a_handle_does_not_open_files_outside_the_mount(
+    probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
+) -> None:
+    """open_by_handle_at reaches every file of a filesystem
+    if a part of it is mounted: that is `outside`.
+    """
     whole, part = tmp_path / "whole", tmp_path / "part"
     whole.mkdir()
     part.mkdir()
@@ -193,25 +202,25 @@ def test_a_handle_leads_nowhere_outside(probes: Probes, cgroup: Cgroup, evade: s
 def test_a_file_of_the_hosts_mounts_is_foreign(
     probes: Probes, cgroup: Cgroup, evade: str, secret: Path
 ) -> None:
-    """By /proc/PID/root. The same file by the container's own mounts is its own."""
-    theirs = f"/proc/{os.getpid()}/root{secret}"
-    assert evading(cgroup, evade, "open", theirs) == OPENED
+    """By /proc/PID/root. The same file in the container's mounts is its own."""
+    foreign = f"/proc/{os.getpid()}/root{secret}"
+    assert evading(cgroup, evade, "open", foreign) == OPENED
     probes.enforce(Rule(K.FILE_OPEN, "deny", {TYPE: {FOREIGN}}, masks={TYPE: WHOSE}))
-    assert evading(cgroup, evade, "open", theirs) == REFUSED
-    assert evading(cgroup, evade, "descriptor", theirs) == REFUSED
+    assert evading(cgroup, evade, "open", foreign) == REFUSED
+    assert evading(cgroup, evade, "descriptor", foreign) == REFUSED
     assert evading(cgroup, evade, "open", secret) == OPENED
 
 
-def handed_over(cgroup: Cgroup, evade: str, file: int) -> Came:
-    """What comes of receiving a descriptor from outside."""
-    mine, theirs = socket.socketpair()
-    with mine, theirs:
-        mine.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))])
-        return evading(cgroup, evade, "socket", theirs.fileno(), "-", pass_fds=(theirs.fileno(),))
+def handed_over(cgroup: Cgroup, evade: str, file: int) -> Outcome:
+    """Returns the outcome of receiving a descriptor from outside."""
+    local, foreign = socket.socketpair()
+    with local, foreign:
+        local.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))])
+        return evading(cgroup, evade, "socket", foreign.fileno(), "-", pass_fds=(foreign.fileno(),))
 
 
 def test_a_foreign_file_is_not_handed_over(probes: Probes, cgroup: Cgroup, evade: str, secret: Path) -> None:
-    """SCM_RIGHTS from a process of the host: a file of its mounts does not come in; a pipe does."""
+    """SCM_RIGHTS from a host process: a file of its mounts is refused; a pipe is accepted."""
     rule = Rule(K.FILE_RECEIVE, "deny", {TYPE: {FOREIGN}}, masks={TYPE: WHOSE})
     pipes = os.pipe()
     with secret.open() as file:
@@ -228,7 +237,9 @@ def test_a_foreign_file_is_not_handed_over(probes: Probes, cgroup: Cgroup, evade
 def test_a_thread_that_swaps_a_descriptor_does_not_get_into_the_host(
     probes: Probes, cgroup: Cgroup, evade: str
 ) -> None:
-    """setns looks at the descriptor before we do. Who gets through all the same ends at its next step."""
+    """setns reads the descriptor before the hook does. A
+    thread that passes is killed at its next checkpoint.
+    """
     host = f"/proc/{os.getpid()}/ns/uts"
     words = ["unshare", "-u", evade, "setnsrace", "/proc/self/ns/uts", host]
     done = cgroup.run(words, capture_output=True, text=True)
@@ -239,10 +250,10 @@ def test_a_thread_that_swaps_a_descriptor_does_not_get_into_the_host(
     assert done.returncode in (0, -signal.SIGKILL)
 
 
-def test_a_ring_connects_to_nothing_that_a_call_may_not(
+def test_a_ring_cannot_connect_where_a_call_may_not(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
 ) -> None:
-    """To a unix socket and to an address, by a worker of the kernel's."""
+    """To a unix socket and to an address, by a kernel worker."""
     path = tmp_path / "server"
     with socket.socket(socket.AF_UNIX) as server, socket.socket() as net:
         server.bind(str(path))
@@ -278,14 +289,15 @@ def image(tmp_path: Path) -> Iterator[Path]:
 
 
 def inside(cgroup: Cgroup, root: Path, *argv: str) -> bool:
-    """Whether a program succeeds that is the first of a container with that root."""
+    """Returns True if a program succeeds as the first one of a container with that root."""
     words = ["unshare", "-m", f"--root={root}", *argv]
     return cgroup.run(words, armed=False, capture_output=True).returncode == 0
 
 
 def test_an_exception_is_for_the_images_program(probes: Probes, cgroup: Cgroup, image: Path) -> None:
-    """Who puts another program at a path that may pass gains nothing: by writing over it, by a mount over it,
-    or by another root in which it lies at that path."""
+    """Another program at an excepted path gains nothing: not by overwriting
+    it, by a mount over it, or by another root that has it at that path.
+    """
     exception = Rule(K.FILE_OPEN, clears=1, operands={DIM_EXE: {name_hash(b"/busybox")}})
     look = ("/busybox", "cat", "/secret")
     other_root = ("/busybox", "sh", "-c", "exec /busybox chroot /mnt /busybox cat /secret")

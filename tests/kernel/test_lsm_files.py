@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files at LSM hooks: refused before the effect, with the record that the weaker tiers write.
+"""Files at LSM hooks: refused before the effect, with the same record as without LSM hooks.
 
 Each refusal has its control: the same act without the rule.
 """
@@ -25,19 +25,19 @@ from tests.support.cgroups import Cgroup
 pytestmark = pytest.mark.root
 PROBES = {"lsm": True}
 K = EventKind
-TIOCGPTN = 0x80045430  # the number of a pty: a question
+TIOCGPTN = 0x80045430  # the number of a pty: a query without effect
 
 
 @pytest.fixture(autouse=True)
-def quiet_again(probes: Probes) -> Iterator[None]:
-    """What one test enforces and observes ends with it."""
+def reset_probes(probes: Probes) -> Iterator[None]:
+    """Reset rules and observation after each test."""
     yield
     probes.enforce()
     probes.observe()
 
 
 def run(cgroup: Cgroup, act: str, *commands: str) -> dict[str, int]:
-    """What the commands of act.c came to, armed in the container. They end by themselves."""
+    """Run commands of act.c, armed in the container; return their results. They end by themselves."""
     done: subprocess.CompletedProcess[bytes] = cgroup.run([act, *commands], capture_output=True)
     assert done.returncode == 0, done
     return results(done)
@@ -46,7 +46,7 @@ def run(cgroup: Cgroup, act: str, *commands: str) -> dict[str, int]:
 def test_an_open_is_refused_before_its_effect(
     probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
 ) -> None:
-    """EPERM, the process lives on, O_TRUNC has emptied nothing; the record says what was refused, by what."""
+    """EPERM, the process lives, O_TRUNC has no effect; the record has the file and the mechanism."""
     secret = tmp_path / "secret"
     secret.write_text("kept")
     command = f"open:{secret}:{os.O_WRONLY | os.O_TRUNC}"
@@ -86,7 +86,7 @@ def test_a_call_is_refused_at_its_hook(
     masks: dict[int, int],
     words: tuple[str, ...],
 ) -> None:
-    """EPERM, and one record of the call; without the rule it is done."""
+    """EPERM, and one record of the call; without the rule it succeeds."""
     (tmp_path / "file").write_text("x")
 
     def filled(new: str) -> list[str]:
@@ -100,7 +100,7 @@ def test_a_call_is_refused_at_its_hook(
     assert evading(cgroup, evade, *filled("second")).error == 0
 
 
-def test_a_filesystem_is_known_by_name_in_either_api(
+def test_a_filesystem_is_matched_by_name_in_either_api(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
 ) -> None:
     """One rule on the type; another type passes."""
@@ -113,7 +113,7 @@ def test_a_filesystem_is_known_by_name_in_either_api(
 
 
 def test_a_parameter_is_refused_by_its_name(probes: Probes, cgroup: Cgroup, evade: str) -> None:
-    """The kernel's copy of it, and not what lies in the caller's memory."""
+    """By the kernel's copy of the name, not by the caller's memory."""
     probes.enforce(Rule(K.SYS_FSCONFIG, "deny", text=b"size\0"))
     assert evading(cgroup, evade, "fsconfig", "tmpfs", "size", "1m") == REFUSED
     assert evading(cgroup, evade, "fsconfig", "tmpfs", "mode", "700").error == 0
@@ -122,7 +122,7 @@ def test_a_parameter_is_refused_by_its_name(probes: Probes, cgroup: Cgroup, evad
 
 
 def test_an_unmount_is_refused(probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path) -> None:
-    """Of a mount that hides something, say."""
+    """For example of a mount that hides something."""
     with mounted("-t", "tmpfs", "none", tmp_path):
         probes.enforce(Rule(K.SYS_UMOUNT, "deny"))
         assert evading(cgroup, evade, "umount", tmp_path, "-") == REFUSED
@@ -143,7 +143,7 @@ def tool(tmp_path: Path) -> Path:
 def test_a_program_is_refused_before_it_replaces_the_other(
     probes: Probes, cgroup: Cgroup, evade: str, tool: Path
 ) -> None:
-    """execve fails, and who called it lives on; once it is told."""
+    """execve fails and the caller lives on; it is reported once."""
     probes.enforce(named("tool", K.PROCESS_EXEC))
     assert evading(cgroup, evade, "exec", tool, "-") == REFUSED
     (event,) = probes.wait(cgroup, K.PROCESS_EXEC)
@@ -153,8 +153,10 @@ def test_a_program_is_refused_before_it_replaces_the_other(
     assert cgroup.run([evade, "exec", str(tool), "-"]).returncode == 0
 
 
-def test_the_first_program_of_a_container_is_killed(probes: Probes, cgroup: Cgroup, tool: Path) -> None:
-    """Nobody is armed before it, so no hook is asked; it never runs an instruction."""
+def test_a_forbidden_first_program_of_a_container_is_killed(
+    probes: Probes, cgroup: Cgroup, tool: Path
+) -> None:
+    """Nothing is armed before it, so no hook is asked; it never runs an instruction."""
     probes.enforce(named("tool", K.PROCESS_EXEC))
     assert cgroup.run([str(tool)]).returncode == -signal.SIGKILL
     (event,) = probes.wait(cgroup, K.PROCESS_EXEC)
@@ -164,7 +166,7 @@ def test_the_first_program_of_a_container_is_killed(probes: Probes, cgroup: Cgro
 def test_a_script_is_refused_by_its_own_name(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
 ) -> None:
-    """And not only by its interpreter's."""
+    """Not only by its interpreter's name."""
     script = tmp_path / "tool"
     script.write_text("#!/bin/sh\nexit 3\n")
     script.chmod(0o755)
@@ -174,14 +176,16 @@ def test_a_script_is_refused_by_its_own_name(
 
 
 def test_a_program_in_memory_is_refused(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """By what it is, whatever it is called."""
+    """By its type, whatever its name."""
     rule = Rule(K.PROCESS_EXEC, "deny", {DIM_FACTS: {Fact.MEMFD_EXE}}, {DIM_FACTS: Fact.MEMFD_EXE})
     probes.enforce(rule)
     assert run(cgroup, act, "memfd:/bin/true") == {"memfd": -errno.EPERM}
 
 
 def test_a_file_is_not_mapped_for_execution(probes: Probes, cgroup: Cgroup, evade: str, tool: Path) -> None:
-    """A program that is executed is mapped, too: it dies with it, as there is no way back by then."""
+    """A program that is executed is mapped, too: it is
+    killed then, because exec cannot return any more.
+    """
     probes.enforce(named("tool", K.FILE_MAP))
     assert cgroup.run([evade, "exec", str(tool), "-"]).returncode < 0
     (event, *_) = probes.wait(cgroup, K.FILE_MAP)
@@ -190,7 +194,7 @@ def test_a_file_is_not_mapped_for_execution(probes: Probes, cgroup: Cgroup, evad
 
 
 def test_a_host_process_is_never_refused(probes: Probes, tmp_path: Path) -> None:
-    """The rules are about containers."""
+    """The rules apply to containers only."""
     (tmp_path / "secret").write_text("x")
     probes.enforce(named("secret"))
     assert (tmp_path / "secret").read_text() == "x"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Helpers that the kernel runs by itself, in virtual machines only, with and without LSM hooks: core_pattern,
-modprobe, release_agent and uevent_helper are really written.
+"""Usermode helpers, which the kernel runs by itself: in virtual machines only, with and without
+LSM hooks.
+
+core_pattern, modprobe, release_agent and uevent_helper are really written.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 from ringfence.abi import HELPER_CORE, HELPER_OTHER, Action, EventKind, Mechanism
-from ringfence.daemon.defence.usermode_helpers import Helpers, find, keys
+from ringfence.daemon.defence.usermode_helpers import UsermodeHelpers, find, keys
 from tests.kernel.lsm import mounted
 from tests.kernel.probes import BOTH_WAYS, Probes, results
 from tests.kernel.rules import Rule
@@ -35,7 +37,7 @@ MODPROBE = Path("/proc/sys/kernel/modprobe")
 
 @contextmanager
 def setting(path: Path, value: str) -> Iterator[None]:
-    """A sysctl with that value."""
+    """A sysctl with that value; restored at the end."""
     before = path.read_text()
     path.write_text(value)
     try:
@@ -45,7 +47,7 @@ def setting(path: Path, value: str) -> Iterator[None]:
 
 
 def marking(directory: Path, name: str, more: str = "") -> tuple[Path, Path]:
-    """A script that everybody may run and that leaves a mark, and that mark."""
+    """A script that everyone may run and that creates a marker file, and that file."""
     for path in (directory, *directory.parents[:3]):
         path.chmod(0o755)
     script, mark = directory / name, directory / f"{name}.ran"
@@ -55,19 +57,23 @@ def marking(directory: Path, name: str, more: str = "") -> tuple[Path, Path]:
 
 
 def helper_records(probes: Probes, path: Path, before: int) -> list[Any]:
-    """Records of helpers from `before` on that are about that script (without a hook: its interpreter)."""
+    """Returns the helper records from `before` on for
+    that script (without a hook: its interpreter).
+    """
     names = (str(path).encode(), b"/usr/bin/dash", b"/bin/dash")
     return [event for event in probes.events(None, K.KERNEL_HELPER)[before:] if event.path in names]
 
 
 def wait_for_modprobe() -> None:
-    """Make the kernel run modprobe and wait for its end: AF_ROSE is a module that nobody has."""
+    """Make the kernel run modprobe and wait for its end: no kernel here has the module AF_ROSE."""
     with pytest.raises(OSError, match="not supported"):
         socket.socket(11, socket.SOCK_SEQPACKET)
 
 
-def test_a_helper_that_the_kernel_waits_for_is_one(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
-    """modprobe by its setting: its parent is a worker that waits, and not kthreadd."""
+def test_a_program_that_the_kernel_waits_for_is_a_helper(
+    probes: Probes, cgroup: Cgroup, tmp_path: Path
+) -> None:
+    """modprobe by its setting: its parent is a waiting worker, not kthreadd."""
     script, mark = marking(tmp_path, "modprobe")
     with setting(MODPROBE, str(script)):
         wait_for_modprobe()
@@ -82,13 +88,15 @@ def test_a_helper_that_the_kernel_waits_for_is_one(probes: Probes, cgroup: Cgrou
 
 
 def test_a_real_release_agent_does_not_run(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
-    """Of a named v1 hierarchy, which no boot option turns off: the last process leaves, it runs."""
+    """Of a named v1 hierarchy, which no boot option
+    turns off: it runs when the last process leaves.
+    """
     script, mark = marking(tmp_path, "agent")
     hierarchy = tmp_path / "v1"
     hierarchy.mkdir()
 
     def emptied(name: str) -> None:
-        """A group that had a process, and has none any more."""
+        """Returns a group that had a process, and has none any more."""
         group = hierarchy / name
         group.mkdir()
         (group / "notify_on_release").write_text("1")
@@ -119,7 +127,7 @@ def _removed(directory: Path) -> bool:
 
 
 def test_a_uevent_helper_does_not_run(probes: Probes, cgroup: Cgroup, tmp_path: Path) -> None:
-    """Where the kernel has one (CONFIG_UEVENT_HELPER)."""
+    """Where the kernel has it (CONFIG_UEVENT_HELPER)."""
     switch = Path("/sys/kernel/uevent_helper")
     if not switch.exists():
         force.elsewhere("this kernel has no uevent_helper")
@@ -135,10 +143,10 @@ def test_a_uevent_helper_does_not_run(probes: Probes, cgroup: Cgroup, tmp_path: 
     assert not mark.exists()
 
 
-def test_what_a_known_helper_executes_is_its_own_matter(
+def test_programs_that_a_known_helper_executes_are_not_checked(
     probes: Probes, cgroup: Cgroup, tmp_path: Path
 ) -> None:
-    """A wrapper: it is asked about once, as the kernel runs it."""
+    """A wrapper: it is checked once, when the kernel runs it."""
     inner, mark = marking(tmp_path, "inner")
     wrapper, _ = marking(tmp_path, "wrapper", more=f"exec {inner}")
     table = probes.kernel.map("helpers")
@@ -152,12 +160,14 @@ def test_what_a_known_helper_executes_is_its_own_matter(
         table.delete(key)
 
 
-def test_an_upgrade_of_a_helper_is_known_at_the_next_look(
+def test_an_upgrade_of_a_helper_is_known_at_the_next_check(
     probes: Probes, cgroup: Cgroup, tmp_path: Path
 ) -> None:
-    """A new file renamed over it, as packages do. The inode's number may be used again: that is no helper."""
+    """A new file renamed over it, as packages do. The
+    inode's number may be reused: that is no helper.
+    """
     script, mark = marking(tmp_path, "modprobe")
-    helpers = Helpers(probes.kernel.map("helpers"), [script])
+    helpers = UsermodeHelpers(probes.kernel.map("helpers"), [script])
     probes.enforce(UNKNOWN)
     with setting(MODPROBE, str(script)):
         wait_for_modprobe()
@@ -172,11 +182,13 @@ def test_an_upgrade_of_a_helper_is_known_at_the_next_look(
     probes.kernel.map("helpers").delete_all()
 
 
-def test_a_known_program_is_no_handler_of_core_dumps(
+def test_a_known_program_is_refused_as_a_core_dump_handler(
     probes: Probes, cgroup: Cgroup, handler: Path, tmp_path: Path
 ) -> None:
-    """core_pattern takes arguments: modprobe runs what a configuration of the writer's says. Nor is a program
-    known by another name, as systemctl is, to which poweroff is a link."""
+    """core_pattern takes arguments: modprobe would run the commands
+    of an attacker's configuration. A known program under another name
+    is refused, too, such as systemctl, to which poweroff is a link.
+    """
     table = probes.kernel.map("helpers")
     mark = handler.parent / "mark"
     alias = handler.with_name("alias")
@@ -194,7 +206,7 @@ def test_a_known_program_is_no_handler_of_core_dumps(
 
 @pytest.fixture
 def handler(tmp_path: Path) -> Iterator[Path]:
-    """A script that the kernel gets as its core handler; core_pattern is put back."""
+    """A script that the kernel uses as its core handler; core_pattern is restored."""
     for path in (tmp_path, *tmp_path.parents[:3]):
         path.chmod(0o755)
     script = tmp_path / "handler"
@@ -210,8 +222,10 @@ def _crash() -> None:
     subprocess.run(["/bin/sh", "-c", "kill -SEGV $$"], check=False, stderr=subprocess.DEVNULL)
 
 
-def test_a_helper_that_nobody_knows_does_not_run(probes: Probes, handler: Path, cgroup: Cgroup) -> None:
-    """Whoever wrote core_pattern, however: it ends where the kernel would run it. Known ones do run."""
+def test_an_unknown_helper_does_not_run(probes: Probes, handler: Path, cgroup: Cgroup) -> None:
+    """However core_pattern was written: the helper is
+    killed where the kernel would run it. Known ones run.
+    """
     mark = handler.parent / "mark"
     probes.enforce(Rule(K.KERNEL_HELPER, "kill", {1: {0}}))
     before = len(probes.events(None, K.KERNEL_HELPER))
@@ -231,7 +245,7 @@ def test_a_helper_that_nobody_knows_does_not_run(probes: Probes, handler: Path, 
         table.delete(key)
 
 
-def test_a_helper_is_told_in_audit(probes: Probes, handler: Path, cgroup: Cgroup) -> None:
+def test_a_helper_is_reported_in_audit_mode(probes: Probes, handler: Path, cgroup: Cgroup) -> None:
     """With the program that was run, and it runs."""
     probes.enforce(Rule(K.KERNEL_HELPER, "alert", {1: {0}}))
     before = len(probes.events(None, K.KERNEL_HELPER))
@@ -242,8 +256,8 @@ def test_a_helper_is_told_in_audit(probes: Probes, handler: Path, cgroup: Cgroup
     assert event.path in (str(handler).encode(), b"/usr/bin/dash", b"/bin/dash")
 
 
-def test_a_program_of_the_hosts_own_is_no_helper(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """Only children of kthreadd are looked at."""
+def test_a_host_program_is_no_helper(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Only children of kthreadd are checked."""
     probes.enforce(Rule(K.KERNEL_HELPER, "kill"))
     before = len(probes.events(None, K.KERNEL_HELPER))
     assert subprocess.run(["/bin/true"], check=False).returncode == 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The invariants against real causes, in virtual machines only, with and without LSM hooks.
 
-A module does to a task what a kernel exploit would. Helpers of the kernel: test_lsm_helpers.py.
+A module changes a task as a kernel exploit would. Usermode helpers: test_lsm_helpers.py.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def exploit() -> str:
 
 
 @pytest.fixture
-def nobodys(act: str) -> str:
-    """act, where everybody may run it."""
+def act_for_all(act: str) -> str:
+    """A copy of act that every user may run."""
     for path in (Path(act), *Path(act).parents[:4]):
         path.chmod(path.stat().st_mode | 0o055)
     return act
@@ -62,12 +62,12 @@ WAYS = [
 
 
 @pytest.mark.parametrize(("way", "what"), WAYS, ids=[way for way, _ in WAYS])
-def test_credentials_that_an_exploit_gave_end_the_task(
-    probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str, way: str, what: int
+def test_credentials_from_an_exploit_kill_the_task(
+    probes: Probes, cgroup: Cgroup, act_for_all: str, exploit: str, way: str, what: int
 ) -> None:
-    """At its next open; the open gives it nothing."""
+    """Killed at its next open, which has no effect."""
     probes.enforce(Rule(K.TASK_DRIFT, "kill"))
-    argv = [*NOBODY, nobodys, f"put:{exploit}:{way}", "open:/proc/uptime:0", "name:alive"]
+    argv = [*NOBODY, act_for_all, f"put:{exploit}:{way}", "open:/proc/uptime:0", "name:alive"]
     done = cgroup.run(argv, capture_output=True)
     assert results(done) == {"put": len(way)}, done
     assert done.returncode == -signal.SIGKILL
@@ -77,22 +77,22 @@ def test_credentials_that_an_exploit_gave_end_the_task(
 
 
 @pytest.mark.parametrize("next_step", ["exec:true:true:true", "threads:1", "forks:1"])
-def test_every_way_on_is_a_checkpoint(
-    probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str, next_step: str
+def test_every_next_step_is_a_checkpoint(
+    probes: Probes, cgroup: Cgroup, act_for_all: str, exploit: str, next_step: str
 ) -> None:
-    """A shell is what exploits want."""
+    """A shell is the usual goal of exploits."""
     probes.enforce(Rule(K.TASK_DRIFT, "kill"))
-    done = cgroup.run([*NOBODY, nobodys, f"put:{exploit}:commit", next_step], capture_output=True)
+    done = cgroup.run([*NOBODY, act_for_all, f"put:{exploit}:commit", next_step], capture_output=True)
     assert done.returncode == -signal.SIGKILL, done
     assert len(probes.wait(cgroup, K.TASK_DRIFT)) == 1
 
 
-def test_namespaces_that_an_exploit_gave_end_the_task(
-    probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str
+def test_namespaces_from_an_exploit_kill_the_task(
+    probes: Probes, cgroup: Cgroup, act_for_all: str, exploit: str
 ) -> None:
-    """All of the host's at once."""
+    """All of the host's namespaces at once."""
     probes.enforce(Rule(K.TASK_DRIFT, "kill"))
-    argv = ["unshare", "-nui", *NOBODY, nobodys, f"put:{exploit}:namespaces", "open:/proc/uptime:0"]
+    argv = ["unshare", "-nui", *NOBODY, act_for_all, f"put:{exploit}:namespaces", "open:/proc/uptime:0"]
     done = cgroup.run(argv, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done
     (event,) = probes.wait(cgroup, K.TASK_DRIFT)
@@ -100,10 +100,12 @@ def test_namespaces_that_an_exploit_gave_end_the_task(
     assert not event.changed & ~NAMESPACES
 
 
-def test_who_got_into_the_host_unasked_is_killed(
+def test_a_task_that_entered_the_host_unchecked_is_killed(
     probes: Probes, cgroup: Cgroup, act: str, exploit: str
 ) -> None:
-    """Root with CAP_SYS_ADMIN could enter by setns, so it is no drift; but a rule would not have let it."""
+    """Root with CAP_SYS_ADMIN could enter by setns, so
+    it is no drift; but a rule would have refused it.
+    """
     probes.enforce(Rule(K.SYS_SETNS, "deny", {1: {Relation.HOST}}))
     argv = ["unshare", "-nui", act, f"put:{exploit}:namespaces", "open:/proc/uptime:0"]
     done = cgroup.run(argv, capture_output=True)
@@ -116,11 +118,11 @@ def test_who_got_into_the_host_unasked_is_killed(
 
 
 def test_a_way_out_of_a_user_namespace_is_drift(
-    probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str
+    probes: Probes, cgroup: Cgroup, act_for_all: str, exploit: str
 ) -> None:
-    """Root of its own namespace becomes somebody of the host's."""
+    """Root of its own namespace becomes a user of the host."""
     probes.enforce(Rule(K.TASK_DRIFT, "kill"))
-    argv = [*NOBODY, "unshare", "-Ur", nobodys, f"put:{exploit}:user-namespace", "open:/proc/uptime:0"]
+    argv = [*NOBODY, "unshare", "-Ur", act_for_all, f"put:{exploit}:user-namespace", "open:/proc/uptime:0"]
     done = cgroup.run(argv, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done
     (event,) = probes.wait(cgroup, K.TASK_DRIFT)
@@ -128,22 +130,26 @@ def test_a_way_out_of_a_user_namespace_is_drift(
 
 
 def test_borrowed_credentials_are_noticed_at_exec(
-    probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str
+    probes: Probes, cgroup: Cgroup, act_for_all: str, exploit: str
 ) -> None:
-    """The task acts as another one without being it."""
+    """The task acts with the credentials of another one."""
     probes.enforce(Rule(K.TASK_DRIFT, "kill"))
-    done = cgroup.run([*NOBODY, nobodys, f"put:{exploit}:borrow", "exec:true:true:true"], capture_output=True)
+    done = cgroup.run(
+        [*NOBODY, act_for_all, f"put:{exploit}:borrow", "exec:true:true:true"], capture_output=True
+    )
     assert done.returncode == -signal.SIGKILL, done
     (event,) = probes.wait(cgroup, K.TASK_DRIFT)
     assert event.changed == DRIFT_BORROWED
 
 
-def test_an_alert_is_told_once(probes: Probes, cgroup: Cgroup, nobodys: str, exploit: str) -> None:
-    """In audit the task goes on, as what it is now; a task that was left alone has no alert."""
+def test_a_drift_alert_is_reported_once(
+    probes: Probes, cgroup: Cgroup, act_for_all: str, exploit: str
+) -> None:
+    """In audit mode the task continues with its new identity; an unchanged task has no alert."""
     probes.enforce(Rule(K.TASK_DRIFT))
     opens = ["open:/proc/uptime:0"] * 3
-    done = cgroup.run([*NOBODY, nobodys, f"put:{exploit}:nothing", *opens], capture_output=True)
+    done = cgroup.run([*NOBODY, act_for_all, f"put:{exploit}:nothing", *opens], capture_output=True)
     assert (done.returncode, probes.events(cgroup, K.TASK_DRIFT)) == (0, [])
-    done = cgroup.run([*NOBODY, nobodys, f"put:{exploit}:commit", *opens], capture_output=True)
+    done = cgroup.run([*NOBODY, act_for_all, f"put:{exploit}:commit", *opens], capture_output=True)
     assert done.returncode == 0
     assert len(probes.wait(cgroup, K.TASK_DRIFT)) == 1

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of files at LSM hooks: what is protected from being written is protected from losing, getting and
-changing its name; and files of mounts that are not the container's own, reached in every way.
+"""Names of files at LSM hooks.
+
+A file that is protected from being written is protected from losing, getting and changing its
+name, too. Files of mounts that are not the container's own are refused in every way of access.
 
 Each refusal has its control: the same act without the rule.
 """
@@ -18,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import Action, EventKind, Mechanism
-from tests.kernel.lsm import REFUSED, TYPE, Came, evading, mounted, named
+from tests.kernel.lsm import REFUSED, TYPE, Outcome, evading, mounted, named
 from tests.kernel.probes import Probes, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
@@ -31,11 +33,12 @@ FLAGS, NAME = 1, 3  # operands of file.open
 ACCESS, WRITE = 3, {1, 2}
 OTHER, NONE, OUTSIDE = 1 << 16, 2 << 16, 3 << 16
 WHOSE = 7 << 16
-DONE = Came(0)
+DONE = Outcome(0)
 HERE = "-100"  # AT_FDCWD
-#: what invariant I2 asks for: files, directories and disks of mounts that are not the container's own
+#: the condition of invariant I2: files, directories and disks of mounts that are not the
+#: container's
 NOT_OWN = {
-    kind | whose for kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFBLK) for whose in (OTHER, NONE, OUTSIDE)
+    kind | mount for kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFBLK) for mount in (OTHER, NONE, OUTSIDE)
 }
 I2 = [
     Rule(kind, "deny", {TYPE: NOT_OWN}, {TYPE: WHOSE | 0o170000})
@@ -44,19 +47,19 @@ I2 = [
 
 
 @pytest.fixture(autouse=True)
-def quiet_again(probes: Probes) -> Iterator[None]:
-    """What one test enforces ends with it."""
+def reset_rules(probes: Probes) -> Iterator[None]:
+    """Remove the rules after each test."""
     yield
     probes.enforce()
 
 
 def protected(action: str = "deny") -> Rule:
-    """A file called `protected` may not be opened for writing."""
+    """Returns a rule: a file called `protected` may not be opened for writing."""
     return Rule(K.FILE_OPEN, action, {FLAGS: WRITE, NAME: {name_hash(b"protected")}}, {FLAGS: ACCESS})
 
 
 def scene(directory: Path) -> None:
-    """The files that the acts are about, as they were."""
+    """Create the files of the acts in their initial state."""
     subprocess.run(["rm", "-rf", str(directory)], check=True)
     (directory / "empty").mkdir(parents=True)
     (directory / "mine").write_text("mine")
@@ -72,7 +75,9 @@ GETS = ["create", "mknod", "fifo", "bind", "symlink", "mkdir"]
 def test_a_protected_file_is_not_changed_by_its_name(
     probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path, way: str
 ) -> None:
-    """EPERM before the effect, one record; another file may be changed; without the rule this one, too."""
+    """EPERM before the effect, one record; another file
+    may be changed; without the rule this one, too.
+    """
     place = tmp_path / "place"
     scene(place)
     probes.enforce(protected())
@@ -109,24 +114,24 @@ def test_a_protected_name_is_neither_given_nor_taken(
     other: str,
     is_there: bool,
 ) -> None:
-    """A file from elsewhere does not get the name, whether there is one or not; who has it keeps it."""
+    """A file from elsewhere does not get the name, whether it is taken or not; its owner keeps it."""
     place = tmp_path / "place"
-    for rules, came in (([], DONE), ([protected()], REFUSED)):
+    for rules, outcome in (([], DONE), ([protected()], REFUSED)):
         scene(place)
         if not is_there:
             (place / "protected").unlink()
         before = {path.name: path.stat().st_ino for path in place.iterdir()}
         probes.enforce(*rules)
-        assert evading(cgroup, names, HERE, way, place / name, place / other) == came
+        assert evading(cgroup, names, HERE, way, place / name, place / other) == outcome
         after = {path.name: path.stat().st_ino for path in place.iterdir()}
-        assert (after == before) == (came == REFUSED)
+        assert (after == before) == (outcome == REFUSED)
 
 
 @pytest.mark.parametrize("way", GETS)
 def test_a_protected_name_is_not_made(
     probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path, way: str
 ) -> None:
-    """Nothing is left behind, not even an empty file: O_CREAT is asked about before there is one."""
+    """Nothing remains, not even an empty file: O_CREAT is checked before the file exists."""
     place = tmp_path / "place"
     scene(place)
     (place / "protected").unlink()
@@ -141,8 +146,10 @@ def test_a_protected_name_is_not_made(
 
 
 @pytest.mark.parametrize("way", ["create", "empty", "unlink", "mknod"])
-def test_an_act_is_told_once(probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path, way: str) -> None:
-    """In audit, where an open goes on after its name was asked about."""
+def test_an_act_is_reported_once(
+    probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path, way: str
+) -> None:
+    """In audit mode, where an open continues after the check of its name."""
     place = tmp_path / "place"
     scene(place)
     if way in ("create", "mknod"):
@@ -156,7 +163,9 @@ def test_an_act_is_told_once(probes: Probes, cgroup: Cgroup, names: str, tmp_pat
 def test_a_directory_that_is_named_in_a_rule_is_not_moved(
     probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path
 ) -> None:
-    """As then what lies in it would have another path. Nobody opens a directory for writing otherwise."""
+    """Otherwise its contents would have another path.
+    A directory is never opened for writing otherwise.
+    """
     (tmp_path / "protected").mkdir()
     probes.enforce(protected())
     assert evading(cgroup, names, HERE, "rename", tmp_path / "protected", tmp_path / "away") == REFUSED
@@ -164,7 +173,7 @@ def test_a_directory_that_is_named_in_a_rule_is_not_moved(
     assert evading(cgroup, names, HERE, "open", tmp_path / "protected") == DONE
 
 
-def test_a_program_that_runs_as_its_owner_is_not_made_without_a_name(
+def test_a_setuid_program_is_not_made_as_an_unnamed_file(
     probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path
 ) -> None:
     """O_TMPFILE with set-id bits: linkat would give it a name later."""
@@ -180,10 +189,12 @@ def test_a_program_that_runs_as_its_owner_is_not_made_without_a_name(
 def test_capabilities_of_a_file_are_not_set(
     probes: Probes, cgroup: Cgroup, act: str, names: str, tmp_path: Path
 ) -> None:
-    """They make a program as good as setuid. Other attributes pass, and what overlayfs copies for itself."""
+    """They make a program as powerful as setuid.
+    Other attributes pass, and overlayfs's own copies.
+    """
 
     def sets(path: Path, name: str) -> int:
-        """What setting it comes to."""
+        """Returns the result of setting the attribute."""
         done = cgroup.run([act, f"xattr:{path}:{name}"], capture_output=True)
         return results(done)["xattr"]
 
@@ -223,10 +234,10 @@ THROUGH = [*LOSES, *GETS, *MOVES, "open", "rmdir", "exec"]
 def test_nothing_is_done_through_a_leaked_directory(
     probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path, leaked: int, way: str
 ) -> None:
-    """On whatever filesystem: what is opened, changed, made, moved or run there is not the container's."""
+    """On any filesystem: files opened, changed, made, moved or run there are not the container's."""
 
-    def act() -> Came:
-        """A new scene each time."""
+    def act() -> Outcome:
+        """Run the act on newly created files."""
         for path in tmp_path.iterdir():
             subprocess.run(["rm", "-rf", str(path)], check=True)
         (tmp_path / "file").write_bytes(Path("/bin/true").read_bytes())
@@ -237,7 +248,7 @@ def test_nothing_is_done_through_a_leaked_directory(
         other = "other" if way == "exchange" else "new"
         return evading(cgroup, names, leaked, way, name, other, pass_fds=(leaked,))
 
-    if way != "exec":  # its control leaves nothing to say: see below
+    if way != "exec":  # its control leaves nothing to compare: see below
         assert act() == DONE
     probes.enforce(*I2)
     assert act() == REFUSED
@@ -245,22 +256,23 @@ def test_nothing_is_done_through_a_leaked_directory(
 
 
 def test_a_program_of_a_foreign_mount_is_not_run(probes: Probes, cgroup: Cgroup, evade: str) -> None:
-    """By /proc/PID/root. The same file by the container's own mounts runs."""
-    theirs = f"/proc/{os.getpid()}/root/bin/true"
-    assert cgroup.run([evade, "exec", theirs, "-"]).returncode == 0
+    """By /proc/PID/root. The same file in the container's mounts runs."""
+    foreign = f"/proc/{os.getpid()}/root/bin/true"
+    assert cgroup.run([evade, "exec", foreign, "-"]).returncode == 0
     probes.enforce(*I2)
-    assert evading(cgroup, evade, "exec", theirs, "-") == REFUSED
+    assert evading(cgroup, evade, "exec", foreign, "-") == REFUSED
     (event,) = probes.wait(cgroup, K.PROCESS_EXEC)
     assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
     assert cgroup.run([evade, "exec", "/bin/true", "-"]).returncode == 0
 
 
-def test_what_a_container_kept_from_its_first_namespace_is_its_own(
+def test_a_directory_kept_from_the_first_namespace_is_the_containers(
     probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path
 ) -> None:
     """A directory that was opened before unshare(CLONE_NEWNS): the mount is the container's.
 
-    As long as somebody is left in that namespace, as a container's first process is: its mounts end with it.
+    As long as a process is left in that namespace, such as the container's first: its mounts end
+    with it.
     """
     (tmp_path / "file").write_text("x")
     probes.enforce(*I2)
@@ -269,10 +281,10 @@ def test_what_a_container_kept_from_its_first_namespace_is_its_own(
     assert evading(cgroup, "sh", *words) == DONE
 
 
-def test_what_lies_in_no_mount_of_anybodys_is_nobodys(
+def test_objects_without_a_mount_are_not_foreign(
     probes: Probes, cgroup: Cgroup, names: str, evade: str
 ) -> None:
-    """memfd, pipes, namespaces and terminals of its own: opened anew by /proc/self/fd."""
+    """memfd, pipes, namespaces and terminals of its own: reopened by /proc/self/fd."""
     probes.enforce(*I2)
     assert evading(cgroup, names, HERE, "memory", "-") == DONE
     assert evading(cgroup, evade, "open", "/proc/self/ns/net") == DONE
@@ -288,7 +300,7 @@ def test_what_lies_in_no_mount_of_anybodys_is_nobodys(
 def test_a_fifo_and_a_terminal_of_the_hosts_stay_usable(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
 ) -> None:
-    """nginx opens /dev/stdout anew, which is one of these."""
+    """nginx reopens /dev/stdout, which is one of these."""
     os.mkfifo(tmp_path / "fifo")
     fifo = os.open(tmp_path / "fifo", os.O_RDWR)
     master, terminal = os.openpty()
@@ -317,7 +329,9 @@ def disk(directory: Path) -> ExitStack:
 def test_a_mapping_of_an_overlay_on_a_disk_becomes_executable(
     probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path
 ) -> None:
-    """The mapping knows the file behind, on a mount of the kernel's own; rules are about the one in front."""
+    """The mapping has the underlying file, on a
+    kernel-internal mount; rules are about the overlay's file.
+    """
     with ExitStack() as stack:
         stack.enter_context(mounted("-t", "tmpfs", "none", tmp_path))
         stack.enter_context(disk(tmp_path))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where no buffer is free to look at texts in, nothing passes that a rule could refuse.
+"""Without a free buffer to read texts into, nothing passes that a rule could refuse.
 
-Programs that are preempted hold theirs, so a container could see to it that none is left.
+Preempted programs keep their buffers, so a container could arrange that none is free.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import EventKind
-from tests.kernel.lsm import REFUSED, Came, evading
+from tests.kernel.lsm import REFUSED, Outcome, evading
 from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, Probes, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support.cgroups import Cgroup
@@ -29,7 +29,7 @@ NEWUSER, NEWUTS = 0x10000000, 0x04000000
 
 @contextmanager
 def starved(probes: Probes) -> Iterator[None]:
-    """Every buffer is taken, until the end."""
+    """Every buffer is taken, until the end of the block."""
     own, shared = probes.kernel.map("scratch_busy"), probes.kernel.map("scratch_shared_busy")
     before = own.get(0)
     assert before is not None
@@ -43,7 +43,7 @@ def starved(probes: Probes) -> Iterator[None]:
 
 
 def act_of(cgroup: Cgroup, act: str, command: str) -> int:
-    """The result of one command of act.c."""
+    """Returns the result of one command of act.c."""
     done: subprocess.CompletedProcess[bytes] = cgroup.run([act, command], capture_output=True)
     assert done.returncode == 0, done
     (value,) = results(done).values()
@@ -51,10 +51,10 @@ def act_of(cgroup: Cgroup, act: str, command: str) -> int:
 
 
 @BOTH_WAYS
-def test_a_shared_buffer_serves_when_those_of_the_cpu_are_taken(
+def test_a_shared_buffer_is_used_when_the_cpus_buffers_are_taken(
     probes: Probes, cgroup: Cgroup, act: str
 ) -> None:
-    """Nothing is lost yet: the text is asked about, and told."""
+    """Nothing is lost yet: the text is checked and reported."""
     own = probes.kernel.map("scratch_busy")
     before = own.get(0)
     assert before is not None
@@ -71,8 +71,8 @@ def test_a_shared_buffer_serves_when_those_of_the_cpu_are_taken(
 
 
 @BOTH_WAYS
-def test_a_sysctl_that_a_rule_could_be_about_is_refused(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """Writes of whatever name, as only writes are asked about; and it is counted."""
+def test_a_sysctl_that_a_rule_could_match_is_refused(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Writes of any name, because the rule is about writes only; the refusal is counted."""
     probes.enforce(Rule(K.SYSCTL_ACCESS, "deny", {0: {1}}, text=b"kernel/domainname\0"))
     lost = probes.drops().get(("sysctl.access", "table_full"), 0)
     with starved(probes):
@@ -82,8 +82,8 @@ def test_a_sysctl_that_a_rule_could_be_about_is_refused(probes: Probes, cgroup: 
     assert act_of(cgroup, act, "rewrite:/proc/sys/kernel/hostname") > 0
 
 
-@HOOKS_DECIDE  # what is killed and not refused passes when starved
-def test_an_open_that_a_rule_could_be_about_is_refused(
+@HOOKS_DECIDE  # a call that is killed and not refused passes without a buffer
+def test_an_open_that_a_rule_could_match_is_refused(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
 ) -> None:
     """By the filesystem, which is known; the name is not. Other filesystems, and alerts, pass."""
@@ -94,16 +94,16 @@ def test_an_open_that_a_rule_could_be_about_is_refused(
     probes.enforce(Rule(K.FILE_OPEN, "deny", {MAGIC: {magic}, **names}))
     with starved(probes):
         assert evading(cgroup, evade, "open", secret) == REFUSED
-        assert evading(cgroup, evade, "open", "/proc/uptime") == Came(0)
-    assert evading(cgroup, evade, "open", secret) == Came(0)
+        assert evading(cgroup, evade, "open", "/proc/uptime") == Outcome(0)
+    assert evading(cgroup, evade, "open", secret) == Outcome(0)
     probes.enforce(Rule(K.FILE_OPEN, "alert", {MAGIC: {magic}, **names}))
     with starved(probes):
-        assert evading(cgroup, evade, "open", secret) == Came(0)
+        assert evading(cgroup, evade, "open", secret) == Outcome(0)
 
 
 @HOOKS_DECIDE
-def test_a_call_is_refused_by_what_is_known_of_it(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """Flags are numbers: they are known. A filesystem's name is not."""
+def test_a_call_is_refused_by_its_known_fields(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Flags are numbers, so they are known. A filesystem's name is not."""
     probes.enforce(
         Rule(K.SYS_UNSHARE, "deny", {0: {NEWUSER}}, {0: NEWUSER}),
         Rule(K.SYS_FSOPEN, "deny", text=b"ext4\0"),
@@ -116,7 +116,7 @@ def test_a_call_is_refused_by_what_is_known_of_it(probes: Probes, cgroup: Cgroup
 
 
 @HOOKS_DECIDE
-def test_a_program_is_refused_by_what_is_known_of_it(
+def test_a_program_is_refused_by_its_known_fields(
     probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
 ) -> None:
     """Not its name."""

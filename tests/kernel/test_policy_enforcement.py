@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies all the way: YAML, compiler, maps, the real probes, the fate of a call."""
+"""Policies from end to end: YAML, compiler, maps, the real probes, the result of a call."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ringfence.abi import Action, EventKind, Mechanism
-from ringfence.bpf.capabilities import NodeCapabilities
-from ringfence.policy import CompiledPolicies, CompiledRule, NodeTiers, compile_policies
-from ringfence.policy.install import Generations
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.enforcer import Enforcer
+from tests.kernel.probes import LABEL, results
 from tests.support.cgroups import Cgroup, new_cgroup
-from tests.unit.policy.documents import Document, Seen, load, policy, rule
+from tests.support.scenes import cgroup_fixture
+from tests.unit.policy.documents import Document, Seen, policy, rule
 
 pytestmark = pytest.mark.root
 K = EventKind
@@ -30,53 +27,16 @@ NEW_UTS: Document = {"match": {"flags": "CLONE_NEWUTS"}, "action": "kill"}
 UNSHARE = f"unshare:{0x04000000}"
 
 
-class Enforcer:
-    """The probes, and policies in their maps."""
-
-    def __init__(self, probes: Probes) -> None:
-        self.probes = probes
-        self.generations = Generations(probes.kernel.map)
-        self.node = NodeTiers.of(replace(NodeCapabilities.detect(), lsm_hooks=frozenset()))  # as loaded
-
-    def compile(self, *documents: Document) -> CompiledPolicies:
-        """For this node."""
-        return compile_policies(load(*documents), self.node)
-
-    def enforce(self, *documents: Document) -> None:
-        """For every container from now on."""
-        self.generations.install(self.compile(*documents))
-
-    def alert(self, cgroup: Cgroup, kind: EventKind) -> tuple[Any, CompiledRule]:
-        """The first event of that kind with a verdict, and the rule that it names."""
-        for event in self.probes.wait(cgroup, kind):
-            if event.action != Action.NONE:
-                found = self.generations.rule(event.generation, event.rule)
-                assert found is not None
-                return event, found
-        raise AssertionError(f"no verdict on {kind.label}")
-
-
-@pytest.fixture(scope="module")
-def enforcer() -> Iterator[Enforcer]:
-    """One set of probes for the module; each test puts its own policies in force."""
-    with running() as probes:
-        yield Enforcer(probes)
-
-
-@pytest.fixture
-def cgroup(enforcer: Enforcer) -> Iterator[Cgroup]:
-    """A container of which nothing is known yet."""
-    with new_cgroup(LABEL) as made:
-        yield made
+cgroup = cgroup_fixture(LABEL, after="enforcer")
 
 
 def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:
-    """Commands of act.c, armed in the container, to their end."""
+    """Run commands of act.c, armed in the container, to their end."""
     return cgroup.run([act, *commands], capture_output=True)
 
 
 def test_deny_refuses_a_connection_before_it_is_made(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
-    """EPERM, told with the rule, its file and line, and the mechanism. Another port passes."""
+    """EPERM, reported with the rule, its file and line, and the mechanism. Another port passes."""
     enforcer.enforce(policy(rule(id="port", **TO_PORT, action="deny")))
     assert results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}
     event, found = enforcer.alert(cgroup, K.NET_CONNECT)
@@ -85,14 +45,14 @@ def test_deny_refuses_a_connection_before_it_is_made(enforcer: Enforcer, cgroup:
     assert results(run(cgroup, act, f"connect:127.0.0.1:{PORT + 1}"))["connect"] != -errno.EPERM
 
 
-def test_a_range_of_ipv4_holds_for_ipv6_sockets_too(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
-    """::ffff:127.0.0.1 is the same place."""
+def test_a_range_of_ipv4_applies_to_ipv6_sockets_too(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
+    """::ffff:127.0.0.1 is the same address."""
     enforcer.enforce(policy(rule(**TO_PORT, action="deny")))
     assert results(run(cgroup, act, f"connect6:,,ffff,127.0.0.1:{PORT}")) == {"connect6": -errno.EPERM}
 
 
 def test_kill_ends_the_process_at_the_call(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
-    """A deny that only SIGKILL can give on this node; other flags pass."""
+    """A deny that needs SIGKILL on this node; other flags pass."""
     enforcer.enforce(policy(rule(match={"flags": "CLONE_NEWUTS"}, action="deny")))
     passed = run(cgroup, act, f"unshare:{0x08000000}")
     assert results(passed) == {"unshare": 0}
@@ -104,8 +64,8 @@ def test_kill_ends_the_process_at_the_call(enforcer: Enforcer, cgroup: Cgroup, a
     assert (found.asked_action, found.action) == (Action.DENY, Action.KILL)
 
 
-def test_audit_tells_and_lets_pass(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
-    """With what would have been done."""
+def test_audit_mode_reports_and_allows(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
+    """The alert has the action that would have been taken."""
     enforcer.enforce(policy(rule(**NEW_UTS), mode="audit"))
     assert results(run(cgroup, act, UNSHARE)) == {"unshare": 0}
     event, found = enforcer.alert(cgroup, K.SYS_UNSHARE)
@@ -113,7 +73,7 @@ def test_audit_tells_and_lets_pass(enforcer: Enforcer, cgroup: Cgroup, act: str)
 
 
 def test_an_exception_clears_its_own_rule_only(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
-    """The program passes the rule that knows it; the stricter neighbour still holds."""
+    """The program passes the rule with the exception; the stricter other rule still applies."""
     known = [{"exe": act}]
     enforcer.enforce(policy(rule(id="a", **NEW_UTS, exceptions=known)))
     assert results(run(cgroup, act, UNSHARE)) == {"unshare": 0}
@@ -125,7 +85,7 @@ def test_an_exception_clears_its_own_rule_only(enforcer: Enforcer, cgroup: Cgrou
     assert enforcer.alert(cgroup, K.SYS_UNSHARE)[1].rule_id in ("a", "b")
 
 
-def test_negated_words_hold_for_everything_else(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
+def test_negated_values_match_everything_else(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
     """Also for values that no rule names."""
     match = {"family": {"not": ["AF_UNIX", "AF_INET"]}}
     enforcer.enforce(policy(rule(event="socket", match=match, action="kill")))
@@ -148,14 +108,14 @@ def test_negated_words_hold_for_everything_else(enforcer: Enforcer, cgroup: Cgro
 def test_files_are_found_by_filesystem_and_path(
     enforcer: Enforcer, cgroup: Cgroup, act: str, path: str, killed: bool
 ) -> None:
-    """Whole, by how it begins, by name, and never by half."""
+    """By full path, by prefix, by name, and not by a partial component."""
     enforcer.enforce(policy(rule(event="file.open", match={"path": path, "access": "read"}, action="kill")))
     done = run(cgroup, act, f"open:/proc/uptime:{os.O_RDONLY}")
     assert (done.returncode == -signal.SIGKILL) is killed
 
 
 def test_a_link_leads_to_the_same_file(enforcer: Enforcer, cgroup: Cgroup, act: str, tmp_path: Any) -> None:
-    """The object counts, not what it was called."""
+    """The object is checked, not the name used."""
     (tmp_path / "innocent").symlink_to("/proc/uptime")
     enforcer.enforce(policy(rule(event="file.open", match={"path": "proc:uptime"}, action="kill")))
     done = run(cgroup, act, f"open:{tmp_path}/innocent:{os.O_RDONLY}")
@@ -163,7 +123,7 @@ def test_a_link_leads_to_the_same_file(enforcer: Enforcer, cgroup: Cgroup, act: 
 
 
 def test_a_sysctl_is_refused_by_name(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
-    """Writing only; what is written is what was there."""
+    """Writes only; the written value is the current one."""
     match = {"sysctl": ["kernel.randomize_va_space", "vm/*"], "access": "write"}
     enforcer.enforce(policy(rule(event="sysctl.access", match=match, action="deny")))
     for name in ("kernel/randomize_va_space", "vm/swappiness"):
@@ -185,8 +145,8 @@ def test_devices_are_refused_by_number_but_for_exceptions(
     assert done["mknod"] == -errno.EPERM
 
 
-def test_policies_hold_for_the_containers_they_choose(enforcer: Enforcer, act: str) -> None:
-    """Two containers, one policy by name; what is not known yet is not chosen."""
+def test_policies_apply_to_the_containers_they_select(enforcer: Enforcer, act: str) -> None:
+    """Two containers, one policy by name; a container without known metadata is not selected."""
     enforcer.enforce(policy(rule(**NEW_UTS), names=["web-*"]))
     with new_cgroup(LABEL) as web, new_cgroup(LABEL) as other:
         assert results(run(web, act, UNSHARE)) == {"unshare": 0}
@@ -199,14 +159,14 @@ def test_policies_hold_for_the_containers_they_choose(enforcer: Enforcer, act: s
 
 
 def test_a_container_is_under_policy_before_anything_is_known(enforcer: Enforcer, act: str) -> None:
-    """`containers: all` holds for one that is made after it, with no word from user space."""
+    """`containers: all` covers a container created afterwards, without any action from user space."""
     enforcer.enforce(policy(rule(**NEW_UTS)))
     with new_cgroup(LABEL) as late:
         assert run(late, act, UNSHARE).returncode == -signal.SIGKILL
 
 
 def test_the_right_rule_of_a_thousand_is_found(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
-    """The first, the last, one between; and none where there is none."""
+    """The first, the last, one between; and none where no rule matches."""
     many = [
         policy(
             rule(id=f"r{n}", event="network.connect", match={"port": 5000 + n}, action="deny"), name=f"p{n}"

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One generation of policies to the next, while containers run."""
+"""From one generation of policies to the next, while containers run."""
 
 from __future__ import annotations
 
 import errno
 import json
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,17 +14,20 @@ from ringfence.bpf.maps import Map
 from ringfence.errors import PolicyError
 from ringfence.policy.install import Generations
 from tests.kernel.binding import program_id
-from tests.kernel.probes import LABEL, results, running
-from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT, Enforcer, run
+from tests.kernel.enforcer import Enforcer
+from tests.kernel.probes import LABEL, results
+from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT, run
 from tests.support import force
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import Cgroup
 from tests.support.descriptors import open_descriptors
+from tests.support.scenes import cgroup_fixture
 from tests.support.waiting import wait_for
 from tests.unit.policy.documents import Document, Seen, policy, rule
 
 pytestmark = pytest.mark.root
 DENY = policy(rule(**TO_PORT, action="deny"))
-#: connects by UDP, which never waits, until its input ends; says when it begins, then tries and passes
+#: connects by UDP, which never blocks, until its input ends; reports its start, then tries and
+#: passes
 HAMMER = f"""
 import select, socket, sys
 tries = passes = 0
@@ -38,29 +40,18 @@ while True:
         except PermissionError:
             pass
     if tries == 1:
-        print("begun", flush=True)
+        print("started", flush=True)
     if tries % 64 == 0 and select.select([0], [], [], 0)[0]:
         break
 print(tries, passes)
 """
 
 
-@pytest.fixture(scope="module")
-def enforcer() -> Iterator[Enforcer]:
-    """Probes of this module's own."""
-    with running() as probes:
-        yield Enforcer(probes)
-
-
-@pytest.fixture
-def cgroup(enforcer: Enforcer) -> Iterator[Cgroup]:
-    """A container."""
-    with new_cgroup(LABEL) as made:
-        yield made
+cgroup = cgroup_fixture(LABEL, after="enforcer")
 
 
 def filler(number: int) -> Document:
-    """A policy that changes the tables and nothing else: other words, other sets, other numbers."""
+    """Returns a policy that only changes the tables: other values, other sets, other numbers."""
     rules = [
         rule(
             id=f"f{number}-{n}",
@@ -74,13 +65,15 @@ def filler(number: int) -> Document:
 
 
 def test_there_is_no_gap_between_generations(enforcer: Enforcer, cgroup: Cgroup) -> None:
-    """A container that tries without pause is denied each time, through a hundred sets that all say deny."""
+    """A container that tries without pause is denied
+    each time, through a hundred sets that all deny.
+    """
     enforcer.enforce(DENY)
     hammer = cgroup.popen(
         ["/usr/bin/python3", "-c", HAMMER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert hammer.stdout is not None
-    assert hammer.stdout.readline() == "begun\n"
+    assert hammer.stdout.readline() == "started\n"
     for number in range(100):
         # Before and behind: the rule's own number changes each time.
         both = (filler(number), DENY) if number % 2 else (DENY, filler(number))
@@ -94,7 +87,7 @@ def test_there_is_no_gap_between_generations(enforcer: Enforcer, cgroup: Cgroup)
 def test_each_generation_is_in_force_when_install_returns(
     enforcer: Enforcer, cgroup: Cgroup, act: str
 ) -> None:
-    """In turns: denied, let through."""
+    """Alternating between denied and allowed."""
     for denied in (True, False) * 4:
         enforcer.enforce(*([DENY] if denied else [filler(1)]))
         assert (results(run(cgroup, act, CONNECT))["connect"] == -errno.EPERM) is denied
@@ -103,7 +96,7 @@ def test_each_generation_is_in_force_when_install_returns(
 def test_containers_keep_their_policies_across_generations(
     enforcer: Enforcer, cgroup: Cgroup, act: str
 ) -> None:
-    """What each container is, is looked at before the switch; policies may change their places."""
+    """Each container's metadata are matched before the switch; policies may change their places."""
     chosen = policy(rule(**TO_PORT, action="deny"), name="chosen", names=["web"])
     slot = enforcer.probes.slot(cgroup)
     for number in range(4):
@@ -117,7 +110,7 @@ def test_containers_keep_their_policies_across_generations(
 
 
 def test_a_refused_set_leaves_the_running_one(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
-    """Whether it is refused for its words or for this node."""
+    """Whether it is refused for its contents or for this node."""
     enforcer.enforce(DENY)
     before = enforcer.generations.number
     with pytest.raises(PolicyError):
@@ -129,7 +122,7 @@ def test_a_refused_set_leaves_the_running_one(enforcer: Enforcer, cgroup: Cgroup
 def test_a_set_that_cannot_be_written_leaves_the_running_one(
     enforcer: Enforcer, cgroup: Cgroup, act: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel runs out of something half way through."""
+    """A kernel resource runs out half way through."""
     enforcer.enforce(DENY)
     before, descriptors = enforcer.generations.number, open_descriptors()
 
@@ -145,8 +138,8 @@ def test_a_set_that_cannot_be_written_leaves_the_running_one(
     assert results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}
 
 
-def test_old_maps_are_given_back(enforcer: Enforcer) -> None:
-    """Fifty sets later there are as many descriptors, and the other half is empty."""
+def test_old_maps_are_freed(enforcer: Enforcer) -> None:
+    """After fifty sets there are as many descriptors as before, and the other half is empty."""
     enforcer.enforce(DENY)
     descriptors = open_descriptors()
     for number in range(50):
@@ -157,8 +150,10 @@ def test_old_maps_are_given_back(enforcer: Enforcer) -> None:
         assert enforcer.probes.kernel.map(name).get(other) is None
 
 
-def test_profiles_grow_beyond_their_first_room(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
-    """Three hundred kinds of containers, each with policies of its own; the first and the last are right."""
+def test_profiles_grow_beyond_their_initial_capacity(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
+    """Three hundred kinds of containers, each with its
+    own policies; the first and the last are right.
+    """
     documents = [
         policy(
             rule(id=f"r{n}", event="network.connect", match={"port": 5000 + n}, action="deny"),
@@ -177,8 +172,8 @@ def test_profiles_grow_beyond_their_first_room(enforcer: Enforcer, cgroup: Cgrou
         assert results(run(cgroup, act, f"connect:127.0.0.1:{5000 + other}"))["connect"] != -errno.EPERM
 
 
-def test_another_agent_goes_on_where_the_last_one_was(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
-    """Generations that are made anew on the same maps count on, and take over what is in force."""
+def test_another_agent_continues_the_generation_count(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
+    """New Generations on the same maps continue the count, and take over what is in force."""
     enforcer.enforce(DENY)
     number = enforcer.generations.number
     successor = Generations(enforcer.probes.kernel.map)
@@ -190,14 +185,14 @@ def test_another_agent_goes_on_where_the_last_one_was(enforcer: Enforcer, cgroup
     assert wait_for(lambda: results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}, "the next set")
 
 
-#: what a generation brings that is the same as long as it is in force
+#: what a generation contains that does not change while it is in force
 CONSTANT = {"rule_events", "rule_operands", "rule_texts", "rule_addresses", "rule_actions"}
 
 
-def test_what_is_in_force_cannot_be_changed_by_a_system_call(enforcer: Enforcer) -> None:
-    """Its tables are frozen once they are filled: whoever gets hold of them changes no rule."""
+def test_policies_in_force_cannot_be_changed_by_a_system_call(enforcer: Enforcer) -> None:
+    """Its tables are frozen once they are filled: access to them does not allow changing a rule."""
     made: list[Map] = []
-    enforcer.generations.made = made.append
+    enforcer.generations = Generations(enforcer.probes.kernel.map, made.append)
     enforcer.enforce(DENY)
     refused = set()
     for inner in made:
@@ -211,7 +206,7 @@ def test_what_is_in_force_cannot_be_changed_by_a_system_call(enforcer: Enforcer)
 
 
 def test_the_constants_of_the_programs_are_frozen(enforcer: Enforcer) -> None:
-    """Who the agent is, and which namespaces are the host's, is in .rodata; libbpf freezes it."""
+    """The agent's identity and the host's namespaces are in .rodata; libbpf freezes it."""
     bpftool = force.need_program("bpftool")
     shown = subprocess.run([bpftool, "-j", "map", "show"], check=True, capture_output=True).stdout
     program = next(one for one in enforcer.probes.kernel.programs if one.name == "task_newtask")

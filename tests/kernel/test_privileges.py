@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The capabilities that the agent needs, found by running it with fewer: with just those of
-ringfence.bpf.privileges it does all its work, and without any one of them something named there breaks.
+"""The capabilities that the agent needs, found by running it with fewer of them.
 
-As in a pod, tracefs and a bpffs are mounted by somebody else (here in a mount namespace of the test's own).
+With those of ringfence.bpf.privileges it does all its work, and without any one of them a named
+function fails.
+
+As in a pod, tracefs and a bpffs are mounted externally (here in a mount namespace of the test).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ MOUNTS = "mount -t tracefs tracefs /sys/kernel/tracing; mount -t bpf bpf /sys/fs
 
 
 def limited(argv: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Run as root with these capabilities and no other, and with the mounts that a pod is given."""
+    """Returns the command, run as root with only these capabilities and with a pod's mounts."""
     bounding = ",".join(["-all", *(f"+{name.lower()}" for name in names)])
     drop = f'exec setpriv --inh-caps=-all --bounding-set={bounding} -- "$@"'
     return ["unshare", "-m", "--", "sh", "-ec", MOUNTS + drop, "sh", *argv]
@@ -41,12 +43,14 @@ def new_agent(directory: Path, names: Iterable[str]) -> Agent:
 
 
 def names_without(left_out: Privilege | None = None) -> list[str]:
-    """The list, but for one."""
+    """Returns the list without one capability."""
     return [one.name for one in NEEDED if one is not left_out]
 
 
-def test_with_what_is_needed_it_attaches_pins_stops_and_tells(tmp_path: Path) -> None:
-    """Ready, pinned, a sysctl denied or an attack killed, and the alert knows the container's posture."""
+def test_with_the_needed_capabilities_the_agent_works_fully(tmp_path: Path) -> None:
+    """Ready, pinned, a sysctl denied or an attack
+    killed, and the alert has the container's posture.
+    """
     agent = new_agent(tmp_path / "agent", names_without())
     try:
         agent.start()
@@ -65,8 +69,10 @@ def test_with_what_is_needed_it_attaches_pins_stops_and_tells(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("privilege", [one for one in NEEDED if one.vital], ids=lambda one: str(one.name))
-def test_without_a_vital_one_it_does_not_start_and_says_which(tmp_path: Path, privilege: Privilege) -> None:
-    """Two lines and an exit code, not half an agent."""
+def test_without_a_vital_capability_it_does_not_start_and_names_it(
+    tmp_path: Path, privilege: Privilege
+) -> None:
+    """Two lines and an exit code; no partly working agent."""
     agent = new_agent(tmp_path / "agent", names_without(privilege))
     agent.start(wait=False)
     try:
@@ -76,8 +82,8 @@ def test_without_a_vital_one_it_does_not_start_and_says_which(tmp_path: Path, pr
         agent.stop()
 
 
-def test_without_ptrace_it_says_what_it_had_to_assume(tmp_path: Path) -> None:
-    """Its own mount namespace in place of the host's is a guess, and no guess is silent."""
+def test_without_ptrace_it_reports_its_assumption(tmp_path: Path) -> None:
+    """Using its own mount namespace as the host's is a guess, and every guess is reported."""
     ptrace = next(one for one in NEEDED if one.name == "SYS_PTRACE")
     agent = new_agent(tmp_path / "agent", names_without(ptrace))
     try:
@@ -89,7 +95,7 @@ def test_without_ptrace_it_says_what_it_had_to_assume(tmp_path: Path) -> None:
 
 KILL = """
 import sys
-from ringfence.containers.procstat import TICK_NS, start_ticks
+from ringfence_linux.procfs import TICK_NS, start_ticks
 from ringfence.response.kill import kill_process
 pid = int(sys.argv[1])
 print(kill_process(pid, start_ticks(pid) * TICK_NS, "test").outcome)
@@ -97,7 +103,9 @@ print(kill_process(pid, start_ticks(pid) * TICK_NS, "test").outcome)
 
 
 @pytest.mark.parametrize(("held", "outcome"), [(True, "killed"), (False, "failed")])
-def test_only_with_kill_it_ends_processes_of_other_users(cgroup: Cgroup, held: bool, outcome: str) -> None:
+def test_only_with_cap_kill_it_kills_processes_of_other_users(
+    cgroup: Cgroup, held: bool, outcome: str
+) -> None:
     """A process of user 1000 in a container."""
     kill = next(one for one in NEEDED if one.name == "KILL")
     victim = cgroup.popen(["setpriv", "--reuid=1000", "--clear-groups", "sleep", "600"])
@@ -114,8 +122,8 @@ def test_only_with_kill_it_ends_processes_of_other_users(cgroup: Cgroup, held: b
         victim.wait()
 
 
-def test_probe_names_what_is_not_held(tmp_path: Path) -> None:
-    """The same list, for people."""
+def test_probe_names_the_missing_capabilities(tmp_path: Path) -> None:
+    """The same list in readable form."""
     kill = next(one for one in NEEDED if one.name == "KILL")
     argv = [sys.executable, "-m", "ringfence", "probe", "-o", "json", "--policies", str(ROOT / "policies")]
     done = subprocess.run(limited(argv, names_without(kill)), capture_output=True, text=True, check=True)
@@ -123,7 +131,7 @@ def test_probe_names_what_is_not_held(tmp_path: Path) -> None:
     assert rows == {f"CAP_{one.name}": "no" if one is kill else "yes" for one in NEEDED}
 
 
-def test_sys_admin_stands_for_those_that_it_was_split_into() -> None:
-    """As the kernel has it since 5.8: bpf_capable(), perfmon_capable(), and net_admin for BPF."""
+def test_sys_admin_includes_the_capabilities_split_from_it() -> None:
+    """As in the kernel since 5.8: bpf_capable(), perfmon_capable(), and net_admin for BPF."""
     assert {one.name for one in lacking({21})} == {"SYS_PTRACE", "KILL"}
     assert not lacking({one.number for one in NEEDED})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is no subject: the agent that loaded the programs, by its number and by when it was started."""
+"""The agent that loaded the programs is not restricted: identified by its pid and its start time."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import sys
 import pytest
 
 from ringfence.abi import EventKind
-from ringfence.containers.procstat import TICK_NS, start_ticks
+from ringfence_linux.procfs import TICK_NS, start_ticks
 from tests.kernel.probes import LABEL, running
 from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
 K = EventKind
-# Its mounts are its own, its cgroup is a container's, and the probes come later: its exec would arm it.
+# It has its own mounts, its cgroup is a container's, and the probes are loaded later: its exec
+# would arm it.
 WAITS = (sys.executable, "-c", "import os, sys; sys.stdin.read(1); os.execvp('/bin/true', ['true'])")
 
 
@@ -25,8 +26,8 @@ def waiting(cgroup: Cgroup) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize(("off", "subject"), [(0, False), (-1, True), (1, True)])
-def test_the_agent_is_told_by_its_number_and_its_start(off: int, *, subject: bool) -> None:
-    """Another tick, and it is somebody else who has the number."""
+def test_the_agent_is_identified_by_its_pid_and_its_start(off: int, *, subject: bool) -> None:
+    """With another start time the pid belongs to another process."""
     with new_cgroup(LABEL) as outer, waiting(outer) as process:
         ticks = start_ticks(process.pid)
         assert ticks is not None
@@ -36,15 +37,15 @@ def test_the_agent_is_told_by_its_number_and_its_start(off: int, *, subject: boo
                 cgroup.add(process.pid)
                 assert process.communicate(b"x") is not None
                 assert process.returncode == 0
-                cgroup.run(["true"])  # whoever it is, others are subjects
+                cgroup.run(["true"])  # other processes are restricted, whatever they are
                 probes.wait(cgroup, K.PROCESS_EXEC)
-                told = {event.pid for event in probes.events(cgroup, K.PROCESS_EXEC)}
-    assert (process.pid in told) is subject
-    assert told - {process.pid}
+                reported = {event.pid for event in probes.events(cgroup, K.PROCESS_EXEC)}
+    assert (process.pid in reported) is subject
+    assert reported - {process.pid}
 
 
-def test_who_takes_the_number_of_an_agent_that_has_ended_is_a_subject(tamper: str) -> None:
-    """By clone3 with set_tid, and inherited: fork, exec and exit are told of it."""
+def test_a_process_with_the_pid_of_an_ended_agent_is_restricted(tamper: str) -> None:
+    """By clone3 with set_tid, and inherited: fork, exec and exit are reported."""
     ended = subprocess.Popen(["true"])
     ticks = start_ticks(ended.pid)
     assert ticks is not None

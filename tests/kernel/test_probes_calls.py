@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls as the probes see them: arguments, operands, verdicts, and the doors of 32-bit programs."""
+"""System calls as the probes see them: arguments, operands, verdicts, and 32-bit entry points."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ PROBES = {"observe": OBSERVED}
 
 @pytest.fixture(autouse=True)
 def no_rules_left(probes: Probes) -> Iterator[None]:
-    """What one test enforces ends with it."""
+    """Remove the rules after each test."""
     yield
     probes.enforce()
 
 
 def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:
-    """Commands of act.c, armed in the container, to their end."""
+    """Run commands of act.c, armed in the container, to their end."""
     return cgroup.run([act, *commands], capture_output=True)
 
 
-def test_a_call_comes_with_its_arguments(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_a_call_is_reported_with_its_arguments(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Number, arguments, string and counter; nothing is decided without a rule."""
     done = run(cgroup, act, f"unshare:{NEWUTS}", "mount:rf-no-such-fs:/tmp", "socket:2:2:17", "setuid:0")
     assert results(done) == {"unshare": 0, "mount": -errno.ENODEV, "socket": 3, "setuid": 0}
@@ -59,7 +59,9 @@ def test_a_call_comes_with_its_arguments(probes: Probes, cgroup: Cgroup, act: st
 
 
 def test_a_killed_call_kills(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """The whole thread group ends before the call returns; the record says which rule of which generation."""
+    """The whole thread group ends before the call
+    returns; the record has the rule and its generation.
+    """
     generation = probes.enforce(Rule(K.SYS_UNSHARE), Rule(K.SYS_UNSHARE, "kill", {0: {NEWUTS}}))
     done = run(cgroup, act, f"unshare:{NEWIPC}", f"unshare:{NEWUTS}", "forks:1")
     assert done.returncode == -signal.SIGKILL
@@ -73,7 +75,7 @@ def test_a_killed_call_kills(probes: Probes, cgroup: Cgroup, act: str) -> None:
     assert (counts[Counter.ALERT], counts[Counter.KILL]) == (2, 1)
 
 
-def test_a_rule_does_not_touch_the_unarmed(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_a_rule_does_not_affect_unarmed_tasks(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Neither a runtime's set-up in the cgroup, nor the host."""
     probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
     done = cgroup.run([act, f"unshare:{NEWUTS}"], armed=False, capture_output=True)
@@ -82,7 +84,7 @@ def test_a_rule_does_not_touch_the_unarmed(probes: Probes, cgroup: Cgroup, act: 
     assert not probes.events(cgroup, K.SYS_UNSHARE)
 
 
-def test_a_mask_says_which_bits_count(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_a_mask_selects_the_bits_that_count(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Other bits of the operand change nothing."""
     probes.enforce(Rule(K.SYS_UNSHARE, "alert", {0: {NEWUTS}}, {0: NEWUTS}))
     run(cgroup, act, f"unshare:{NEWUTS | NEWIPC}", f"unshare:{NEWIPC}")
@@ -91,19 +93,19 @@ def test_a_mask_says_which_bits_count(probes: Probes, cgroup: Cgroup, act: str) 
 
 
 def test_all_operands_must_match(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """The AND of a rule's operands, and the lowest number of the strongest that match."""
+    """The AND of a rule's operands, and the lowest number among the strongest rules that match."""
     probes.enforce(
         Rule(K.SYS_SOCKET, "alert", {0: {AF_INET}, 1: {SOCK_DGRAM}}),
         Rule(K.SYS_SOCKET, "alert", {0: {AF_INET}}),
         Rule(K.SYS_SOCKET, "alert", {2: {6}}),
     )
     run(cgroup, act, "socket:2:2:0", "socket:2:1:6", "socket:1:1:0", "socket:1:1:6")
-    told = probes.wait(cgroup, K.SYS_SOCKET, 4)
-    assert [event.rule for event in told] == [0, 1, abi.NO_RULE, 2]
+    reported = probes.wait(cgroup, K.SYS_SOCKET, 4)
+    assert [event.rule for event in reported] == [0, 1, abi.NO_RULE, 2]
 
 
 def test_exceptions_clear_their_rule_only(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """A rule that is excepted is as if it were not there; another rule on the same call stays."""
+    """An excepted rule does not match; another rule on the same call still does."""
     probes.enforce(
         Rule(K.SYS_SOCKET, clears=1, operands={1: {SOCK_DGRAM}}),
         Rule(K.SYS_SOCKET, "kill", {0: {AF_INET}}),
@@ -111,16 +113,16 @@ def test_exceptions_clear_their_rule_only(probes: Probes, cgroup: Cgroup, act: s
     )
     done = run(cgroup, act, "socket:2:2:0", "socket:2:2:17", "socket:2:1:0")
     assert done.returncode == -signal.SIGKILL
-    told = probes.wait(cgroup, K.SYS_SOCKET, 3)
-    assert [(event.action, event.rule) for event in told] == [
+    reported = probes.wait(cgroup, K.SYS_SOCKET, 3)
+    assert [(event.action, event.rule) for event in reported] == [
         (Action.NONE, abi.NO_RULE),
         (Action.ALERT, 2),
         (Action.KILL, 1),
     ]
 
 
-def test_many_rules_are_as_good_as_one(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """1,200 rules over nineteen words: the one that matches is found."""
+def test_the_matching_rule_is_found_among_many(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """1,200 rules over nineteen words: the matching one is found."""
     rules = [Rule(K.SYS_SOCKET, "alert", {2: {1000 + number}}) for number in range(1200)]
     probes.enforce(*rules, Rule(K.SYS_SOCKET, "kill", {0: {AF_ALG}}))
     done = run(cgroup, act, "socket:2:2:0", "socket:38:5:0")
@@ -130,8 +132,10 @@ def test_many_rules_are_as_good_as_one(probes: Probes, cgroup: Cgroup, act: str)
     assert not probes.drops()
 
 
-def test_more_hits_than_are_looked_at_are_counted(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """4,096 rules that all match: a verdict still, and the count says that not all were looked at."""
+def test_more_matches_than_are_evaluated_are_counted(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """4,096 rules that all match: there is a verdict,
+    and the count shows that not all were evaluated.
+    """
     probes.enforce(*[Rule(K.SYS_SOCKET)] * 4096)
     run(cgroup, act, "socket:2:2:0")
     (event,) = probes.wait(cgroup, K.SYS_SOCKET)
@@ -140,7 +144,7 @@ def test_more_hits_than_are_looked_at_are_counted(probes: Probes, cgroup: Cgroup
 
 
 def test_text_matches_by_prefix_and_exactly(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """The longest stored prefix holds what the shorter ones say."""
+    """The longest stored prefix includes the shorter ones."""
     probes.enforce(
         Rule(K.SYS_MOUNT, "alert", text=b"rf-"),
         Rule(K.SYS_MOUNT, "alert", text=b"rf-one\0", operands={0: {3}}),
@@ -155,11 +159,11 @@ def test_text_matches_by_prefix_and_exactly(probes: Probes, cgroup: Cgroup, act:
         "mount:rf-killer:/",
         "mount:rf-kill:/",
     )
-    told = probes.wait(cgroup, K.SYS_MOUNT, 5)
-    assert [event.rule for event in told] == [0, 0, abi.NO_RULE, 0, 2]
+    reported = probes.wait(cgroup, K.SYS_MOUNT, 5)
+    assert [event.rule for event in reported] == [0, 0, abi.NO_RULE, 0, 2]
 
 
-def test_facts_are_those_of_the_moment(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_facts_are_current_at_each_call(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """A user namespace entered after the exec is seen at the next call."""
     bit = int(Fact.USER_NAMESPACE)
     probes.enforce(Rule(K.SYS_SOCKET, "alert", {abi.DIM_FACTS: {bit}}, {abi.DIM_FACTS: bit}))
@@ -171,7 +175,7 @@ def test_facts_are_those_of_the_moment(probes: Probes, cgroup: Cgroup, act: str)
     assert Fact.CAP_SYS_ADMIN in Fact(second.facts)  # in the new namespace it has them all
 
 
-def test_setns_says_what_it_enters_and_whose(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_setns_has_the_namespace_kinds_and_their_owner(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """By the namespace behind the descriptor, or the process behind the pidfd; not by a path."""
     run(
         cgroup,
@@ -181,8 +185,8 @@ def test_setns_says_what_it_enters_and_whose(probes: Probes, cgroup: Cgroup, act
         f"setnspid:1:{NEWNET}",
         f"setnspid:{os.getpid()}:{NEWUTS}",
     )
-    told = [event.operands[:2] for event in probes.wait(cgroup, K.SYS_SETNS, 4)]
-    assert told == [
+    reported = [event.operands[:2] for event in probes.wait(cgroup, K.SYS_SETNS, 4)]
+    assert reported == [
         (NEWUTS, Relation.HOST),
         (0x20000, Relation.SELF),
         (NEWNET, Relation.HOST),
@@ -190,7 +194,7 @@ def test_setns_says_what_it_enters_and_whose(probes: Probes, cgroup: Cgroup, act
     ]
 
 
-def test_ptrace_tells_ones_own_from_the_hosts(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_ptrace_distinguishes_own_and_host_processes(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """In the host's pid namespace, by the container that the target is bound to."""
     peer = cgroup.popen([act, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     stranger = subprocess.Popen([act, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -203,19 +207,21 @@ def test_ptrace_tells_ones_own_from_the_hosts(probes: Probes, cgroup: Cgroup, ac
         finally:
             for process in (peer, stranger, other):
                 process.communicate(b"x")
-    told = [event.operands[1] for event in probes.wait(cgroup, K.SYS_PTRACE, 3)]
-    assert told == [Relation.CONTAINER, Relation.HOST, Relation.OTHER]
+    reported = [event.operands[1] for event in probes.wait(cgroup, K.SYS_PTRACE, 3)]
+    assert reported == [Relation.CONTAINER, Relation.HOST, Relation.OTHER]
 
 
-def test_mknod_says_what_kind(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_mknod_has_the_kind_of_node(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """The type of the node, without its permissions."""
     run(cgroup, act, "mknod:/nowhere/x:b:7:0")
     (event,) = probes.wait(cgroup, K.SYS_MKNOD)
     assert event.operands[0] == 0o060000
 
 
-def test_the_32_bit_door_is_watched(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """int 0x80 of a 64-bit program: seen with the 32-bit number, told as such, killed like any other."""
+def test_32_bit_calls_are_watched(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """int 0x80 of a 64-bit program: seen with the 32-bit
+    number, reported as such, killed like any other.
+    """
     if not NodeCapabilities.detect().compat:
         force.elsewhere("this kernel runs no 32-bit calls")
     run(cgroup, act, f"unshare32:{NEWUTS}", "socket32:2:2:17")
@@ -231,8 +237,8 @@ def test_the_32_bit_door_is_watched(probes: Probes, cgroup: Cgroup, act: str) ->
     assert not results(killed)
 
 
-def test_after_a_move_the_rules_still_hold(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """A task that left its cgroup is killed as one that stayed."""
+def test_after_a_move_the_rules_still_apply(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """A task that left its cgroup is killed like one that stayed."""
     probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
     done = run(cgroup, act, f"put:{cgroup.path.parent}/cgroup.procs:0", "unshare:0")
     assert done.returncode == -signal.SIGKILL
@@ -241,7 +247,7 @@ def test_after_a_move_the_rules_still_hold(probes: Probes, cgroup: Cgroup, act: 
     assert (event.container, event.action) == (cgroup.id, Action.KILL)
 
 
-def test_a_bucket_limits_activity_and_nothing_is_lost_unseen(act: str) -> None:
+def test_a_rate_limit_drops_activity_and_counts_it(act: str) -> None:
     """Observation beyond the rate is dropped and counted; alerts are not limited."""
     with (
         running(activity_rate=1, activity_burst=10) as probes,
@@ -259,7 +265,7 @@ def test_a_bucket_limits_activity_and_nothing_is_lost_unseen(act: str) -> None:
 
 
 def test_a_full_ring_is_counted(act: str) -> None:
-    """Nobody reads: what left and what did not add up."""
+    """Without a reader: sent and dropped add up."""
     with running(alerts_bytes=1 << 16) as probes, new_cgroup(LABEL) as noisy:
         probes.enforce(Rule(K.SYS_SOCKET))
         run(noisy, act, *["socket:2:2:0"] * 500)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a container could do to be judged by something else than what it does.
+"""A container's attempts to have something else checked than what it does.
 
-Arguments that the probes cannot read yet, calls with the effect of others, numbers that mean another process
-than they seem to.
+Arguments that the probes cannot read yet, calls with the effect of others, numbers that mean
+another process than they seem to.
 """
 
 from __future__ import annotations
@@ -42,15 +42,17 @@ PROBES = {"observe": OBSERVED}
 
 
 def do(cgroup: Cgroup, dodge: str, *words: str) -> dict[str, int]:
-    """One command of dodge.c, armed in the container, to its end."""
+    """Run one command of dodge.c, armed in the container, to its end."""
     return results(cgroup.run([dodge, *words], capture_output=True))
 
 
 # ---- arguments that lie where the probes cannot read them yet
 
 
-def test_clone3_is_judged_by_what_the_kernel_read(probes: Probes, cgroup: Cgroup, dodge: str) -> None:
-    """Its flags on a page that is not resident: neither who calls nor the child lives."""
+def test_clone3_is_checked_by_the_flags_that_the_kernel_read(
+    probes: Probes, cgroup: Cgroup, dodge: str
+) -> None:
+    """Its flags on a page that is not resident: both the caller and the child are killed."""
     probes.enforce(Rule(K.SYS_CLONE, "kill", {0: {NEWUSER}}, {0: NEWUSER}))
     done = cgroup.run([dodge, "clone3", hex(NEWUSER)], capture_output=True)
     assert done.returncode == -signal.SIGKILL
@@ -60,7 +62,7 @@ def test_clone3_is_judged_by_what_the_kernel_read(probes: Probes, cgroup: Cgroup
     wait_for(lambda: not cgroup.pids(), "the child to be killed")
 
 
-def test_a_child_that_no_rule_is_about_lives(probes: Probes, cgroup: Cgroup, dodge: str) -> None:
+def test_a_child_that_no_rule_forbids_lives(probes: Probes, cgroup: Cgroup, dodge: str) -> None:
     """Other flags from the same page; a rule that only alerts."""
     probes.enforce(Rule(K.SYS_CLONE, "kill", {0: {NEWUSER}}, {0: NEWUSER}))
     assert do(cgroup, dodge, "clone3", hex(NEWUTS)) == {"clone3": 0, "child": 5 << 8}
@@ -68,8 +70,12 @@ def test_a_child_that_no_rule_is_about_lives(probes: Probes, cgroup: Cgroup, dod
     assert do(cgroup, dodge, "clone3", hex(NEWUSER)) == {"clone3": 0, "child": 5 << 8}
 
 
-def test_what_cannot_be_read_of_a_socketcall_is_the_worst(probes: Probes, cgroup: Cgroup, dodge: str) -> None:
-    """Programs push its arguments on their stack before they call: who has them elsewhere hides them."""
+def test_unreadable_socketcall_arguments_are_treated_as_forbidden(
+    probes: Probes, cgroup: Cgroup, dodge: str
+) -> None:
+    """Programs push its arguments on the stack before
+    the call; other placement is an attempt to hide them.
+    """
     if not NodeCapabilities.detect().compat:
         force.elsewhere("this kernel runs no 32-bit calls")
     probes.enforce(Rule(K.SYS_SOCKET, "kill", {0: {AF_ALG}}))
@@ -82,10 +88,10 @@ def test_what_cannot_be_read_of_a_socketcall_is_the_worst(probes: Probes, cgroup
 
 
 @pytest.mark.parametrize("family", [2, 10])
-def test_smc_by_its_protocol_is_of_its_family(
+def test_smc_by_protocol_counts_as_its_family(
     probes: Probes, cgroup: Cgroup, dodge: str, family: int
 ) -> None:
-    """IPPROTO_SMC of 6.11 makes a TCP socket's family what AF_SMC is."""
+    """IPPROTO_SMC of 6.11 makes a TCP socket equivalent to AF_SMC."""
     probes.enforce(Rule(K.SYS_SOCKET, "kill", {0: {AF_SMC}}))
     assert not do(cgroup, dodge, "socket", str(family), "1", "256")
     assert do(cgroup, dodge, "socket", str(family), "1", "6") == {"socket": 3}
@@ -94,7 +100,7 @@ def test_smc_by_its_protocol_is_of_its_family(
 def test_open_tree_attr_changes_a_mount_as_mount_setattr_does(
     probes: Probes, cgroup: Cgroup, dodge: str
 ) -> None:
-    """Without OPEN_TREE_CLONE it is the mount itself that it changes."""
+    """Without OPEN_TREE_CLONE it changes the mount itself."""
     probes.enforce(Rule(K.SYS_OPEN_TREE, "kill", {0: {1}}, {0: 1}))
     done = do(cgroup, dodge, "open_tree_attr", "/", "0")
     if done["open_tree_attr"] == -errno.ENOSYS:
@@ -106,11 +112,11 @@ def test_open_tree_attr_changes_a_mount_as_mount_setattr_does(
 
 
 @pytest.mark.parametrize("call", ["open", "openat", "openat2"])
-def test_to_empty_a_file_is_to_write_to_it(
+def test_truncating_a_file_counts_as_writing(
     probes: Probes, cgroup: Cgroup, dodge: str, tmp_path: Path, call: str
 ) -> None:
-    """O_TRUNC needs no access for writing, and the kernel's file does not keep it. With O_PATH it does
-    nothing.
+    """O_TRUNC needs no write access, and the kernel's
+    file does not keep it. With O_PATH it has no effect.
     """
     file = tmp_path / "kept"
     file.write_text("x")
@@ -120,14 +126,14 @@ def test_to_empty_a_file_is_to_write_to_it(
     done = cgroup.run([dodge, "empties", call, str(file)], capture_output=True)
     assert done.returncode == -signal.SIGKILL
     assert results(done) == {"opened": 1}
-    (told,) = [e for e in probes.wait(cgroup, K.FILE_OPEN) if e.action == Action.KILL]
-    assert told.path.endswith(b"/kept")
+    (killed,) = [e for e in probes.wait(cgroup, K.FILE_OPEN) if e.action == Action.KILL]
+    assert killed.path.endswith(b"/kept")
     reads = ["/bin/sh", "-c", f"exec 3< {file}; echo read"]
     assert cgroup.run(reads, capture_output=True).stdout == b"read\n"
 
 
 def test_quotactl_by_descriptor_is_quotactl(probes: Probes, cgroup: Cgroup, dodge: str) -> None:
-    """The twin of 5.14, which names the filesystem by an open file."""
+    """The variant of 5.14, which names the filesystem by an open file."""
     do(cgroup, dodge, "quotactl_fd")
     assert probes.wait(cgroup, K.SYS_QUOTACTL)
 
@@ -143,10 +149,10 @@ def test_quotactl_by_descriptor_is_quotactl(probes: Probes, cgroup: Cgroup, dodg
         ("getfd_dead", K.SYS_PIDFD_GETFD, 0, Relation.CONTAINER),
     ],
 )
-def test_threads_and_the_dead_are_of_their_process(
+def test_threads_and_dead_processes_belong_to_their_process(
     probes: Probes, cgroup: Cgroup, dodge: str, command: str, kind: EventKind, dim: int, relation: Relation
 ) -> None:
-    """In the host's pid namespace, by number or pidfd: not taken for processes of the host's."""
+    """In the host's pid namespace, by number or pidfd: not taken for host processes."""
     done = do(cgroup, dodge, command)
     if done.get("getfd") == -errno.EINVAL:
         force.elsewhere("this kernel has no pidfd of a thread")
@@ -156,9 +162,9 @@ def test_threads_and_the_dead_are_of_their_process(
 
 @contextmanager
 def said(argv: list[str]) -> Iterator[tuple[int, int]]:
-    """A program that runs meanwhile: its number on the host, and the one that it says.
+    """A running program: its pid on the host, and the pid that it prints.
 
-    What it starts ends with its cgroup.
+    Processes that it starts end with its cgroup.
     """
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -168,10 +174,10 @@ def said(argv: list[str]) -> Iterator[tuple[int, int]]:
             process.kill()
 
 
-def test_who_shares_a_pid_namespace_is_not_of_one_container(
+def test_processes_in_a_shared_pid_namespace_keep_their_containers(
     probes: Probes, cgroup: Cgroup, dodge: str
 ) -> None:
-    """As in a pod that shares its processes: whose a process is, is asked of the process."""
+    """As in a pod with a shared pid namespace: the container is looked up by process."""
     sleeps = ["sh", "-c", "echo $$; exec sleep 600"]
     with new_cgroup(LABEL) as elsewhere, said(["unshare", "-pf", "--kill-child", *sleeps]) as (outer, first):
         assert first == 1
@@ -193,7 +199,7 @@ def test_who_shares_a_pid_namespace_is_not_of_one_container(
 def test_the_hosts_files_are_the_hosts_in_whatever_mount_namespace(
     probes: Probes, cgroup: Cgroup, dodge: str, tmp_path: Path
 ) -> None:
-    """Services of the host have mount namespaces of their own: who enters one is on the host."""
+    """Host services have mount namespaces of their own: entering one of them is entering the host."""
     probes.enforce(Rule(K.SYS_SETNS, "kill", {0: {NEWNS}, 1: {Relation.HOST}}, {0: NEWNS}))
     shutil.copy(dodge, tmp_path / "dodge")
     join = "".join(f"echo $$ > {path}/cgroup.procs; " for path in set(cgroup.paths.values()))
@@ -223,10 +229,10 @@ def test_the_hosts_files_are_the_hosts_in_whatever_mount_namespace(
     assert event.operands[:2] == (NEWNS, Relation.HOST)
 
 
-def test_mounts_of_ones_own_are_not_the_hosts(
+def test_a_containers_own_mounts_are_not_the_hosts(
     probes: Probes, cgroup: Cgroup, dodge: str, tmp_path: Path
 ) -> None:
-    """A mount namespace of the container's, entered by its descriptor."""
+    """A mount namespace of the container, entered by its descriptor."""
     probes.enforce(Rule(K.SYS_SETNS, "kill", {0: {NEWNS}, 1: {Relation.HOST}}, {0: NEWNS}))
     shutil.copy(dodge, tmp_path / "dodge")
     join = "".join(f"echo $$ > {path}/cgroup.procs; " for path in set(cgroup.paths.values()))

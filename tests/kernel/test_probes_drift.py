@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drift, without a kernel exploit at hand: not the task is changed, but what the probes remember of it.
+"""Drift without a kernel exploit: the task is unchanged; the probes' record of it is changed.
 
-That is a fake of the cause, not of the check. A module changes real tasks in the virtual machines
-(test_lsm_drift.py). The workloads that change their credentials lawfully are real here.
+That fakes the cause, not the check. A module changes real tasks in the virtual machines
+(test_lsm_drift.py). The workloads that change their credentials legitimately are real.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def cgroup(probes: Probes) -> Iterator[Cgroup]:
 
 
 def forget(probes: Probes, pid: int, **changed: int) -> None:
-    """Make the probes believe that a task was less than it is: the fake."""
+    """Make the probes' record of a task show less than the task has: this is the fake."""
     tasks, fd = probes.kernel.map("tasks"), os.pidfd_open(pid)
     try:
         value = bytearray(tasks.get(fd) or b"")
@@ -97,10 +97,10 @@ class Task:
     ],
     ids=["capabilities", "user", "mounts", "network", "user namespace"],
 )
-def test_what_no_call_gave_is_drift(
+def test_a_privilege_that_no_call_gave_is_drift(
     probes: Probes, cgroup: Cgroup, act: str, changed: dict[str, int], what: int
 ) -> None:
-    """Told at the next checkpoint, with what it is; once."""
+    """Reported once, at the next checkpoint, with what changed."""
     probes.enforce(Rule(K.TASK_DRIFT))
     task = Task(cgroup, act, "open:/proc/uptime:0", "threads:1", "unshare:0")
     forget(probes, task.process.pid, **changed)
@@ -108,7 +108,7 @@ def test_what_no_call_gave_is_drift(
         task.go()
     assert task.end() == 0
     (event,) = probes.events(cgroup, K.TASK_DRIFT)
-    # A user namespace that was another one: who owned the others follows from it.
+    # A changed user namespace implies that the owner of the others changed, too.
     assert event.changed & (what | NEWUSER) == what
     assert event.action == Action.ALERT
 
@@ -125,7 +125,7 @@ def test_what_no_call_gave_is_drift(
 def test_drift_is_killed_at_the_next_checkpoint(
     probes: Probes, cgroup: Cgroup, act: str, command: str, at: EventKind
 ) -> None:
-    """Before the call gives it anything."""
+    """Before the call has an effect."""
     probes.enforce(Rule(K.TASK_DRIFT, "kill"))
     task = Task(cgroup, act, command)
     forget(probes, task.process.pid, permitted=0)
@@ -137,8 +137,8 @@ def test_drift_is_killed_at_the_next_checkpoint(
     assert event.permitted1 > 0
 
 
-def test_a_child_is_held_against_what_its_parent_was(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """A thread or process is no way to wash drift off: the parent is looked at before it has one."""
+def test_a_child_is_compared_with_its_parents_record(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """A thread or process does not clear drift: the parent is checked before its child is created."""
     probes.enforce(Rule(K.TASK_DRIFT))
     task = Task(cgroup, act, "forks:1")
     forget(probes, task.process.pid, permitted=0)
@@ -149,7 +149,7 @@ def test_a_child_is_held_against_what_its_parent_was(probes: Probes, cgroup: Cgr
     assert event.at == K.SYS_CLONE
 
 
-def test_nothing_is_watched_where_no_rule_asks(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_nothing_is_watched_without_a_rule(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """The record is empty, and the check is one comparison."""
     probes.enforce(Rule(K.SYS_UNSHARE))
     task = Task(cgroup, act)
@@ -161,7 +161,7 @@ def test_nothing_is_watched_where_no_rule_asks(probes: Probes, cgroup: Cgroup, a
     assert _IDENTITY.unpack_from(value, TASK.size)[0] == 0
 
 
-#: lawful changes of credentials and namespaces
+#: legitimate changes of credentials and namespaces
 NOBODY = "setpriv --reuid 65534 --regid 65534 --clear-groups"
 BENIGN = {
     "su": 'su -s /bin/sh nobody -c "cat /proc/uptime; id"',
@@ -200,8 +200,10 @@ _NEEDS = {"su", "runuser", "setpriv", "capsh", "sudo", "unshare", "nsenter", "ne
 
 
 @pytest.mark.parametrize("workload", BENIGN)
-def test_a_lawful_change_is_no_drift(probes: Probes, cgroup: Cgroup, workload: str, tmp_path: Path) -> None:
-    """Whoever gives something up, uses what it has, or comes to more by exec."""
+def test_a_legitimate_change_is_no_drift(
+    probes: Probes, cgroup: Cgroup, workload: str, tmp_path: Path
+) -> None:
+    """Giving privileges up, using existing ones, or gaining some by exec."""
     command = BENIGN[workload]
     for program in _NEEDS & set(re.findall(r"[\w-]+", command)):
         force.need_program(program)
@@ -221,7 +223,7 @@ def test_a_lawful_change_is_no_drift(probes: Probes, cgroup: Cgroup, workload: s
 
 
 def test_an_exec_into_a_running_container_is_no_drift(probes: Probes, cgroup: Cgroup) -> None:
-    """A runtime joins the namespaces one by one, and becomes the program last."""
+    """A runtime joins the namespaces one by one, and executes the program last."""
     probes.enforce(Rule(K.TASK_DRIFT))
     init = cgroup.popen(["unshare", "-nuif", "sleep", "600"])
     sleeper = wait_for(

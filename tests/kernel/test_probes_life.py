@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers, tasks and cgroups as the probes tell of them: who is armed, who inherits, who leaves."""
+"""Life cycle of containers, tasks and cgroups in the probes: arming, inheritance, leaving."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ CLONE_THREAD = 0x10000
 PROBES = {"observe": OBSERVED}
 
 
-def test_a_container_is_told_from_cradle_to_grave(probes: Probes, act: str) -> None:
-    """create, start with its posture, exec, exit, stop, remove: each once, in this order, with its facts."""
+def test_a_container_is_reported_from_start_to_end(probes: Probes, act: str) -> None:
+    """create, start with its posture, exec, exit, stop,
+    remove: each once, in this order, with its facts.
+    """
     with new_cgroup(LABEL) as cgroup:
         made = cgroup.id
         child = cgroup.popen([act, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -38,8 +40,8 @@ def test_a_container_is_told_from_cradle_to_grave(probes: Probes, act: str) -> N
     wait_for(
         lambda: [e for e in probes.events() if e.kind is K.CONTAINER_REMOVE and e.container == made], "remove"
     )
-    told = [event for event in probes.events() if event.container == made]
-    kinds = [event.kind for event in told]
+    reported = [event for event in probes.events() if event.container == made]
+    kinds = [event.kind for event in reported]
     assert kinds == [
         K.CONTAINER_CREATE,
         K.CONTAINER_START,
@@ -48,8 +50,8 @@ def test_a_container_is_told_from_cradle_to_grave(probes: Probes, act: str) -> N
         K.CONTAINER_STOP,
         K.CONTAINER_REMOVE,
     ]
-    create, start, run, end, stop, remove = told
-    assert {event.slot for event in told} == {slot}
+    create, start, run, end, stop, remove = reported
+    assert {event.slot for event in reported} == {slot}
     assert create.path == remove.path == f"/{cgroup.name}".encode()
     assert create.cgroup == made
     assert create.parent == os.stat(cgroup.path.parent).st_ino
@@ -73,23 +75,23 @@ def _status(name: str) -> str:
     return line.split()[1]
 
 
-def test_an_unarmed_task_is_no_subject(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """In the cgroup, but in the host's mounts: as a runtime is that sets a container up."""
+def test_an_unarmed_task_is_not_restricted(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """In the cgroup, but in the host's mounts: like a runtime that sets up a container."""
     done = cgroup.run([act, "forks:3"], armed=False, capture_output=True)
     assert results(done) == {"forks": 3}
     assert [event.kind for event in probes.events(cgroup)] == [K.CONTAINER_CREATE]
     assert not any(probes.counters(cgroup))
 
 
-def test_the_host_is_no_subject(probes: Probes, act: str) -> None:
-    """A task outside of any container leaves no trace, whatever its mount namespace."""
+def test_the_host_is_not_restricted(probes: Probes, act: str) -> None:
+    """A task outside of any container leaves no record, whatever its mount namespace."""
     before = len(probes.events())
     subprocess.run(["unshare", "-m", "--", act, "forks:3", "threads:2"], check=True, capture_output=True)
     assert len(probes.events()) == before
 
 
 def test_a_thousand_forks_are_counted_exactly(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """Forks and exits of the counters, and the number of armed tasks goes back to none."""
+    """The counters of forks and exits are exact, and the number of armed tasks returns to zero."""
     probes.observe()
     try:
         assert results(cgroup.run([act, "forks:1000", "threads:50"], capture_output=True))["forks"] == 1000
@@ -118,7 +120,7 @@ def test_fork_and_exit_name_the_child(probes: Probes, cgroup: Cgroup, act: str) 
 
 
 def test_a_thread_that_execs_stays_armed(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """It takes the place of the leader: one process all the time, one end."""
+    """It replaces the leader: one process all the time, one end."""
     cgroup.run([act, f"threadexec:{force.need_program('true')}"], capture_output=True)
     probes.wait(cgroup, K.CONTAINER_STOP)
     first, second = probes.events(cgroup, K.PROCESS_EXEC)
@@ -136,8 +138,10 @@ def test_a_program_from_a_memfd_is_known(probes: Probes, cgroup: Cgroup, act: st
     assert second.args.startswith(b"from-memfd\0")
 
 
-def test_long_and_ugly_names_come_out_whole(probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path) -> None:
-    """A path beyond the record is cut and marked; bytes are bytes."""
+def test_long_and_non_utf8_names_are_reported_unchanged(
+    probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
+) -> None:
+    """A path beyond the record is truncated and marked; bytes are unchanged."""
     deep = tmp_path
     while len(str(deep)) < 300:
         deep /= "x" * 40
@@ -153,7 +157,7 @@ def test_long_and_ugly_names_come_out_whole(probes: Probes, cgroup: Cgroup, act:
 
 
 def test_cgroups_below_belong_to_the_container(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """Whatever they are called; and moving into one is not leaving."""
+    """With any name; moving into one is not leaving."""
     below = cgroup.path / f"{PREFIX}{LABEL}-below"
     below.mkdir()
     made = below.stat().st_ino
@@ -171,8 +175,8 @@ def test_cgroups_below_belong_to_the_container(probes: Probes, cgroup: Cgroup, a
     assert event.cgroup == made
 
 
-def test_leaving_the_cgroup_is_told_and_does_not_free(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """A task that moves itself out stays the container's, with all that it does afterwards."""
+def test_leaving_the_cgroup_is_reported_and_lifts_no_rule(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """A task that moves itself out stays the container's, with all its later actions."""
     done = cgroup.run([act, f"put:{cgroup.path.parent}/cgroup.procs:0", "forks:2"], capture_output=True)
     assert results(done) == {"put": 1, "forks": 2}
     (left,) = probes.wait(cgroup, K.CGROUP_ATTACH)
@@ -182,8 +186,8 @@ def test_leaving_the_cgroup_is_told_and_does_not_free(probes: Probes, cgroup: Cg
     assert probes.counters(cgroup)[Counter.FORK] == 2
 
 
-def test_a_child_that_begins_in_another_cgroup_left_its_own(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """clone3 with CLONE_INTO_CGROUP moves nobody; it is told as the leaving that it is."""
+def test_a_child_started_in_another_cgroup_has_left_its_own(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """clone3 with CLONE_INTO_CGROUP moves no task; it is reported as leaving all the same."""
     root, own = hierarchies()["v2"], cgroup.paths["v2"]
     assert results(cgroup.run([act, f"into:{own}"], capture_output=True)) == {"into": 1}
     assert probes.events(cgroup, K.CGROUP_ATTACH) == []
@@ -196,8 +200,8 @@ def test_a_child_that_begins_in_another_cgroup_left_its_own(probes: Probes, cgro
     probes.enforce()
 
 
-def test_a_rule_tells_leaving_from_being_moved(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """kill for who leaves by itself: a task that the host moves goes on."""
+def test_a_rule_distinguishes_leaving_from_being_moved(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """kill for a task that leaves by itself: a task that the host moves continues."""
     probes.enforce(Rule(K.CGROUP_ATTACH, "kill", {0: {Relation.SELF}}))
     try:
         moved = cgroup.popen([act, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -214,8 +218,8 @@ def test_a_rule_tells_leaving_from_being_moved(probes: Probes, cgroup: Cgroup, a
     assert (first.action, second.action) == (abi.Action.NONE, abi.Action.KILL)
 
 
-def test_what_runs_already_is_adopted(act: str) -> None:
-    """A container that was there before the probes: each thread is bound, and its children inherit."""
+def test_running_containers_are_adopted(act: str) -> None:
+    """A container that existed before the probes: each thread is bound, and its children inherit."""
     with new_cgroup(LABEL) as cgroup:
         child = cgroup.popen([act, "wait", "forks:1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         wait_for(lambda: os.readlink(f"/proc/{child.pid}/exe") == act, "the program to run")
@@ -239,7 +243,7 @@ def test_what_runs_already_is_adopted(act: str) -> None:
 
 
 def test_no_free_slot_is_counted() -> None:
-    """A container that does not fit is not enrolled, and the loss is not silent."""
+    """A container without a slot is not enrolled, and the loss is reported."""
 
     def take_all(kernel: Kernel) -> None:
         while kernel.map("free_slots").pop() is not None:

@@ -34,33 +34,37 @@ WRITE = os.O_WRONLY
 
 
 @pytest.fixture(autouse=True)
-def quiet_again(probes: Probes) -> Iterator[None]:
-    """What one test enforces and observes ends with it."""
+def reset_probes(probes: Probes) -> Iterator[None]:
+    """Reset rules and observation after each test."""
     yield
     probes.enforce()
     probes.observe()
 
 
 def either_state(program: str) -> set[int]:
-    """Operands of a program that is as its image has it, and of one that is not, as in a guest's overlay."""
+    """Returns the operands of an unmodified program of the
+    image, and of a modified one, as in a guest's overlay.
+    """
     as_in_image = name_hash(program.encode())
     return {as_in_image, as_in_image ^ abi.EXE_CHANGED}
 
 
 def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:
-    """Commands of act.c, armed in the container, to their end."""
+    """Run commands of act.c, armed in the container, to their end."""
     return cgroup.run([act, *commands], capture_output=True)
 
 
 def named(probes: Probes, cgroup: Cgroup, path: bytes) -> list[Any]:
-    """Opens of files whose path ends so."""
+    """Returns the opens of files whose path ends so."""
     return [event for event in probes.events(cgroup, K.FILE_OPEN) if event.path.endswith(path)]
 
 
-def test_an_open_is_told_with_the_file_behind_it(
+def test_an_open_is_reported_with_the_file_behind_it(
     probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
 ) -> None:
-    """Identity, flags, mount namespace, path inside its filesystem; a symlink's target, not the symlink."""
+    """Identity, flags, mount namespace, path inside its
+    filesystem; a symlink's target, not the symlink.
+    """
     real = tmp_path / "real-file"
     real.write_text("x")
     (tmp_path / "link").symlink_to(real)
@@ -79,7 +83,9 @@ def test_an_open_is_told_with_the_file_behind_it(
 def test_a_file_of_proc_is_known_under_any_name(
     probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
 ) -> None:
-    """Under another mount of procfs it is killed alike; its neighbour passes, and so does a namesake."""
+    """Under another mount of procfs it is killed, too;
+    other files pass, also one with the same name.
+    """
     (tmp_path / "kernel").mkdir()
     (tmp_path / "kernel/ostype").write_text("namesake")
     target, neighbour = "/proc/sys/kernel/ostype", "/proc/sys/kernel/osrelease"
@@ -94,10 +100,10 @@ def test_a_file_of_proc_is_known_under_any_name(
         done = cgroup.run(argv, capture_output=True)
         assert done.returncode == -signal.SIGKILL
         assert b"forks" not in done.stdout
-    told = probes.wait(cgroup, K.FILE_OPEN, 2)
-    assert {event.path for event in told} == {b"/sys/kernel/ostype"}
-    assert {event.fs_magic for event in told} == {PROC}
-    assert {(event.action, event.mechanism, event.rule) for event in told} == {
+    reported = probes.wait(cgroup, K.FILE_OPEN, 2)
+    assert {event.path for event in reported} == {b"/sys/kernel/ostype"}
+    assert {event.fs_magic for event in reported} == {PROC}
+    assert {(event.action, event.mechanism, event.rule) for event in reported} == {
         (Action.KILL, Mechanism.KILL, 0)
     }
 
@@ -124,8 +130,8 @@ def test_reading_is_not_writing(probes: Probes, cgroup: Cgroup, act: str, tmp_pa
     assert run(cgroup, act, f"open:{target}:{WRITE}").returncode == -signal.SIGKILL
 
 
-def test_a_foreign_mount_is_told(probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path) -> None:
-    """Through /proc/PID/root of a process of the host: a regular file of another mount namespace."""
+def test_a_foreign_mount_is_reported(probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path) -> None:
+    """Through /proc/PID/root of a host process: a regular file of another mount namespace."""
     (tmp_path / "host-file").write_text("")
     kinds = {stat.S_IFREG | OTHER << 16}
     probes.enforce(Rule(K.FILE_OPEN, "kill", {TYPE: kinds}))
@@ -175,10 +181,8 @@ def test_opens_are_counted(probes: Probes, act: str) -> None:
     assert counts[1] - counts[0] == 150
 
 
-def test_the_32_bit_door_opens_nothing_unseen(
-    probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
-) -> None:
-    """An open by int 0x80 is decided as any other."""
+def test_32_bit_opens_are_seen(probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path) -> None:
+    """An open by int 0x80 is decided like any other."""
     if not NodeCapabilities.detect().compat:
         force.elsewhere("this kernel runs no 32-bit calls")
     (tmp_path / "watched").write_text("")
@@ -193,7 +197,7 @@ def test_the_32_bit_door_opens_nothing_unseen(
 
 @pytest.mark.parametrize("action", ["deny", "kill"])
 def test_a_device_is_denied_before_the_effect(probes: Probes, cgroup: Cgroup, act: str, action: str) -> None:
-    """EPERM for deny, and for kill too (the agent ends the process afterwards); other devices pass."""
+    """EPERM for deny, and for kill (the agent kills the process afterwards); other devices pass."""
     zero, null = 1 << 20 | 5, 1 << 20 | 3
     probes.enforce(Rule(K.DEVICE_ACCESS, action, {2: {zero}}))
     done = run(cgroup, act, "open:/dev/zero:0", "forks:1")
@@ -211,14 +215,14 @@ def test_a_device_is_denied_before_the_effect(probes: Probes, cgroup: Cgroup, ac
 def test_a_node_of_another_name_is_the_same_device(
     probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
 ) -> None:
-    """mknod of it is denied, whatever it is called."""
+    """mknod of it is denied, whatever its name."""
     probes.enforce(Rule(K.DEVICE_ACCESS, "deny", {0: {2}, 3: {1}, 1: {1}}))
     assert results(run(cgroup, act, f"mknod:{tmp_path}/harmless:c:1:5"))["mknod"] == -errno.EPERM
     assert results(run(cgroup, act, f"mknod:{tmp_path}/fifo:p:0:0"))["mknod"] == 0
 
 
 def test_a_sysctl_write_is_denied(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """By the kernel's name for it; reading passes. (What is written is what is there.)"""
+    """By the kernel's name for it; reading passes. (The written value is the current one.)"""
     probes.enforce(Rule(K.SYSCTL_ACCESS, "deny", {0: {1}}, text=b"kernel/domainname\0"))
     path = "/proc/sys/kernel/domainname"
     before = Path(path).read_text()
@@ -230,8 +234,8 @@ def test_a_sysctl_write_is_denied(probes: Probes, cgroup: Cgroup, act: str) -> N
     assert cgroup.run(["cat", path], capture_output=True).returncode == 0
 
 
-def test_an_address_is_denied_and_its_neighbour_is_not(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """By the longest prefix; an IPv4 address in IPv6 clothes is what it is."""
+def test_an_address_is_denied_and_the_next_one_is_not(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """By the longest prefix; an IPv4-mapped IPv6 address counts as IPv4."""
     metadata = socket.inet_aton("127.254.169.254")
     probes.enforce(
         Rule(K.NET_CONNECT, "deny", address=(4, metadata, 32)),
@@ -249,7 +253,7 @@ def test_an_address_is_denied_and_its_neighbour_is_not(probes: Probes, cgroup: C
     assert {event.mechanism for event in (first, second, third)} == {Mechanism.CGROUP}
 
 
-def test_bind_and_sendmsg_have_a_say_too(probes: Probes, cgroup: Cgroup, act: str) -> None:
+def test_bind_and_sendmsg_are_decided_too(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """By port."""
     probes.enforce(Rule(K.NET_BIND, "deny", {0: {4444}}), Rule(K.NET_SENDMSG, "deny", {0: {5353}}))
     done = run(cgroup, act, "bind:127.0.0.1:4444", "send:127.0.0.1:5353")
@@ -278,7 +282,7 @@ def test_a_unix_socket_is_denied_by_its_name(probes: Probes, cgroup: Cgroup, act
 
 
 def test_an_option_of_a_socket_is_denied(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """By level and number. Another one passes, also with a value longer than what the kernel copies."""
+    """By level and number. Another one passes, also with a value longer than the kernel copies."""
     probes.enforce(Rule(K.SETSOCKOPT, "deny", {0: {SOL_IP}, 1: {IPT_SO_SET_REPLACE}}))
     for length in (8, 8192):
         denied = run(cgroup, act, f"setsockopt:{SOL_IP}:{IPT_SO_SET_REPLACE}:{length}")
@@ -291,7 +295,7 @@ def test_an_option_of_a_socket_is_denied(probes: Probes, cgroup: Cgroup, act: st
 
 
 def test_a_request_for_a_module_ends_the_task(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """By the name that modprobe would be given; a family of sockets that is built in asks for none."""
+    """By the name that modprobe would get; a built-in socket family requests none."""
     if "module_request" not in {attached.target for attached in probes.kernel.attached}:
         force.elsewhere("this kernel has no modules")
     probes.enforce(Rule(K.MODULE_REQUEST, "kill", text=b"net-pf-11\0"))

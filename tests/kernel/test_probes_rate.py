@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container that used up its alerts: what is told is held back and counted, what is done is not.
+"""A container above its alert rate: further records are dropped and counted, enforcement
+continues.
 
-The allowance here is one alert a second, so that all but the first few refusals find an empty bucket.
+The allowance here is one alert a second, so all but the first few refusals find an empty bucket.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ pytestmark = pytest.mark.root
 PROBES = {"alert_rate": 1, "alert_burst": 1}
 K = EventKind
 TIMES = 5000
-REFUSED = (-errno.EPERM, -errno.EFAULT)  # also of what is written of a file that could not be read
-SERVER = "rf-rate-server"  # whom the hook is asked about: a name without a server asks none
+REFUSED = (-errno.EPERM, -errno.EFAULT)  # also what was written of a file that could not be read
+SERVER = "rf-rate-server"  # a name without a server triggers no hook
 SYSCTL = "/proc/sys/kernel/randomize_va_space"
 
 
@@ -67,17 +68,17 @@ HOOKED = [
 
 
 def unrefused(cgroup: Cgroup, act: str, call: str) -> int:
-    """How many of so many calls were not refused."""
+    """Returns how many of that many calls were not refused."""
     done = cgroup.run([act, f"times:{TIMES}:{call}"], stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0
     return results(done)["times"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.place for case in CASES])
-def test_a_refusal_that_is_not_told_is_a_refusal(
+def test_a_refusal_without_a_record_still_refuses(
     probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path, case: Case
 ) -> None:
-    """Of 5,000 calls none gets through, and told + held back are 5,000, exactly."""
+    """Of 5,000 calls none succeeds, and reported + dropped are exactly 5,000."""
     if case.place not in {link.target for link in probes.kernel.attached}:
         force.elsewhere(f"this kernel has no hook cgroup/{case.place}")
     probes.enforce(Rule(case.kind, "deny", dict(case.operands)))
@@ -86,15 +87,15 @@ def test_a_refusal_that_is_not_told_is_a_refusal(
         assert unrefused(cgroup, act, case.call.format(tmp=tmp_path)) == 0
     finally:
         probes.enforce()
-    held = probes.drops()[case.kind.label, "rate_limit"] - before
-    assert held > TIMES - 100
-    wait_for(lambda: len(probes.events(cgroup, case.kind)) + held == TIMES, "the refusals that are told")
+    dropped = probes.drops()[case.kind.label, "rate_limit"] - before
+    assert dropped > TIMES - 100
+    wait_for(lambda: len(probes.events(cgroup, case.kind)) + dropped == TIMES, "the reported refusals")
 
 
 def test_the_calls_are_refused_by_the_rule_alone(
     probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
 ) -> None:
-    """Without one, none of them ends with EPERM: else the test above would show nothing."""
+    """Without a rule none of them ends with EPERM; otherwise the test above would prove nothing."""
     attached = {link.target for link in probes.kernel.attached}
     calls = [case.call.format(tmp=tmp_path) for case in CASES if case.place in attached]
     done = cgroup.run([act, *calls], stdout=subprocess.PIPE, text=True)
@@ -110,11 +111,12 @@ def hooks() -> Iterator[Probes]:
 
 
 @pytest.mark.parametrize(("rule", "call"), HOOKED, ids=[rule.event.label for rule, _ in HOOKED])
-def test_a_hook_refuses_without_telling(
+def test_a_hook_refuses_without_a_record(
     hooks: Probes, act: str, tmp_path: Path, rule: Rule, call: str
 ) -> None:
-    """The same where BPF-LSM decides. How many are told or held back depends: a call that is made again is
-    told once."""
+    """The same where BPF-LSM decides. The split between reported
+    and dropped varies: a repeated call is reported once.
+    """
     with socket.socket(socket.AF_UNIX) as server, new_cgroup(LABEL) as cgroup:
         server.bind(f"\0{SERVER}")
         server.listen(1)
@@ -125,9 +127,12 @@ def test_a_hook_refuses_without_telling(
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.place in ("sysctl", "connect_unix")])
-def test_who_cannot_be_asked_about_is_refused(probes: Probes, cgroup: Cgroup, act: str, case: Case) -> None:
-    """All buffers of the probes are taken, as by calls that were preempted: where a rule might refuse, it is
-    refused; where none would, nothing is."""
+def test_a_call_that_cannot_be_checked_is_refused(
+    probes: Probes, cgroup: Cgroup, act: str, case: Case
+) -> None:
+    """All buffers of the probes are taken, as by preempted calls:
+    a call that a rule might refuse is refused; others are not.
+    """
     if case.place not in {link.target for link in probes.kernel.attached}:
         force.elsewhere(f"this kernel has no hook cgroup/{case.place}")
     busy, shared = probes.kernel.map("scratch_busy"), probes.kernel.map("scratch_shared_busy")
@@ -137,7 +142,7 @@ def test_who_cannot_be_asked_about_is_refused(probes: Probes, cgroup: Cgroup, ac
     assert child.stdout is not None
 
     def call() -> int:
-        """It makes one more call: what that returned."""
+        """Make one more call. Returns its result."""
         assert child.stdin is not None
         assert child.stdout is not None
         child.stdin.write(b"x")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of the kernel under attack: what one container makes must not cost the others their guard."""
+"""Kernel tables under attack: one container must not cost the others their protection."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHILDREN = int(os.environ.get("RINGFENCE_CHILDREN", "2000"))
 
 @contextmanager
 def many(parent: Path, count: int) -> Iterator[None]:
-    """So many cgroups below one."""
+    """That many cgroups below one."""
     made = [parent / f"c{number}" for number in range(count)]
     try:
         for path in made:
@@ -43,7 +43,7 @@ def many(parent: Path, count: int) -> Iterator[None]:
 
 
 def armed(probes: Probes, cgroup: Cgroup, act: str) -> bool:
-    """Whether a program that the host starts in the container is under its rules."""
+    """Returns True if a program that the host starts in the container is under its rules."""
     probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
     try:
         done = cgroup.run([act, ATTACK], capture_output=True)
@@ -53,7 +53,7 @@ def armed(probes: Probes, cgroup: Cgroup, act: str) -> bool:
 
 
 def free(probes: Probes) -> int:
-    """Slots that nobody has."""
+    """Returns the number of free slots."""
     table = probes.kernel.map("slots")
     return sum(not abi.CONTAINER.unpack(value)[0] for _, value in table.items())
 
@@ -68,7 +68,7 @@ def leaver(cgroup: Cgroup, act: str) -> subprocess.Popen[bytes]:
 
 
 def test_child_cgroups_fill_no_table(act: str) -> None:
-    """As many as it likes: they take no entry, and another container is enrolled and held as ever."""
+    """Any number: they take no entry, and another container is enrolled and restricted as usual."""
     with running(slots=4) as probes, new_cgroup(LABEL) as loud, many(loud.path, CHILDREN):
         with new_cgroup(LABEL) as other:
             assert armed(probes, other, act)
@@ -76,8 +76,10 @@ def test_child_cgroups_fill_no_table(act: str) -> None:
         assert probes.drops() == {}
 
 
-def test_a_task_deep_below_is_its_containers(act: str) -> None:
-    """Deeper than anybody looks upwards: what the host starts there is held, as is what is moved there."""
+def test_a_task_in_a_deep_cgroup_belongs_to_its_container(act: str) -> None:
+    """Deeper than the lookup of ancestors: a process started
+    there by the host is restricted, and one moved there.
+    """
     with running(observe=(K.CGROUP_ATTACH,)) as probes, new_cgroup(LABEL) as cgroup:
         deep, made = cgroup.path, list[Path]()
         for _ in range(3 * abi.LEVELS):
@@ -93,8 +95,8 @@ def test_a_task_deep_below_is_its_containers(act: str) -> None:
         assert not probes.events(cgroup, K.CGROUP_ATTACH)
 
 
-def test_without_an_agent_the_kernel_gives_slots_back(act: str) -> None:
-    """Many times more containers than slots: each is enrolled and held."""
+def test_without_an_agent_the_kernel_frees_slots(act: str) -> None:
+    """Many times more containers than slots: each is enrolled and restricted."""
     with running(slots=4, beats=0) as probes:
         for _ in range(20):
             with new_cgroup(LABEL) as cgroup:
@@ -104,8 +106,8 @@ def test_without_an_agent_the_kernel_gives_slots_back(act: str) -> None:
         assert probes.kernel.map("containers").fill() == 0
 
 
-def test_with_an_agent_the_kernel_gives_nothing_back() -> None:
-    """Its registry does; only one of both may."""
+def test_with_an_agent_the_kernel_frees_nothing() -> None:
+    """Its registry does; only one of the two may."""
     with running(slots=4, beats=ALWAYS) as probes:
         for _ in range(6):
             with new_cgroup(LABEL):
@@ -114,8 +116,8 @@ def test_with_an_agent_the_kernel_gives_nothing_back() -> None:
         assert probes.drops() == {("container.create", "table_full"): 2}
 
 
-def test_a_slot_is_not_given_back_while_a_task_that_left_is_alive(act: str) -> None:
-    """Its container is no more than that task; when it ends, the slot is free."""
+def test_a_slot_is_not_freed_while_a_task_that_left_is_alive(act: str) -> None:
+    """Only that task is left of its container; when it ends, the slot is freed."""
     with running(slots=4, beats=0) as probes:
         with new_cgroup(LABEL) as cgroup:
             child = leaver(cgroup, act)
@@ -127,7 +129,9 @@ def test_a_slot_is_not_given_back_while_a_task_that_left_is_alive(act: str) -> N
 
 
 def test_an_armed_task_makes_no_containers(act: str) -> None:
-    """A container that can write the host's cgroups cannot use up the slots: what it makes is its own."""
+    """A container that can write the host's cgroups cannot
+    use up the slots: cgroups that it makes are its own.
+    """
     with running(slots=4, observe=(K.CGROUP_MKDIR,)) as probes, new_cgroup(LABEL) as cgroup:
         names = [f"{PREFIX}{LABEL}-junk{number}" for number in range(8)]
         paths = [cgroup.path.parent / name for name in names]
@@ -139,7 +143,7 @@ def test_an_armed_task_makes_no_containers(act: str) -> None:
             assert len(probes.wait(cgroup, K.CGROUP_MKDIR, 8)) == 8
             with new_cgroup(LABEL) as other:
                 assert armed(probes, other, act)
-            # Should the host run a container in such a directory, then it is one.
+            # If the host runs a container in such a directory, it is enrolled as one.
             junk = Cgroup(names[0]).create()
             assert armed(probes, junk, act)
             junk.remove()
@@ -164,8 +168,8 @@ def test_a_container_that_found_no_slot_is_enrolled_when_it_runs_a_program(act: 
             first.create()
 
 
-def test_containers_of_before_are_left_alone_where_they_are_not_to_be_adopted(act: str) -> None:
-    """`containers.adopt: no`: also by what is run in them later."""
+def test_earlier_containers_are_not_enrolled_without_adoption(act: str) -> None:
+    """`containers.adopt: no`: also programs that are run in them later."""
     with new_cgroup(LABEL) as old, running(late=False) as probes:
         assert not armed(probes, old, act)
         with new_cgroup(LABEL) as fresh:
@@ -173,9 +177,7 @@ def test_containers_of_before_are_left_alone_where_they_are_not_to_be_adopted(ac
 
 
 @pytest.mark.parametrize("storage", [None, False], ids=["as this kernel can", "by number"])
-def test_a_full_table_of_processes_lets_nobody_through(
-    act: str, tmp_path: Path, storage: bool | None
-) -> None:
+def test_a_full_process_table_refuses_every_process(act: str, tmp_path: Path, storage: bool | None) -> None:
     """A fork bomb in one container: devices are refused to every process of it and of another one."""
     call = NODE.format(tmp=tmp_path)
     with (
@@ -192,15 +194,17 @@ def test_a_full_table_of_processes_lets_nobody_through(
             assert results(cgroup.run([act, call], capture_output=True)) == {"mknod": -errno.EPERM}
         assert probes.kernel.map("processes").fill() <= 17
         assert ("process.exec", "process_table") in probes.drops()
-        # The host, and a runtime's own set-up inside of the container, are no subjects all the same.
+        # The host, and a runtime's set-up inside the container, are still not restricted.
         host = subprocess.run(["unshare", "-m", "--", act, call], check=True, capture_output=True)
         assert results(host) == {"mknod": 0}
         (tmp_path / "node").unlink()
         assert results(other.run([act, call], armed=False, capture_output=True)) == {"mknod": 0}
 
 
-def test_a_stale_entry_is_not_of_who_has_its_number_now(act: str, tmp_path: Path) -> None:
-    """Processes are known by number and start: a host's process is never taken for one that ended."""
+def test_a_stale_entry_does_not_match_a_reused_pid(act: str, tmp_path: Path) -> None:
+    """Processes are identified by number and start:
+    a host process is never taken for an ended one.
+    """
     with running(task_storage=False) as probes, new_cgroup(LABEL) as cgroup:
         probes.enforce(Rule(K.DEVICE_ACCESS, "deny", {0: {1}}))
         host = subprocess.Popen(
@@ -213,9 +217,10 @@ def test_a_stale_entry_is_not_of_who_has_its_number_now(act: str, tmp_path: Path
         assert b"mknod 0" in said
 
 
-def test_who_left_its_cgroup_is_bound_again_by_what_was_known(act: str) -> None:
-    """`carried`: what the agent before had armed stays its container's; a number with another start does
-    not."""
+def test_a_task_that_left_its_cgroup_is_bound_again(act: str) -> None:
+    """`carried`: a task armed by the previous agent stays its
+    container's; the same number with another start does not.
+    """
     with new_cgroup(LABEL) as cgroup:
         with running() as before:
             child = leaver(cgroup, act)
@@ -240,7 +245,7 @@ def test_who_left_its_cgroup_is_bound_again_by_what_was_known(act: str) -> None:
 
 
 def test_no_flood_of_one_rule_hides_another(act: str) -> None:
-    """With an empty bucket, the first alert of each rule in a second is told, kills included."""
+    """With an empty bucket, the first alert of each rule in a second is reported, kills included."""
     with running(alert_rate=1, alert_burst=1) as probes, new_cgroup(LABEL) as cgroup:
         probes.enforce(
             Rule(K.SYS_SOCKET, "alert", {2: {0}}),
@@ -249,17 +254,19 @@ def test_no_flood_of_one_rule_hides_another(act: str) -> None:
         )
         done = cgroup.run([act, "times:3000:socket:2:2:0", "socket:2:2:17", ATTACK], capture_output=True)
         assert done.returncode == -signal.SIGKILL
-        told = probes.wait(cgroup, K.SYS_UNSHARE)
+        reported = probes.wait(cgroup, K.SYS_UNSHARE)
         rules = [event.rule for event in probes.events(cgroup, K.SYS_SOCKET)]
         assert rules.count(1) == 1
-        assert told[0].rule == 2
-        held = probes.drops()["socket", "rate_limit"]
-        assert len(rules) + held == 3001
-        assert held > 2900
+        assert reported[0].rule == 2
+        dropped = probes.drops()["socket", "rate_limit"]
+        assert len(rules) + dropped == 3001
+        assert dropped > 2900
 
 
 def test_kills_take_tokens_too(act: str) -> None:
-    """A loop that starts what is killed at once does not fill the ring: it is counted, and each is killed."""
+    """A loop that starts killed programs at once does
+    not fill the ring: it is counted, and each is killed.
+    """
     with running(alert_rate=1, alert_burst=1) as probes, new_cgroup(LABEL) as cgroup:
         probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
         script = f"for i in $(seq 200); do {act} {ATTACK}; echo $?; done"
@@ -267,6 +274,6 @@ def test_kills_take_tokens_too(act: str) -> None:
             ["/bin/sh", "-c", script], stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
         )
         assert done.stdout.split().count(str(128 + signal.SIGKILL)) == 200
-        held = probes.drops()["unshare", "rate_limit"]
-        assert len(probes.events(cgroup, K.SYS_UNSHARE)) + held == 200
-        assert held > 100
+        dropped = probes.drops()["unshare", "rate_limit"]
+        assert len(probes.events(cgroup, K.SYS_UNSHARE)) + dropped == 200
+        assert dropped > 100

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attacks on the agent from a container that has everything: capabilities, the host's processes, its mounts.
+"""Attacks on the agent from a container with all capabilities and the host's processes and mounts.
 
-Where BPF-LSM decides each is refused, and nothing of it comes to pass. Elsewhere the attacker is killed where
-it is certain what it reaches for, and each attempt is told of. docs/self-defence.md has the table.
+Where BPF-LSM decides each is refused without effect. Elsewhere the attacker is killed where its
+target is certain, and each attempt is reported. docs/self-defence.md has the table.
 """
 
 from __future__ import annotations
@@ -20,29 +20,25 @@ from ringfence.bpf.capabilities import NodeCapabilities
 from tests.kernel.tamper import DENIED, KILLED, LOOKS, NAME, SEEN, TAMPER, Target, attack, target_of
 from tests.support import force
 from tests.support.cgroups import new_cgroup
+from tests.support.policies import one_rule
 from tests.support.waiting import process_state, wait_for
 
 pytestmark = pytest.mark.root
-POLICY = """\
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: other-matters}
-spec:
-  selector: {containers: all}
-  rules:
-    - {id: other, title: x, severity: low, attack: [T1082], event: personality, match: any, action: alert}
-"""
-"""It has nothing to do with what is tried: so all that is stopped is stopped by the self-defence."""
+#: has nothing to do with the attacks, so only the self-defence can stop them
+POLICY = one_rule(
+    "other-matters",
+    "{id: other, title: x, severity: low, attack: [T1082], event: personality, match: any, action: alert}",
+)
 
 
 class Attack(NamedTuple):
-    """`words` for fixtures/tamper.c. `calls`: what becomes of it without BPF-LSM, and by which rule."""
+    """`words` for fixtures/tamper.c. `calls`: the outcome without BPF-LSM, and the rule."""
 
     id: str
     words: Callable[[Target], list[object]]
     calls: tuple[str, str] = (KILLED, TAMPER)
     lsm: tuple[str, str] = (DENIED, TAMPER)
-    late: bool = False  # without BPF-LSM it is known to be an attack by what it did: that was put right
+    late: bool = False  # without BPF-LSM it is recognised by its effect, which was undone
 
 
 def _proc(name: str) -> Callable[[Target], list[object]]:
@@ -84,12 +80,12 @@ ATTACKS = (
     Attack("a program by its id", lambda t: ["by-id", "prog", t.program_id]),
     Attack("a link by its id", lambda t: ["by-id", "link", t.link_id]),
     Attack("a map by its pin", lambda t: ["by-pin", t.pins / "maps/generation"]),
-    # no hook refuses that: who has done it does not come back
+    # no hook refuses that: the attacker is killed after the call
     Attack("a link by its pin", lambda t: ["by-pin", t.a_link], lsm=(KILLED, TAMPER)),
     Attack("unlink a pin", lambda t: ["unlink", t.pins / "maps/slots"], late=True),
     Attack("unlink a pin, by its directory", lambda t: ["unlink", f"{t.pins}/maps/./tasks"]),
     Attack("rename the pins", lambda t: ["rename", t.pins, t.pins.with_name("x")], late=True),
-    # elsewhere only its effect is seen, by the watchdog, which has nobody to blame
+    # elsewhere only its effect is seen, by the watchdog, which cannot attribute it
     Attack("rename what leads to them", lambda t: ["rename", t.agent.directory, f"{t.agent.directory}.x"],
            calls=("", "")),
     Attack("unmount the pins", lambda t: ["umount", t.pins.parents[1]], calls=_SEEN),
@@ -114,7 +110,7 @@ ATTACKS = (
 
 @pytest.fixture(scope="module")
 def hooked() -> bool:
-    """Whether BPF-LSM decides here."""
+    """True if BPF-LSM decides here."""
     force.need_root()
     return bool(NodeCapabilities.detect().lsm_hooks)
 
@@ -129,14 +125,18 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def target(policies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """An agent in a cgroup and a process group of its own, with pins; started anew when it was killed."""
+    """An agent in a cgroup and a process group of its own, with pins; restarted if it was killed."""
     with target_of(policies, tmp_path_factory.mktemp("self")) as made:
         yield made
 
 
 @pytest.mark.parametrize("one", ATTACKS, ids=lambda one: one.id)
-def test_an_attack_on_the_agent_is_met(one: Attack, target: Target, tamper: str, *, hooked: bool) -> None:
-    """Refused, and without effect, where hooks decide; else told of, with the container that did it."""
+def test_an_attack_on_the_agent_is_stopped_or_reported(
+    one: Attack, target: Target, tamper: str, *, hooked: bool
+) -> None:
+    """Refused without effect where hooks decide;
+    otherwise reported with the container that did it.
+    """
     outcome, rule = one.lsm if hooked else one.calls
     if not rule:
         force.elsewhere("nothing but BPF-LSM sees it")
@@ -144,24 +144,25 @@ def test_an_attack_on_the_agent_is_met(one: Attack, target: Target, tamper: str,
     before = target.state_of_things()
     with new_cgroup("victim") as cgroup:
         target.cgroups = [cgroup.paths[kind] for kind in ("freezer", "v2") if kind in cgroup.paths]
-        came = attack(cgroup, tamper, *one.words(target))
-        if one.id == "pidfd_getfd by another thread" and came.result == -errno.EINVAL:
+        done = attack(cgroup, tamper, *one.words(target))
+        if one.id == "pidfd_getfd by another thread" and done.result == -errno.EINVAL:
             force.elsewhere("this kernel has no pidfd of a thread (6.9)")
         assert hooked is False or process_state(target.pid) not in "Tt"
         if hooked is False and one.id == "SIGKILL":
             wait_for(lambda: target.agent.status is not None, "its end")
-            target.revive()  # the next agent tells what this one did not live to tell
+            target.revive()  # the next agent reports what this one could not report before its end
         os.kill(target.pid, signal.SIGCONT)
         alert = target.agent.wait_record(
-            lambda told: told["kind"] == "alert" and told["container"].get("id") == cgroup.name, "an alert"
+            lambda record: record["kind"] == "alert" and record["container"].get("id") == cgroup.name,
+            "an alert",
         )
     assert (alert["outcome"], alert["rule"]["id"]) == (outcome, rule), alert
     assert alert["event"] == "agent.tamper"
     assert alert["details"]["agent"] == before.pid
     if hooked:
-        assert came.killed or came.refused or (outcome == DENIED and one.id.startswith("SIGSTOP by F_")), came
+        assert done.killed or done.refused or (outcome == DENIED and one.id.startswith("SIGSTOP by F_")), done
         assert target.state_of_things() == before
     elif outcome == KILLED and not one.late:
-        assert came.killed
+        assert done.killed
     elif one.late:
-        wait_for(target.is_whole, "what was done to be put right")
+        wait_for(target.is_complete, "the changes to be corrected")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the self-defence leaves alone, what it says where it only tells, and what outlives the agent of it."""
+"""What the self-defence does not restrict, its audit mode, and what outlives its agent."""
 
 from __future__ import annotations
 
@@ -18,19 +18,10 @@ from tests.kernel.tamper import LABEL, TAMPER, Target, attack, target_of
 from tests.kernel.test_self_defence import POLICY
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.policies import USERNS
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
-DENIES = """\
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: users}
-spec:
-  selector: {containers: all}
-  rules:
-    - {id: userns-create, title: x, severity: high, attack: [T1611], event: unshare,
-       match: {flags: CLONE_NEWUSER}, action: kill}
-"""
 
 
 @pytest.fixture
@@ -50,8 +41,8 @@ def target(policies: Path, tmp_path: Path) -> Iterator[Target]:
         yield made
 
 
-def test_root_of_the_host_may_do_all_that(target: Target, tamper: str) -> None:
-    """Whoever is in no container is no subject: not refused, not killed, not told of."""
+def test_root_of_the_host_is_not_restricted(target: Target, tamper: str) -> None:
+    """A process outside of containers is not restricted: not refused, not killed, not reported."""
     with new_cgroup("ordinary") as cgroup:
         for words in (
             ("signal", target.pid, int(signal.SIGCONT)), ("limit", target.pid), ("nice", target.pid),
@@ -64,12 +55,13 @@ def test_root_of_the_host_may_do_all_that(target: Target, tamper: str) -> None:
             assert attack(cgroup, tamper, *words).result == 0, words
     status = [sys.executable, "-m", "ringfence", "status", "--socket", str(target.agent.socket)]
     assert subprocess.run(status, capture_output=True, check=False).returncode == 0
-    # The watchdog may say by now that limits were changed, by whomever, and that it has put them back.
+    # By now the watchdog may have reported that limits were changed, without an author, and
+    # restored them.
     assert {alert["rule"]["id"] for alert in target.agent.alerts()} <= {"agent-tampered"}
 
 
-def test_a_container_may_do_it_to_its_own(target: Target, tamper: str) -> None:
-    """The calls are ordinary ones: only what they reach for is not."""
+def test_a_container_may_make_these_calls_on_its_own_processes(target: Target, tamper: str) -> None:
+    """The calls are ordinary ones; only the agent as a target is not allowed."""
     with new_cgroup(LABEL) as cgroup:
         child = cgroup.popen(["sleep", "600"])
         try:
@@ -87,10 +79,12 @@ def test_a_container_may_do_it_to_its_own(target: Target, tamper: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["alert", "off"])
-def test_where_it_only_tells_nothing_is_refused(
+def test_without_enforcement_nothing_is_refused(
     how: str, policies: Path, tmp_path: Path, tamper: str
 ) -> None:
-    """`self_defence: alert` says what would have been; `off` has no program and tells nothing."""
+    """`self_defence: alert` reports what would have been
+    done; `off` loads no program and reports nothing.
+    """
     with target_of(policies, tmp_path, **{"self-defence": how}) as target, new_cgroup(LABEL) as cgroup:
         for words in (("signal", target.pid, int(signal.SIGCONT)), ("limit", target.pid)):
             assert attack(cgroup, tamper, *words) == (False, 0)
@@ -106,7 +100,7 @@ def test_where_it_only_tells_nothing_is_refused(
 
 
 def userns(cgroup: Cgroup, *before: str) -> bool:
-    """Whether the policy's attack was stopped."""
+    """Returns True if the policy's attack was stopped."""
     argv = [*before, str(build()), "unshare", "0x10000000"]
     done = cgroup.run(argv, stdout=subprocess.PIPE, text=True)
     attempt = read_attempt(done.returncode, done.stdout)
@@ -114,11 +108,13 @@ def userns(cgroup: Cgroup, *before: str) -> bool:
     return attempt.killed or attempt.refused or done.returncode in (-9, 137)
 
 
-def test_who_takes_the_number_of_a_killed_agent_is_a_subject(
+def test_a_process_with_the_pid_of_a_killed_agent_is_restricted(
     policies: Path, tmp_path: Path, tamper: str
 ) -> None:
-    """What is pinned knows its agent by more than its number: clone3 gives that to anybody."""
-    (policies / "policy.yaml").write_text(DENIES)
+    """Pinned programs identify their agent by more
+    than its pid: any process can get that by clone3.
+    """
+    (policies / "policy.yaml").write_text(USERNS)
     with target_of(policies, tmp_path) as target, new_cgroup(LABEL) as cgroup:
         number = target.pid
         os.kill(number, signal.SIGKILL)

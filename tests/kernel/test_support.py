@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel tests' own tools: they make what they say, and leave nothing behind."""
+"""The kernel tests' own tools work as described, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_a_command_runs_inside_its_cgroup(cgroup: Cgroup) -> None:
     assert f"/{cgroup.name}" in places
 
 
-def test_removal_kills_what_is_left() -> None:
-    """A cgroup with a process and a child cgroup in it goes away whole."""
+def test_removal_kills_remaining_processes() -> None:
+    """A cgroup with a process and a child cgroup in it is removed completely."""
     with new_cgroup("left") as made:
         child = made.child("below")
         process = child.popen(["sleep", "100"])
@@ -35,7 +35,7 @@ def test_removal_kills_what_is_left() -> None:
 
 @pytest.mark.needs("runc", "busybox")
 def test_a_container_has_its_own_namespaces_and_cgroup(container: Container) -> None:
-    """The container sees its own pid 1, and the host finds it in the cgroup it asked for."""
+    """The container sees its own pid 1, and the host finds it in the requested cgroup."""
     assert container.exec("/bin/cat", "/proc/1/comm", text=True).stdout.strip() == "sleep"
     assert container.pid in container.cgroup.pids()
     assert Path(f"/proc/{container.pid}/ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a real agent is taken away or changed by root of the host is put right, counted and told of."""
+"""Agent resources removed or changed by root of the host are restored, counted and reported."""
 
 from __future__ import annotations
 
@@ -15,22 +15,18 @@ from ringfence.abi import CONTAINER
 from ringfence.bpf import _libbpf
 from ringfence.bpf.maps import Map, open_map
 from tests.kernel.tamper import LABEL, Target, target_of
-from tests.kernel.test_self_defence_limits import DENIES, userns
+from tests.kernel.test_self_defence_limits import userns
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.policies import USERNS, one_rule
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
-CONNECTS = """\
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {name: connects}
-spec:
-  selector: {containers: all}
-  rules:
-    - {id: connect, title: x, severity: high, attack: [T1046], event: network.connect, match: {port: 9},
-       action: deny}
-"""
+CONNECTS = one_rule(
+    "connects",
+    "{id: connect, title: x, severity: high, attack: [T1046], event: network.connect, match: {port: 9},"
+    " action: deny}",
+)
 CONNECT = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
 
 
@@ -39,7 +35,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """An agent with two rules: one kills at a call's entry, one denies by cgroup-BPF."""
     force.need_root()
     directory = tmp_path_factory.mktemp("policies")
-    (directory / "users.yaml").write_text(DENIES)
+    (directory / "users.yaml").write_text(USERNS)
     (directory / "connects.yaml").write_text(CONNECTS)
     with target_of(directory, tmp_path_factory.mktemp("watched")) as made:
         yield made
@@ -47,7 +43,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 @pytest.fixture
 def cgroup(target: Target) -> Iterator[Cgroup]:
-    """A container that is known and defended."""
+    """A container that is known and protected."""
     target.revive()
     with new_cgroup(LABEL) as made:
         assert userns(made)
@@ -55,17 +51,17 @@ def cgroup(target: Target) -> Iterator[Cgroup]:
 
 
 def pinned(target: Target, name: str) -> Map:
-    """A map of the agent's."""
+    """Opens one of the agent's maps."""
     return open_map(_libbpf.get_pinned(str(target.pins / "maps" / name)))
 
 
 def count(target: Target, what: str) -> float:
-    """ringfence_tampered_total."""
+    """Returns ringfence_tampered_total of that kind."""
     return target.agent.metrics()["ringfence_tampered_total", (("what", what),)]
 
 
-def told(target: Target, what: str, before: float, times: int = 1) -> None:
-    """Until it was counted, and told of."""
+def wait_reported(target: Target, what: str, before: float, times: int = 1) -> None:
+    """Wait until it was counted and reported."""
     wait_for(lambda: count(target, what) >= before + times, f"{what} to be counted")
     target.agent.wait_record(
         lambda one: one["rule"]["id"] == "agent-tampered" and one["details"]["what"] == what
@@ -75,18 +71,18 @@ def told(target: Target, what: str, before: float, times: int = 1) -> None:
     )
 
 
-def test_another_generation_is_turned_off_again(target: Target, cgroup: Cgroup) -> None:
-    """0 would mean: no rule decides."""
+def test_a_changed_generation_is_restored(target: Target, cgroup: Cgroup) -> None:
+    """0 would mean that no rule decides."""
     before = count(target, "generation")
     with pinned(target, "generation") as word:
         number = word.get_int(0)
         word.set(0, 0)
-        told(target, "generation", before)
+        wait_reported(target, "generation", before)
         assert word.get_int(0) == number
     assert userns(cgroup)
 
 
-def test_a_containers_profile_is_given_back(target: Target, cgroup: Cgroup) -> None:
+def test_a_containers_profile_is_restored(target: Target, cgroup: Cgroup) -> None:
     """A word in memory that the agent shares with the kernel."""
     before = count(target, "profile")
     with pinned(target, "containers") as containers, pinned(target, "slots") as slots:
@@ -96,22 +92,27 @@ def test_a_containers_profile_is_given_back(target: Target, cgroup: Cgroup) -> N
         was = memory[at : at + 8]
 
         def spoiled() -> bool:
-            """Again, while it is not met: what is spoiled before the container has its policies is lost."""
+            """Change it again until it is found: a change before
+            the container has its policies is overwritten.
+            """
             if count(target, "profile") > before:
                 return True
             memory[at : at + 8] = b"\x3f\0\0\0\x3f\0\0\0"
             return False
 
-        wait_for(spoiled, "the watchdog to meet it")
-        told(target, "profile", before)
-        # What was spoiled once more before the count could be read is met at the next look.
+        wait_for(spoiled, "the watchdog to find it")
+        wait_reported(target, "profile", before)
+        # A change made after the last check and before the count was read is found at the next
+        # check.
         wait_for(lambda: was[:4] in (memory[at : at + 4], memory[at + 4 : at + 8]), "the profile")
         memory.close()
     assert userns(cgroup)
 
 
 def test_a_detached_link_is_attached_again(target: Target, cgroup: Cgroup) -> None:
-    """Only links to cgroups can be detached; what they refuse is refused again, and pinned again."""
+    """Only links to cgroups can be detached; the link
+    is attached and pinned again, and denies again.
+    """
     bpftool = force.need_program("bpftool")
 
     def denied() -> bool:
@@ -121,12 +122,12 @@ def test_a_detached_link_is_attached_again(target: Target, cgroup: Cgroup) -> No
     before = count(target, "link")
     link = next(path for path in (target.pins / "links").iterdir() if path.name.endswith("connect4"))
     subprocess.run([bpftool, "link", "detach", "pinned", str(link)], check=True)
-    told(target, "link", before)
+    wait_reported(target, "link", before)
     wait_for(denied, "it to be refused again")
 
 
 def test_pins_are_made_again(target: Target, cgroup: Cgroup) -> None:
-    """One, all of them, and all under another name: none of the old ones stays."""
+    """One, all of them, and all under another name: none of the old ones remains."""
     base = target.pins.parent
     for harm in (
         lambda: (target.pins / "maps" / "slots").unlink(),
@@ -135,21 +136,21 @@ def test_pins_are_made_again(target: Target, cgroup: Cgroup) -> None:
     ):
         before, names = count(target, "pin"), {path.name for path in (target.pins / "maps").iterdir()}
         harm()
-        told(target, "pin", before)
-        wait_for(lambda names=names: _whole(base, names), "one whole set of pins")  # type: ignore[misc]
+        wait_reported(target, "pin", before)
+        wait_for(lambda names=names: _is_complete(base, names), "one complete set of pins")  # type: ignore[misc]
     assert userns(cgroup)
 
 
-def _whole(base: Path, names: set[str]) -> bool:
+def _is_complete(base: Path, names: set[str]) -> bool:
     try:
         (found,) = base.iterdir()
         return {path.name for path in (found / "maps").iterdir()} == names
-    except (ValueError, FileNotFoundError):  # there are two, or it is being given its name
+    except (ValueError, FileNotFoundError):  # there are two, or it is being renamed
         return False
 
 
 def test_files_of_the_next_agent_are_written_again(target: Target) -> None:
-    """Removed, changed, or given another name, which could be read from elsewhere."""
+    """Removed, changed, or linked under another name, by which it could be read elsewhere."""
     target.revive()
     ticket, book = target.state / "ticket", target.state / "rules.json"
     first = ticket.read_text()
@@ -160,17 +161,17 @@ def test_files_of_the_next_agent_are_written_again(target: Target) -> None:
     ):
         before = count(target, "file")
         harm()
-        told(target, "file", before)
+        wait_reported(target, "file", before)
     (target.state / "copy").unlink()
     wait_for(lambda: ticket.exists() and ticket.read_text() != first, "other tickets")
     assert "userns-create" in book.read_text()
 
 
-def test_a_priority_is_taken_back(target: Target) -> None:
+def test_a_changed_priority_is_restored(target: Target) -> None:
     """As far as the agent may: root may."""
     target.revive()
     before = count(target, "limit")
     was = os.getpriority(os.PRIO_PROCESS, target.pid)
     os.setpriority(os.PRIO_PROCESS, target.pid, was + 5)
-    told(target, "limit", before)
+    wait_reported(target, "limit", before)
     wait_for(lambda: os.getpriority(os.PRIO_PROCESS, target.pid) == was, "the priority")

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Prometheus operator makes of the chart's PodMonitor: a scrape configuration.
+"""The scrape configuration that the Prometheus operator generates for the chart's PodMonitor.
 
-The labels that the operator adds to every target (namespace, container, pod, endpoint, and job by
-`jobLabel`) come before the monitor's own relabelings, in the order of its generator; a series meets them as
-it would in a cluster. `labels_of` stands for Prometheus' own discovery, whose `__meta_kubernetes_*` labels
-it gives.
+The operator's labels of every target (namespace, container, pod, endpoint, and job by `jobLabel`) precede
+the monitor's own relabelings, in the order of its generator, as in a cluster. `labels_of` simulates
+Prometheus' own discovery and returns its `__meta_kubernetes_*` labels.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Prometheus, a real Alertmanager and a webhook that writes down when it was called, on free ports."""
+"""A real Prometheus, a real Alertmanager and a webhook that records its calls, on free ports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stack:
         self.port, self.called = port, called
 
     def ask(self, expression: str) -> list[dict[str, Any]]:
-        """The result of an instant query; fails where Prometheus says no."""
+        """Returns the result of an instant query; fails if Prometheus rejects it."""
         words = urllib.parse.urlencode({"query": expression})
         with urllib.request.urlopen(
             f"http://127.0.0.1:{self.port}/api/v1/query?{words}", timeout=10
@@ -47,10 +47,10 @@ class Stack:
             return found
 
     def wait_alert(self, name: str, *, seconds: float) -> tuple[float, dict[str, Any]]:
-        """When the webhook was first told of it, and what."""
+        """Returns when the webhook first got the alert, and the alert."""
         return wait_for(
             lambda: next(((at, one) for at, one in self.called if one["labels"]["alertname"] == name), None),
-            f"the webhook to be told of {name}", seconds=seconds, every=0.05,
+            f"the webhook to get {name}", seconds=seconds, every=0.05,
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 
 One load for all tests: a privileged container that tries ways out, and one that works lawfully. No panel may
 name a metric that nobody documents, and none may be empty. At the end the agent is killed, and the time is
-taken until a webhook behind a real Alertmanager hears of it.
+measured until a webhook behind a real Alertmanager gets it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pytest
 
 from tests.chart.helm import by_kind
 from tests.chart.helm import render as render_chart
-from tests.escape.stage import new_stage
+from tests.escape.attack_target import new_attack_target
 from tests.prometheus.operator import scrape_config, static
 from tests.prometheus.rules import documented, expressions, groups
 from tests.prometheus.stack import Stack, running_stack
@@ -36,7 +36,7 @@ from tests.support.container import Bundle, make_rootfs, new_container
 from tests.support.force import need_program, need_root
 from tests.support.waiting import patience, wait_for
 from tools.dashboards import DASHBOARDS, DIRECTORY, Dashboard, Panel, render
-from tools.demo.stagehand import start_benign
+from tools.demo.runner import start_benign
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -73,15 +73,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             )
         )
         (directory / "a").mkdir()
-        stage = stack.enter_context(
-            new_stage(Bundle(directory / "a", rootfs), "live", directory=directory / "a")
+        target = stack.enter_context(
+            new_attack_target(Bundle(directory / "a", rootfs), "live", directory=directory / "a")
         )
         benign = stack.enter_context(new_container(Bundle(directory / "b", rootfs), "live-benign"))
         work = start_benign(benign)
         stack.callback(work.kill)
         watched = stack.enter_context(running_stack(directory / "stack", scrape_of(agent)))
         enough = threading.Event()
-        attacker = threading.Thread(target=_attack, args=(stage, enough), daemon=True)
+        attacker = threading.Thread(target=_attack, args=(target, enough), daemon=True)
         attacker.start()
         stack.callback(attacker.join, patience(30))
         stack.callback(enough.set)
@@ -101,10 +101,10 @@ def scrape_of(agent: Agent) -> dict[str, Any]:
     return static(scrape_config(by_kind(objects, "PodMonitor")), pod, f"127.0.0.1:{agent.port}")
 
 
-def _attack(stage: Any, enough: threading.Event) -> None:
+def _attack(target: Any, enough: threading.Event) -> None:
     while not enough.wait(0.5):
         for words in ATTACKS:
-            stage.run(words)
+            target.run(words)
 
 
 def concrete(expression: str) -> str:
@@ -211,7 +211,7 @@ def test_every_rule_is_evaluated_by_a_real_prometheus(world: World, rule: str) -
         assert wait_for(lambda: world.stack.ask(rule), f"{rule} to be recorded", every=0.5)
 
 
-def test_attempts_are_told_to_the_webhook(world: World) -> None:
+def test_attempts_are_reported_to_the_webhook(world: World) -> None:
     """Scrape, rule, Alertmanager, webhook: with the names that the shipped rule gives."""
     _, alert = world.stack.wait_alert("RingfenceEscapeDenied", seconds=60)
     assert alert["labels"]["node"] == "node-1"
@@ -234,7 +234,7 @@ def test_labels_of_the_scrape_do_not_hide_those_of_the_agent(world: World) -> No
     assert not [one for one in attempts if one["metric"].get("namespace") == "security"]
 
 
-def test_the_death_of_the_agent_is_told_within_15_seconds(world: World) -> None:
+def test_the_death_of_the_agent_is_reported_within_15_seconds(world: World) -> None:
     """From SIGKILL to the webhook, through the shipped rule. Last: nobody is left to scrape.
 
     Just after a scrape that is 14 s by arithmetic alone (test_rules.py). So it is killed in the second half
@@ -249,9 +249,9 @@ def test_the_death_of_the_agent_is_told_within_15_seconds(world: World) -> None:
     wait_for(lambda: 2.5 < age() < 4, "the last scrape to be a while ago", every=0.1)
     os.kill(world.agent.pid, signal.SIGKILL)
     killed = time.monotonic()
-    told, alert = world.stack.wait_alert("RingfenceAgentDown", seconds=40)
+    arrived, alert = world.stack.wait_alert("RingfenceAgentDown", seconds=40)
     assert alert["labels"]["severity"] == "critical"
-    assert told - killed < 15, f"{told - killed:.1f} s"
+    assert arrived - killed < 15, f"{arrived - killed:.1f} s"
 
 
 def test_programs_are_there_where_they_are_forced() -> None:

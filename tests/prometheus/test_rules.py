@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped rules, by Prometheus' own tool: they parse, each does what its case says and has a runbook."""
+"""The shipped rules, checked by promtool: they parse, fire as in their cases, and have runbooks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RUNBOOKS = ROOT / "docs/runbooks"
 
 
 def page_of(alert: Alert) -> str:
-    """The file that the annotation names; the chart makes a URL of it where it is told a base."""
+    """The annotation's file exists; the chart makes a URL of it if a base is configured."""
     found = re.fullmatch(
         r"docs/runbooks/([a-z-]+\.md) \(sources of Ringfence\)", alert.annotations["runbook"]
     )
@@ -42,7 +42,7 @@ def test_the_rules_are_rules() -> None:
 
 
 def test_every_rule_does_what_its_case_says(tmp_path: Path) -> None:
-    """`promtool test rules`: when it fires, with which words, and when it does not."""
+    """`promtool test rules`: when it fires, with which text, and when it does not."""
     for path in (*FILES, *CASES):
         shutil.copy(path, tmp_path)
     assert "SUCCESS" in promtool("test", "rules", *(path.name for path in CASES), cwd=tmp_path)
@@ -66,7 +66,7 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not(alert: Alert) -
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: str(alert.name))
 def test_every_alert_leads_to_its_runbook(alert: Alert) -> None:
-    """A page with its name, its severity, and what to do."""
+    """A page with its name, its severity, and the actions."""
     assert alert.labels["severity"] in ("warning", "critical")
     page = (RUNBOOKS / page_of(alert)).read_text()
     assert page.startswith(f"# {alert.name}\n")
@@ -78,7 +78,7 @@ def test_every_alert_leads_to_its_runbook(alert: Alert) -> None:
 
 
 def test_every_runbook_belongs_to_an_alert() -> None:
-    """No page for an alert that is gone."""
+    """No page for a removed alert."""
     named = {page_of(alert) for alert in alerts()}
     assert {path.name for path in RUNBOOKS.glob("*.md")} == named
 
@@ -106,7 +106,7 @@ def test_the_alerts_that_were_promised_are_there() -> None:
     }  # fmt: skip
 
 
-def test_the_death_of_an_agent_is_told_within_15_seconds_and_not_upon_one_failed_scrape() -> None:
+def test_the_death_of_an_agent_fires_within_15_seconds_and_not_after_one_failed_scrape() -> None:
     """By arithmetic; test_live.py measures it: a failed scrape, an evaluation, the evaluations of `for`."""
     values = yaml.safe_load((ROOT / "charts/ringfence/values.yaml").read_text())
     group, rule = next(

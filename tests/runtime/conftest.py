@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our runtime as an executable, with a state directory, cgroups (`/rftest-...`) and bundles of the test's
-own.
+"""The runtime as an executable, with a private state
+directory, cgroups (`/rftest-...`) and bundles.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ CONFIG: dict[str, Any] = {
 
 
 class Box:
-    """A bundle, and the commands of the runtime on the container made from it."""
+    """A bundle, and the runtime's commands on the container made from it."""
 
     def __init__(self, runtime: Runtime, directory: Path, name: str) -> None:
         self.runtime = runtime
@@ -80,7 +80,7 @@ class Box:
         (self.directory / "config.json").write_text(json.dumps(self.config))
 
     def args(self, *words: str) -> Box:
-        """Let the container run this."""
+        """Let the container run this command."""
         self.config["process"]["args"] = list(words)
         return self
 
@@ -98,13 +98,13 @@ class Box:
         return self.do("run", **options)
 
     def output(self) -> str:
-        """What it prints; it must end well."""
+        """Returns its output; it must succeed."""
         got = self.run()
         assert got.returncode == 0, got.stderr
         return got.stdout
 
     def refused(self) -> str:
-        """Run what must be refused; gives the message. Nothing may be left of the attempt."""
+        """Run what must be refused. Returns the message. Nothing may be left of the attempt."""
         got = self.run()
         assert got.returncode != 0, got.stdout
         assert "internal error" not in got.stderr
@@ -123,7 +123,7 @@ class Box:
         return self
 
     def exec(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """`exec` in it."""
+        """`exec` in the container."""
         return self.runtime("exec", self.name, *words, **options)
 
     def state(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Box:
         wait_for(lambda: self.state()["status"] == status, f"{self.name} is {status}")
 
     def cgroups(self) -> list[Path]:
-        """Its cgroup directories, in every hierarchy."""
+        """Returns its cgroup directories, in every hierarchy."""
         top = Path("/sys/fs/cgroup")
         return [path for path in (top / self.name, *top.glob(f"*/{self.name}")) if path.exists()]
 
@@ -167,7 +167,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def executable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `ringfence-runtime install` writes."""
+    """The executable that `ringfence-runtime install` writes."""
     force.need_root()
     path = tmp_path_factory.mktemp("bin") / "ringfence-runtime"
     environment = {"PYTHONPATH": str(ROOT / "runtime"), "PATH": os.environ["PATH"]}
@@ -182,13 +182,13 @@ def executable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def runtime(executable: Path, tmp_path: Path) -> Runtime:
-    """The executable with a state directory of this test's."""
+    """The executable with a state directory of this test."""
     return Runtime(executable, tmp_path / "state")
 
 
 @pytest.fixture
 def boxes(runtime: Runtime, tmp_path: Path) -> Iterator[Any]:
-    """A function that makes bundles; what is left of their containers is removed afterwards."""
+    """A function that makes bundles; the rest of their containers is removed afterwards."""
     made: list[Box] = []
     busybox = force.need_program("busybox")
 

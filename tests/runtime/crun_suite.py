@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run crun's public Python suite against us: `make conformance SOURCE=...`, a clone of crun or its address.
+"""Run crun's public Python suite with this runtime: `make conformance SOURCE=...`, a clone of crun
+or its URL.
 
-Its tests are taken at COMMIT and stay outside this tree. They run in a pid and a mount namespace of their
-own, in which /usr is a shared mount, as on a host with systemd. A test that fails and is not in
-`crun-exceptions.txt`, or is there and passes, ends it with 1. Needs root, git, gcc with a static C library.
+Its tests are taken at COMMIT and stay outside this tree. They run in a pid and a mount namespace
+of their own, in which /usr is a shared mount, as on a host with systemd. The exit code is 1 if a
+test fails and is not in `crun-exceptions.txt`, or is there and passes. Needs root, git, gcc with a
+static C library.
 
-`--runtime PROGRAM` runs the same tests against another runtime, for comparison: what fails is named, not
-judged.
+`--runtime PROGRAM` runs the same tests with another runtime, for comparison: failures are listed,
+and do not change the exit code.
 """
 
 from __future__ import annotations
@@ -34,12 +36,12 @@ INSIDE = "RINGFENCE_CONFORMANCE_INSIDE"
 LIMIT = 300  # seconds for one file
 LEFT = re.compile("(test-|frozen).*")  # names of cgroups
 TOLD = ("unexpected", "stale", "failed")
-RACE = "race:"  # how the reason of an exception begins that may also pass
+RACE = "race:"  # prefix of the reason of an exception that may also pass
 RESULT = re.compile(r"^(not ok|ok) \d+ - (\S+)(.*)$", re.MULTILINE)
 
 
 def exceptions(file: str = "crun-exceptions.txt") -> dict[str, str]:
-    """`file:test` or `file` to the reason."""
+    """Returns `file:test` or `file` -> the reason."""
     found: dict[str, str] = {}
     for line in (HERE / file).read_text().splitlines():
         name, _, reason = line.partition(" ")
@@ -49,7 +51,7 @@ def exceptions(file: str = "crun-exceptions.txt") -> dict[str, str]:
 
 
 def checkout(source: str, directory: Path) -> Path:
-    """The suite's `tests` directory at COMMIT."""
+    """Returns the suite's `tests` directory at COMMIT."""
     place = directory / "crun"
     place.mkdir()
     git = ["git", "-c", "advice.detachedHead=false", "-C", str(place)]
@@ -60,7 +62,7 @@ def checkout(source: str, directory: Path) -> Path:
 
 
 def install(directory: Path) -> Path:
-    """Our runtime, as an engine is given it."""
+    """Install the runtime as for an engine."""
     runtime = directory / "ringfence-runtime"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
     command = ["/usr/bin/python3", "-m", "ringfence_runtime", "install", str(runtime)]
@@ -69,7 +71,7 @@ def install(directory: Path) -> Path:
 
 
 def prepare(tests: Path, directory: Path, runtime: Path) -> dict[str, str]:
-    """Build the suite's init; gives the environment."""
+    """Build the suite's init. Returns the environment."""
     (directory / "config.h").write_text("")
     init = directory / "init"
     command = ["gcc", "-static", "-O1", "-w", f"-I{directory}", "-o", str(init), str(tests / "init.c")]
@@ -85,14 +87,14 @@ def prepare(tests: Path, directory: Path, runtime: Path) -> dict[str, str]:
 
 
 def read_all(master: int, process: subprocess.Popen[bytes], end: float) -> str:
-    """What is printed on the terminal until the process ends, or is killed at its time's end."""
+    """Returns the terminal's output until the process ends, or is killed at its deadline."""
     parts: list[bytes] = []
     while True:
         ready, _, _ = select.select([master], [], [], 0.2)
         try:
             part = os.read(master, 1 << 16) if ready else b""
         except OSError:
-            break  # the last that had the terminal is gone
+            break  # the last process with the terminal has ended
         parts.append(part)
         if not ready and process.poll() is not None:
             break
@@ -105,7 +107,12 @@ def read_all(master: int, process: subprocess.Popen[bytes], end: float) -> str:
 
 
 def run_file(file: Path, environment: dict[str, str], directory: Path) -> list[tuple[str, str]]:
-    """(test, ok | skip | fail) of one file, which has a terminal: some of the tests are about that."""
+    """Returns (test, ok
+
+    skip
+
+    fail) of one file, which gets a terminal: some tests are about that.
+    """
     master, slave = pty.openpty()
     command = ["/usr/bin/python3", str(file)]
     process = subprocess.Popen(
@@ -131,13 +138,15 @@ def run_file(file: Path, environment: dict[str, str], directory: Path) -> list[t
 
 
 def cgroups() -> set[Path]:
-    """All cgroup directories two levels below the mounts, or one on a version 2 host."""
+    """Returns all cgroup directories two levels below the mounts, or one on a version 2 host."""
     top = Path("/sys/fs/cgroup")
     return {path for path in (*top.glob("*"), *top.glob("*/*")) if path.is_dir()}
 
 
 def clean(before: set[Path], left: re.Pattern[str] = LEFT) -> None:
-    """Remove what the suite leaves: parents of its containers' cgroups, and what a runtime left in them."""
+    """Remove what the suite leaves: parents of its
+    containers' cgroups, and a runtime's leftovers in them.
+    """
     tops = [top for top in sorted(cgroups() - before) if left.fullmatch(top.name)]
     for top in tops:
         for state in top.rglob("freezer.state"):
@@ -157,7 +166,7 @@ def clean(before: set[Path], left: re.Pattern[str] = LEFT) -> None:
 
 
 def kill(pids: Iterator[int]) -> None:
-    """What is still there of them; 0 is a process that is none of our pid namespace."""
+    """Kill the processes that still exist; 0 is a process outside the pid namespace."""
     for pid in pids:
         try:
             if pid:
@@ -167,7 +176,7 @@ def kill(pids: Iterator[int]) -> None:
 
 
 def reap() -> None:
-    """As process 1: take the statuses of all orphans until the one that works is done. Returns in that."""
+    """As process 1: reap all orphans until the working child ends. Returns in that child."""
     child = os.fork()
     if child == 0:
         return
@@ -178,8 +187,10 @@ def reap() -> None:
 
 
 def enter(*, hide_unified: bool) -> int:
-    """This program again, as process 1 of a pid namespace and with mounts of its own. Without the version 2
-    directory of a hybrid host, where another runtime refuses that (crun does).
+    """Run this program again, as process 1 of a pid namespace and with its own mounts.
+
+    Without the version 2 directory of a hybrid host, because another runtime refuses that (crun
+    does).
     """
     script = 'mount --bind /usr /usr && mount --make-shared /usr && exec "$@"'
     if hide_unified and UNIFIED.is_mount():
@@ -190,8 +201,8 @@ def enter(*, hide_unified: bool) -> int:
     return subprocess.run(words, check=False, env={**os.environ, INSIDE: "1"}).returncode
 
 
-def judge(place: str, result: str, expected: dict[str, str]) -> str:
-    """The word that it is counted under."""
+def classify(place: str, result: str, expected: dict[str, str]) -> str:
+    """Returns the category that the result is counted under."""
     if result == "fail":
         return "excepted" if place in expected else "unexpected"
     if result == "ok" and place in expected and not expected[place].startswith(RACE):
@@ -200,12 +211,12 @@ def judge(place: str, result: str, expected: dict[str, str]) -> str:
 
 
 def compare(_: str, result: str, __: dict[str, str]) -> str:
-    """The same for another runtime, of which nothing is expected."""
+    """The same for another runtime, without expectations."""
     return {"ok": "passed", "skip": "skipped", "fail": "failed"}[result]
 
 
 def main() -> int:
-    """Run all, or the files named; print what was not expected, and the counts as JSON."""
+    """Run all, or the named files; print unexpected results, and the counts as JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.runtime.crun_suite", description=__doc__)
     parser.add_argument("source", help="a clone of crun, or the address of one")
     parser.add_argument("files", nargs="*", help="such as test_exec (default: all)")
@@ -219,7 +230,7 @@ def main() -> int:
     directory.chmod(0o755)
     tests = checkout(options.source, directory)
     environment = prepare(tests, directory, options.runtime or install(directory))
-    expected, judged = exceptions(), compare if options.runtime else judge
+    expected, judged = exceptions(), compare if options.runtime else classify
     counts: Counter[str] = Counter()
     before = cgroups()
     for file in sorted(tests.glob("test_*.py")):

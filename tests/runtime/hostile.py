@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of hostile bundles share: a directory that no container may reach, names that are swapped."""
+"""Shared by tests of hostile bundles: a directory
+that no container may reach, names that are swapped.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def bind(box: Box, source: Path, destination: str, *options: str) -> None:
 
 @contextlib.contextmanager
 def swapping(one: Path, other: Path) -> Iterator[None]:
-    """A process that exchanges two names all the while."""
+    """A process that keeps exchanging two names."""
     swap = (
         "import ctypes, sys\nlibc = ctypes.CDLL(None)\nprint(flush=True)\n"
         "while True: libc.renameat2(-100, sys.argv[1].encode(), -100, sys.argv[2].encode(), 2)\n"
@@ -41,7 +43,7 @@ def swapping(one: Path, other: Path) -> Iterator[None]:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A directory of the host's that no container may reach."""
+    """A directory of the host that no container may reach."""
     path = tmp_path / "outside"
     path.mkdir()
     (path / "victim").write_text("untouched")

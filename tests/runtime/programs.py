@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small C programs for the inside of containers: what a shell's applets cannot ask the kernel."""
+"""Small C programs for use in containers, for calls that shell applets cannot make."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["add_program"]
 
 
 def add_program(root: Path, name: str, source: str) -> str:
-    """Compile `source` to a static /bin/NAME below `root`; gives its path in there."""
+    """Compile `source` to a static /bin/NAME below `root`. Returns its path in there."""
     compiler = force.need_program("gcc")
     target = root / "bin" / name
     command = [compiler, "-static", "-O1", "-Wall", "-Werror", "-o", str(target), "-x", "c", "-"]

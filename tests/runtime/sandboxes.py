@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence run` and its company on state and images of a test's own, in the host's network or another."""
+"""`ringfence run` and related commands with private
+state and images, in the host's network or another.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ UPLINK, HOST_ADDRESS, OUTSIDE_ADDRESS = "uplink", "192.0.2.1", "192.0.2.2"
 
 
 class Host:
-    """A network namespace that plays the host, with one link (`uplink`) to another that plays the world."""
+    """A network namespace in the role of the host, with
+    one link (`uplink`) to another, the outside world.
+    """
 
     def __init__(self) -> None:
         self.inner = self._namespace()
@@ -52,11 +56,11 @@ class Host:
         return holder
 
     def enter(self, *, outside: bool = False) -> list[str]:
-        """The words before a command."""
+        """Returns the words before a command."""
         return ["nsenter", f"--net=/proc/{(self.outer if outside else self.inner).pid}/ns/net", "--"]
 
     def __call__(self, *words: str, into: subprocess.Popen[bytes] | None = None, check: bool = True) -> str:
-        """Run a command in it; gives its output."""
+        """Run a command in it. Returns its output."""
         holder = into or self.inner
         command = ["nsenter", f"--net=/proc/{holder.pid}/ns/net", "--", *words]
         got = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(60))
@@ -64,15 +68,15 @@ class Host:
         return got.stdout
 
     def forward(self, on: bool) -> None:
-        """Its sysctl, which is nobody else's."""
+        """Set its forwarding sysctl, which is private to the namespace."""
         self("sh", "-c", f"echo {int(on)} > /proc/sys/net/ipv4/ip_forward")
 
     def links(self) -> set[str]:
-        """Names of its links."""
+        """Returns the names of its links."""
         return {link["ifname"] for link in json.loads(self("ip", "-j", "link"))}
 
     def tables(self) -> set[str]:
-        """Names of its nftables."""
+        """Returns the names of its nftables tables."""
         force.need_program("nft")
         listed = json.loads(self("nft", "-j", "list", "tables"))["nftables"]
         return {each["table"]["name"] for each in listed if "table" in each}
@@ -97,12 +101,12 @@ class Sandboxes:
         self.environment = {**os.environ, "RINGFENCE_ENROLL_SOCKET": str(directory / "nobody.sock")}
 
     def name(self) -> str:
-        """A new name."""
+        """Returns a new name."""
         self.given.append(f"{PREFIX}{secrets.token_hex(5)}")
         return self.given[-1]
 
     def argv(self, command: str, *words: str) -> list[str]:
-        """The whole command line."""
+        """Returns the complete command line."""
         before = self.host.enter() if self.host else []
         roots = ["--state-root", str(self.state), "--image-root", str(self.images)]
         return [*before, sys.executable, "-m", "ringfence", command, *roots, *words]
@@ -119,7 +123,7 @@ class Sandboxes:
         )
 
     def named(self, *options: str, name: str = "") -> list[str]:
-        """Options with a name, and a cgroup of the tests' own."""
+        """Returns options with a name, and a cgroup of the tests."""
         return ["--name", name or self.name(), "--cgroup-parent", "/", *options]
 
     def run(self, *options: str, words: Sequence[str] = ("true",), source: str = "", **more: Any) -> Done:
@@ -127,26 +131,26 @@ class Sandboxes:
         return self("run", *self.named(*options), source or str(self.rootfs), *words, **more)
 
     def shell(self, script: str, *options: str, **more: Any) -> str:
-        """What a shell script in a sandbox prints; it must end well."""
+        """Returns the output of a shell script in a sandbox; it must succeed."""
         got = self.run(*options, words=("sh", "-c", script), **more)
         assert got.returncode == 0, got.stderr
         return got.stdout
 
     def detached(self, *options: str, script: str = "exec sleep 3600", name: str = "") -> str:
-        """Start one in the background; gives its name."""
+        """Start one in the background. Returns its name."""
         name = name or self.name()
         got = self("run", *self.named("--detach", *options, name=name), str(self.rootfs), "sh", "-c", script)
         assert (got.returncode, got.stdout) == (0, f"{name}\n"), got.stderr
         return name
 
     def listed(self, *options: str) -> dict[str, dict[str, Any]]:
-        """`ringfence ps -o json`, by name."""
+        """Returns `ringfence ps -o json`, by name."""
         got = self("ps", "-o", "json", *options)
         assert got.returncode == 0, got.stderr
         return {row["name"]: row for row in json.loads(got.stdout)}
 
     def refused(self, *options: str, words: Sequence[str] = ("true",), source: str = "") -> str:
-        """The message of a run that must fail with 125. Nothing is left of it."""
+        """Returns the message of a run that must fail with 125. Nothing is left of it."""
         got = self.run(*options, words=words, source=source)
         assert got.returncode == 125, (got.returncode, got.stdout, got.stderr)
         assert "Traceback" not in got.stderr
@@ -156,7 +160,7 @@ class Sandboxes:
         return got.stderr
 
     def left(self) -> list[str]:
-        """Whatever is on record of sandboxes."""
+        """Returns everything that is recorded of sandboxes."""
         places = [self.state / "sandboxes", self.state / "runtime", self.images / "containers"]
         found = [str(path) for place in places if place.is_dir() for path in place.iterdir()]
         found += [str(path) for path in (self.state / "networks").glob("*.json")]
@@ -167,7 +171,7 @@ class Sandboxes:
         return found
 
     def close(self) -> None:
-        """Remove all, by force; nothing may be left."""
+        """Remove all, with force; nothing may be left."""
         names = [path.name for path in (self.state / "sandboxes").glob("*")]
         if names:
             got = self("rm", "--force", *names)
@@ -177,7 +181,7 @@ class Sandboxes:
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    """A host's network of the test's own."""
+    """A private network in the role of the host's."""
     force.need_root()
     force.need_program("ip")
     made = Host()
@@ -189,7 +193,7 @@ def host() -> Iterator[Host]:
 
 @pytest.fixture
 def sandboxes(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sandboxes]:
-    """The commands; in the network of `host` where the test wants that, too."""
+    """The commands; in the network of `host` if the test uses that fixture, too."""
     force.need_root()
     made = Sandboxes(tmp_path, request.getfixturevalue("host") if "host" in request.fixturenames else None)
     try:
@@ -199,7 +203,8 @@ def sandboxes(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sandbo
 
 
 def connect(host: Host, address: str, port: int, *, outside: bool = False, wait: float = 3.0) -> str:
-    """What a server says to a connection from the host, or from outside; `refused` or `nothing` else.
+    """Returns a server's answer to a connection from the host, or from outside; else `refused` or
+    `nothing`.
 
     A server that answers one at a time is asked three times.
     """
@@ -221,7 +226,7 @@ def connect(host: Host, address: str, port: int, *, outside: bool = False, wait:
 
 @contextlib.contextmanager
 def listening(host: Host, address: str, port: int) -> Iterator[None]:
-    """A server of the host's own on a port, for the time of a `with` block."""
+    """A server of the host on a port, for the time of a `with` block."""
     script = f"import socket, time; s = socket.create_server(({address!r}, {port}))\n"
     script += "print('up', flush=True); time.sleep(600)"
     command = [*host.enter(), sys.executable, "-S", "-c", script]

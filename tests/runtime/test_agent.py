@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime and a real agent: the policy is in force before the workload's first instruction, or nothing
-runs.
+"""The runtime and a real agent: the policy is in
+force before the first instruction, or nothing runs.
 """
 
 from __future__ import annotations
@@ -19,51 +19,23 @@ from tests.runtime.conftest import Box
 from tests.support import force
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX
+from tests.support.enrolling import enrolling_agent, policy
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.root]
 
-POLICY = """
-apiVersion: ringfence.dev/v1
-kind: Policy
-metadata: {{name: {name}}}
-spec:
-  selector: {selector}
-  mode: enforce
-  rules:
-    - id: {name}-rule
-      title: changes how it is executed
-      severity: high
-      event: personality
-      match: {{flags: ADDR_NO_RANDOMIZE}}
-      action: kill
-"""
-# The agent of these tests enrols nothing by its name: what it knows, the runtime told it.
-NO_NAMES = ("rfnothing-*",)
-
-
-def policy(directory: Path, name: str, selector: str) -> Path:
-    """A policy that kills who calls `personality`."""
-    path = directory / f"{name}.yaml"
-    path.write_text(POLICY.format(name=name, selector=selector))
-    return path
-
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """An agent whose policies hold for nobody, except where a container asks for them or is called so."""
+    """An agent whose policies only apply to containers that request them or match them by label."""
     force.need_root()
-    directory = tmp_path_factory.mktemp("agent")
-    made = directory / "policies"
-    made.mkdir()
-    policy(made, "by-request", "{names: [nobody-is-called-so]}")
-    policy(made, "by-label", "{labels: {tier: front}}")
-    with running_agent(directory, policies=[made], patterns=NO_NAMES) as running:
+    selectors = {"by-request": "{names: [nobody-is-called-so]}", "by-label": "{labels: {tier: front}}"}
+    with enrolling_agent(tmp_path_factory.mktemp("agent"), selectors) as running:
         yield running
 
 
 def reloads(agent: Agent) -> float:
-    """How often it put a set in force."""
+    """Returns how often the agent put a set in force."""
     samples = agent.metrics()
     [count] = [
         value
@@ -74,14 +46,14 @@ def reloads(agent: Agent) -> float:
 
 
 @pytest.fixture
-def told(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> Agent:
-    """The runtime of this test speaks to the agent of this module."""
+def with_agent(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> Agent:
+    """The runtime of this test connects to the agent of this module."""
     monkeypatch.setenv("RINGFENCE_ENROLL_SOCKET", str(agent.socket.with_name("enroll.sock")))
     return agent
 
 
 def add_call(root: Path) -> None:
-    """Put /bin/call there: its first instructions make the call that the policies kill for."""
+    """Install /bin/call: its first instructions make the call that the policies kill for."""
     source = root / "call.c"
     source.write_text(
         "#include <sys/personality.h>\n#include <unistd.h>\n"
@@ -98,15 +70,17 @@ def personality(box: Box) -> Box:
     return box.args("/bin/call")
 
 
-def test_no_policy_asked_for_is_a_container_that_lives(told: Agent, box: Box) -> None:
-    """The twin: the agent knows the container, and no rule of its holds for it."""
+def test_a_container_without_a_policy_lives(with_agent: Agent, box: Box) -> None:
+    """The twin: the agent knows the container, and none of its rules applies."""
     got = personality(box).run()
     assert (got.returncode, got.stdout) == (0, "lived\n"), got.stderr
 
 
 @pytest.mark.parametrize("how", ["annotation", "option", "label"])
-def test_a_policy_holds_from_the_first_instruction(told: Agent, box: Box, how: str) -> None:
-    """Named by an engine's annotation, by --policy, or chosen by a label: twenty starts, none gets by."""
+def test_a_policy_applies_from_the_first_instruction(with_agent: Agent, box: Box, how: str) -> None:
+    """Named by an engine's annotation, by --policy, or
+    selected by a label: twenty starts, all stopped.
+    """
     personality(box)
     words = ["--policy", "by-request"] if how == "option" else []
     if how != "option":
@@ -118,13 +92,13 @@ def test_a_policy_holds_from_the_first_instruction(told: Agent, box: Box, how: s
         got = box.do("run", *words)
         assert (got.returncode, got.stdout) == (137, ""), got.stderr
     rule = "by-label-rule" if how == "label" else "by-request-rule"
-    alert = told.wait_alert(rule, box.name)
+    alert = with_agent.wait_alert(rule, box.name)
     assert alert["container"]["id"] == box.name
 
 
-def test_a_file_holds_for_its_container_alone(told: Agent, boxes: Any, tmp_path: Path) -> None:
-    """--policy FILE: the one that brought it is killed; a container beside it lives, and so does the next one
-    of the same name without it.
+def test_a_policy_file_applies_to_its_container_only(with_agent: Agent, boxes: Any, tmp_path: Path) -> None:
+    """--policy FILE: the container that brought it is killed; another one
+    beside it lives, and so does the next one of the same name without it.
     """
     file = policy(tmp_path, "from-file", "{containers: all}")
     first, second = personality(boxes()), personality(boxes())
@@ -133,15 +107,15 @@ def test_a_file_holds_for_its_container_alone(told: Agent, boxes: Any, tmp_path:
     assert (got.returncode, got.stdout) == (137, ""), got.stderr
     assert second.run().stdout == "lived\n"
     assert first.run().stdout == "lived\n"
-    alert = told.wait_alert("from-file-rule", first.name)
+    alert = with_agent.wait_alert("from-file-rule", first.name)
     assert alert["rule"]["file"] == str(file)
-    assert not told.alerts(second.name)
+    assert not with_agent.alerts(second.name)
 
 
-def test_a_file_holds_for_no_container_that_is_not_known_yet(
+def test_a_policy_file_does_not_apply_to_an_unknown_container(
     tmp_path: Path, boxes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the one that brought it runs, the next is enrolled by its name alone, and lives."""
+    """While the container that brought it runs, the next is enrolled by its name alone, and lives."""
     first, second = boxes(), personality(boxes())
     first.shell("while [ ! -e /tmp/go ]; do sleep 0.05; done").write()
     second.write()
@@ -161,10 +135,12 @@ def test_a_file_holds_for_no_container_that_is_not_known_yet(
         assert not agent.alerts(second.name)
 
 
-def test_a_file_holds_while_others_come_and_the_set_is_read_again(
-    told: Agent, boxes: Any, tmp_path: Path
+def test_a_policy_file_stays_in_force_across_other_files_and_reloads(
+    with_agent: Agent, boxes: Any, tmp_path: Path
 ) -> None:
-    """A second file and a reload make new generations; the first container's file is in each of them."""
+    """A second file and a reload make new generations;
+    the first container's file is in each of them.
+    """
     first = boxes()
     personality(first).shell("while [ ! -e /tmp/go ]; do sleep 0.05; done; exec /bin/call >/out")
     first.write()
@@ -179,16 +155,16 @@ def test_a_file_holds_while_others_come_and_the_set_is_read_again(
     other.write()
     other_file = policy(tmp_path, "comes-and-goes", "{containers: all}")
     assert other.do("run", "--policy", str(other_file)).returncode == 137
-    before = reloads(told)
-    os.kill(told.pid, 1)
+    before = reloads(with_agent)
+    os.kill(with_agent.pid, 1)
     wait_for(
-        lambda: reloads(told) > before,
+        lambda: reloads(with_agent) > before,
         "the agent read its policies again",
     )
     assert first.exec("/bin/touch", "/tmp/go").returncode == 0
     first.wait("stopped")
     assert not (first.rootfs / "out").read_text()
-    told.wait_alert("stays-rule", first.name)
+    with_agent.wait_alert("stays-rule", first.name)
 
 
 @pytest.mark.parametrize(
@@ -202,8 +178,8 @@ def test_a_file_holds_while_others_come_and_the_set_is_read_again(
         (["--policy", "BAD.yaml"], {}, "BAD.yaml:4:"),
     ],
 )
-def test_what_cannot_be_in_force_starts_nothing(
-    told: Agent, box: Box, words: list[str], annotations: dict[str, str], message: str
+def test_a_policy_that_cannot_be_in_force_prevents_the_start(
+    with_agent: Agent, box: Box, words: list[str], annotations: dict[str, str], message: str
 ) -> None:
     """One error, and no cgroup, state or process of the attempt."""
     (box.directory / "BAD.yaml").write_text(
@@ -219,7 +195,7 @@ def test_what_cannot_be_in_force_starts_nothing(
 
 
 @pytest.mark.parametrize("how", ["option", "annotation"])
-def test_without_an_agent_one_that_is_required_is_missed(
+def test_a_required_agent_that_is_absent_prevents_the_start(
     box: Box, how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """--require-agent fails closed with nothing left; the same container without it runs."""
@@ -237,8 +213,8 @@ def test_without_an_agent_one_that_is_required_is_missed(
 
 
 class Impostor:
-    """A socket in the agent's place that takes a request and does `how`. A fake: a broken agent cannot be
-    had.
+    """A fake agent socket that receives a request and
+    runs `how`: a real agent cannot be made to misbehave.
     """
 
     def __init__(self, path: Path, answer: bytes | None) -> None:
@@ -270,10 +246,10 @@ class Impostor:
         (b'{"ok": false, "error": "full\\u001b[31m"}', "full"),
     ],
 )
-def test_an_agent_that_fails_is_no_agent(
+def test_an_agent_that_fails_counts_as_absent(
     box: Box, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: bytes, message: str
 ) -> None:
-    """Required: nothing starts. Not required: a warning, and the runtime's own fences."""
+    """Required: nothing starts. Not required: a warning, and the runtime's own isolation."""
     path = tmp_path / "enroll.sock"
     impostor = Impostor(path, answer)
     monkeypatch.setenv("RINGFENCE_ENROLL_SOCKET", str(path))
@@ -289,10 +265,10 @@ def test_an_agent_that_fails_is_no_agent(
     impostor.server.close()
 
 
-def test_an_agent_that_is_silent_holds_a_start_up_for_a_bounded_time(
+def test_an_agent_without_an_answer_delays_a_start_for_a_bounded_time(
     box: Box, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Two seconds where nobody asked for it; then the workload starts."""
+    """Two seconds where no agent was required; then the workload starts."""
     path = tmp_path / "enroll.sock"
     impostor = Impostor(path, None)
     monkeypatch.setenv("RINGFENCE_ENROLL_SOCKET", str(path))
@@ -303,7 +279,7 @@ def test_an_agent_that_is_silent_holds_a_start_up_for_a_bounded_time(
 
 
 def ask(agent: Agent, data: bytes, fds: list[int]) -> bytes:
-    """One request of ours to the agent."""
+    """Send one request to the agent."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.settimeout(10)
         sock.connect(str(agent.socket.with_name("enroll.sock")))
@@ -324,26 +300,26 @@ def ask(agent: Agent, data: bytes, fds: list[int]) -> bytes:
         (b"[" * 30000, "nested too deeply"),
     ],
 )
-def test_the_agent_refuses_requests_that_make_no_sense(told: Agent, data: bytes, message: str) -> None:
-    """Each with one reason; the agent goes on."""
-    assert message.encode() in ask(told, data, [])
-    assert told.status is None
+def test_the_agent_refuses_invalid_requests(with_agent: Agent, data: bytes, message: str) -> None:
+    """Each with one reason; the agent continues."""
+    assert message.encode() in ask(with_agent, data, [])
+    assert with_agent.status is None
 
 
-def test_a_descriptor_that_is_no_cgroup_is_refused(told: Agent, tmp_path: Path) -> None:
-    """Whatever else a descriptor leads to, it names no container."""
+def test_a_descriptor_that_is_no_cgroup_is_refused(with_agent: Agent, tmp_path: Path) -> None:
+    """Other descriptors do not name a container."""
     fd = os.open(tmp_path, os.O_PATH)
     try:
-        assert b"no cgroup of the container" in ask(told, b'{"fds": ["cgroup"], "id": "x"}', [fd])
+        assert b"no cgroup of the container" in ask(with_agent, b'{"fds": ["cgroup"], "id": "x"}', [fd])
     finally:
         os.close(fd)
 
 
-def test_another_user_is_not_heard(told: Agent) -> None:
-    """The socket's mode keeps others out; one who gets by it is closed the door on."""
-    path = told.socket.with_name("enroll.sock")
+def test_another_user_is_refused(with_agent: Agent) -> None:
+    """The socket's mode excludes others; a user that passes it is still disconnected."""
+    path = with_agent.socket.with_name("enroll.sock")
     assert path.stat().st_mode & 0o777 == 0o600
-    before = told.metrics()["ringfence_handshakes_total", (("result", "refused"),)]
+    before = with_agent.metrics()["ringfence_enrolments_total", (("result", "refused"),)]
     path.chmod(0o666)
     path.parent.chmod(0o711)
     try:
@@ -361,4 +337,4 @@ def test_another_user_is_not_heard(told: Agent) -> None:
     finally:
         path.chmod(0o600)
         path.parent.chmod(0o700)
-    assert told.metrics()["ringfence_handshakes_total", (("result", "refused"),)] == before
+    assert with_agent.metrics()["ringfence_enrolments_total", (("result", "refused"),)] == before

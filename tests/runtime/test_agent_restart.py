@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The next agent of a node holds what runtimes told the one before."""
+"""The next agent of a node restores the enrolments that runtimes made with the previous one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.conftest import Box
-from tests.runtime.test_agent import NO_NAMES, personality, policy
+from tests.runtime.test_agent import personality
 from tests.support import force
 from tests.support.agent import Agent
+from tests.support.enrolling import NO_NAMES, policy
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.root]
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.root]
 
 @pytest.fixture
 def agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Agent]]:
-    """Two agents of one state directory, the first of them running; no cgroup's name means a container."""
+    """Two agents of one state directory, the first of them running; cgroup names do not match."""
     force.need_root()
     directory = tmp_path / "policies"
     directory.mkdir()
@@ -36,26 +37,26 @@ def agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Age
         agent.stop()
 
 
-def reach(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on runtimes speak to this one."""
+def use_agent(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on runtimes connect to this agent."""
     monkeypatch.setenv("RINGFENCE_ENROLL_SOCKET", str(agent.socket.with_name("enroll.sock")))
 
 
 @pytest.mark.parametrize("how", ["name", "file"])
-def test_a_chosen_policy_outlives_the_agent(
+def test_a_chosen_policy_survives_the_agent(
     agents: list[Agent], box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """A container started under the first agent makes its call under the second, and dies of it."""
+    """A container started under the first agent makes its call under the second, and is killed."""
     first, second = agents
-    reach(first, monkeypatch)
+    use_agent(first, monkeypatch)
     personality(box).shell("while [ ! -e /tmp/go ]; do sleep 0.05; done; exec /bin/call >/out")
     box.write()
     chosen = "by-request" if how == "name" else str(policy(tmp_path, "of-a-file", "{containers: all}"))
     log = box.directory / "log"
     words = ["--log", str(log), "run", "--detach", "--policy", chosen, box.name]
     assert box.runtime(*words, cwd=box.directory, capture=False).returncode == 0, log.read_text()
-    told = tmp_path / "state/told"
-    assert any(path.name.isdecimal() for path in told.iterdir())
+    records = tmp_path / "state/told"
+    assert any(path.name.isdecimal() for path in records.iterdir())
     assert first.stop() == 0
     second.start()
     count = 2 if how == "file" else 1
@@ -72,20 +73,20 @@ def test_a_chosen_policy_outlives_the_agent(
     box.wait("stopped")
     assert not (box.rootfs / "out").read_text()
     assert box.do("delete", "--force").returncode == 0
-    wait_for(lambda: not any(path.name.isdecimal() for path in told.iterdir()), "its record to go")
+    wait_for(lambda: not any(path.name.isdecimal() for path in records.iterdir()), "its record to be removed")
 
 
-def test_junk_in_the_state_directory_is_no_matter(agents: list[Agent], tmp_path: Path) -> None:
-    """Records of cgroups that are gone, and files that are none, are passed over and removed."""
+def test_invalid_files_in_the_state_directory_are_removed(agents: list[Agent], tmp_path: Path) -> None:
+    """Records of removed cgroups, and invalid files, are skipped and removed."""
     first, second = agents
     assert first.stop() == 0
-    told = tmp_path / "state/told"
-    told.mkdir(exist_ok=True)
-    (told / "1").write_text(
+    records = tmp_path / "state/told"
+    records.mkdir(exist_ok=True)
+    (records / "1").write_text(
         '{"path": "/no/such", "name": "x", "enrichment": "done", "chosen": [], "facts": {}}'
     )
-    (told / "2").write_text("{")
-    (told / "file-abc").write_bytes(os.urandom(100))
+    (records / "2").write_text("{")
+    (records / "file-abc").write_bytes(os.urandom(100))
     second.start()
-    assert not (told / "1").exists()
-    assert not (told / "file-abc").exists()
+    assert not (records / "1").exists()
+    assert not (records / "file-abc").exists()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose a cgroup is: somebody else's is not used, killed or removed, whatever a path or an ID says."""
+"""Ownership of cgroups: a foreign cgroup is not used,
+killed or removed, whatever a path or an ID says.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def theirs(box: Box) -> Iterator[Cgroup]:
-    """A cgroup of the container's name, which somebody made before."""
+def foreign(box: Box) -> Iterator[Cgroup]:
+    """A cgroup with the container's name that already existed."""
     made = Cgroup(box.name).create()
     yield made
     for kind, path in made.paths.items():
@@ -43,7 +45,7 @@ def neighbour() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def refused(box: Box) -> str:
-    """As `Box.refused`, where the cgroup of that name stays."""
+    """As `Box.refused`, but the cgroup of that name stays."""
     got = box.run()
     assert got.returncode != 0, got.stdout
     assert not (box.runtime.root / box.name).exists()
@@ -53,26 +55,26 @@ def refused(box: Box) -> str:
 @pytest.mark.parametrize("below", ["", "child"])
 @pytest.mark.parametrize("named", [True, False], ids=["by path", "by id"])
 def test_a_cgroup_with_processes_is_left_alone(
-    box: Box, theirs: Cgroup, neighbour: subprocess.Popen[bytes], below: str, named: bool
+    box: Box, foreign: Cgroup, neighbour: subprocess.Popen[bytes], below: str, named: bool
 ) -> None:
-    """In it or below it, and whether the configuration names it or only the ID does."""
-    (theirs.child(below) if below else theirs).add(neighbour.pid)
+    """In it or below it, and whether it is named by the configuration or only by the ID."""
+    (foreign.child(below) if below else foreign).add(neighbour.pid)
     if not named:
         del box.config["linux"]["cgroupsPath"]
     assert "cgroup" in refused(box.args("/bin/true"))
     assert neighbour.poll() is None
-    assert theirs.pids() == [neighbour.pid]
+    assert foreign.pids() == [neighbour.pid]
 
 
-def test_a_tree_of_empty_cgroups_is_left_alone(box: Box, theirs: Cgroup) -> None:
-    """An ID such as `kubepods` would otherwise take over what an engine has made for its pods."""
-    child = theirs.child("child")
+def test_a_tree_of_empty_cgroups_is_left_alone(box: Box, foreign: Cgroup) -> None:
+    """An ID such as `kubepods` would otherwise take over an engine's cgroups of its pods."""
+    child = foreign.child("child")
     assert "holds other cgroups" in refused(box.args("/bin/true"))
     assert all(path.is_dir() for path in child.paths.values())
 
 
-def test_in_one_hierarchy_is_enough(box: Box, neighbour: subprocess.Popen[bytes]) -> None:
-    """Version 2 counts as much as the others."""
+def test_processes_in_one_hierarchy_are_enough(box: Box, neighbour: subprocess.Popen[bytes]) -> None:
+    """Version 2 counts like the others."""
     path = hierarchies()["v2"] / box.name
     path.mkdir()
     try:
@@ -84,20 +86,20 @@ def test_in_one_hierarchy_is_enough(box: Box, neighbour: subprocess.Popen[bytes]
         path.rmdir()
 
 
-def test_an_empty_one_is_used_and_stays(box: Box, theirs: Cgroup) -> None:
-    """Whoever made it removes it; what the container left in it is killed."""
+def test_an_empty_cgroup_is_used_and_stays(box: Box, foreign: Cgroup) -> None:
+    """Its creator removes it; what the container left in it is killed."""
     box.config["linux"]["namespaces"] = [
         item for item in box.config["linux"]["namespaces"] if item["type"] not in ("pid", "cgroup")
     ]
     box.shell("sleep 3600 & echo $!")
     left = int(box.output())
-    wait_for(lambda: process_state(left) in "-Z", "what the container left to be killed")
-    assert all(path.is_dir() for path in theirs.paths.values())
-    assert theirs.pids() == []
+    wait_for(lambda: process_state(left) in "-Z", "the processes of the container to be killed")
+    assert all(path.is_dir() for path in foreign.paths.values())
+    assert foreign.pids() == []
 
 
 def freeze(group: Cgroup) -> None:
-    """Hold all that is in it, or will be."""
+    """Freeze all that is in it, or will be."""
     if "freezer" in group.paths:
         (group.paths["freezer"] / "freezer.state").write_text("FROZEN")
     else:
@@ -105,20 +107,20 @@ def freeze(group: Cgroup) -> None:
 
 
 @pytest.mark.parametrize("above", [True, False])
-def test_a_frozen_cgroup_is_refused(box: Box, theirs: Cgroup, above: bool) -> None:
+def test_a_frozen_cgroup_is_refused(box: Box, foreign: Cgroup, above: bool) -> None:
     """Itself or one above it: the init would hang in it for ever."""
-    freeze(theirs)
+    freeze(foreign)
     if above:
         box.config["linux"]["cgroupsPath"] = f"/{box.name}/inner"
     assert "frozen" in refused(box.args("/bin/true"))
-    assert not any((path / "inner").exists() for path in theirs.paths.values())
+    assert not any((path / "inner").exists() for path in foreign.paths.values())
 
 
 def test_a_damaged_state_does_not_guess_a_cgroup(
-    box: Box, theirs: Cgroup, neighbour: subprocess.Popen[bytes]
+    box: Box, foreign: Cgroup, neighbour: subprocess.Popen[bytes]
 ) -> None:
-    """`delete --force` removes the state and says what it cannot know."""
-    theirs.add(neighbour.pid)
+    """`delete --force` removes the state and reports what it cannot know."""
+    foreign.add(neighbour.pid)
     directory = box.runtime.root / box.name
     directory.mkdir(parents=True)
     (directory / "state.json").write_text('{"id": ')
@@ -130,21 +132,21 @@ def test_a_damaged_state_does_not_guess_a_cgroup(
 
 
 def test_the_first_state_names_the_cgroup(box: Box) -> None:
-    """Whatever kills a launch later, `delete --force` knows what to remove; and what to leave."""
+    """If a launch is killed later, `delete --force` knows what to remove, and what to leave."""
     box.start()
     state = json.loads((box.runtime.root / box.name / "state.json").read_text())
     assert state["cgroup"]["path"] == f"/{box.name}"
     assert state["cgroup"]["foreign"] == []
 
 
-def test_delete_ends_an_init_in_a_frozen_cgroup_of_somebody_else(box: Box) -> None:
-    """A version 1 freezer holds a task also from dying."""
+def test_delete_kills_an_init_in_a_foreign_frozen_cgroup(box: Box) -> None:
+    """In a version 1 freezer a task cannot even die."""
     freezer = hierarchies().get("freezer")
     if freezer is None:
         force.elsewhere("version 1 has the freezer that this is about")
     box.start()
     pid = box.state()["pid"]
-    path = freezer / f"{box.name}-theirs"
+    path = freezer / f"{box.name}-foreign"
     path.mkdir()
     try:
         (path / "cgroup.procs").write_text(str(pid))
@@ -157,8 +159,8 @@ def test_delete_ends_an_init_in_a_frozen_cgroup_of_somebody_else(box: Box) -> No
         path.rmdir()
 
 
-# Each goes on for as long as it lives, so whoever looks late still finds it. The pids controller bounds how
-# many there are, and the alarm (which no child inherits) for how long, should the test itself be killed.
+# Each runs as long as it lives, so a late check still finds it. The pids controller limits their
+# number, and the alarm (which no child inherits) their time, should the test itself be killed.
 BOMB = """
 import os, signal, time
 signal.alarm(120)
@@ -172,7 +174,7 @@ while True:
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_what_forks_without_end_is_killed_whole(version: str, box: Box) -> None:
+def test_a_fork_bomb_is_killed_completely(version: str, box: Box) -> None:
     """By the freezer on a version 1 host, by cgroup.kill on version 2."""
     found = detect()
     if version == "v1" and not found.v1:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The translation of limits and device rules: pure functions, and the device program in a kernel that runs
-it.
+"""The translation of limits and device rules: pure
+functions, and the device program in the kernel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from ringfence_runtime.cgroup.devices import effective_rules, program, v1_lines
-from ringfence_runtime.cgroup.hierarchy import parse_mountinfo
 from ringfence_runtime.cgroup.limits_v2 import cpu_weight, io_weight, values
 from ringfence_runtime.cgroup.stats import parse_pressure, parse_rdma
 from ringfence_runtime.errors import Error
@@ -20,40 +19,15 @@ from ringfence_runtime.spec.resources import DeviceRule, Resources
 from tests.support import force
 from tests.support.cgroups import Cgroup
 
-HYBRID = """\
-25 20 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
-26 25 0:23 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
-27 25 0:24 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
-28 25 0:25 / /sys/fs/cgroup/uni\\040fied rw - cgroup2 cgroup2 rw,nsdelegate
-"""
-
 
 def resources(value: Any) -> Resources:
     """Parse these limits."""
     return Resources(Node(value, "linux.resources"))
 
 
-def test_hierarchies_of_a_hybrid_host() -> None:
-    """Controllers sharing a hierarchy, a named one, and an escaped mount point."""
-    found = parse_mountinfo(HYBRID)
-    assert found.kind == "hybrid"
-    assert found.unified == "/sys/fs/cgroup/uni fied"
-    assert found.v1 == {
-        "cpu,cpuacct": "/sys/fs/cgroup/cpu,cpuacct",
-        "name=systemd": "/sys/fs/cgroup/systemd",
-    }
-    assert found.mount_of("cpuacct") == "/sys/fs/cgroup/cpu,cpuacct"
-
-
-def test_a_mount_point_may_have_letters_of_any_language() -> None:
-    """The kernel writes them as they are beside what it escapes; a digit after an escape is no part of it."""
-    line = "28 25 0:25 / /mnt/gr\u00fc\\0401\\134x rw - cgroup2 cgroup2 rw\n"
-    assert parse_mountinfo(line).unified == "/mnt/gr\u00fc 1\\x"
-
-
 @pytest.mark.parametrize(("shares", "weight"), [(2, 1), (1024, 100), (262144, 10000), (1, 1), (10**9, 10000)])
 def test_cpu_shares_keep_their_fixed_points(shares: int, weight: int) -> None:
-    """The least, the normal and the greatest share are the least, the normal and the greatest weight."""
+    """The smallest, default and greatest share are the smallest, default and greatest weight."""
     assert cpu_weight(shares) == weight
 
 
@@ -62,14 +36,14 @@ def test_io_weight_spans_the_range() -> None:
     assert (io_weight(10), io_weight(1000)) == (1, 10000)
 
 
-def test_v2_swap_is_swap_alone() -> None:
-    """The configuration's swap is memory and swap together."""
+def test_v2_swap_excludes_memory() -> None:
+    """The configuration's swap is the sum of memory and swap."""
     got = {name: value for _, name, value in values(resources({"memory": {"limit": 100, "swap": 150}}))}
     assert got == {"memory.max": "100", "memory.swap.max": "50"}
 
 
 def v2(value: Any, **now: str) -> dict[str, str]:
-    """File to value, in a cgroup whose files say what `now` says (`_` for `.`)."""
+    """Returns file -> value, in a cgroup whose files have the values in `now` (`_` for `.`)."""
     there = {name.replace("_", "."): text for name, text in now.items()}
     return {name: text for _, name, text in values(resources(value), lambda name: there.get(name, ""))}
 
@@ -83,14 +57,14 @@ def v2(value: Any, **now: str) -> dict[str, str]:
         ({"quota": 1000, "period": 2000}, "1000 2000"),
     ],
 )
-def test_v2_period_and_quota_share_a_file_and_not_a_fate(asked: dict[str, int], result: str) -> None:
-    """An update of one keeps the other; in a new cgroup there is no quota and the usual period."""
+def test_v2_period_and_quota_are_updated_separately(asked: dict[str, int], result: str) -> None:
+    """An update of one keeps the other; in a new cgroup there is no quota and the default period."""
     assert v2({"cpu": asked}, cpu_max="20000 100000") == {"cpu.max": result}
     assert v2({"cpu": {"period": 50000}}) == {"cpu.max": "max 50000"}
 
 
 def test_v2_swap_alone_counts_from_the_limit_that_is_set() -> None:
-    """`update --memory-swap`; without any limit of memory it says nothing."""
+    """`update --memory-swap`; without any memory limit it has no effect."""
     assert v2({"memory": {"swap": 150}}, memory_max="100") == {"memory.swap.max": "50"}
     assert v2({"memory": {"swap": -1}}, memory_max="max") == {"memory.swap.max": "max"}
     for now, why in (("max", "needs memory.limit"), ("200", "below the limit")):
@@ -99,7 +73,7 @@ def test_v2_swap_alone_counts_from_the_limit_that_is_set() -> None:
 
 
 def test_v2_huge_pages_are_limited_when_they_are_reserved_too() -> None:
-    """Where the kernel can."""
+    """Where the kernel supports it."""
     asked = {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]}
     assert v2(asked) == {"hugetlb.2MB.max": "4194304"}
     files = {"hugetlb.2MB.max": "4194304", "hugetlb.2MB.rsvd.max": "4194304"}
@@ -115,7 +89,7 @@ def test_figures_of_rdma() -> None:
     ]
 
 
-def test_v2_refuses_what_it_cannot_do() -> None:
+def test_v2_refuses_unsupported_limits() -> None:
     """A limit that cannot be set is an error, never ignored."""
     for value in (
         {"cpu": {"realtimeRuntime": 1000}},
@@ -130,15 +104,15 @@ def test_v2_refuses_what_it_cannot_do() -> None:
 
 
 def test_v1_device_list_starts_with_nothing() -> None:
-    """Deny all, then the rules, then what every container may use."""
+    """Deny all, then the rules, then the devices that every container may use."""
     lines = v1_lines([DeviceRule(True, "b", 8, 0, "r")])
     assert lines[0] == ("devices.deny", "a *:* rwm")
     assert lines[1] == ("devices.allow", "b 8:0 r")
     assert ("devices.allow", "c 1:3 rwm") in lines
 
 
-def test_a_rule_for_everything_forgets_what_was_before() -> None:
-    """As the kernel's version 1 list does."""
+def test_a_rule_for_everything_replaces_earlier_rules() -> None:
+    """Like the kernel's version 1 list."""
     rules = effective_rules([DeviceRule(True, "b", 8, 0, "r"), DeviceRule(True, "a", -1, -1, "rwm")])
     assert rules[0].type == "a"
 
@@ -183,8 +157,8 @@ BLOCK, CHAR, MKNOD, READ, WRITE = 1, 2, 1, 2, 4
 
 
 def test_device_program_decides_as_the_rules_say() -> None:
-    """The last rule that matches; nothing matches: refused; an allowed access does not allow more than
-    itself.
+    """The last rule that matches decides; without one it
+    is refused; an allowed access allows nothing more.
     """
     machine = Machine(
         program(
@@ -212,7 +186,9 @@ def test_device_program_of_a_privileged_container() -> None:
 
 @pytest.mark.root
 def test_the_device_program_in_the_kernel(cgroup: Cgroup) -> None:
-    """The verifier takes it, a version 2 cgroup runs it, and an update leaves exactly one attached."""
+    """The verifier accepts it, a version 2 cgroup runs
+    it, and an update leaves exactly one attached.
+    """
     import os
 
     from ringfence_runtime.cgroup import bpf

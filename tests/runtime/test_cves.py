@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regression tests named after the CVEs of runtimes (rows 33-44 of the escape checklist): in each, the host
-side trusted the image.
+"""Regression tests named after the CVEs of runtimes (rows 33-44 of the escape checklist).
 
-The attacks are harmless: they aim at files of the test's own, or try to open for writing and write nothing.
+In each, the host side trusted the image. The attacks are harmless: they target files of the test,
+or try to open for writing and write nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def apparmor() -> Iterator[str]:
 def test_cve_2019_5736_the_runtimes_own_program(box: Box, how: str) -> None:
     """Row 34: a workload that is the runtime's own program cannot be used to write it.
 
-    Whatever is executed, /proc/self/exe of the process before it lies on a read-only mount.
+    Whatever is executed, /proc/self/exe of the previous process is on a read-only mount.
     """
     if how == "argument":
         box.args("/proc/self/exe", "-c", "print(open('/proc/self/exe', 'r+b'))")
@@ -74,7 +74,7 @@ def test_cve_2019_5736_the_runtimes_own_program(box: Box, how: str) -> None:
 
 @pytest.fixture
 def own_programs(request: pytest.FixtureRequest, box: Box, tmp_path: Path) -> Path:
-    """The container's runtime on an interpreter that nothing else executes, so that it is never busy."""
+    """The container's runtime on an interpreter that nothing else executes, so it is never busy."""
     python = tmp_path / "python3"
     shutil.copy(os.path.realpath("/usr/bin/python3"), python)
     executable = tmp_path / "ringfence-runtime"
@@ -86,27 +86,28 @@ def own_programs(request: pytest.FixtureRequest, box: Box, tmp_path: Path) -> Pa
     return tmp_path
 
 
-def test_cve_2019_5736_what_waits_to_be_the_workload_is_sealed(box: Box, own_programs: Path) -> None:
-    """Row 34: the program of a process that is not the workload yet cannot be written through it, not even
-    when nothing executes it any more (then the kernel itself has no objection).
+def test_cve_2019_5736_the_process_before_the_workload_is_sealed(box: Box, own_programs: Path) -> None:
+    """Row 34: the program of a process before the workload cannot be written through it.
+
+    Not even when nothing executes it any more (then the kernel itself has no objection).
     """
     box.args("/bin/sleep", "600").write()
     assert box.do("create", capture=False).returncode == 0
     pid = box.state()["pid"]
-    held = os.open(f"/proc/{pid}/exe", os.O_PATH)
-    [path] = [each for each in own_programs.iterdir() if os.path.samestat(os.stat(held), each.stat())]
+    program = os.open(f"/proc/{pid}/exe", os.O_PATH)
+    [path] = [each for each in own_programs.iterdir() if os.path.samestat(os.stat(program), each.stat())]
     assert os.stat(f"/proc/{pid}/environ").st_uid == 0  # it is not dumpable
     try:
-        assert os.fstatvfs(held).f_flag & os.ST_RDONLY
+        assert os.fstatvfs(program).f_flag & os.ST_RDONLY
         assert box.do("delete", "--force").returncode == 0
         wait_for(lambda: not Path(f"/proc/{pid}/exe").exists(), "its end")
         with pytest.raises(OSError) as refused:
-            os.open(f"/proc/self/fd/{held}", os.O_WRONLY)
+            os.open(f"/proc/self/fd/{program}", os.O_WRONLY)
         assert refused.value.errno == errno.EROFS
-        # The twin: by its own name it can be written, so nothing but the mount stood in the way.
+        # The twin: by its own name it can be written, so nothing but the mount prevented it.
         os.close(os.open(path, os.O_WRONLY))
     finally:
-        os.close(held)
+        os.close(program)
 
 
 @pytest.mark.parametrize("fd", range(3, 12))
@@ -132,7 +133,9 @@ def test_cve_2024_21626_no_descriptor_leaks(box: Box) -> None:
 
 
 def test_cve_2025_31133_dev_null_of_the_image(box: Box, outside: Path) -> None:
-    """Row 36: /dev/null in the image is a symlink; a masked path must still be the real null device."""
+    """Row 36: /dev/null in the image is a symlink; a
+    masked path must still be the real null device.
+    """
     box.config["mounts"] = [
         item for item in box.config["mounts"] if not item["destination"].startswith("/dev")
     ]
@@ -140,13 +143,14 @@ def test_cve_2025_31133_dev_null_of_the_image(box: Box, outside: Path) -> None:
     (box.rootfs / "victim").write_text("shown")
     box.config["linux"]["maskedPaths"] = ["/etc/passwd"]
     got = box.shell("cat /etc/passwd; stat -c %t:%T /etc/passwd").run()
-    # Refused because of the symlink, or masked by the host's verified device: never the image's file.
+    # Refused because of the symlink, or masked by the host's verified device: never the image's
+    # file.
     assert "shown" not in got.stdout
     assert got.returncode != 0 or "1:3" in got.stdout
 
 
 def test_cve_2025_31133_masked_path_that_is_a_symlink(box: Box, outside: Path) -> None:
-    """Row 36: the path to mask leads out of the root; what is masked lies inside."""
+    """Row 36: the path to mask leads out of the root; the masked file is inside."""
     (box.rootfs / "secret").symlink_to(str(outside / "victim"))
     box.config["linux"]["maskedPaths"] = ["/secret"]
     assert box.args("/bin/true").run().returncode == 0
@@ -154,7 +158,9 @@ def test_cve_2025_31133_masked_path_that_is_a_symlink(box: Box, outside: Path) -
 
 
 def test_cve_2025_52565_console_is_a_symlink(box: Box, outside: Path, tmp_path: Path) -> None:
-    """Row 37: /dev/console of the image leads elsewhere; the terminal is bound nowhere but there."""
+    """Row 37: /dev/console of the image is a link;
+    the terminal is bound only at its target inside.
+    """
     import socket
 
     box.config["mounts"] = [
@@ -178,7 +184,7 @@ def test_cve_2025_52565_console_is_a_symlink(box: Box, outside: Path, tmp_path: 
 
 @pytest.fixture
 def fake(box: Box, outside: Path, tmp_path: Path) -> Path:
-    """A directory instead of /proc that sends what the runtime writes elsewhere."""
+    """A directory instead of /proc that redirects the runtime's writes."""
     made = tmp_path / "fake"
     (made / "sys/kernel").mkdir(parents=True)
     (made / "sys/kernel/msgmax").symlink_to(str(outside / "victim"))
@@ -198,8 +204,8 @@ def fake(box: Box, outside: Path, tmp_path: Path) -> Path:
     return made
 
 
-def test_cve_2025_52881_procfs_writes_go_to_our_own_procfs(box: Box, outside: Path, fake: Path) -> None:
-    """Row 38: /proc of the container is replaced by a directory that sends sysctl writes elsewhere."""
+def test_cve_2025_52881_procfs_writes_go_to_the_runtimes_procfs(box: Box, outside: Path, fake: Path) -> None:
+    """Row 38: /proc of the container is replaced by a directory that redirects sysctl writes."""
     box.config["linux"]["sysctl"] = {"kernel.msgmax": "4097", "net.ipv4.ip_forward": "1"}
     assert box.args("/bin/true").run().returncode == 0
     assert (outside / "victim").read_text() == "untouched"
@@ -207,11 +213,12 @@ def test_cve_2025_52881_procfs_writes_go_to_our_own_procfs(box: Box, outside: Pa
 
 
 @pytest.mark.parametrize("command", ["run", "exec"])
-def test_cve_2025_52881_labels_go_to_our_own_procfs(
+def test_cve_2025_52881_labels_go_to_the_runtimes_procfs(
     box: Box, fake: Path, apparmor: str, command: str
 ) -> None:
-    """Row 38: the same for the label of the workload, which then has it; a write to a file of the container's
-    would have gone well, and confined nobody.
+    """Row 38: the same for the label of the workload, which then has it.
+
+    A write to a file of the container would have succeeded without confining the process.
     """
     label = ["/bin/cat", "/mnt/self/attr/current"]
     box.config["mounts"].append({"destination": "/mnt", "type": "proc", "source": "proc"})
@@ -258,7 +265,7 @@ def test_cve_2026_41579_dev_is_a_symlink(box: Box, outside: Path, target: str) -
 
 
 def test_cve_2026_47766_device_path_is_a_symlink(box: Box, outside: Path) -> None:
-    """Row 39: the node's own name is a link out of the root; its owner and mode stay as they are."""
+    """Row 39: the node's own name is a link out of the root; its owner and mode stay unchanged."""
     box.config["mounts"] = [
         item for item in box.config["mounts"] if not item["destination"].startswith("/dev")
     ]
@@ -272,7 +279,7 @@ def test_cve_2026_47766_device_path_is_a_symlink(box: Box, outside: Path) -> Non
 
 
 def test_cve_2026_53489_53492_nothing_is_restored_from_a_checkpoint(box: Box, tmp_path: Path) -> None:
-    """Row 41: whoever writes a checkpoint would say what the host mounts, opens and executes."""
+    """Row 41: the author of a checkpoint would decide what the host mounts, opens and executes."""
     (tmp_path / "config.dump").write_text("{}")
     for command in ("checkpoint", "restore"):
         got = box.runtime(command, "--image-path", str(tmp_path), box.name)
@@ -285,7 +292,9 @@ def test_cve_2026_53489_53492_nothing_is_restored_from_a_checkpoint(box: Box, tm
 def test_cve_2026_53492_a_link_where_a_file_is_written(
     box: Box, outside: Path, tmp_path: Path, option: str
 ) -> None:
-    """Row 41: what a container could have put at such a place is replaced, or refused, and never followed."""
+    """Row 41: a file that a container could have put at
+    such a place is replaced or refused, never followed.
+    """
     place = tmp_path / "place"
     place.symlink_to(outside / "victim")
     box.args("/bin/true").write()
@@ -303,8 +312,9 @@ def test_cve_2022_23648_text_of_the_image_stays_text(box: Box) -> None:
 
 
 def test_cve_2019_14271_nothing_of_the_image_is_loaded(box: Box) -> None:
-    """Row 42: after the root is changed, the runtime imports and loads nothing: the image has poisoned
-    copies.
+    """Row 42: after the root is changed, the runtime imports and loads nothing.
+
+    The image has poisoned copies.
     """
     import sys
 

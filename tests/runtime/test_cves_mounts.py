@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regression tests named after CVEs of mounts that a link led out of the root (rows 33 and 44 of the escape
-checklist)."""
+"""Regression tests named after CVEs of mounts redirected
+out of the root by a link (checklist rows 33 and 44).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def test_cve_2017_1002101_symlink_in_the_middle(box: Box, outside: Path, tmp_pat
 
 
 def test_cve_2021_25741_a_volume_whose_directory_is_swapped(box: Box, outside: Path, tmp_path: Path) -> None:
-    """Row 33: a second container swaps a directory of a shared volume for a link while it is mounted into."""
+    """Row 33: a second container swaps a directory of a shared volume for a link during the mount."""
     shared, source = tmp_path / "shared", tmp_path / "volume"
     (shared / "a").mkdir(parents=True)
     (shared / "b").symlink_to(str(outside))
@@ -53,7 +54,7 @@ def test_cve_2021_25741_a_volume_whose_directory_is_swapped(box: Box, outside: P
         for _ in range(15):
             box.run()
             assert sorted(os.listdir(outside)) == ["victim"]
-    assert box.run().returncode == 0, "whichever name is which: left in peace, it is mounted"
+    assert box.run().returncode == 0, "with either name: without the swaps, it is mounted"
     assert sorted(os.listdir(outside)) == ["victim"]
 
 
@@ -62,7 +63,7 @@ def test_cve_2021_25741_a_volume_whose_directory_is_swapped(box: Box, outside: P
 def test_cve_2024_0133_nothing_empty_is_made_outside(
     box: Box, outside: Path, tmp_path: Path, link: str, kind: str
 ) -> None:
-    """Row 44: a mount point that is missing is made, and a link of the image leads it to the host."""
+    """Row 44: a missing mount point is created, and a link of the image redirects it to the host."""
     source = tmp_path / "source"
     source.write_text("x") if kind == "file" else source.mkdir()
     (box.rootfs / "lib64").symlink_to(link.format(outside=outside))
@@ -74,8 +75,8 @@ def test_cve_2024_0133_nothing_empty_is_made_outside(
 
 
 def test_cve_2024_0132_a_link_swapped_during_the_launch(box: Box, outside: Path, tmp_path: Path) -> None:
-    """Rows 33 and 44: a process of the host swaps a directory and a link all the while; no mount lands
-    outside.
+    """Rows 33 and 44: a host process keeps swapping
+    a directory and a link; no mount lands outside.
     """
     source = tmp_path / "volume"
     source.mkdir()
@@ -88,5 +89,5 @@ def test_cve_2024_0132_a_link_swapped_during_the_launch(box: Box, outside: Path,
         for _ in range(15):
             box.run()
             assert sorted(os.listdir(outside)) == ["victim"]
-    assert box.run().returncode == 0, "whichever name is which: left in peace, it is mounted"
+    assert box.run().returncode == 0, "with either name: without the swaps, it is mounted"
     assert sorted(os.listdir(outside)) == ["victim"]

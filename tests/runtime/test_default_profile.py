@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The default seccomp profile, by calling the calls in a container that has it."""
+"""The default seccomp profile, by making the calls in a container that has it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from ringfence_runtime.security.caps import CAPABILITIES, DEFAULT
+from ringfence_linux.capabilities import CAPABILITIES
+from ringfence_runtime.security.caps import DEFAULT
 from ringfence_runtime.security.default_profile import profile
 from tests.runtime.conftest import Box
 from tests.support import force
@@ -113,11 +114,11 @@ def caller(box: Box) -> Box:
     source.write_text(CALLER)
     compiler = force.need_program("gcc")
     subprocess.run([compiler, "-static", "-O1", "-o", box.rootfs / "bin/call", source], check=True)
-    fence(box, DEFAULT)
+    apply_profile(box, DEFAULT)
     return box
 
 
-def fence(box: Box, capabilities: tuple[str, ...]) -> None:
+def apply_profile(box: Box, capabilities: tuple[str, ...]) -> None:
     """The default profile for these capabilities, and the capabilities."""
     box.config["process"]["capabilities"] = {
         name: list(capabilities) for name in ("bounding", "effective", "permitted")
@@ -125,34 +126,34 @@ def fence(box: Box, capabilities: tuple[str, ...]) -> None:
     box.config["linux"]["seccomp"] = profile(capabilities)
 
 
-def answers(
+def results(
     box: Box, calls: Mapping[str, tuple[tuple[int, ...], int]], kind: str = "native"
 ) -> dict[str, int]:
-    """The errno of each call, in one container."""
+    """Returns the errno of each call, in one container."""
     lines = [f"call {kind} {' '.join(map(str, numbers))}" for numbers, _ in calls.values()]
     printed = box.shell("\n".join(lines)).output().split()
     return dict(zip(calls, map(int, printed), strict=True))
 
 
 @pytest.mark.parametrize("calls", [REFUSED, ALLOWED], ids=["refused", "allowed"])
-def test_each_call_answers_as_the_profile_means(
+def test_each_call_returns_the_profiles_errno(
     caller: Box, calls: Mapping[str, tuple[tuple[int, ...], int]]
 ) -> None:
-    """What is refused has the errno that programs expect; what is ordinary reaches the kernel."""
-    assert answers(caller, calls) == {name: errno for name, (_, errno) in calls.items()}
+    """Refused calls have the errno that programs expect; ordinary calls reach the kernel."""
+    assert results(caller, calls) == {name: errno for name, (_, errno) in calls.items()}
 
 
-def test_without_the_profile_the_kernel_would_say_otherwise(caller: Box) -> None:
+def test_without_the_profile_the_calls_reach_the_kernel(caller: Box) -> None:
     """The twin of the refusals: the same calls in the same container reach the kernel without it."""
     del caller.config["linux"]["seccomp"]
     wanted = ("io_uring_setup", "AF_ALG", "clone3", "keyctl", "unshare user", "clone user")
-    got = answers(caller, {name: REFUSED[name] for name in wanted})
+    got = results(caller, {name: REFUSED[name] for name in wanted})
     assert (got["unshare user"], got["clone user"], got["clone3"]) == (0, 0, EINVAL)
     assert [name for name in wanted if got[name] == REFUSED[name][1]] == []
 
 
-def test_32_bit_calls_are_held_to_the_same(caller: Box) -> None:
-    """int 0x80: families by socket(2) are looked at, socketcall(2) hides them and is not there."""
+def test_32_bit_calls_are_filtered_the_same(caller: Box) -> None:
+    """int 0x80: socket(2) is filtered by family; socketcall(2) hides the family and is refused."""
     # arch/x86/entry/syscalls/syscall_32.tbl: socketcall 102, socket 359, unshare 310, io_uring_setup 425
     calls = {
         "socketcall": ((102, 1, 0), ENOSYS),
@@ -162,7 +163,7 @@ def test_32_bit_calls_are_held_to_the_same(caller: Box) -> None:
         "socket AF_UNIX": ((359, 1, 1), 0),
         "a call of the future": ((4000,), ENOSYS),
     }
-    assert answers(caller, calls, "compat") == {name: errno for name, (_, errno) in calls.items()}
+    assert results(caller, calls, "compat") == {name: errno for name, (_, errno) in calls.items()}
 
 
 @pytest.mark.parametrize(
@@ -171,33 +172,33 @@ def test_32_bit_calls_are_held_to_the_same(caller: Box) -> None:
         ("CAP_SYS_ADMIN", (UNSHARE, NEWTIME), 0),
         ("CAP_SYS_ADMIN", (CLONE3, 0, 0), EINVAL),
         ("CAP_SYS_ADMIN", (430, 0, 0), EFAULT),
-        ("CAP_SYS_PTRACE", (312, 1, 1, 0, 0, 0), 0),  # kcmp of ourselves
+        ("CAP_SYS_PTRACE", (312, 1, 1, 0, 0, 0), 0),  # kcmp of the caller itself
         ("CAP_SYS_CHROOT", (161, 0), EFAULT),
         ("CAP_DAC_READ_SEARCH", (304, 0, 0, 0), EFAULT),
     ],
 )
-def test_a_capability_brings_its_calls(
+def test_a_capability_allows_its_calls(
     caller: Box, capability: str, call: tuple[int, ...], errno: int
 ) -> None:
-    """And without it the same call is refused before the kernel looks."""
+    """Without it the same call is refused before the kernel runs it."""
     base = tuple(name for name in DEFAULT if name != capability)
-    fence(caller, base)
-    assert answers(caller, {"x": (call, 0)})["x"] in (EPERM, ENOSYS)
-    fence(caller, (*base, capability))
-    assert answers(caller, {"x": (call, 0)}) == {"x": errno}
+    apply_profile(caller, base)
+    assert results(caller, {"x": (call, 0)})["x"] in (EPERM, ENOSYS)
+    apply_profile(caller, (*base, capability))
+    assert results(caller, {"x": (call, 0)}) == {"x": errno}
 
 
-def test_io_uring_and_the_four_families_stay_out_with_every_capability(caller: Box) -> None:
-    """No capability brings what the profile leaves out for all."""
-    fence(caller, tuple(name for name in CAPABILITIES if name not in ("CAP_SYS_RESOURCE",)))
+def test_io_uring_and_the_four_families_stay_refused_with_every_capability(caller: Box) -> None:
+    """No capability adds a call that the profile excludes for all."""
+    apply_profile(caller, tuple(name for name in CAPABILITIES if name not in ("CAP_SYS_RESOURCE",)))
     names = ("io_uring_setup", "AF_ALG", "AF_VSOCK", "AF_RXRPC", "AF_KEY")
     some = {name: REFUSED[name] for name in names}
-    assert answers(caller, some) == {name: errno for name, (_, errno) in some.items()}
+    assert results(caller, some) == {name: errno for name, (_, errno) in some.items()}
 
 
-def test_an_ordinary_shell_goes_on_under_it(box: Box) -> None:
+def test_an_ordinary_shell_works_under_the_profile(box: Box) -> None:
     """Pipes, files, processes, users and time."""
-    fence(box, DEFAULT)
+    apply_profile(box, DEFAULT)
     script = "mkdir /tmp/a && echo x >/tmp/a/b && chmod 600 /tmp/a/b && tar c /tmp/a | tar t | sort | tail -1"
     assert box.shell(f"{script} && date >/dev/null && id -u && ps | wc -l >/dev/null").output() == (
         "tmp/a/b\n0\n"

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes between a runtime, its caller and the workload: pid files, descriptors, terminals."""
+"""Objects passed between a runtime, its caller and
+the workload: pid files, descriptors, terminals.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def test_pid_file(box: Box, tmp_path: Path) -> None:
 
 
 def received_pid(server: socket.socket) -> tuple[str, int]:
-    """(kind, pid) of a descriptor that was sent to the socket."""
+    """Returns (kind, pid) of a descriptor that was sent to the socket."""
     server.settimeout(patience(60))
     peer, _ = server.accept()
     with peer:
@@ -56,8 +58,8 @@ def test_pidfd_socket(box: Box, tmp_path: Path) -> None:
         assert received_pid(server) == ("setns", int(file.read_text()))
 
 
-def test_a_pidfd_socket_that_nobody_listens_on_is_an_error(box: Box, tmp_path: Path) -> None:
-    """And nothing is left."""
+def test_a_pidfd_socket_without_a_listener_is_an_error(box: Box, tmp_path: Path) -> None:
+    """Nothing is left."""
     box.write()
     got = box.do("run", "--pidfd-socket", str(tmp_path / "none"))
     assert got.returncode == 1
@@ -66,19 +68,19 @@ def test_a_pidfd_socket_that_nobody_listens_on_is_an_error(box: Box, tmp_path: P
     assert not box.cgroups()
 
 
-@pytest.mark.parametrize("mine", [True, False])
-def test_listen_fds(box: Box, mine: bool) -> None:
-    """Socket activation: descriptors from 3 on, their number, and the pid that the workload has."""
+@pytest.mark.parametrize("own", [True, False])
+def test_listen_fds(box: Box, own: bool) -> None:
+    """Socket activation: descriptors from 3 on, their number, and the workload's pid."""
     box.shell("echo $LISTEN_FDS $LISTEN_PID $$; ls /proc/self/fd").write()
     words = f"exec '{box.runtime.executable}' --root '{box.runtime.root}' run {box.name} 3</etc/passwd 4<&3"
-    pid = "$$" if mine else "1"
+    pid = "$$" if own else "1"
     got = subprocess.run(
         ["/bin/bash", "-c", f"export LISTEN_FDS=2 LISTEN_PID={pid}; {words}"],
         cwd=box.directory, capture_output=True, text=True, check=False,
     )  # fmt: skip
     first, *fds = got.stdout.splitlines()
-    assert first == ("2 1 1" if mine else "1"), got.stderr
-    assert ("3" in fds and "4" in fds) == mine
+    assert first == ("2 1 1" if own else "1"), got.stderr
+    assert ("3" in fds and "4" in fds) == own
 
 
 def test_run_keep_leaves_a_stopped_container(box: Box) -> None:
@@ -92,7 +94,7 @@ def test_run_keep_leaves_a_stopped_container(box: Box) -> None:
 
 
 def test_preserve_fds(box: Box) -> None:
-    """Exactly the descriptors that were asked for reach the workload."""
+    """Exactly the requested descriptors reach the workload."""
     box.shell("cat <&3; ls /proc/self/fd").write()
     (box.directory / "input").write_text("hello\n")
     command = f"exec '{box.runtime.executable}' --root '{box.runtime.root}' run --preserve-fds 1 {box.name}"
@@ -109,7 +111,9 @@ def test_preserve_fds(box: Box) -> None:
 
 
 def test_a_terminal_of_its_own(box: Box, tmp_path: Path) -> None:
-    """--console-socket gets the master; the workload has it as its controlling terminal and /dev/console."""
+    """--console-socket gets the master; the workload
+    has it as its controlling terminal and /dev/console.
+    """
     path = tmp_path / "console"
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     server.bind(str(path))
@@ -133,7 +137,9 @@ def test_a_terminal_of_its_own(box: Box, tmp_path: Path) -> None:
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "0<&- 1>&- 2>&-"])
 @pytest.mark.parametrize("command", ["run", "exec"])
 def test_a_standard_descriptor_that_is_closed_is_dev_null_inside(box: Box, closed: str, command: str) -> None:
-    """Whatever the runtime opens first would else have its number: a directory of the host's, say."""
+    """Otherwise the runtime's first open would get
+    its number: for example a directory of the host.
+    """
     script = "for n in 0 1 2; do stat -L -c %t:%T /proc/self/fd/$n; done > /seen"
     if command == "exec":
         box.start()

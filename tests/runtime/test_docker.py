@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real dockerd of the test's own, in a network namespace of its own, with our runtime added to it."""
+"""A real private dockerd, in a network namespace of its own, with this runtime added to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUNTIME = "ringfence"
 
 
 class Docker:
-    """`docker` speaking to that daemon."""
+    """`docker` connected to that daemon."""
 
     def __init__(self, directory: Path) -> None:
         self.host = f"unix://{directory}/docker.sock"
@@ -33,7 +33,7 @@ class Docker:
         return run("docker", "--host", self.host, *words, ok=ok)
 
     def run(self, *words: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        """`docker run` through our runtime."""
+        """`docker run` with this runtime."""
         return self(
             "run",
             "--runtime",
@@ -47,13 +47,13 @@ class Docker:
         )
 
     def status(self, name: str) -> str:
-        """Of a container."""
+        """Returns the status of a container."""
         return str(json.loads(self("inspect", name).stdout)[0]["State"]["Status"])
 
 
 @pytest.fixture(scope="module")
 def docker(executable: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    """With an image `rftest`; the daemon and all that it had are gone afterwards."""
+    """With an image `rftest`; the daemon and its state are removed afterwards."""
     force.need_root()
     for program in ("dockerd", "docker", "containerd"):
         force.need_program(program)
@@ -88,7 +88,7 @@ def docker(executable: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_docker_runs_a_container(docker: Docker) -> None:
-    """With docker's own profile, masks and limits; output, status, and removal."""
+    """With Docker's own profile, masks and limits; output, status, and removal."""
     assert docker.run("--rm", "rftest", "/bin/echo", "hello").stdout == "hello\n"
     assert docker.run("--rm", "rftest", "/bin/sh", "-c", "exit 6", ok=False).returncode == 6
     limits = ["--memory", "64m", "--pids-limit", "20", "--cpus", "0.5", "--read-only", "--init=false"]
@@ -98,7 +98,7 @@ def test_docker_runs_a_container(docker: Docker) -> None:
 
 
 def test_docker_execs_pauses_kills_and_removes(docker: Docker) -> None:
-    """The whole life of a container that stays."""
+    """The full life cycle of a long-running container."""
     name = docker.run("--detach", "rftest", "/bin/sleep", "3600").stdout.strip()
     assert docker("exec", name, "/bin/echo", "inside").stdout == "inside\n"
     assert docker("exec", "--user", "1000", name, "/bin/id", "-u").stdout == "1000\n"
@@ -125,8 +125,8 @@ def test_docker_gives_a_terminal(docker: Docker) -> None:
     docker("rm", identifier)
 
 
-def test_docker_refuses_what_the_runtime_refuses(docker: Docker) -> None:
-    """The runtime's one error reaches the user, and nothing is left."""
+def test_docker_reports_what_the_runtime_refuses(docker: Docker) -> None:
+    """The runtime's single error reaches the user, and nothing is left."""
     got = docker.run("--rm", "rftest", "/bin/no-such-program", ok=False)
     assert got.returncode == 127
     assert "no such file or directory" in got.stderr

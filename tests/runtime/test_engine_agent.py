@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real containerd, whose containers a real agent holds before they start: our runtime shakes hands."""
+"""A real containerd and a real agent: this runtime enrolls the containers before they start."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.test_agent import NO_NAMES, add_call, policy
+from tests.runtime.test_agent import add_call
 from tests.runtime.test_engines import Containerd, containerd, gone, root_tree
 from tests.support import force
-from tests.support.agent import Agent, running_agent
+from tests.support.agent import Agent
 from tests.support.cgroups import PREFIX
+from tests.support.enrolling import enrolling_agent
 from tests.support.waiting import wait_for
 
 __all__ = ["containerd", "root_tree"]
@@ -22,12 +23,9 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
-    """Started before containerd, which hands the name of its socket on to the runtime."""
+    """Started before containerd, which passes the name of its socket on to the runtime."""
     force.need_root()
-    made = tmp_path / "policies"
-    made.mkdir()
-    policy(made, "by-request", "{names: [nobody-is-called-so]}")
-    with running_agent(tmp_path / "agent", policies=[made], patterns=NO_NAMES) as running:
+    with enrolling_agent(tmp_path / "agent", {"by-request": "{names: [nobody-is-called-so]}"}) as running:
         monkeypatch.setenv("RINGFENCE_ENROLL_SOCKET", str(running.socket.with_name("enroll.sock")))
         yield running
 
@@ -44,7 +42,7 @@ def start(containerd: Containerd, tree: Path, *annotations: str) -> tuple[str, i
 
 
 def test_an_annotation_chooses_the_policy(agent: Agent, containerd: Containerd, root_tree: Path) -> None:
-    """With it the first call is the last; without it the same container lives."""
+    """With it the first call is killed; without it the same container lives."""
     add_call(root_tree)
     name, status, said = start(containerd, root_tree, "ringfence.io/policy=by-request")
     assert (status, "lived" in said) == (137, False), said
@@ -54,8 +52,12 @@ def test_an_annotation_chooses_the_policy(agent: Agent, containerd: Containerd, 
     assert (status, said) == (0, "lived\n")
 
 
-def test_what_cannot_be_held_does_not_start(agent: Agent, containerd: Containerd, root_tree: Path) -> None:
-    """A policy that is not loaded; and any, once the agent is gone. The engine tells our one error."""
+def test_a_container_that_cannot_be_enrolled_does_not_start(
+    agent: Agent, containerd: Containerd, root_tree: Path
+) -> None:
+    """A policy that is not loaded; and any, once the agent
+    is stopped. The engine shows the runtime's error.
+    """
     add_call(root_tree)
     _, status, said = start(containerd, root_tree, "ringfence.io/policy=no-such-policy")
     assert status != 0

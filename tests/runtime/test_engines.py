@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real containerd and Podman, with roots and sockets of the test's own, running containers by our runtime."""
+"""Real containerd and Podman, with private roots
+and sockets, running containers with this runtime.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def root_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Containerd:
-    """A containerd of the test's own."""
+    """A private containerd."""
 
     def __init__(self, directory: Path, executable: Path) -> None:
         self.address = str(directory / "sock")
@@ -56,7 +58,7 @@ class Containerd:
 
 @pytest.fixture
 def containerd(executable: Path, tmp_path: Path) -> Iterator[Containerd]:
-    """It runs while the test does."""
+    """Runs for the time of the test."""
     force.need_program("containerd")
     config = tmp_path / "config.toml"
     config.write_text(
@@ -75,20 +77,20 @@ def containerd(executable: Path, tmp_path: Path) -> Iterator[Containerd]:
 
 
 def gone(name: str) -> bool:
-    """Whether no hierarchy has this cgroup."""
+    """Returns True if no hierarchy has this cgroup."""
     top = Path("/sys/fs/cgroup")
     return not any(path.exists() for path in (top / name, *top.glob(f"*/{name}")))
 
 
 def test_containerd_runs_a_container(containerd: Containerd, root_tree: Path) -> None:
-    """In the foreground, with its output; removed with all that it had."""
+    """In the foreground, with its output; removed completely."""
     name = f"rftest-{secrets.token_hex(6)}"
     assert containerd.run(name, root_tree, "/bin/echo", "hello") == "hello\n"
     wait_for(lambda: gone(name), "the cgroups are removed")
 
 
 def test_containerd_execs_kills_and_deletes(containerd: Containerd, root_tree: Path) -> None:
-    """The whole life of a container that stays."""
+    """The full life cycle of a long-running container."""
     name = f"rftest-{secrets.token_hex(6)}"
     containerd.run(name, root_tree, "/bin/sleep", "3600", detach=True)
     try:

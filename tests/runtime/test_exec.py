@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""exec: one more process in a container that runs."""
+"""exec: one more process in a running container."""
 
 from __future__ import annotations
 
@@ -46,8 +46,10 @@ def test_exec_options(box: Box) -> None:
     assert int(effective.split()[1], 16) >> 18 & 1
 
 
-def test_exec_as_another_user_has_none_of_the_first_ones_groups(box: Box) -> None:
-    """They were given to the container's user (`disk`, `wheel`), not to everyone that a caller names."""
+def test_exec_as_another_user_has_none_of_the_container_users_groups(box: Box) -> None:
+    """They belong to the container's user (`disk`,
+    `wheel`), not to every user that a caller names.
+    """
     box.config["process"]["user"]["additionalGids"] = [6, 10]
     box.start()
     assert box.exec("/bin/id", "-G").stdout == "0 6 10\n"
@@ -57,7 +59,7 @@ def test_exec_as_another_user_has_none_of_the_first_ones_groups(box: Box) -> Non
 
 
 @pytest.mark.parametrize("user", ["4294967295", "1000:4294967295", "4294967296", "\u0663", "-1", "x"])
-def test_exec_as_nobody_that_there_is_does_not_stay_root(box: Box, user: str) -> None:
+def test_exec_with_an_invalid_user_does_not_stay_root(box: Box, user: str) -> None:
     """As in CVE-2024-40635: to the kernel 4294967295 is -1, which changes nothing."""
     box.start()
     got = box.runtime("exec", f"--user={user}", box.name, "/bin/id")
@@ -67,7 +69,7 @@ def test_exec_as_nobody_that_there_is_does_not_stay_root(box: Box, user: str) ->
 
 
 def test_exec_of_a_process_file(box: Box, tmp_path: Path) -> None:
-    """What engines use."""
+    """Used by engines."""
     box.start()
     file = tmp_path / "process.json"
     process = {**box.config["process"], "args": ["/bin/pwd"], "cwd": "/tmp"}
@@ -97,7 +99,7 @@ def test_exec_detached_writes_a_pid_file(box: Box, tmp_path: Path) -> None:
     assert Path(f"/proc/{file.read_text()}/cmdline").read_bytes() == b"/bin/sleep\x00600\x00"
 
 
-def test_exec_of_something_missing_says_so(box: Box) -> None:
+def test_exec_of_a_missing_program_is_an_error(box: Box) -> None:
     """The message that engines look for, and a failure."""
     box.start()
     got = box.exec("/no/such/program")
@@ -107,14 +109,16 @@ def test_exec_of_something_missing_says_so(box: Box) -> None:
 
 
 def cpus(box: Box, *words: str) -> str:
-    """CPUs that a process of `exec --process` may run on, after what `words` of a shell do."""
+    """Returns the CPUs that a process of `exec --process` may use, after the shell ran `words`."""
     got = box.runtime("exec", *words, box.name)
     assert got.returncode == 0, got.stderr
     return got.stdout.split()[-1]
 
 
 def test_cpu_affinity_of_exec(box: Box, tmp_path: Path) -> None:
-    """execCPUAffinity: `final` is what the process has. Without it the caller's own is not handed on."""
+    """execCPUAffinity: `final` is the process's
+    affinity. Without it the caller's is not inherited.
+    """
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
         force.elsewhere("one processor has no choice")
@@ -145,7 +149,7 @@ def test_exec_has_the_personality_and_the_memory_policy(box: Box) -> None:
     assert (init / "numa_maps").read_text().split()[1] == "bind:0"
 
 
-def test_an_initial_affinity_that_cannot_be_is_an_error(box: Box, tmp_path: Path) -> None:
+def test_an_invalid_initial_affinity_is_an_error(box: Box, tmp_path: Path) -> None:
     """With its place."""
     box.start()
     file = tmp_path / "process.json"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""exec is in the container's namespaces or nowhere, whatever its init does meanwhile.
+"""exec joins the container's namespaces or fails, whatever its init does at the same time.
 
-And no file of the image is run on the way there.
+No file of the image is run on the way there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.root
 
 # The command as pip installs it: its modules are files, found when they are imported.
 PLAIN = "import sys; from ringfence_runtime.cli import main; sys.exit(main(sys.argv[1:]))"
-# The command, with an init that ends just before its namespaces are asked for.
+# The command, with an init that ends just before its namespaces are opened.
 DYING = """
 import os, sys
 from ringfence_runtime.cli import main
@@ -37,7 +37,7 @@ def dying(self, pid):
 join.Joined._join_cgroup = dying
 sys.exit(main(sys.argv[1:]))
 """
-# The command on a host with SELinux, whose selinuxfs is in the host's mount namespace alone.
+# The command on a host with SELinux, whose selinuxfs is only in the host's mount namespace.
 LABELLED = """
 import os, sys
 from ringfence_runtime.cli import main
@@ -68,7 +68,7 @@ def changed(script: str, box: Box, *words: str) -> subprocess.CompletedProcess[s
 
 
 def test_exec_while_the_init_ends_runs_nothing(box: Box, tmp_path: Path) -> None:
-    """Where its namespaces are gone, the process must not be left in the host's."""
+    """Without its namespaces, the process must not run in the host's."""
     box.start()
     proof = tmp_path / "proof"
     got = changed(DYING, box, box.name, "/bin/sh", "-c", f"echo escaped > {proof}")
@@ -80,8 +80,9 @@ def test_exec_while_the_init_ends_runs_nothing(box: Box, tmp_path: Path) -> None
 def test_exec_is_in_the_pid_namespace_of_an_init_that_left_it_for_its_children(
     box: Box, tmp_path: Path
 ) -> None:
-    """unshare(CLONE_NEWPID) without a child leaves no pid_for_children to compare with, and in the host's pid
-    namespace a process could signal every other.
+    """unshare(CLONE_NEWPID) without a child leaves no pid_for_children to compare with.
+
+    In the host's pid namespace a process could signal every other.
     """
     box.args("/bin/unshare", "-U", "-p", "/bin/sleep", "3600").start()
     file = tmp_path / "pid"
@@ -94,7 +95,9 @@ def test_exec_is_in_the_pid_namespace_of_an_init_that_left_it_for_its_children(
 
 @pytest.mark.parametrize("words", [[], ["--tty"]])
 def test_exec_imports_nothing_from_the_image(box: Box, words: list[str]) -> None:
-    """The runtime still has all its rights when it is inside: a module of the image's would have them."""
+    """The runtime still has all its rights when it
+    is inside: a module of the image would have them.
+    """
     package = box.rootfs / str(ROOT).lstrip("/") / "runtime/ringfence_runtime/launch"
     package.mkdir(parents=True)
     (package / "console.py").write_text("open('/owned', 'w').close()\n")
@@ -105,7 +108,9 @@ def test_exec_imports_nothing_from_the_image(box: Box, words: list[str]) -> None
 
 
 def test_exec_with_a_label_asks_the_host_for_its_lsm(box: Box) -> None:
-    """A new sysfs has an empty /sys/fs/selinux, so inside every host looks like one without SELinux."""
+    """A new sysfs has an empty /sys/fs/selinux, so
+    from inside every host seems to have no SELinux.
+    """
     box.start()
     got = changed(LABELLED, box, "--process-label", "some_t", box.name, "/bin/true")
     assert got.stdout == "some_t is set: True\n", got.stderr

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong in the middle of a launch: the runtime is killed at any of its system calls, the init is
-killed, memory or the disk is full, two do the same at once. Nothing is left, and one error says why.
+"""Failures in the middle of a launch: nothing is left, and one error gives the reason.
+
+The runtime is killed at any of its system calls, the init is killed, memory or the disk is full,
+two commands run at once.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ pytestmark = [pytest.mark.root]
 
 
 def processes(box: Box) -> list[str]:
-    """Names of the processes in this container's cgroups.
+    """Returns the names of the processes in this container's cgroups.
 
-    One that has ended is none, even while it waits to be reaped: the host's init does that when it likes.
+    Ended ones are not counted, even while they wait to be reaped by the host's init.
     """
     found = []
     for path in Path("/proc").glob("[0-9]*"):
@@ -35,14 +37,14 @@ def processes(box: Box) -> list[str]:
 
 
 def left_over(box: Box) -> list[str]:
-    """Whatever still tells of the container."""
+    """Returns every trace of the container."""
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if box.name in line]
     state = [str(path) for path in box.runtime.root.glob(f"{box.name}*")]
     return [*map(str, box.cgroups()), *state, *processes(box), *mounts]
 
 
 def launch(box: Box, *before: str) -> subprocess.CompletedProcess[bytes]:
-    """`run --detach` with something in front of it."""
+    """`run --detach` with a command in front of it."""
     command = [*before, str(box.runtime.executable), "--root", str(box.runtime.root)]
     return subprocess.run(
         [*command, "run", "--detach", box.name], cwd=box.directory, check=False, timeout=patience(60),
@@ -51,7 +53,7 @@ def launch(box: Box, *before: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def clean(box: Box) -> None:
-    """`delete --force` by the next runtime, and what it leaves."""
+    """`delete --force` by the next runtime. Returns what it leaves."""
     got = box.do("delete", "--force")
     assert got.returncode == 0, got.stderr
     wait_for(lambda: not left_over(box), f"nothing to be left, but there is {left_over(box)}")
@@ -59,7 +61,9 @@ def clean(box: Box) -> None:
 
 @contextlib.contextmanager
 def hunting(box: Box) -> Iterator[list[int]]:
-    """Kills every process that enters the container's cgroup, as the kernel does when memory is short."""
+    """Kills every process that enters the container's
+    cgroup, as the kernel does when memory is short.
+    """
     hits: list[int] = []
     stop = threading.Event()
 
@@ -94,13 +98,15 @@ def test_an_init_that_is_killed_while_it_is_made_is_one_error(box: Box) -> None:
 
 
 def test_too_little_memory_to_start_is_one_error(box: Box) -> None:
-    """The kernel kills the init for memory: the error says so."""
+    """The kernel kills the init for memory, and the error says so."""
     box.config["linux"]["resources"] = {"memory": {"limit": 8 << 10, "swap": 8 << 10}}
     assert "memory" in box.refused()
 
 
 def test_a_full_disk_is_one_error_and_leaves_nothing(box: Box, tmp_path: Path) -> None:
-    """The state directory lies on a filesystem that is full at the first file, the second, or later."""
+    """The state directory lies on a filesystem that
+    is full at the first file, the second, or later.
+    """
     box.write()
     place = tmp_path / "full"
     place.mkdir()
@@ -126,8 +132,8 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(box: Box, tmp_path: Path) -
         assert not box.cgroups()
 
 
-def test_deletes_kills_and_a_start_at_once(box: Box) -> None:
-    """Eight deletes, a start and a kill race for one container; nobody hangs, nothing is left."""
+def test_concurrent_deletes_kills_and_a_start(box: Box) -> None:
+    """Eight deletes, a start and a kill race for one container; none hangs, nothing is left."""
     for _ in range(5):
         box.write()
         log = box.directory / "log"

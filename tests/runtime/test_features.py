@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`features`: what engines are told that this runtime can do (features.md, features-linux.md)."""
+"""`features`: the runtime's capabilities as reported to engines (features.md, features-linux.md)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from tests.runtime.conftest import Box, Runtime
 
 pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def told(runtime: Runtime) -> dict[str, Any]:
+def features(runtime: Runtime) -> dict[str, Any]:
     """The document."""
     got = runtime("features")
     assert got.returncode == 0, got.stderr
@@ -23,30 +23,30 @@ def told(runtime: Runtime) -> dict[str, Any]:
 
 
 def version(text: str) -> tuple[int, ...]:
-    """SemVer without a suffix, to be compared."""
+    """Returns SemVer without a suffix, for comparison."""
     return tuple(int(word) for word in text.partition("-")[0].split("."))
 
 
-def test_it_has_the_members_that_the_specification_requires(told: dict[str, Any]) -> None:
+def test_it_has_the_members_that_the_specification_requires(features: dict[str, Any]) -> None:
     """Versions from 1.0.0 on, the six hooks, the mount options."""
-    assert version(told["ociVersionMin"]) == (1, 0, 0)
-    assert version(told["ociVersionMax"]) >= (1, 2, 0)
+    assert version(features["ociVersionMin"]) == (1, 0, 0)
+    assert version(features["ociVersionMax"]) >= (1, 2, 0)
     kinds = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
-    assert told["hooks"] == kinds
+    assert features["hooks"] == kinds
     assert {"bind", "rbind", "ro", "rro", "idmap", "ridmap", "rprivate", "tmpcopyup"} <= set(
-        told["mountOptions"]
+        features["mountOptions"]
     )
     namespaces = {"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"}
-    assert set(told["linux"]["namespaces"]) == namespaces
-    assert "CAP_SYS_ADMIN" in told["linux"]["capabilities"]
+    assert set(features["linux"]["namespaces"]) == namespaces
+    assert "CAP_SYS_ADMIN" in features["linux"]["capabilities"]
     for name in ("cgroup", "seccomp", "apparmor", "selinux", "intelRdt", "mountExtensions", "netDevices"):
-        assert name in told["linux"], name
-    assert told["linux"]["mountExtensions"]["idmap"]["enabled"] is True
-    assert told["linux"]["intelRdt"]["enabled"] is False
+        assert name in features["linux"], name
+    assert features["linux"]["mountExtensions"]["idmap"]["enabled"] is True
+    assert features["linux"]["intelRdt"]["enabled"] is False
 
 
-def test_what_it_claims_for_mounts_it_takes(told: dict[str, Any], box: Box) -> None:
-    """Each option on a mount that it is for; none is an unknown word to the filesystem."""
+def test_every_reported_mount_option_is_accepted(features: dict[str, Any], box: Box) -> None:
+    """Each option on a suitable mount; none is passed to the filesystem as an unknown option."""
     needs = {"idmap", "ridmap", "copy-symlink", "src-nofollow", "dest-nofollow", "bind", "rbind", "remount"}
     apart = {
         "mand",
@@ -57,7 +57,7 @@ def test_what_it_claims_for_mounts_it_takes(told: dict[str, Any], box: Box) -> N
         "unbindable",
         "runbindable",
     }  # kernel, propagation
-    plain = [option for option in told["mountOptions"] if option not in needs | apart]
+    plain = [option for option in features["mountOptions"] if option not in needs | apart]
     box.config["mounts"] += [
         {"destination": f"/o/{option}", "type": "tmpfs", "source": "tmpfs", "options": [option]}
         for option in plain
@@ -66,12 +66,13 @@ def test_what_it_claims_for_mounts_it_takes(told: dict[str, Any], box: Box) -> N
     assert box.args("/bin/true").run().returncode == 0
 
 
-def test_seccomp_flags_are_those_of_this_kernel(told: dict[str, Any]) -> None:
-    """Asked one by one, not copied from what is known."""
-    seccomp = told["linux"]["seccomp"]
+def test_seccomp_flags_are_those_of_this_kernel(features: dict[str, Any]) -> None:
+    """Queried one by one, not copied from a list."""
+    seccomp = features["linux"]["seccomp"]
     assert set(seccomp["supportedFlags"]) <= set(seccomp["knownFlags"])
-    # WAIT_KILLABLE_RECV came with Linux 5.19, TSYNC, LOG and SPEC_ALLOW are older than what we run on.
-    assert ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" in seccomp["supportedFlags"]) == _sys.seccomp_knows(
+    # WAIT_KILLABLE_RECV is of Linux 5.19; TSYNC, LOG and SPEC_ALLOW are older than every supported
+    # kernel.
+    assert ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" in seccomp["supportedFlags"]) == syscalls.seccomp_knows(
         32 | 8
     )
     assert {f"SECCOMP_FILTER_FLAG_{name}" for name in ("TSYNC", "LOG", "SPEC_ALLOW")} <= set(
@@ -79,18 +80,18 @@ def test_seccomp_flags_are_those_of_this_kernel(told: dict[str, Any]) -> None:
     )
 
 
-def test_every_architecture_of_the_specification_is_known(told: dict[str, Any]) -> None:
+def test_every_architecture_of_the_specification_is_known(features: dict[str, Any]) -> None:
     """config-linux.md#seccomp lists them."""
     names = (
         "X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 "
         "S390X PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB"
     )
-    assert set(told["linux"]["seccomp"]["archs"]) == {f"SCMP_ARCH_{name}" for name in names.split()}
+    assert set(features["linux"]["seccomp"]["archs"]) == {f"SCMP_ARCH_{name}" for name in names.split()}
 
 
-def test_annotations_that_change_what_is_done_are_told(told: dict[str, Any]) -> None:
+def test_annotations_with_an_effect_are_reported(features: dict[str, Any]) -> None:
     """An engine that lets users set annotations must know these."""
-    assert told["potentiallyUnsafeConfigAnnotations"] == [
+    assert features["potentiallyUnsafeConfigAnnotations"] == [
         "org.ringfence.landlock",
         "ringfence.io/policy",
         "ringfence.io/require-agent",

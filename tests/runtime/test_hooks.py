@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hooks in their order, with what they are given; and what the lifecycle asks for where one goes wrong."""
+"""Hooks: their order and input, and the specified lifecycle after a failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "post
 
 
 def shell(script: str, **more: object) -> list[dict[str, object]]:
-    """A hook of one shell script."""
+    """Returns a hook of one shell script."""
     return [{"path": "/bin/sh", "args": ["sh", "-c", script], **more}]
 
 
@@ -33,7 +33,7 @@ def test_hooks_run_in_their_order(box: Box, tmp_path: Path) -> None:
     assert (box.rootfs / "started").read_text() == "start\n"
 
 
-def test_a_failing_hook_says_its_own_words(box: Box) -> None:
+def test_a_failing_hooks_message_is_in_the_error(box: Box) -> None:
     """In the error, with its place."""
     box.config["hooks"] = {"createRuntime": shell("echo why; exit 5")}
     message = box.refused()
@@ -42,16 +42,18 @@ def test_a_failing_hook_says_its_own_words(box: Box) -> None:
 
 
 def test_a_hanging_hook_is_killed(box: Box) -> None:
-    """After its timeout, and the launch fails."""
+    """After its timeout; the launch fails."""
     box.config["hooks"] = {"prestart": [{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]}
     assert "within 1 s" in box.refused()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["hangs", "fails", "is missing"])
-def test_a_hook_that_goes_wrong_ends_the_launch(box: Box, tmp_path: Path, kind: str, how: str) -> None:
-    """Each kind, each way: one error with the hook's place, nothing is left, and poststop hooks have run
-    (runtime.md#lifecycle, steps 3 to 9 continue at 12), each once and whatever the one before did.
+def test_a_hook_that_fails_ends_the_launch(box: Box, tmp_path: Path, kind: str, how: str) -> None:
+    """Each kind, each failure: one error with the hook's place, and nothing is left.
+
+    poststop hooks have run (runtime.md#lifecycle, steps 3 to 9 continue at 12), each once and
+    whatever the previous one did.
     """
     words = {"hangs": ["sleep", "100"], "fails": ["false"], "is missing": ["x"]}[how]
     # startContainer runs in the container: busybox is there, too.
@@ -73,9 +75,9 @@ def test_a_hook_that_goes_wrong_ends_the_launch(box: Box, tmp_path: Path, kind: 
 
 @pytest.mark.parametrize("kind", ["startContainer", "poststart"])
 def test_a_hook_that_fails_at_start_destroys_a_created_container(box: Box, tmp_path: Path, kind: str) -> None:
-    """`start` is told of it; the workload of a failed poststart is stopped."""
+    """`start` reports it; the workload of a failed poststart is stopped."""
     log = tmp_path / "stopped"
-    # A false of the host and of the container.
+    # a `false` of the host and of the container
     box.config["hooks"] = {kind: [{"path": "/bin/false"}], "poststop": shell(f"echo once >> {log}")}
     box.write()
     assert box.do("create", capture=False).returncode == 0
@@ -89,7 +91,7 @@ def test_a_hook_that_fails_at_start_destroys_a_created_container(box: Box, tmp_p
 
 
 def test_a_poststop_hook_that_hangs_is_a_warning(box: Box) -> None:
-    """The container is gone all the same."""
+    """The container is still removed."""
     box.config["hooks"] = {"poststop": [{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]}
     got = box.args("/bin/true").run()
     assert got.returncode == 0
@@ -98,17 +100,17 @@ def test_a_poststop_hook_that_hangs_is_a_warning(box: Box) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_process_that_a_hook_leaves_in_the_cgroup_goes_with_it(box: Box, tmp_path: Path, code: int) -> None:
-    """createContainer hooks run in the container's cgroup: what one leaves there does not survive a launch
-    that failed, nor the container.
+def test_a_process_that_a_hook_leaves_in_the_cgroup_is_killed(box: Box, tmp_path: Path, code: int) -> None:
+    """createContainer hooks run in the container's cgroup: a process
+    left there survives neither a failed launch nor the container.
     """
     file = tmp_path / "pid"
-    box.config["linux"]["namespaces"] = [  # whose end would end it
+    box.config["linux"]["namespaces"] = [  # the end of the pid namespace would end it
         item for item in box.config["linux"]["namespaces"] if item["type"] != "pid"
     ]
     script = f"sleep 3600 > /dev/null 2>&1 & echo $! > {file}; exit {code}"
     box.config["hooks"] = {"createContainer": shell(script)}
     assert box.args("/bin/true").run().returncode == code
     left = int(file.read_text())
-    wait_for(lambda: process_state(left) in "-Z", "what the hook left to be killed")
+    wait_for(lambda: process_state(left) in "-Z", "the process of the hook to be killed")
     wait_for(lambda: not left_over(box), "nothing to be left")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the workload sees and may do, asked from the inside."""
+"""The workload's view and rights, checked from the inside."""
 
 from __future__ import annotations
 
@@ -38,9 +38,11 @@ def test_namespaces_are_its_own(box: Box) -> None:
         assert same == (name == "user"), name
 
 
-def test_without_a_mount_namespace_nothing_is_done(box: Box) -> None:
-    """Its root would become the root of whoever shares the runtime's mounts: refused at once, and seen from
-    a mount namespace of the test's own, which has its root and its mounts afterwards.
+def test_without_a_mount_namespace_the_start_is_refused(box: Box) -> None:
+    """Its root would replace that of all processes in the runtime's mount namespace: refused at
+    once.
+
+    Run in a mount namespace of the test, which has its root and its mounts afterwards.
     """
     box.config["linux"]["namespaces"] = [
         item for item in box.config["linux"]["namespaces"] if item["type"] != "mount"
@@ -56,7 +58,7 @@ def test_without_a_mount_namespace_nothing_is_done(box: Box) -> None:
 
 
 def test_a_namespace_is_joined_by_its_path(boxes: Any) -> None:
-    """As the containers of a pod do."""
+    """Like the containers of a pod."""
     first, second = boxes().start(), boxes()
     pid = first.state()["pid"]
     for item in second.config["linux"]["namespaces"]:
@@ -69,7 +71,7 @@ def test_a_namespace_is_joined_by_its_path(boxes: Any) -> None:
 
 
 def test_time_namespace_has_its_offset(box: Box) -> None:
-    """The boot was, for the workload, a day earlier."""
+    """For the workload, the boot was a day earlier."""
     box.config["linux"]["namespaces"].append({"type": "time"})
     box.config["linux"]["timeOffsets"] = {"boottime": {"secs": 86400}}
     inside = float(box.args("/bin/cat", "/proc/uptime").output().split()[0])
@@ -77,7 +79,7 @@ def test_time_namespace_has_its_offset(box: Box) -> None:
 
 
 def test_user_namespace_maps_ids(box: Box) -> None:
-    """Root inside is the mapped id outside, and its files say so."""
+    """Root inside is the mapped id outside, and its files have that owner."""
     box.config["linux"]["namespaces"].append({"type": "user"})
     for key in ("uidMappings", "gidMappings"):
         box.config["linux"][key] = [{"containerID": 0, "hostID": 300000, "size": 1000}]
@@ -90,7 +92,7 @@ def test_user_namespace_maps_ids(box: Box) -> None:
     assert (box.rootfs / "mine").stat().st_uid == 300000
 
 
-def test_capabilities_are_exactly_those_asked_for(box: Box) -> None:
+def test_capabilities_are_exactly_the_requested_ones(box: Box) -> None:
     """All five sets, for root and for a user, and no_new_privs."""
     box.config["process"]["capabilities"]["inheritable"] = ["CAP_KILL"]
     box.config["process"]["capabilities"]["ambient"] = ["CAP_KILL"]
@@ -104,38 +106,40 @@ def test_capabilities_are_exactly_those_asked_for(box: Box) -> None:
 
 
 def test_no_capabilities_at_all(box: Box) -> None:
-    """Root without any power."""
+    """Root without any privilege."""
     box.config["process"]["capabilities"] = {name: [] for name in ("bounding", "effective", "permitted")}
     got = status(box.args("/bin/cat", "/proc/self/status").output())
     assert {int(got[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
 
 
 @pytest.mark.parametrize("uid", [0, 1000])
-def test_a_configuration_without_capabilities_gets_dockers(box: Box, uid: int) -> None:
-    """Absent is not all that the runtime holds; for a user it is what setuid programs could get."""
+def test_a_configuration_without_capabilities_gets_dockers_default(box: Box, uid: int) -> None:
+    """An absent list does not mean all of the runtime's;
+    for a user it is what setuid programs could get.
+    """
     del box.config["process"]["capabilities"]
     box.config["process"]["user"] = {"uid": uid, "gid": uid}
     got = status(box.args("/bin/cat", "/proc/self/status").output())
     sets = [int(got[name], 16) for name in ("CapBnd", "CapPrm", "CapEff", "CapInh", "CapAmb")]
-    docker = 0xA80425FB  # what `docker run` shows
+    docker = 0xA80425FB  # the output of `docker run`
     assert sets == [docker, 0 if uid else docker, 0 if uid else docker, 0, 0]
 
 
 def test_user_groups_umask_and_home(box: Box) -> None:
-    """As the configuration and the container's own passwd say."""
+    """From the configuration and the container's own passwd."""
     box.config["process"]["user"] = {"uid": 1000, "gid": 1000, "additionalGids": [5, 7], "umask": 0o77}
     got = box.shell("id -u; id -g; id -G; umask; echo $HOME").output().split("\n")
     assert got[:5] == ["1000", "1000", "1000 5 7", "0077", "/tmp"]
 
 
 def drop_sys_resource() -> None:
-    """So that what is executed next does not get it back."""
+    """So that the next executed program does not regain it."""
     assert ctypes.CDLL(None).prctl(24, 24, 0, 0, 0) == 0  # PR_CAPBSET_DROP, CAP_SYS_RESOURCE
 
 
 @pytest.mark.parametrize("how", ["run", "exec"])
 def test_rlimits_of_another_user_without_the_right_to_raise_them(box: Box, how: str) -> None:
-    """A lower limit needs no right, also where the workload is not of the runtime's user."""
+    """A lower limit needs no right, also where the workload has another user than the runtime."""
     box.config["process"]["user"] = {"uid": 10, "gid": 11}
     box.config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]
     if how == "run":
@@ -146,7 +150,7 @@ def test_rlimits_of_another_user_without_the_right_to_raise_them(box: Box, how: 
 
 
 def test_rlimits(box: Box) -> None:
-    """Lowered; and one that cannot be raised is an error that says so."""
+    """Lowered; and one that cannot be raised is an error."""
     box.config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]
     assert box.shell("ulimit -Sn; ulimit -Hn").output().split() == ["100", "200"]
     import resource
@@ -187,8 +191,8 @@ def test_loopback_is_up(box: Box) -> None:
     assert "inet 127.0.0.1/8" in box.args("/bin/ip", "addr", "show", "lo").output()
 
 
-def test_of_a_variable_that_is_given_twice_the_last_counts(box: Box) -> None:
-    """For the workload, and for where its program is looked for."""
+def test_the_last_value_of_a_duplicate_variable_is_used(box: Box) -> None:
+    """For the workload, and for the lookup of its program."""
     wrong = box.rootfs / "first/sh"
     wrong.parent.mkdir()
     wrong.write_text("#!/bin/echo wrong\n")
@@ -198,13 +202,13 @@ def test_of_a_variable_that_is_given_twice_the_last_counts(box: Box) -> None:
 
 
 def test_working_directory_is_made(box: Box) -> None:
-    """As engines rely on."""
+    """Engines rely on it."""
     box.config["process"]["cwd"] = "/a/b"
     assert box.args("/bin/pwd").output() == "/a/b\n"
 
 
-def test_the_runtimes_own_cpus_are_not_the_containers(box: Box) -> None:
-    """As runc does: only its cgroup binds it."""
+def test_the_runtimes_cpu_affinity_is_not_inherited(box: Box) -> None:
+    """As with runc: only its cgroup limits it."""
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
         force.elsewhere("one processor has no choice")
@@ -217,8 +221,8 @@ def test_the_runtimes_own_cpus_are_not_the_containers(box: Box) -> None:
     assert shown != str(allowed[0])
 
 
-def test_a_user_namespace_without_mappings_is_warned_of(box: Box) -> None:
-    """Its root is the host's root, as far as files are concerned."""
+def test_a_user_namespace_without_mappings_gives_a_warning(box: Box) -> None:
+    """Its root is the host's root for files."""
     box.config["linux"]["namespaces"].append({"type": "user"})
     got = box.args("/bin/cat", "/proc/self/uid_map").run()
     assert got.stdout.split()[:2] == ["0", "0"], got.stderr
@@ -232,7 +236,7 @@ def test_a_configuration_without_a_process_is_refused(box: Box) -> None:
 
 
 def test_standard_streams_belong_to_the_user(box: Box) -> None:
-    """So that it can open /dev/stdout again, as nginx does."""
+    """So it can open /dev/stdout again, as nginx does."""
     box.config["process"]["user"] = {"uid": 1000, "gid": 1000}
     assert box.shell("echo through > /dev/stdout").output() == "through\n"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Namespaces joined by path: each kind, and what may not be done where the path leads to the host's own."""
+"""Namespaces joined by path: each kind, and the restrictions if the path leads to the host's."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_namespace_of_each_kind_is_joined(box: Box, holder: int, kind: str) ->
 
 
 def test_a_user_namespace_is_joined(boxes: Any) -> None:
-    """That of another container: its ids are this one's."""
+    """The namespace of another container: its ids are this one's."""
     first, second = boxes(), boxes()
     for box in (first, second):
         os.chmod(box.directory.parent, 0o755)
@@ -65,10 +65,10 @@ def test_a_user_namespace_is_joined(boxes: Any) -> None:
     assert got == [os.readlink(f"/proc/{pid}/ns/user"), "0", "0", "4000"]
 
 
-def test_a_joined_mount_namespace_is_copied_and_its_people_keep_their_root(box: Box, holder: int) -> None:
-    """What is mounted there is seen; nobody who lives there is moved to the container's root."""
+def test_a_joined_mount_namespace_is_copied_and_its_processes_keep_their_root(box: Box, holder: int) -> None:
+    """Its mounts are seen; no process in it is moved to the container's root."""
     before = Path(f"/proc/{holder}/mountinfo").read_text()
-    place = box.directory / "theirs"
+    place = box.directory / "foreign"
     place.mkdir()
     enter = ["nsenter", f"--mount=/proc/{holder}/ns/mnt", "--"]
     subprocess.run([*enter, "mount", "-t", "tmpfs", "rftest", str(place)], check=True)
@@ -87,7 +87,7 @@ def test_a_joined_mount_namespace_is_copied_and_its_people_keep_their_root(box: 
 
 
 def test_an_idmapped_mount_in_a_joined_mount_namespace_is_refused(box: Box, holder: int) -> None:
-    """It cannot be made there, and is not left out."""
+    """It cannot be made there, and is not silently omitted."""
     join(box, "mount", f"/proc/{holder}/ns/mnt")
     box.config["mounts"].append(
         {
@@ -101,22 +101,23 @@ def test_an_idmapped_mount_in_a_joined_mount_namespace_is_refused(box: Box, hold
 
 @pytest.mark.parametrize("path", ["/proc/self/ns/mnt", "/proc/thread-self/ns/mnt"])
 def test_the_hosts_own_mount_namespace_is_refused(box: Box, path: str) -> None:
-    """To build a container in it would pull the host's root away."""
+    """Building a container in it would change the host's root."""
     before = mounts()
     assert "host's own" in join(box, "mount", path).refused()
     after = mounts()
-    # Others may mount and unmount meanwhile; what stays has stayed as it was, and nothing of ours is there.
+    # Others may mount and unmount at the same time; old mounts are unchanged, and the runtime
+    # added none.
     assert all(after[number] == line for number, line in before.items() if number in after)
     assert set(before) & set(after)
     assert not [line for line in after.values() if str(box.directory) in line]
 
 
 def mounts() -> dict[str, str]:
-    """The lines of mountinfo by the numbers of the mounts."""
+    """Returns the lines of mountinfo by mount id."""
     return {line.split()[0]: line for line in Path("/proc/self/mountinfo").read_text().splitlines()}
 
 
-# What is written is the value that the host has anyway: a test that fails must not change the host.
+# The written value is the host's current one: a failing test must not change the host.
 SETTINGS = [
     ("network", "net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
     ("ipc", "kernel.msgmax", "/proc/sys/kernel/msgmax"),
@@ -129,7 +130,7 @@ SETTINGS = [
 def test_a_sysctl_of_a_joined_namespace_that_is_the_hosts_is_refused(
     box: Box, kind: str, name: str, file: str
 ) -> None:
-    """A path to it is no namespace of the container's own (CVE-2022-0811 by another way)."""
+    """A path to it is no namespace of the container (CVE-2022-0811 by another way)."""
     join(box, kind, f"/proc/self/ns/{FILES.get(kind, kind)}")
     if kind == "uts":
         del box.config["hostname"]
@@ -140,7 +141,7 @@ def test_a_sysctl_of_a_joined_namespace_that_is_the_hosts_is_refused(
 
 
 def test_a_link_to_the_hosts_namespace_is_the_hosts(box: Box, tmp_path: Path) -> None:
-    """What counts is where it leads: here by a bind mount of its file."""
+    """The target counts: here by a bind mount of its file."""
     place = tmp_path / "mine"
     place.touch()
     subprocess.run(["mount", "--bind", "/proc/self/ns/net", str(place)], check=True)
@@ -170,7 +171,7 @@ def test_a_sysctl_of_a_pods_namespace_is_set(box: Box, holder: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/ns/ipc", "/no/such", "/dev/null"])
-def test_what_is_no_such_namespace_is_refused(box: Box, path: str) -> None:
+def test_a_file_that_is_no_such_namespace_is_refused(box: Box, path: str) -> None:
     """With its kind and its path."""
     message = join(box, "network", path).refused()
     assert f"the network namespace {path}: " in message

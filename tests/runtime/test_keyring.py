@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.keyring import join_keyring
 from tests.runtime.conftest import Box
@@ -21,7 +21,7 @@ BOTH_INITS = True
 
 # keys hold WORDS...  : runs WORDS in a new session keyring that holds a key of that name
 # keys add NAME       : adds a key to the session keyring
-# keys find NAME      : says what is in the key of that name, if the session keyring has one
+# keys find NAME      : prints the contents of the key of that name, if the session keyring has one
 KEYS = r"""
 #include <stdio.h>
 #include <string.h>
@@ -54,8 +54,8 @@ int main(int count, char **words)
 NAME = "rftest-key"
 
 
-def held(box: Box, *words: str) -> str:
-    """What a command of the runtime says whose caller has a secret in its session keyring."""
+def found_by(box: Box, *words: str) -> str:
+    """Returns the output of a runtime command whose caller has a secret in its session keyring."""
     base = [str(box.rootfs / "bin/keys"), "hold", NAME, str(box.runtime.executable), "--root"]
     got = subprocess.run(
         [*base, str(box.runtime.root), *words], cwd=box.directory, capture_output=True, text=True, check=False
@@ -73,29 +73,31 @@ def keys(box: Box) -> Box:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_run_and_exec_see_the_callers_keys_only_where_they_are_shared(keys: Box, shared: bool) -> None:
-    """--no-new-keyring of the container decides for exec, too; the twin shows that the key can be found."""
+    """--no-new-keyring of the container decides for
+    exec, too; the twin shows that the key can be found.
+    """
     options = ["--no-new-keyring"] if shared else []
     expected = "of the host" if shared else "none"
     keys.args("/bin/keys", "find", NAME).write()
-    assert held(keys, "run", *options, keys.name) == expected
+    assert found_by(keys, "run", *options, keys.name) == expected
     keys.args("/bin/sleep", "3600").write()
     assert keys.do("run", "--detach", *options, capture=False).returncode == 0
-    assert held(keys, "exec", keys.name, "/bin/keys", "find", NAME) == expected
+    assert found_by(keys, "exec", keys.name, "/bin/keys", "find", NAME) == expected
 
 
-def test_a_quota_that_is_used_up_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exhausted_quota_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a keyring of its own the workload would have the caller's."""
 
     def no_more(name: str) -> int:
         raise OSError(errno.EDQUOT, "keyctl: Disk quota exceeded", name)
 
-    monkeypatch.setattr(_sys, "keyctl_join_session", no_more)
+    monkeypatch.setattr(syscalls, "keyctl_join_session", no_more)
     with pytest.raises(Error, match="quota of keys"):
         join_keyring("x")
 
 
 def test_exec_is_in_the_containers_keyring(keys: Box) -> None:
-    """What the first process keeps there, exec finds."""
+    """exec finds the keys that the first process stored there."""
     ready = keys.rootfs / "ready"
     keys.shell(f"keys add {NAME} && touch /ready; exec sleep 3600").start()
     wait_for(ready.exists, "the key is there")

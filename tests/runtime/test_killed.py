@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command that is killed at any system call of its own, or of a process that it made: nothing is left after
-`delete --force`, and what ran before runs on.
+"""A command is killed at any system call of its own or of a child: `delete --force` leaves
+nothing.
+
+Containers that ran before keep running.
 """
 
 from __future__ import annotations
@@ -22,15 +24,16 @@ from tests.support.waiting import patience, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 BOTH_INITS = True
-# Every call is one in the long form; else each so-manieth, which makes some twenty kills a command.
+# Every call in the long form; otherwise every nth, which makes about twenty kills per command.
 MOST = 1 << 30 if os.environ.get("RINGFENCE_FUZZ") else 20
 CALL = re.compile(r"^(\d+) +(\w+)\(", re.M)
 
 
 def traced(box: Box, options: list[str], *words: str) -> int:
-    """Run a command of the runtime under strace, with all that it forks; gives its status.
+    """Run a command of the runtime under strace, with all that it forks. Returns its status.
 
-    The tracer is nobody's parent, and ends with the last process that it traces, be it the container's.
+    The tracer is no process's parent, and ends with the last process that it traces, even the
+    container's.
     """
     command = [force.need_program("strace"), "-D", "-f", *options, str(box.runtime.executable)]
     return subprocess.run(
@@ -40,7 +43,7 @@ def traced(box: Box, options: list[str], *words: str) -> int:
 
 
 def tracers(log: Path) -> list[str]:
-    """Processes that write this trace."""
+    """Returns the processes that write this trace."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -51,46 +54,50 @@ def tracers(log: Path) -> list[str]:
 
 
 def steps(box: Box, log: Path, *words: str) -> list[tuple[str, int]]:
-    """(call, its number among those of its process) for all processes of a run of the command, once each."""
+    """Returns (call, its number within its process) for
+    all processes of a run of the command, once each.
+    """
     assert traced(box, ["-o", str(log)], *words) == 0
     clean(box)
-    wait_for(lambda: not tracers(log), "the trace to be whole")
+    wait_for(lambda: not tracers(log), "the trace to be complete")
     counts: dict[tuple[str, str], int] = {}
     found: dict[tuple[str, int], None] = {}
     for pid, name in CALL.findall(log.read_text()):
         counts[pid, name] = counts.get((pid, name), 0) + 1
         found[name, counts[pid, name]] = None
-    assert len(found) > 30, "the trace is not of a command of ours"
+    assert len(found) > 30, "the trace is not of a runtime command"
     return list(found)
 
 
 def some(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """A part of them that goes from the first to the last."""
+    """Returns a part of them, from the first to the last."""
     return found[:: max(1, len(found) // MOST)]
 
 
 def kill_at(box: Box, step: tuple[str, int], *words: str) -> int:
-    """SIGKILL to whichever process enters that call so often first; gives the status of the command."""
+    """Send SIGKILL to the first process that makes
+    that call that often. Returns the command's status.
+    """
     name, which = step
     inject = ["-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={which}"]
     return traced(box, ["-o", "/dev/null", *inject], *words)
 
 
 def inside(box: Box) -> list[int]:
-    """The processes of the container."""
+    """Returns the processes of the container."""
     got: list[int] = json.loads(box.runtime("ps", "--format", "json", box.name).stdout)
     return got
 
 
 def waiting(box: Box) -> None:
-    """A container that waits to be started."""
+    """A container that waits for its start."""
     box.write()
     assert box.do("create", capture=False).returncode == 0
 
 
 @pytest.mark.parametrize("command", ["run", "create"])
 def test_a_launch_that_is_killed_leaves_nothing(box: Box, tmp_path: Path, command: str) -> None:
-    """The runtime itself, the init, or what makes the init."""
+    """The runtime itself, the init, or the process that makes the init."""
     box.write()
     words = ("run", "--detach", box.name) if command == "run" else ("create", box.name)
     found = steps(box, tmp_path / "trace", *words)
@@ -104,9 +111,10 @@ def test_a_launch_that_is_killed_leaves_nothing(box: Box, tmp_path: Path, comman
 
 
 def settled(box: Box) -> str:
-    """What the status says and the process does; empty while they disagree.
+    """Returns the status if it agrees with what the process does; otherwise an empty string.
 
-    An init that the killed command let go is between the two for a moment; whoever stays there is wrong.
+    An init that the killed command released is between the two for a moment; staying there is an
+    error.
     """
     state, executes = box.state(), False
     with contextlib.suppress(OSError):
@@ -114,8 +122,10 @@ def settled(box: Box) -> str:
     return str(state["status"]) if (state["status"] == "running") == executes else ""
 
 
-def test_a_start_that_is_killed_can_be_told_from_one_that_was_not(box: Box, tmp_path: Path) -> None:
-    """The container waits still, or runs, or is gone; it is never `created` while its workload executes."""
+def test_a_killed_start_leaves_a_correct_state(box: Box, tmp_path: Path) -> None:
+    """The container still waits, runs, or is removed;
+    it is never `created` while its workload executes.
+    """
     waiting(box)
     found = steps(box, tmp_path / "trace", "start", box.name)
     again = []
@@ -127,11 +137,11 @@ def test_a_start_that_is_killed_can_be_told_from_one_that_was_not(box: Box, tmp_
             wait_for(lambda: settled(box) == "running", "the workload")
         clean(box)
     assert 0 in again
-    assert again.count(1) < len(again) / 2, "refused only where the killed one was heard after all"
+    assert again.count(1) < len(again) / 2, "refused only if the killed one had been received"
 
 
-def test_an_exec_that_is_killed_takes_nothing_with_it(box: Box, tmp_path: Path) -> None:
-    """The container runs on, and nothing of the exec outlives its end."""
+def test_a_killed_exec_does_not_affect_the_container(box: Box, tmp_path: Path) -> None:
+    """The container keeps running, and nothing of the exec outlives its end."""
     box.start()
     words = ("exec", box.name, "/bin/true")
     found = steps(box, tmp_path / "trace", *words)
@@ -146,7 +156,7 @@ def test_an_exec_that_is_killed_takes_nothing_with_it(box: Box, tmp_path: Path) 
 
 @pytest.mark.parametrize("status", ["running", "created", "stopped"])
 def test_a_delete_that_is_killed_can_be_repeated(box: Box, tmp_path: Path, status: str) -> None:
-    """By force, whatever the first one did."""
+    """With force, whatever the first one did."""
 
     def prepare() -> None:
         if status == "created":
@@ -167,13 +177,15 @@ def test_a_delete_that_is_killed_can_be_repeated(box: Box, tmp_path: Path, statu
         clean(box)
 
 
-def test_no_process_of_ours_is_left_beside_a_detached_container(box: Box) -> None:
-    """On the whole host: none that executes the runtime, has its state open, or descends from the command."""
+def test_no_runtime_process_is_left_beside_a_detached_container(box: Box) -> None:
+    """On the whole host: none that executes the runtime,
+    has its state open, or descends from the command.
+    """
     before = {path.name for path in Path("/proc").glob("[0-9]*")}
     box.start()
     init = str(box.state()["pid"])
 
-    def ours() -> list[str]:
+    def remaining() -> list[str]:
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             if path.name in before or path.name == init:
@@ -189,5 +201,5 @@ def test_no_process_of_ours_is_left_beside_a_detached_container(box: Box) -> Non
                 found.append(f"{path.name}: {words!r}")
         return found
 
-    wait_for(lambda: not ours(), "no process of ours to be left")
+    wait_for(lambda: not remaining(), "no runtime process to be left")
     assert Path(f"/proc/{init}/cmdline").read_bytes() == b"/bin/sleep\x003600\x00"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Landlock as a fence of its own: what it refuses although no mount does, also to what exec brings."""
+"""Landlock as a separate layer: what it refuses where no mount does, also for exec."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.security import landlock
 from ringfence_runtime.security.landlock import LOOK, NOTHING, WRITE, plan
 from tests.runtime.conftest import CONFIG, ROOT, Box
@@ -30,17 +30,17 @@ TREE = {
 
 
 def planned(levels: dict[str, int]) -> dict[str, int]:
-    """The rules for TREE."""
+    """Returns the rules for TREE."""
     return dict(plan(levels, lambda path: TREE.get(path, [])))
 
 
-def test_what_needs_no_exception_is_one_rule() -> None:
+def test_a_writable_place_in_a_readonly_root_needs_one_rule_each() -> None:
     """A read-only root with a writable place in it: rights add up."""
     assert planned({"": LOOK, "/data": WRITE}) == {"/": LOOK, "/data": WRITE}
 
 
-def test_a_path_that_holds_something_lower_is_split() -> None:
-    """It gets what all of it may do; its other entries keep what it had."""
+def test_a_path_with_a_more_restricted_entry_is_split() -> None:
+    """It gets the rights that all of it may have; its other entries keep theirs."""
     assert planned({"": WRITE, "/etc": LOOK}) == {
         "/": LOOK,
         "/etc": LOOK,
@@ -62,21 +62,22 @@ def test_a_masked_path_splits_all_above_it() -> None:
 
 
 def test_rights_are_those_of_the_kernels_abi() -> None:
-    """A right that the kernel does not know would make the ruleset invalid (landlock_create_ruleset(2))."""
-    # How many rights each ABI has (linux/landlock.h): 13, REFER, TRUNCATE, IOCTL_DEV, RESOLVE_UNIX.
+    """A right unknown to the kernel would make the ruleset invalid (landlock_create_ruleset(2))."""
+    # The number of rights of each ABI (linux/landlock.h): 13, REFER, TRUNCATE, IOCTL_DEV,
+    # RESOLVE_UNIX.
     rights = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16, 6: 16, 7: 16, 8: 16, 9: 17, 10: 17}
     assert {abi: landlock.handled(abi) for abi in rights} == {abi: 2**n - 1 for abi, n in rights.items()}
 
 
 def need_landlock() -> None:
-    """Skip where the kernel has none."""
-    if _sys.landlock_abi() == 0:
+    """Skip where the kernel has no Landlock."""
+    if syscalls.landlock_abi() == 0:
         force.elsewhere("this kernel has no Landlock")
 
 
 @pytest.mark.root
-def test_landlock_holds_what_mounts_allow(box: Box) -> None:
-    """What the extension names may be used in the way that it says, and nothing else."""
+def test_landlock_restricts_what_mounts_allow(box: Box) -> None:
+    """Paths of the extension may be used as it says, and nothing else."""
     need_landlock()
     box.config["linux"]["landlock"] = {
         "derive": False,
@@ -100,19 +101,21 @@ def test_landlock_derived_from_mounts(box: Box) -> None:
     assert box.shell(script).output().split() == ["root", "tmp", "dev"]
 
 
-# Goes into a root filesystem without any of its mounts, under a configuration's rules, and tries to open.
+# Enters a root filesystem without its mounts, under a configuration's rules, and tries to open
+# files.
 TRY = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.security import landlock
 from ringfence_runtime.spec import parse_config
 config = parse_config(sys.argv[2].encode())
+syscalls.load()
 os.chroot(sys.argv[3])
 os.chdir('/')
 ruleset = landlock.build(landlock.wanted(config), config)
-_sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
-_sys.landlock_restrict_self(ruleset)
+syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+syscalls.landlock_restrict_self(ruleset)
 def able(path, flags):
     try:
         os.close(os.open(path, flags, 0o600))
@@ -124,8 +127,8 @@ print(json.dumps([[able(path, os.O_RDONLY), able(path, os.O_WRONLY)] for path in
 
 
 @pytest.mark.root
-def test_derived_rules_hold_without_the_mounts(box: Box) -> None:
-    """Read-only and masked paths, through a symlink of the image too, and the rest as it was."""
+def test_derived_rules_apply_without_the_mounts(box: Box) -> None:
+    """Read-only and masked paths, also through a symlink of the image; the rest is unchanged."""
     need_landlock()
     config: dict[str, Any] = json.loads(json.dumps(CONFIG))
     config["annotations"] = {landlock.ANNOTATION: "derive"}
@@ -152,8 +155,8 @@ def test_derived_rules_hold_without_the_mounts(box: Box) -> None:
 
 
 @pytest.mark.root
-def test_below_a_procfs_the_mounts_alone_stand(box: Box) -> None:
-    """A process may go on writing to its own directory there, which no rule could name beforehand."""
+def test_below_a_procfs_only_the_mounts_protect(box: Box) -> None:
+    """A process may keep writing to its own directory there, which no rule could name beforehand."""
     need_landlock()
     box.config["annotations"] = {landlock.ANNOTATION: "derive"}
     own = "/proc/self/oom_score_adj"
@@ -164,12 +167,12 @@ def test_below_a_procfs_the_mounts_alone_stand(box: Box) -> None:
 
 
 @pytest.mark.root
-def test_exec_is_under_the_same_rules_and_can_signal_what_runs(box: Box) -> None:
-    """Its own domain has no scopes: `exec` of a reload command is what people do."""
+def test_exec_is_under_the_same_rules_and_can_signal_the_workload(box: Box) -> None:
+    """Its own domain has no scopes: `exec` of a reload command is a common use."""
     need_landlock()
     box.config["linux"]["landlock"] = {"derive": False, "read": ["/"], "execute": ["/"], "write": ["/tmp"]}
     marker = box.rootfs / "marker"
-    # Opened before the fence is no way to write: the shell opens it for each line.
+    # Opened before Landlock it would remain writable: the shell opens it for each line.
     box.shell("trap 'echo got > /tmp/signal' USR1; echo up > /tmp/up; while :; do sleep 0.05; done").start()
     wait_for(lambda: box.exec("/bin/cat", "/tmp/up").stdout == "up\n", "the workload to be up")
     got = box.exec("/bin/sh", "-c", "echo x > /marker")
@@ -181,9 +184,9 @@ def test_exec_is_under_the_same_rules_and_can_signal_what_runs(box: Box) -> None
 
 @pytest.mark.root
 @pytest.mark.parametrize(("key", "kind"), [("Tcp", "tcp"), ("Udp", "udp")])
-def test_ports_are_held_to_what_is_named(box: Box, key: str, kind: str, tmp_path: Path) -> None:
-    """An empty list is none; without the member all may be used."""
-    abi = _sys.landlock_abi()
+def test_ports_are_limited_to_the_named_ones(box: Box, key: str, kind: str, tmp_path: Path) -> None:
+    """An empty list allows none; without the member all may be used."""
+    abi = syscalls.landlock_abi()
     if abi < {"Tcp": 4, "Udp": 10}[key]:
         force.elsewhere(f"the Landlock of this kernel (ABI {abi}) does not know {kind} ports")
     program = """
@@ -208,9 +211,9 @@ int main(int count, char **words)
 
 
 @pytest.mark.root
-def test_a_socket_of_the_hosts_is_reached_only_where_rules_say_so(box: Box, tmp_path: Path) -> None:
-    """ABI 9: read-only is no protection for a socket, a Landlock rule is."""
-    if _sys.landlock_abi() < 9:
+def test_a_host_socket_is_reachable_only_with_a_rule(box: Box, tmp_path: Path) -> None:
+    """ABI 9: a read-only mount does not protect a socket; a Landlock rule does."""
+    if syscalls.landlock_abi() < 9:
         force.elsewhere("this kernel's Landlock does not look at unix sockets that have a path")
     import socket
 

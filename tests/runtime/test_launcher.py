@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The warm launcher: the same results as the cold command, and no way to upset it."""
+"""The warm launcher: the same results as the cold command, and robust against bad clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_KB = 15 * 1024
 
 
 class Warm:
-    """A launcher, its socket, and the executable that knows it."""
+    """A launcher, its socket, and the executable that uses it."""
 
     def __init__(self, directory: Path) -> None:
         self.socket = directory / "launcher.sock"
@@ -38,28 +38,30 @@ class Warm:
         command = [str(self.executable), "launcher", "--socket", str(self.socket)]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
         wait_for(self.listens, "the launcher listens")
-        #: what makes the inits, and stays
+        #: the child that makes the inits, and stays
         self.own = self.children()
 
     def listens(self) -> bool:
-        """The socket has its name a moment before it takes connections (__SO_ACCEPTCON of its flags)."""
+        """Returns True once it accepts connections: the socket gets
+        its name a moment earlier (__SO_ACCEPTCON of its flags).
+        """
         lines = Path("/proc/net/unix").read_text().splitlines()
         return any(line.split()[3] == "00010000" for line in lines if line.endswith(f" {self.socket}"))
 
     def memory(self) -> int:
-        """Resident kB."""
+        """Returns the resident memory in kB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
 
     def children(self) -> list[int]:
-        """Processes of its own."""
+        """Returns its child processes."""
         return [
             int(pid)
             for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         ]
 
     def descriptors(self) -> int:
-        """How many it has open."""
+        """Returns the number of its open descriptors."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def stop(self) -> None:
@@ -69,7 +71,7 @@ class Warm:
 
 @pytest.fixture
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """It listens while the test runs."""
+    """A launcher that runs for the time of the test."""
     force.need_root()
     force.need_program("gcc")
     made = Warm(tmp_path_factory.mktemp("warm"))
@@ -80,13 +82,13 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
 
 @pytest.fixture
 def hot(box: Box, warm: Warm) -> Box:
-    """A bundle whose commands go through the launcher."""
+    """A bundle whose commands use the launcher."""
     box.runtime = Runtime(warm.executable, box.runtime.root)
     return box
 
 
 def ancestors(pid: int) -> list[int]:
-    """The parents of a process, nearest first."""
+    """Returns the parents of a process, nearest first."""
     found: list[int] = []
     while pid > 1:
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
@@ -101,7 +103,7 @@ def test_output_code_and_directory_are_the_callers(hot: Box) -> None:
     assert not hot.cgroups()
 
 
-def test_it_is_really_used(hot: Box, warm: Warm) -> None:
+def test_the_launcher_is_used(hot: Box, warm: Warm) -> None:
     """The container's init descends from the launcher."""
     hot.shell("echo ready; exec sleep 3600").write()
     command = [str(hot.runtime.executable), "--root", str(hot.runtime.root), "run", hot.name]
@@ -127,7 +129,7 @@ def test_signals_reach_the_workload(hot: Box) -> None:
         assert client.wait(60) == 7
 
 
-def test_no_process_of_ours_stands_beside_a_container(hot: Box, warm: Warm) -> None:
+def test_no_runtime_process_runs_beside_a_container(hot: Box, warm: Warm) -> None:
     """While the workload of a plain run runs, the launcher's only child is that workload."""
     hot.shell("echo ready; exec sleep 3600").write()
     command = [str(hot.runtime.executable), "--root", str(hot.runtime.root), "run", hot.name]
@@ -142,8 +144,8 @@ def test_no_process_of_ours_stands_beside_a_container(hot: Box, warm: Warm) -> N
         client.wait(60)
 
 
-def test_a_running_container_holds_up_nobody(hot: Box) -> None:
-    """And its output ends when it ends: no other container keeps its pipe open."""
+def test_a_running_container_does_not_block_others(hot: Box) -> None:
+    """Its output ends with it: no other container keeps its pipe open."""
     hot.shell("read line; echo got $line")
     del hot.config["linux"]["cgroupsPath"]  # each gets one by its own name
     hot.write()
@@ -158,7 +160,9 @@ def test_a_running_container_holds_up_nobody(hot: Box) -> None:
 
 
 def test_errors_reach_the_client_and_leave_no_descriptor(hot: Box, warm: Warm) -> None:
-    """Launches that fail early, in the init and at the exec: told on the client's standard error."""
+    """Launches that fail early, in the init and at
+    the exec: reported on the client's standard error.
+    """
     cases: list[tuple[dict[str, Any], str]] = [
         ({"args": ["/none"]}, "no such file or directory"),
         ({"cwd": "/proc/self/fd/3"}, "process.cwd"),
@@ -178,8 +182,8 @@ def test_errors_reach_the_client_and_leave_no_descriptor(hot: Box, warm: Warm) -
     assert not hot.cgroups()
 
 
-def test_a_worker_starts_what_is_not_plain(hot: Box, warm: Warm) -> None:
-    """Asked for a log, the launcher forks a worker, whose child the init is."""
+def test_a_worker_starts_containers_with_a_log(hot: Box, warm: Warm) -> None:
+    """If a log is requested, the launcher forks a worker, which is the parent of the init."""
     log = hot.directory / "log"
     hot.shell("echo ready; exec sleep 3600").write()
     words = ["--log", str(log), "--root", str(hot.runtime.root), "run", hot.name]
@@ -195,27 +199,27 @@ def test_a_worker_starts_what_is_not_plain(hot: Box, warm: Warm) -> None:
         assert client.wait(60) == 137
 
 
-def test_exec_goes_through_it(hot: Box) -> None:
+def test_exec_uses_the_launcher(hot: Box) -> None:
     """With the exit code of the process."""
     hot.start()
     assert hot.exec("/bin/sh", "-c", "echo inside; exit 3").returncode == 3
 
 
-def test_a_detached_container_is_the_callers_own(hot: Box, warm: Warm) -> None:
+def test_a_detached_container_descends_from_the_caller(hot: Box, warm: Warm) -> None:
     """An engine waits for its descendants, so the launcher does not make them."""
     hot.start()
     assert warm.process.pid not in ancestors(hot.state()["pid"])
 
 
-def test_without_a_launcher_the_command_does_it_itself(hot: Box, warm: Warm) -> None:
-    """A socket that nobody answers on costs nothing but a connect."""
+def test_without_a_launcher_the_command_runs_by_itself(hot: Box, warm: Warm) -> None:
+    """A socket without a listener costs only a connect."""
     warm.process.kill()
     warm.process.wait()
     assert hot.args("/bin/echo", "alone").output() == "alone\n"
 
 
 def test_another_mount_namespace_is_not_served(hot: Box, warm: Warm) -> None:
-    """Paths mean something else there: the command does it itself."""
+    """Paths have other meanings there: the command runs without the launcher."""
     hot.args("/bin/echo", "apart").write()
     command = [
         "unshare",
@@ -240,8 +244,10 @@ CALLERS = {
 
 
 @pytest.mark.parametrize("how", CALLERS)
-def test_who_may_do_less_is_not_served(how: str, box: Box) -> None:
-    """What a command may do must not depend on whether a launcher listens: the caller's own fences count."""
+def test_a_caller_with_fewer_rights_is_not_served(how: str, box: Box) -> None:
+    """The rights of a command must not depend on a
+    listening launcher: the caller's restrictions apply.
+    """
     words, served = CALLERS[how]
     before = [word.format(root=box.rootfs) for word in words]
     with subprocess.Popen([*before, "/bin/sleep", "600"]) as caller:
@@ -253,8 +259,8 @@ def test_who_may_do_less_is_not_served(how: str, box: Box) -> None:
             caller.kill()
 
 
-def test_a_command_under_no_new_privs_runs_under_it(hot: Box) -> None:
-    """As seen from the workload: the command does it itself."""
+def test_a_command_under_no_new_privs_keeps_it(hot: Box) -> None:
+    """As seen from the workload: the command runs without the launcher."""
     hot.config["process"]["noNewPrivileges"] = False
     hot.args("/bin/grep", "NoNewPrivs", "/proc/self/status").write()
     command = [str(hot.runtime.executable), "--root", str(hot.runtime.root), "run", hot.name]
@@ -265,7 +271,7 @@ def test_a_command_under_no_new_privs_runs_under_it(hot: Box) -> None:
         assert got.stdout.split() == ["NoNewPrivs:", expected], got.stderr
 
 
-def test_junk_and_silence_do_not_end_it(hot: Box, warm: Warm) -> None:
+def test_invalid_and_empty_requests_do_not_end_the_launcher(hot: Box, warm: Warm) -> None:
     """Connections without a message, with a wrong one, and with wrong descriptors."""
     dice = random.Random(5)
     silent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -280,8 +286,8 @@ def test_junk_and_silence_do_not_end_it(hot: Box, warm: Warm) -> None:
     assert warm.process.poll() is None
 
 
-def test_it_stays_small(hot: Box, warm: Warm) -> None:
-    """Under 15 MB, also after some use; and no worker of it is left."""
+def test_the_launcher_uses_little_memory(hot: Box, warm: Warm) -> None:
+    """Under 15 MB, also after some use; and no worker of it remains."""
     hot.args("/bin/true")
     for _ in range(5):
         assert hot.run().returncode == 0
@@ -291,7 +297,7 @@ def test_it_stays_small(hot: Box, warm: Warm) -> None:
 
 
 def test_a_second_launcher_is_refused(warm: Warm) -> None:
-    """And the first one goes on."""
+    """The first one continues."""
     command = [str(warm.executable), "launcher", "--socket", str(warm.socket)]
     got = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert got.returncode == 1

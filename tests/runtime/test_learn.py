@@ -21,7 +21,7 @@ WORK = (
 
 @pytest.fixture
 def lessons(front: Front, tmp_path: Path) -> Path:
-    """What one run of WORK came to."""
+    """The fences learned from one run of WORK."""
     directory = tmp_path / "work.d"
     _, got = front("--learn", str(directory), "--network", "host", words=("sh", "-c", WORK))
     assert got.returncode == 0, got.stderr
@@ -29,7 +29,7 @@ def lessons(front: Front, tmp_path: Path) -> Path:
 
 
 def calls(directory: Path) -> set[str]:
-    """What the learned profile allows."""
+    """Returns the calls that the learned profile allows."""
     profile = json.loads((directory / "seccomp.json").read_text())
     return {
         name for rule in profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]
@@ -37,13 +37,13 @@ def calls(directory: Path) -> set[str]:
 
 
 def test_a_run_is_learned_with_a_reason_on_each_line(lessons: Path) -> None:
-    """Calls, capabilities, paths, addresses and programs that it had, and none that it had not."""
+    """The calls, capabilities, paths, addresses and programs that it used, and no others."""
     allowed = calls(lessons)
     assert {"openat", "chown", "connect", "socket", "execve", "getdents64"} <= allowed
     assert not {"mkdir", "rename", "unlink", "ptrace", "listen", "io_uring_setup"} & allowed
     lines = (lessons / "capabilities.txt").read_text().splitlines()
     assert any(line.startswith("CAP_CHOWN  # ") and "chown" in line for line in lines)
-    assert "# CAP_NET_RAW: granted and never used" in lines
+    assert "# CAP_NET_RAW: granted but never used" in lines
     rules = json.loads((lessons / "landlock.json").read_text())
     assert all(rule["comment"] for rule in rules)
     found = {(rule.get("path") or rule["port"], rule["access"]) for rule in rules}
@@ -55,8 +55,8 @@ def test_a_run_is_learned_with_a_reason_on_each_line(lessons: Path) -> None:
     assert families == [2]  # AF_INET
 
 
-def test_the_policy_that_was_learned_is_one(lessons: Path) -> None:
-    """The agent's own reader takes it; the program and the address that were seen are its exceptions."""
+def test_the_learned_policy_is_valid(lessons: Path) -> None:
+    """The agent's own reader accepts it; the observed program and address are its exceptions."""
     text = (lessons / "policy.yaml").read_bytes()
     [policy] = load_bytes({"policy.yaml": text}).policies
     assert policy.name == "work-learned"
@@ -65,14 +65,14 @@ def test_the_policy_that_was_learned_is_one(lessons: Path) -> None:
     assert b'{address: "127.0.0.1", port: 9}  # 1 time: nc 1' in text
 
 
-def test_what_was_learned_lets_the_same_pass(front: Front, lessons: Path) -> None:
+def test_the_learned_profile_allows_the_same_run(front: Front, lessons: Path) -> None:
     """--verify runs it again, and nothing is refused."""
     _, got = front.bare("--verify", str(lessons))
-    assert "nothing was refused" in got.stderr, got.stderr
+    assert "nothing was denied" in got.stderr, got.stderr
     assert got.returncode == 0
 
 
-def test_what_was_learned_refuses_everything_else_and_verify_says_what(front: Front, lessons: Path) -> None:
+def test_the_learned_profile_refuses_everything_else_and_verify_names_it(front: Front, lessons: Path) -> None:
     """Another call, another directory, another port, another capability: each is named."""
     record = lessons / "run.json"
     other = "mkdir /tmp/new; ls /root; nc -w1 127.0.0.1 10; chmod 600 /tmp/x; true"
@@ -80,18 +80,18 @@ def test_what_was_learned_refuses_everything_else_and_verify_says_what(front: Fr
     _, got = front.bare("--verify", str(lessons))
     assert got.returncode == 1
     for line in (
-        "seccomp refused mkdir",
-        "seccomp refused chmod",
-        "openat was refused",
-        "connect was refused",
+        "seccomp denied mkdir",
+        "seccomp denied chmod",
+        "openat was denied",
+        "connect was denied",
     ):
         assert line in got.stderr
 
 
-def test_a_program_and_an_address_that_were_not_learned_meet_the_policy(
+def test_a_program_and_an_address_that_were_not_learned_match_the_policy(
     front: Front, lessons: Path, tmp_path: Path
 ) -> None:
-    """Where Landlock and seccomp let it pass, the agent's rule does not."""
+    """Landlock and seccomp allow it, but the agent's rule does not."""
     (front.tree / "bin/other").write_bytes((front.tree / "bin/busybox").read_bytes())
     (front.tree / "bin/other").chmod(0o755)
     record = lessons / "run.json"
@@ -102,7 +102,7 @@ def test_a_program_and_an_address_that_were_not_learned_meet_the_policy(
     assert "root:x:0" not in got.stdout
 
 
-def test_fences_that_were_learned_hold_without_an_agent(front: Front, lessons: Path) -> None:
+def test_learned_fences_apply_without_an_agent(front: Front, lessons: Path) -> None:
     """--fences: capabilities, seccomp and Landlock of the directory."""
     _, got = front("--fences", str(lessons), "--network", "host", words=("sh", "-c", "mkdir /tmp/new"))
     assert got.returncode == 1
@@ -123,10 +123,10 @@ def test_fences_that_were_learned_hold_without_an_agent(front: Front, lessons: P
         ("policy.yaml", "x: 1"),
     ],
 )
-def test_a_damaged_lesson_starts_nothing(front: Front, lessons: Path, file: str, text: str) -> None:
-    """One error that names the file, or the place in it."""
+def test_a_damaged_profile_prevents_the_start(front: Front, lessons: Path, file: str, text: str) -> None:
+    """One error that names the file, or the position in it."""
     (lessons / file).write_text(text)
     _, got = front.bare("--verify", str(lessons))
     assert got.returncode != 0
     assert "Traceback" not in got.stderr
-    assert "nothing was refused" not in got.stderr
+    assert "nothing was denied" not in got.stderr

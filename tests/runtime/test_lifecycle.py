@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""runc's commands on real containers, from create to delete."""
+"""The commands of runc on real containers, from create to delete."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_create_waits_until_start(box: Box) -> None:
     assert box.state()["status"] == "running"
 
 
-def test_a_socket_that_a_killed_start_left_is_not_taken_for_a_waiting_init(box: Box) -> None:
-    """The workload executes; the file is there because nobody came to remove it."""
+def test_a_socket_left_by_a_killed_start_does_not_count_as_a_waiting_init(box: Box) -> None:
+    """The workload executes; the file exists because nothing removed it."""
     box.start()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
         directory = os.open(box.runtime.root / box.name, os.O_PATH)
@@ -46,8 +46,8 @@ def test_a_socket_that_a_killed_start_left_is_not_taken_for_a_waiting_init(box: 
     assert box.state()["status"] == "paused"
 
 
-def test_asking_for_the_state_does_not_disturb_a_waiting_init(box: Box) -> None:
-    """Ten times; then it starts as ever."""
+def test_state_queries_do_not_disturb_a_waiting_init(box: Box) -> None:
+    """Ten times; then it starts normally."""
     box.write()
     assert box.do("create", capture=False).returncode == 0
     assert {box.state()["status"] for _ in range(10)} == {"created"}
@@ -55,10 +55,12 @@ def test_asking_for_the_state_does_not_disturb_a_waiting_init(box: Box) -> None:
     assert box.state()["status"] == "running"
 
 
-def test_a_container_cannot_be_started_before_create_is_over(box: Box, tmp_path: Path) -> None:
-    """What create waits for (hooks, an agent's answer, limits) comes before the workload, whoever hurries."""
-    begun, go = tmp_path / "begun", tmp_path / "go"
-    script = f"touch {begun}; while [ ! -e {go} ]; do sleep 0.02; done"
+def test_a_container_cannot_be_started_before_create_ends(box: Box, tmp_path: Path) -> None:
+    """Whatever create waits for (hooks, an agent's
+    answer, limits) is done before the workload starts.
+    """
+    started, go = tmp_path / "started", tmp_path / "go"
+    script = f"touch {started}; while [ ! -e {go} ]; do sleep 0.02; done"
     box.config["hooks"] = {
         "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 30}]
     }
@@ -66,7 +68,7 @@ def test_a_container_cannot_be_started_before_create_is_over(box: Box, tmp_path:
     command = [str(box.runtime.executable), "--root", str(box.runtime.root), "create", box.name]
     with subprocess.Popen(command, cwd=box.directory, stdout=subprocess.DEVNULL) as create:
         try:
-            wait_for(begun.exists, "the hook runs")
+            wait_for(started.exists, "the hook runs")
             status, early = box.state()["status"], box.do("start", timeout=10)
         finally:
             go.touch()
@@ -81,16 +83,18 @@ def test_a_container_cannot_be_started_before_create_is_over(box: Box, tmp_path:
 def test_a_create_that_fails_late_leaves_another_container_of_its_name_alone(
     box: Box, tmp_path: Path
 ) -> None:
-    """It was deleted while its hook hung, and made anew; then the hook ends, and the first is undone."""
-    begun, go = tmp_path / "begun", tmp_path / "go"
-    script = f"touch {begun}; while [ ! -e {go} ]; do sleep 0.02; done"
+    """It was deleted while its hook hung, and created
+    again; then the hook ends, and the first is undone.
+    """
+    started, go = tmp_path / "started", tmp_path / "go"
+    script = f"touch {started}; while [ ! -e {go} ]; do sleep 0.02; done"
     hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 30}
     box.config["hooks"] = {"createRuntime": [hook]}
     box.write()
     command = [str(box.runtime.executable), "--root", str(box.runtime.root), "create", box.name]
     with subprocess.Popen(command, cwd=box.directory, stdout=subprocess.DEVNULL) as create:
         try:
-            wait_for(begun.exists, "the hook runs")
+            wait_for(started.exists, "the hook runs")
             assert box.do("delete", "--force").returncode == 0
             del box.config["hooks"]
             box.start()
@@ -103,7 +107,7 @@ def test_a_create_that_fails_late_leaves_another_container_of_its_name_alone(
 
 
 def test_kill_and_delete_by_pattern(boxes: Any) -> None:
-    """Those whose names it is found in; one that has ended already does not keep the others alive."""
+    """Those whose names match; one that has ended already does not prevent killing the others."""
     runtime, made = None, [boxes() for _ in range(3)]
     for each in made:
         each.start()
@@ -122,7 +126,9 @@ def test_kill_and_delete_by_pattern(boxes: Any) -> None:
 
 
 def test_kill_in_a_pid_namespace_of_others_ends_all_of_the_container(boxes: Any) -> None:
-    """It is not its first process that holds the namespace, so the end of that one ends nobody else."""
+    """Another container's process keeps the namespace
+    alive, so killing the first process ends no other.
+    """
     first, second = boxes().start(), boxes()
     joined = {"type": "pid", "path": f"/proc/{first.state()['pid']}/ns/pid"}
     spaces = second.config["linux"]["namespaces"]
@@ -135,8 +141,10 @@ def test_kill_in_a_pid_namespace_of_others_ends_all_of_the_container(boxes: Any)
     assert first.state()["status"] == "running"
 
 
-def test_kill_of_one_that_has_ended_says_so_in_containerds_words(box: Box) -> None:
-    """By them it knows that there is nothing left to kill (checkKillError in its runc shim)."""
+def test_kill_of_an_ended_container_has_the_message_containerd_expects(box: Box) -> None:
+    """By them containerd knows that there is nothing
+    left to kill (checkKillError in its runc shim).
+    """
     box.start()
     assert box.runtime("kill", box.name, "KILL").returncode == 0
     box.wait("stopped")
@@ -153,7 +161,7 @@ def test_a_second_start_is_refused(box: Box) -> None:
     assert "running" in got.stderr
 
 
-def test_state_tells_what_the_specification_asks_for(box: Box) -> None:
+def test_state_has_the_members_of_the_specification(box: Box) -> None:
     """runtime.md#state: version, id, status, pid, bundle, annotations."""
     box.config["annotations"] = {"org.example": "value"}
     state = box.start().state()
@@ -172,7 +180,7 @@ def test_run_gives_the_exit_code(box: Box) -> None:
 
 
 def test_run_gives_128_and_the_signal(box: Box) -> None:
-    """A workload that a signal ended."""
+    """For a workload that was ended by a signal."""
     box.config["process"]["args"] = ["/bin/sh", "-c", "kill -KILL $$"]
     box.config["linux"]["namespaces"] = [
         item for item in box.config["linux"]["namespaces"] if item["type"] != "pid"
@@ -194,7 +202,7 @@ def test_run_passes_signals_on(box: Box) -> None:
 @pytest.mark.parametrize("name", ["TERM", "SIGTERM", "15"])
 def test_kill_takes_names_and_numbers(box: Box, name: str) -> None:
     """All three spell the same signal."""
-    # a signal that the first process of a PID namespace does not catch yet is none
+    # a signal that the first process of a PID namespace does not catch yet is ignored
     box.shell("trap 'exit 3' TERM; touch /ready; while :; do sleep 0.02; done").start()
     wait_for((box.rootfs / "ready").exists, "the shell to catch it")
     got = box.runtime("kill", box.name, name)
@@ -203,7 +211,7 @@ def test_kill_takes_names_and_numbers(box: Box, name: str) -> None:
 
 
 def test_kill_of_a_stopped_container_is_an_error(box: Box) -> None:
-    """There is nothing to signal; nobody else's process is hit."""
+    """There is nothing to signal; no other process is hit."""
     box.start()
     assert box.runtime("kill", box.name, "KILL").returncode == 0
     box.wait("stopped")
@@ -211,7 +219,7 @@ def test_kill_of_a_stopped_container_is_an_error(box: Box) -> None:
 
 
 def test_kill_with_an_unknown_signal_is_an_error(box: Box) -> None:
-    """And the container goes on."""
+    """The container keeps running."""
     box.start()
     assert "signal" in box.runtime("kill", box.name, "NOSUCH").stderr
     assert box.state()["status"] == "running"
@@ -226,7 +234,7 @@ def test_delete_refuses_a_running_container(box: Box) -> None:
     assert not box.cgroups()
 
 
-def test_delete_force_of_nothing_is_fine_and_delete_is_not(runtime: Runtime) -> None:
+def test_delete_of_nothing_succeeds_only_with_force(runtime: Runtime) -> None:
     """As with runc: engines call it to be sure."""
     assert runtime("delete", "--force", "rftest-none").returncode == 0
     assert runtime("delete", "rftest-none").returncode == 1
@@ -261,7 +269,7 @@ def test_the_same_name_twice_is_refused(box: Box) -> None:
 
 
 def test_pause_and_resume(box: Box) -> None:
-    """A paused container does nothing at all."""
+    """A paused container does not run at all."""
     box.shell("while :; do echo x >> /log; sleep 0.01; done").start()
     log = box.rootfs / "log"
     wait_for(lambda: log.exists() and log.stat().st_size > 0, "the workload writes")
@@ -272,18 +280,18 @@ def test_pause_and_resume(box: Box) -> None:
     assert log.stat().st_size == size
     assert box.exec("true").returncode != 0
     assert box.do("resume").returncode == 0
-    wait_for(lambda: log.stat().st_size > size, "the workload goes on")
+    wait_for(lambda: log.stat().st_size > size, "the workload to continue")
 
 
 def test_delete_force_of_a_paused_container(box: Box) -> None:
-    """A frozen task must not make it hang."""
+    """A frozen task must not block it."""
     box.start()
     assert box.do("pause").returncode == 0
     assert box.do("delete", "--force").returncode == 0
 
 
 def test_a_missing_program_fails_at_create(box: Box) -> None:
-    """And nothing is left."""
+    """Nothing is left."""
     assert "no such file or directory" in box.args("/no/such/program").refused()
 
 
@@ -314,8 +322,8 @@ def test_json_log(box: Box, tmp_path: Path) -> None:
     assert "/nowhere" in record["msg"]
 
 
-def test_the_log_of_an_engine_says_what_to_do(box: Box, tmp_path: Path) -> None:
-    """containerd shows the last message of the log alone, so the hint is in there."""
+def test_the_log_of_an_engine_includes_the_hint(box: Box, tmp_path: Path) -> None:
+    """containerd shows only the last message of the log, so it includes the hint."""
     log = tmp_path / "log"
     box.write()
     options = ["--log", str(log), "--log-format", "json", "run", "--require-agent"]

@@ -51,8 +51,8 @@ def test_a_label_for_mounts_needs_selinux(box: Box) -> None:
     assert "config: linux.mountLabel: " in box.refused()
 
 
-def test_the_hosts_tree_is_gone(box: Box) -> None:
-    """No mount of the host's is left in the container's table, and / is the container's."""
+def test_the_hosts_tree_is_not_visible(box: Box) -> None:
+    """No mount of the host is left in the container's table, and / is the container's."""
     table = box.args("/bin/cat", "/proc/self/mountinfo").output().splitlines()
     assert len(table) < 20
     assert table[0].split()[3] == str(box.rootfs) or str(box.rootfs).endswith(table[0].split()[3])
@@ -61,7 +61,7 @@ def test_the_hosts_tree_is_gone(box: Box) -> None:
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[Path]:
-    """A directory of the host's on a shared mount, as all are under systemd."""
+    """A directory of the host on a shared mount, as all are under systemd."""
     place = tmp_path / "shared"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "rftest", str(place)], check=True)
@@ -71,7 +71,7 @@ def shared(tmp_path: Path) -> Iterator[Path]:
 
 
 def peers(table: str, place: str) -> set[str]:
-    """Propagation of the mount at a place: `shared:N`, `master:N`."""
+    """Returns the propagation of the mount at a place: `shared:N`, `master:N`."""
     [line] = [line for line in table.splitlines() if line.split()[4] == place]
     return set(line.split(" - ")[0].split()[6:])
 
@@ -81,9 +81,7 @@ def peers(table: str, place: str) -> set[str]:
 def test_a_mount_has_its_own_propagation_whatever_the_root_has(
     box: Box, shared: Path, root: str, own: str
 ) -> None:
-    """A mount that shall share stays a peer of its source; one that shall not is none, also below a shared
-    root.
-    """
+    """A shared mount stays a peer of its source; a private one is not, even below a shared root."""
     if root:
         box.config["linux"]["rootfsPropagation"] = root
     options = ["rbind", *([own] if own else [])]
@@ -138,8 +136,8 @@ def test_masked_paths_are_empty(box: Box, tmp_path: Path) -> None:
     assert got == ["0", "0", "1:3"]
 
 
-def test_options_that_mean_nothing_to_a_bind_mount_are_told(box: Box, tmp_path: Path) -> None:
-    """A typing error would otherwise leave out an attribute without a word."""
+def test_options_without_effect_on_a_bind_mount_are_reported(box: Box, tmp_path: Path) -> None:
+    """Otherwise a typing error would silently omit an attribute."""
     options = ["bind", "ro", "noexce", "dirsync"]
     box.config["mounts"].append(
         {"destination": "/data", "type": "bind", "source": str(tmp_path), "options": options}
@@ -193,7 +191,7 @@ def test_a_device_of_the_configuration(box: Box) -> None:
 
 
 def test_a_bound_dev_is_not_written_to(box: Box, tmp_path: Path) -> None:
-    """It is the host's: what the configuration names is looked for there, and never made."""
+    """It is the host's: configured devices are looked up there, and never created."""
     place = tmp_path / "dev"
     place.mkdir()
     os.mknod(place / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
@@ -210,7 +208,7 @@ def test_a_bound_dev_is_not_written_to(box: Box, tmp_path: Path) -> None:
 
 
 def test_devices_that_are_not_allowed_fail(box: Box) -> None:
-    """A node can be made, and not opened; so for /dev/kmsg."""
+    """A node can be created, and not opened; the same for /dev/kmsg."""
     box.config["process"]["capabilities"]["bounding"].append("CAP_MKNOD")
     box.config["process"]["capabilities"]["effective"].append("CAP_MKNOD")
     box.config["process"]["capabilities"]["permitted"].append("CAP_MKNOD")
@@ -242,7 +240,7 @@ def copied_up(box: Box) -> Box:
     return box
 
 
-def test_what_is_copied_into_a_tmpfs_is_bounded(box: Box) -> None:
+def test_the_size_copied_into_a_tmpfs_is_bounded(box: Box) -> None:
     """A sparse file of an image would fill the memory of the host with zeros."""
     copied_up(box)
     with (box.rootfs / "data/sparse").open("w") as file:
@@ -252,8 +250,8 @@ def test_what_is_copied_into_a_tmpfs_is_bounded(box: Box) -> None:
     assert "too much to copy" in message
 
 
-def test_a_deep_tree_is_copied_or_refused_in_words(box: Box) -> None:
-    """A hundred levels are fine; two thousand are not, and are no bug of ours either."""
+def test_a_deep_tree_is_copied_or_refused_with_an_error(box: Box) -> None:
+    """A hundred levels are accepted; two thousand are refused, without an internal error."""
     top = copied_up(box).rootfs / "data"
     deep = top.joinpath(*["d"] * 100)
     deep.mkdir(parents=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """linux.netDevices: an interface moves into the container with its addresses, and works there.
 
-The runtime runs in a network namespace of the test's own, which plays the host.
+The runtime runs in a private network namespace, which has the host's role.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Inside(Runtime):
 
 @pytest.fixture
 def moved(box: Box, host: Host) -> Box:
-    """A container that gets `give` of the host's, a veth with addresses of several kinds."""
+    """A container that gets the host's `give`, a veth with addresses of several kinds."""
     lifetime = ("valid_lft", "600", "preferred_lft", "300")
     host("ip", "link", "add", "give", "type", "veth", "peer", "name", "other")
     host("ip", "link", "set", "other", "up")
@@ -49,12 +49,12 @@ def moved(box: Box, host: Host) -> Box:
 
 
 def shown(box: Box, name: str) -> list[str]:
-    """The words of `ip addr` for an interface in the container."""
+    """Returns the words of `ip addr` for an interface in the container."""
     return box.args("/bin/ip", "addr", "show", "dev", name).output().split()
 
 
-def test_it_moves_with_its_lasting_addresses_and_is_up(moved: Box, host: Host) -> None:
-    """Global and permanent ones with broadcast and peer; neither those of the link nor temporary ones."""
+def test_it_moves_with_its_permanent_addresses_and_is_up(moved: Box, host: Host) -> None:
+    """Global and permanent ones with broadcast and peer; neither link-local nor temporary ones."""
     words = shown(moved, "give")
     text = " ".join(words)
     assert "UP" in words[2].strip("<>").split(",")
@@ -67,41 +67,41 @@ def test_it_moves_with_its_lasting_addresses_and_is_up(moved: Box, host: Host) -
 
 
 def test_an_address_without_a_broadcast_has_none(moved: Box, host: Host) -> None:
-    """None is made up."""
+    """None is invented."""
     host("ip", "addr", "flush", "dev", "give")
     host("ip", "addr", "add", "198.51.100.7/24", "dev", "give")
     assert "inet 198.51.100.7/24 scope global give" in " ".join(shown(moved, "give"))
 
 
 @pytest.mark.parametrize(("new", "name"), [("renamed", "renamed"), ("net%d", "net0")])
-def test_it_has_the_name_that_it_was_given(moved: Box, new: str, name: str) -> None:
+def test_it_gets_the_configured_name(moved: Box, new: str, name: str) -> None:
     """A template gets a number from the kernel."""
     moved.config["linux"]["netDevices"] = {"give": {"name": new}}
     assert "198.51.100.7/24" in shown(moved, name)
 
 
 def test_a_name_that_the_container_has_is_an_error(moved: Box, host: Host) -> None:
-    """Told before anything is moved; a template is the way around it."""
+    """Reported before anything is moved; a template avoids it."""
     moved.config["linux"]["netDevices"] = {"give": {"name": "lo"}}
     message = moved.refused()
     assert "config: linux.netDevices.give: the container has an interface lo already" in message
     assert "give" in host.links()
 
 
-def test_one_that_is_not_there_is_an_error(moved: Box) -> None:
+def test_a_missing_interface_is_an_error(moved: Box) -> None:
     """With its place."""
     moved.config["linux"]["netDevices"] = {"nosuch": {}}
     assert "config: linux.netDevices.nosuch: there is no such interface" in moved.refused()
 
 
-def test_one_that_cannot_be_moved_is_an_error(moved: Box) -> None:
-    """The kernel keeps some in their namespace; the error has its words."""
+def test_an_interface_that_cannot_be_moved_is_an_error(moved: Box) -> None:
+    """The kernel keeps some in their namespace; the error has its message."""
     moved.config["linux"]["netDevices"] = {"lo": {"name": "lo2"}}
     assert "config: linux.netDevices.lo: Invalid argument" in moved.refused()
 
 
 def test_it_moves_into_a_namespace_that_is_joined(boxes: Any, moved: Box, host: Host) -> None:
-    """As for a container of a pod."""
+    """Like a container of a pod."""
     pod = boxes().start()
     for item in moved.config["linux"]["namespaces"]:
         if item["type"] == "network":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of sandboxes, with real packets in network namespaces of the test's own."""
+"""Networks of sandboxes, with real packets in private network namespaces."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 
-# An advertisement of a router (RFC 4861, 4.2), as soon as the link may be used; then an answer of the host to
-# what was sent after it.
+# A router advertisement (RFC 4861, 4.2), as soon as the link may be used; then an answer of the
+# host to a packet sent after it.
 ADVERTISE = """
 import errno, socket, struct, sys, time
 until = time.monotonic() + 10
@@ -47,14 +47,16 @@ def server(sandboxes: Sandboxes, *options: str) -> str:
 
 
 def asked(sandboxes: Sandboxes, address: str, port: int, *options: str) -> str:
-    """What a server says to another sandbox. It answers one at a time, so three tries are fair."""
+    """Returns a server's answer to another sandbox. It
+    answers one at a time, so there are three tries.
+    """
     again = f"nc -w 3 {address} {port} </dev/null"
     script = f"{again} || {{ sleep 0.3; {again}; }} || {{ sleep 0.3; {again}; }} || echo refused"
     return sandboxes.shell(script, *options).strip()
 
 
 def test_none_and_host(sandboxes: Sandboxes, host: Host) -> None:
-    """Nothing but loopback, which works; or all that the host has."""
+    """Only loopback, which works; or all of the host's links."""
     assert (
         sandboxes.shell("ls /sys/class/net; ping -c1 -W2 127.0.0.1 | grep -c ' 0% packet loss'") == "lo\n1\n"
     )
@@ -63,7 +65,7 @@ def test_none_and_host(sandboxes: Sandboxes, host: Host) -> None:
 
 
 def test_a_bridge_leads_out_and_between(sandboxes: Sandboxes, host: Host) -> None:
-    """Two sandboxes of one network reach each other and, behind the host's address, the world."""
+    """Two sandboxes of one network reach each other and, behind the host's address, the outside."""
     host.forward(True)
     first = server(sandboxes)
     address = sandboxes.listed()[first]["addresses"][0]
@@ -84,7 +86,7 @@ def test_a_bridge_leads_out_and_between(sandboxes: Sandboxes, host: Host) -> Non
 
 
 def test_no_sandbox_becomes_the_hosts_router(sandboxes: Sandboxes, host: Host) -> None:
-    """By an advertisement, as in CVE-2020-13401; what the host's own link says counts as before."""
+    """By a router advertisement, as in CVE-2020-13401; one on the host's own link still counts."""
     name = sandboxes.detached("--network", "bridge")
     state = json.loads((sandboxes.state / "runtime" / name / "state.json").read_text())
     bridge = next(link for link in host.links() if link.startswith("rfb"))
@@ -96,8 +98,8 @@ def test_no_sandbox_becomes_the_hosts_router(sandboxes: Sandboxes, host: Host) -
     assert "proto ra" not in host("ip", "-6", "route")
 
 
-def test_the_last_one_takes_everything_along(sandboxes: Sandboxes, host: Host) -> None:
-    """Bridge, cables, table, addresses; what was there before stays."""
+def test_the_last_sandbox_removes_the_network(sandboxes: Sandboxes, host: Host) -> None:
+    """Bridge, veth pairs, table, addresses; anything older stays."""
     host.forward(True)
     before = host.links()
     names = [
@@ -131,8 +133,10 @@ def test_published_ports(sandboxes: Sandboxes, host: Host) -> None:
     wait_for(lambda: sandboxes("exec", name, "sh", "-c", script).stdout.strip() == said, "the hairpin")
 
 
-def test_what_is_not_published_is_not_reachable(sandboxes: Sandboxes, host: Host) -> None:
-    """Not from outside by the sandbox's own address, not from another network, not loopback of the host."""
+def test_an_unpublished_port_is_not_reachable(sandboxes: Sandboxes, host: Host) -> None:
+    """Not from outside by the sandbox's own address,
+    not from another network, not loopback of the host.
+    """
     host.forward(True)
     name = server(sandboxes, "-p", "127.0.0.1:8081:80")
     address = sandboxes.listed()[name]["addresses"][0]
@@ -153,7 +157,7 @@ def test_what_is_not_published_is_not_reachable(sandboxes: Sandboxes, host: Host
 
 
 def test_udp_and_chosen_ports(sandboxes: Sandboxes, host: Host) -> None:
-    """A datagram finds its way; a port that is left out is chosen."""
+    """A datagram arrives; an omitted port is chosen."""
     host.forward(True)
     script = (
         "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 53))\n"
@@ -173,8 +177,10 @@ def test_udp_and_chosen_ports(sandboxes: Sandboxes, host: Host) -> None:
     wait_for(lambda: host("python3", "-c", script, check=False) == "pong\n", "an answer")
 
 
-def test_forwarding_is_never_turned_on_in_silence(sandboxes: Sandboxes, host: Host) -> None:
-    """Off: a warning that says what does not work, and how. With --ip-forward it is on."""
+def test_forwarding_is_not_turned_on_unasked(sandboxes: Sandboxes, host: Host) -> None:
+    """Off: a warning that says what does not work,
+    and how to change it. With --ip-forward it is on.
+    """
     host.forward(False)
     got = sandboxes.run("--network", "bridge")
     assert got.returncode == 0
@@ -186,7 +192,7 @@ def test_forwarding_is_never_turned_on_in_silence(sandboxes: Sandboxes, host: Ho
 
 
 def test_an_internal_network_has_no_way_out(sandboxes: Sandboxes, host: Host) -> None:
-    """No route, and no packet of one that makes a route itself."""
+    """No route, and no packet of a sandbox that adds a route itself."""
     host.forward(True)
     ping = f"ping -c1 -W1 {OUTSIDE_ADDRESS} | grep -c ' 0% packet loss'"
     script = f"ip route | grep -c default; ip route add default via 10.119.0.1; {ping}; true"
@@ -194,7 +200,7 @@ def test_an_internal_network_has_no_way_out(sandboxes: Sandboxes, host: Host) ->
 
 
 def test_addresses_of_both_families(sandboxes: Sandboxes, host: Host) -> None:
-    """IPv6 where a subnet is given; mtu and address as asked."""
+    """IPv6 where a subnet is given; mtu and address as requested."""
     options = ("--network", "bridge:six,subnet=10.7.0.0/29,subnet=fd00:77::/64,ip=10.7.0.5,mtu=1400")
     host.forward(True)
     got = sandboxes.shell(
@@ -210,8 +216,8 @@ def test_addresses_of_both_families(sandboxes: Sandboxes, host: Host) -> None:
     assert "\nfd00:77::2\t" in got
 
 
-def test_macvlan_is_a_neighbour_of_the_host(sandboxes: Sandboxes, host: Host) -> None:
-    """It speaks on the parent's wire under its own address; without a subnet it has none."""
+def test_macvlan_is_on_the_hosts_link(sandboxes: Sandboxes, host: Host) -> None:
+    """It uses the parent's link under its own address; without a subnet it has none."""
     network = f"macvlan:{UPLINK},subnet=192.0.2.0/24,ip=192.0.2.77,gateway={OUTSIDE_ADDRESS}"
     got = sandboxes.shell(
         f"ip route; ping -c1 -W3 {OUTSIDE_ADDRESS} | grep -c ' 0% packet loss'", "--network", network
@@ -240,7 +246,7 @@ def test_ipvlan_shares_the_parents_address(sandboxes: Sandboxes, host: Host, var
 
 
 def has_link_kind(host: Host, kind: str) -> bool:
-    """Whether the kernel makes such a link."""
+    """Returns True if the kernel can make such a link."""
     command = [*host.enter(), "ip", "link", "add", "probe", "link", UPLINK, "type", kind]
     made = subprocess.run(command, capture_output=True, check=False).returncode == 0
     if made:
@@ -249,7 +255,7 @@ def has_link_kind(host: Host, kind: str) -> bool:
 
 
 def test_another_sandboxs_network(sandboxes: Sandboxes, host: Host) -> None:
-    """The same addresses, hosts and resolver; only of one that runs."""
+    """The same addresses, hosts and resolver; only of a running one."""
     host.forward(True)
     name = server(sandboxes, "--dns", "192.0.2.53")
     script = "nc -w 3 127.0.0.1 80 </dev/null; grep -c $OWNER /etc/hosts; cat /etc/resolv.conf"
@@ -260,7 +266,7 @@ def test_another_sandboxs_network(sandboxes: Sandboxes, host: Host) -> None:
 
 
 def test_a_stopped_sandbox_holds_no_network(sandboxes: Sandboxes, host: Host) -> None:
-    """It is kept for its output, but its port and address are free."""
+    """Its output is kept, but its port and address are free."""
     host.forward(True)
     name = sandboxes.detached("-p", "8080:80")
     assert sandboxes("stop", "-t", "0", name).returncode == 0
@@ -269,8 +275,8 @@ def test_a_stopped_sandbox_holds_no_network(sandboxes: Sandboxes, host: Host) ->
     assert set(sandboxes.listed("--all")) == {name, other}
 
 
-def test_tables_of_others_stay_as_they_are(sandboxes: Sandboxes, host: Host) -> None:
-    """Byte for byte, while ours comes and goes."""
+def test_tables_of_others_stay_unchanged(sandboxes: Sandboxes, host: Host) -> None:
+    """Byte for byte, while the runtime's table is added and removed."""
     host.forward(True)
     force.need_program("nft")
     host(
@@ -286,7 +292,7 @@ def test_tables_of_others_stay_as_they_are(sandboxes: Sandboxes, host: Host) -> 
 
 
 def test_starts_race_for_addresses_and_ports(sandboxes: Sandboxes, host: Host) -> None:
-    """Six at once: six addresses; of those that want one port, one gets it."""
+    """Six at once: six addresses; of those that request the same port, one gets it."""
     host.forward(True)
     done: list[subprocess.CompletedProcess[str]] = []
 
@@ -315,7 +321,7 @@ def test_starts_race_for_addresses_and_ports(sandboxes: Sandboxes, host: Host) -
 
 
 def test_a_pool_can_be_full(sandboxes: Sandboxes, host: Host) -> None:
-    """Said so; and what ends makes room."""
+    """It is an error; a container that ends frees an address."""
     network = ("--network", "bridge:small,subnet=10.9.9.0/30,internal")
     name = sandboxes.detached(*network)
     assert "no address is left in 10.9.9.0/30" in sandboxes.refused(*network)
@@ -329,11 +335,11 @@ def test_a_port_of_a_program_of_the_host_is_not_taken_over(sandboxes: Sandboxes,
     for address in ("0.0.0.0", "127.0.0.1"):
         with listening(host, address, 8080):
             assert "port 8080/tcp is in use by a program of this host" in sandboxes.refused("-p", "8080:80")
-    assert "198.51.100.1 is no address of this host" in sandboxes.refused("-p", "198.51.100.1:8080:80")
+    assert "198.51.100.1 is not an address of this host" in sandboxes.refused("-p", "198.51.100.1:8080:80")
 
 
 def test_subnets_of_the_host_are_not_taken(sandboxes: Sandboxes, host: Host) -> None:
-    """The first that neither a route nor another network has."""
+    """The first one that neither a route nor another network uses."""
     host("ip", "address", "add", "10.119.0.1/23", "dev", UPLINK)
     name = sandboxes.detached("--network", "bridge,internal")
     other = sandboxes.detached("--network", "bridge:other,internal")
@@ -343,7 +349,9 @@ def test_subnets_of_the_host_are_not_taken(sandboxes: Sandboxes, host: Host) -> 
 
 
 def test_parents_with_odd_names(sandboxes: Sandboxes, host: Host) -> None:
-    """A link may be called almost anything; what is missing is named without its escape codes."""
+    """A link's name may have almost any characters;
+    a missing one is named without its escape codes.
+    """
     host("ip", "link", "add", "a.b@c-é~1", "type", "veth", "peer", "name", "peer1")
     assert sandboxes.shell("ls /sys/class/net", "--network", "macvlan:a.b@c-é~1") == "eth0\nlo\n"
     assert "no link 'missing'" in sandboxes.refused("--network", "macvlan:missing")
@@ -352,8 +360,8 @@ def test_parents_with_odd_names(sandboxes: Sandboxes, host: Host) -> None:
     assert {link["ifname"] for link in listed} == {"lo", UPLINK, "a.b@c-é~1", "peer1", "ringbr"}
 
 
-def test_nft_s_own_words_for_our_bytes(sandboxes: Sandboxes, host: Host) -> None:
-    """nft reads the table as the rules that are meant."""
+def test_nft_lists_the_table_as_intended(sandboxes: Sandboxes, host: Host) -> None:
+    """nft lists the table as the intended rules."""
     host.forward(True)
     force.need_program("nft")
     name = sandboxes.detached(

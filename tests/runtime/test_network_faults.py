@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks after kill -9 at each step: links, rules, addresses and ports are all taken back."""
+"""Networks after kill -9 at each step: links, rules, addresses and ports are all removed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STEPS = (
 def test_nothing_is_left_of_a_start_that_was_killed(
     sandboxes: Sandboxes, host: Host, step: str, after: bool
 ) -> None:
-    """The next command of ours sweeps; the port and the name are free again."""
+    """The next command sweeps; the port and the name are free again."""
     host.forward(True)
     name = sandboxes.name()
     status = killed_at(sandboxes, step, name, "--network", "bridge", "-p", "8080:80", after=after)
@@ -46,8 +46,8 @@ def test_nothing_is_left_of_a_start_that_was_killed(
     assert got.returncode == 0, got.stderr
 
 
-def test_a_killed_neighbour_takes_nothing_from_who_runs(sandboxes: Sandboxes, host: Host) -> None:
-    """Its sweep leaves the bridge, the rules and the address of the other."""
+def test_a_killed_sandbox_does_not_affect_a_running_one(sandboxes: Sandboxes, host: Host) -> None:
+    """The sweep after it keeps the other's bridge, rules and address."""
     host.forward(True)
     runs = sandboxes.detached("-p", "8080:80")
     before = host("nft", "list", "ruleset")
@@ -56,11 +56,11 @@ def test_a_killed_neighbour_takes_nothing_from_who_runs(sandboxes: Sandboxes, ho
     assert host("nft", "list", "ruleset") != before
     wait_for(lambda: set(sandboxes.listed("--all")) == {runs}, "the other to be swept")
     assert host("nft", "list", "ruleset") == before
-    assert len(host.links()) == 4  # lo, the uplink, the bridge, one cable
+    assert len(host.links()) == 4  # lo, the uplink, the bridge, one veth
 
 
 def test_a_bridge_that_was_deleted_by_hand_is_made_again(sandboxes: Sandboxes, host: Host) -> None:
-    """And what is gone already is no error at removal."""
+    """A missing part is no error at removal."""
     first = sandboxes.detached("--network", "bridge,internal")
     bridge = next(link for link in host.links() if link.startswith("rfb"))
     host("ip", "link", "delete", bridge)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""--no-pivot, for hosts whose root is a ramfs: there, too, the host's tree is out of reach.
+"""--no-pivot, for hosts whose root is a ramfs: the host's tree is out of reach there, too.
 
-The attacks look for a file of the test's own outside the root filesystem, and read it at most.
+The attacks look for a file of the test outside the root filesystem, and read it at most.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tests.runtime.programs import add_program
 pytestmark = pytest.mark.root
 BOTH_INITS = True
 
-# chroot(2) does not change the working directory, so a second one leaves a process above its root: `..` then
-# climbs to the root of the mount tree, and a third makes that its root.
+# chroot(2) does not change the working directory, so a second one leaves a process above its root:
+# `..` then climbs to the root of the mount tree, and a third makes that its root.
 CLIMB = r"""
 #include <fcntl.h>
 #include <stdio.h>
@@ -72,7 +72,7 @@ def run(box: Box, *options: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize("options", [(), ("--no-pivot",)], ids=["pivot", "no-pivot"])
 def test_a_second_chroot_does_not_lead_out(box: Box, secret: Path, options: tuple[str, ...]) -> None:
-    """The oldest way out: a root that is only a chroot is left by another one."""
+    """The oldest escape: a root that is only a chroot is left by a second chroot."""
     chrooting(box).args(add_program(box.rootfs, "climb", CLIMB), str(secret))
     assert run(box, *options) == ("inside\n", "")
 
@@ -86,11 +86,14 @@ def test_a_joined_mount_namespace_shows_the_containers_root(box: Box, secret: Pa
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_no_procfs_of_the_host_vouches_for_a_new_one(box: Box, masked: bool) -> None:
-    """In a user namespace a procfs can be mounted where a whole one is in sight (mount_too_revealing in the
-    kernel): the container's own, which its masks cover in part; never one of the host's that is left below.
+def test_no_host_procfs_allows_mounting_a_new_one(box: Box, masked: bool) -> None:
+    """In a user namespace a procfs can be mounted where a complete one is visible
+    (mount_too_revealing in the kernel).
+
+    The visible one is the container's own, partly covered by masks; the host's must not be left
+    below.
     """
-    if not masked:  # the twin: the same is lawful where nothing is covered
+    if not masked:  # the twin: the same is allowed where nothing is covered
         box.config["linux"] |= {"maskedPaths": [], "readonlyPaths": []}
     box.config["process"]["user"] = {"uid": 1000, "gid": 1000}
     box.shell("unshare -Urmpf mount -t proc proc /tmp && echo mounted; echo end")

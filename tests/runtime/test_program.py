@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The native init: it is used, it has the layout of program.py, and Python takes over if it falls back."""
+"""The native init: that it is used, agrees with program.py, and what happens if it falls back."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ SOURCE = (ROOT / "runtime/ringfence_runtime/native/interpreter.h").read_text()
 
 
 def words(pid: int) -> list[str]:
-    """The arguments of a process."""
+    """Returns the arguments of a process."""
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
 
 
 def constant(name: str) -> int:
-    """A number that the C source defines."""
+    """Returns a number that the C source defines."""
     found = re.search(rf"#define {name} \(?([0-9xa-f]+)u?(?: \* (\d+)\))?", SOURCE)
     assert found is not None, name
     return int(found[1], 0) * int(found[2] or 1)
 
 
-def test_both_sides_mean_the_same() -> None:
+def test_the_c_and_python_constants_agree() -> None:
     """The kinds of steps in their order, and every limit."""
     enumeration = re.search(r"enum \{\s*(CALL.*?),?\s*\};", SOURCE, re.DOTALL)
     assert enumeration is not None
@@ -38,7 +38,7 @@ def test_both_sides_mean_the_same() -> None:
 
 
 def test_an_ordinary_container_waits_in_the_native_init(box: Box) -> None:
-    """It holds less than a tenth of what an interpreter would."""
+    """It uses less than a tenth of an interpreter's memory."""
     box.args("/bin/true").write()
     assert box.do("create", capture=False).returncode == 0
     pid = box.state()["pid"]
@@ -50,8 +50,8 @@ def test_an_ordinary_container_waits_in_the_native_init(box: Box) -> None:
 
 
 @pytest.mark.parametrize("what", ["hooks", "user namespace"])
-def test_python_executes_what_cannot_be_lowered(box: Box, what: str) -> None:
-    """Launches that are not laid out are those of the interpreter."""
+def test_unsupported_launches_use_the_python_init(box: Box, what: str) -> None:
+    """The interpreter does the launches that the native init does not support."""
     if what == "hooks":
         box.config["hooks"] = {"startContainer": [{"path": "/bin/true"}]}
     else:
@@ -63,13 +63,13 @@ def test_python_executes_what_cannot_be_lowered(box: Box, what: str) -> None:
     assert words(box.state()["pid"])[0].endswith(("python3", "python3.11", "python3.13"))
 
 
-def test_if_it_falls_back_python_executes_the_launch(box: Box) -> None:
-    """A node that the image has already is not foreseen: the container starts all the same."""
+def test_if_the_native_init_falls_back_python_executes_the_launch(box: Box) -> None:
+    """A node that already exists in the image is not supported: the container still starts."""
     box.config["mounts"] = [
         each for each in box.config["mounts"] if not each["destination"].startswith("/dev")
     ]
     (box.rootfs / "dev").mkdir(exist_ok=True)
-    for _ in range(2):  # the second time all nodes are there
+    for _ in range(2):  # the second time all nodes exist
         box.shell("ls -l /dev/null && echo fine > /dev/null && echo done")
         assert box.output().endswith("done\n")
     box.write()

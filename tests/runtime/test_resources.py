@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits that bite, figures that move, and a limit that cannot be set is an error."""
+"""Limits with an effect, figures that change, and a limit that cannot be set is an error."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ import pytest
 from tests.runtime.conftest import Box
 from tests.support import force
 from tests.support.cgroups import is_pure_v2, new_cgroup
+from tests.support.disk import new_disk
 from tests.support.waiting import patience, process_state, wait_for
 
 pytestmark = pytest.mark.root
 
 
 def value(box: Box, controller: str, v1: str, v2: str) -> str:
-    """A cgroup file of the container's, under the name that this host has for it."""
+    """Returns a cgroup file of the container, under the name that this host has for it."""
     top = Path("/sys/fs/cgroup")
     for path in (top / controller / box.name / v1, top / box.name / v2):
         if path.exists():
@@ -28,13 +31,13 @@ def value(box: Box, controller: str, v1: str, v2: str) -> str:
 
 
 def limits(box: Box, **resources: Any) -> Box:
-    """Give it these limits."""
+    """Set the container's limits."""
     box.config["linux"]["resources"] = resources
     return box
 
 
 def test_memory_limit_kills(box: Box) -> None:
-    """More than the limit, and the kernel ends it."""
+    """Above the limit, the kernel ends it."""
     limits(box, memory={"limit": 32 << 20, "swap": 32 << 20})
     got = box.shell("head -c 100m /dev/zero | tail | wc -c").run()
     assert "104857600" not in got.stdout
@@ -94,7 +97,7 @@ def test_a_limit_that_cannot_be_set_is_an_error(box: Box, resources: Any, place:
 
 
 def test_a_limit_of_kernel_memory_is_left_out_with_a_warning(box: Box) -> None:
-    """The specification allows it, and no kernel of these days has one (config-linux.md#memory)."""
+    """The specification allows it, and no current kernel has one (config-linux.md#memory)."""
     got = limits(box.args("/bin/true"), memory={"kernel": 1 << 20}).run()
     assert got.returncode == 0
     assert "linux.resources.memory.kernel is left out" in got.stderr
@@ -123,27 +126,31 @@ def test_an_update_of_one_of_two_numbers_keeps_the_other(box: Box) -> None:
     else:
         assert value(box, "cpu", "", "cpu.max") == "20000 50000"
     got = box.do("update", "--memory-swap", "100m")
-    if "swap" not in got.stderr:  # else the kernel keeps no account of swap
+    if "swap" not in got.stderr:  # otherwise the kernel does not account swap
         assert got.returncode == 0, got.stderr
         v2 = str(36 << 20)
         assert value(box, "memory", "memory.memsw.limit_in_bytes", "memory.swap.max") in (str(100 << 20), v2)
 
 
-def disk() -> str:
-    """MAJOR:MINOR of a whole disk."""
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[str]:
+    """MAJOR:MINOR of a whole disk; of a loop device where the machine has no other, as in guests."""
     found = [
         (path / "dev").read_text().strip()
         for path in sorted(Path("/sys/block").glob("*"))
         if int((path / "size").read_text()) and not path.name.startswith(("ram", "zram"))
     ]
-    if not found:
-        force.elsewhere("this machine has no block device")
-    return found[0]
+    if found:
+        yield found[0]
+        return
+    with new_disk(tmp_path) as where:
+        device = where.stat().st_dev
+        yield f"{os.major(device)}:{os.minor(device)}"
 
 
-def test_io_limits_are_set(box: Box) -> None:
+def test_io_limits_are_set(box: Box, disk: str) -> None:
     """Bytes and operations of one device, and a weight where the kernel has one."""
-    major, minor = (int(word) for word in disk().split(":"))
+    major, minor = (int(word) for word in disk.split(":"))
     where = {"major": major, "minor": minor}
     limits(
         box,
@@ -180,7 +187,7 @@ def test_an_io_weight_is_set_where_the_kernel_has_one(box: Box) -> None:
 
 
 def test_huge_pages_are_limited(box: Box) -> None:
-    """In use and reserved, where the host has huge pages of 2 MB; and the figures are told."""
+    """In use and reserved, where the host has huge pages of 2 MB; the figures are reported."""
     if not Path("/sys/kernel/mm/hugepages/hugepages-2048kB").exists():
         force.elsewhere("this kernel has no huge pages of 2 MB")
     limits(box, hugepageLimits=[{"pageSize": "2MB", "limit": 4 << 20}]).start()
@@ -233,8 +240,8 @@ def test_events_stats(box: Box) -> None:
 
 
 def test_events_stats_have_the_pressure(box: Box) -> None:
-    """PSI of the container's own cgroup, where the host has version 2 mounted: a busy one waits for the
-    processor.
+    """PSI of the container's cgroup, where the host has
+    version 2 mounted: a busy one waits for the processor.
     """
     unified = [path for path in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
                if (path / "cgroup.controllers").exists()]  # fmt: skip
@@ -251,8 +258,8 @@ def test_events_stats_have_the_pressure(box: Box) -> None:
     wait_for(waited, "some pressure")
 
 
-def test_events_tell_of_a_kill_for_memory(box: Box) -> None:
-    """Each, at once; also that of the first process, which is the container's end."""
+def test_events_report_a_kill_for_memory(box: Box) -> None:
+    """Each, at once; also that of the first process, which ends the container."""
     limits(box, memory={"limit": 16 << 20, "swap": 16 << 20})
     greedy = "tail -c 64m /dev/zero"
     box.shell(f"while [ ! -e /tmp/go ]; do sleep 0.05; done; {greedy}; sleep 0.3; exec {greedy}").start()
@@ -261,9 +268,9 @@ def test_events_tell_of_a_kill_for_memory(box: Box) -> None:
         assert follower.stdout is not None
         assert json.loads(follower.stdout.readline())["type"] == "stats"
         assert box.exec("/bin/touch", "/tmp/go").returncode == 0
-        told = [json.loads(line)["type"] for line in follower.stdout]
+        types = [json.loads(line)["type"] for line in follower.stdout]
         assert follower.wait(patience(60)) == 0
-    assert told == ["oom", "oom"]
+    assert types == ["oom", "oom"]
 
 
 def test_every_hierarchy_is_joined_and_left(box: Box) -> None:
@@ -278,7 +285,7 @@ def test_every_hierarchy_is_joined_and_left(box: Box) -> None:
 
 
 def test_sub_cgroups_are_removed_too(box: Box) -> None:
-    """What the workload made below its own cgroup."""
+    """Those that the workload made below its own cgroup."""
     box.config["mounts"].append(
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}
     )

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime for a user who is not root: no cgroup, ids by newuidmap, and nothing that needs privilege."""
+"""The runtime for a user other than root: no cgroup,
+ids by newuidmap, and nothing that needs privilege.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
 
-USER = 65534  # nobody: newuidmap wants one that has a name
+USER = 65534  # nobody: newuidmap needs a user with a name
 FIRST, COUNT = 200000, 65536
 MOUNTS = [
     {"destination": "/proc", "type": "proc", "source": "proc"},
@@ -37,7 +39,9 @@ MOUNTS = [
 
 
 class Rootless:
-    """A bundle of that user's, and the runtime run by him, with ranges of ids that only these tests see."""
+    """A bundle of that user, and the runtime run as
+    that user, with id ranges that only these tests see.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -71,7 +75,7 @@ class Rootless:
         os.chown(directory / "state", USER, USER)
 
     def with_ranges(self) -> Rootless:
-        """Root is the user himself, the ids above are of his range."""
+        """Root is the user itself, the ids above are of its range."""
         for key in ("uidMappings", "gidMappings"):
             self.config["linux"][key].append({"containerID": 1, "hostID": FIRST, "size": COUNT})
         return self
@@ -106,7 +110,7 @@ class Rootless:
         )  # fmt: skip
 
     def output(self, *options: str) -> str:
-        """What a run prints; it must end well and leave nothing."""
+        """Returns the output of a run; it must succeed and leave nothing."""
         got = self(*options, "run", self.name)
         assert got.returncode == 0, got.stderr
         assert os.listdir(self.directory / "state") == []
@@ -129,7 +133,7 @@ def user() -> Iterator[Rootless]:
 
 
 def test_a_user_runs_a_container_as_its_root(user: Rootless) -> None:
-    """With one id, which is his own outside; every namespace is the container's."""
+    """With one id, which is its own outside; every namespace is the container's."""
     script = "id -u; cat /proc/self/uid_map; echo x > /made; readlink /proc/self/ns/net; ls /dev/null"
     words = user.shell(script).output().split()
     assert words[:4] == ["0", "0", str(USER), "1"]
@@ -137,7 +141,7 @@ def test_a_user_runs_a_container_as_its_root(user: Rootless) -> None:
     assert (user.rootfs / "made").stat().st_uid == USER
 
 
-def test_ranges_of_ids_come_by_newuidmap(user: Rootless) -> None:
+def test_ranges_of_ids_are_set_by_newuidmap(user: Rootless) -> None:
     """From /etc/subuid and /etc/subgid; a file of id 1000 inside is of the range outside."""
     force.need_program("newuidmap")
     user.with_ranges().config["process"]["user"] = {"uid": 1000, "gid": 1000}
@@ -150,7 +154,7 @@ def test_ranges_of_ids_come_by_newuidmap(user: Rootless) -> None:
 
 
 def test_ids_that_are_not_the_users_are_refused(user: Rootless) -> None:
-    """newuidmap says no, and nothing is left."""
+    """newuidmap refuses, and nothing is left."""
     force.need_program("newuidmap")
     for key in ("uidMappings", "gidMappings"):
         user.config["linux"][key] = [{"containerID": 0, "hostID": 0, "size": 10}]
@@ -160,7 +164,7 @@ def test_ids_that_are_not_the_users_are_refused(user: Rootless) -> None:
     assert os.listdir(user.directory / "state") == []
 
 
-def test_the_whole_life_of_a_detached_container(user: Rootless) -> None:
+def test_the_life_cycle_of_a_detached_container(user: Rootless) -> None:
     """create, start, state, ps, exec, list, kill and delete."""
     user.with_ranges().shell("echo $$ > /tmp/up; exec sleep 3600")
     assert user("create", user.name, capture=False).returncode == 0
@@ -181,7 +185,7 @@ def test_the_whole_life_of_a_detached_container(user: Rootless) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--cgroup-manager", "disabled")])
 def test_a_limit_without_a_cgroup_is_an_error(user: Rootless, options: tuple[str, ...]) -> None:
-    """It is never left out; rules for devices hold by the user namespace alone."""
+    """It is never omitted; device rules are enforced by the user namespace alone."""
     rules = [{"allow": False, "access": "rwm"}]
     user.config["linux"]["resources"] = {"devices": rules, "memory": {}, "cpu": {"cpus": ""}}
     user.output(*options)
@@ -193,7 +197,7 @@ def test_a_limit_without_a_cgroup_is_an_error(user: Rootless, options: tuple[str
 
 
 def test_cve_2019_5736_an_interpreter_of_the_users_own_is_sealed(user: Rootless) -> None:
-    """Row 34: whoever gets hold of it in the container must not write it for the user's next command."""
+    """Row 34: a container that gets access to it must not write it for the user's next command."""
     mine = user.directory / "bin/python3"
     shutil.copy(os.path.realpath("/usr/bin/python3"), mine)
     environment = {"PYTHONPATH": str(ROOT / "runtime"), "PATH": os.environ["PATH"]}
@@ -213,7 +217,7 @@ def test_cve_2019_5736_an_interpreter_of_the_users_own_is_sealed(user: Rootless)
         os.close(seals)
 
 
-def test_what_needs_a_cgroup_says_so(user: Rootless) -> None:
+def test_commands_that_need_a_cgroup_are_refused(user: Rootless) -> None:
     """pause, events and update of a running container."""
     user.shell("exec sleep 3600")
     assert user("run", "--detach", user.name, capture=False).returncode == 0
@@ -233,7 +237,7 @@ def test_a_cgroup_that_was_not_delegated_is_refused(user: Rootless) -> None:
 
 
 def test_a_cgroup_of_the_users_own_is_used(user: Rootless) -> None:
-    """Delegated as systemd does it: the directory and its cgroup.procs belong to him."""
+    """Delegated as by systemd: the directory and its cgroup.procs belong to the user."""
     from tests.support.cgroups import is_pure_v2, new_cgroup
 
     if not is_pure_v2():
@@ -241,7 +245,7 @@ def test_a_cgroup_of_the_users_own_is_used(user: Rootless) -> None:
     with new_cgroup("mine") as mine:
         for name in ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
             os.chown(mine.path / name, USER, USER)
-        mine.add(os.getpid())  # who moves must own the nearest common ancestor: run from within
+        mine.add(os.getpid())  # the process that moves must own the nearest common ancestor: run from within
         try:
             user.config["linux"]["cgroupsPath"] = f"/{mine.name}/inner"
             user.shell("exec sleep 3600")
@@ -256,18 +260,18 @@ def test_a_cgroup_of_the_users_own_is_used(user: Rootless) -> None:
 
 
 def test_the_default_root_is_the_users_alone(tmp_path: Path) -> None:
-    """In /tmp anybody can be there first: with a directory, a link, or too many rights."""
+    """In /tmp anyone can be there first: with a directory, a link, or too permissive a mode."""
     mine = tmp_path / "mine"
     assert private_directory(str(mine)) == str(mine)
     assert mine.stat().st_mode & 0o777 == 0o700
     assert private_directory(str(mine)) == str(mine)
-    theirs, wide, link, file = (tmp_path / name for name in ("theirs", "wide", "link", "file"))
-    theirs.mkdir(mode=0o700)
-    os.chown(theirs, 1234, 1234)
+    foreign, wide, link, file = (tmp_path / name for name in ("foreign", "wide", "link", "file"))
+    foreign.mkdir(mode=0o700)
+    os.chown(foreign, 1234, 1234)
     wide.mkdir()
     wide.chmod(0o770)
     link.symlink_to(mine)
     file.write_text("")
-    for path in (theirs, wide, link, file):
+    for path in (foreign, wide, link, file):
         with pytest.raises(Error, match="not a directory of this user alone"):
             private_directory(str(path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence run`: what a person sees of it, with real sandboxes."""
+"""`ringfence run` as a user sees it, with real sandboxes."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ FOURTEEN = 0x00000000A80425FB  # Docker's, as /proc shows them
     [(("true",), 0), (("sh", "-c", "exit 7"), 7), (("sh", "-c", "sh -c 'kill -9 $$'; exit $?"), 137)],
 )
 def test_the_status_is_the_workloads(sandboxes: Sandboxes, words: tuple[str, ...], status: int) -> None:
-    """128 + N for a signal; and nothing is left."""
+    """128 + N for a signal; nothing is left."""
     assert sandboxes.run(words=words).returncode == status
     assert sandboxes.left() == []
 
 
-def test_streams_are_apart_and_input_is_asked_for(sandboxes: Sandboxes) -> None:
-    """Without --interactive there is none."""
+def test_streams_are_separate_and_input_is_optional(sandboxes: Sandboxes) -> None:
+    """Without --interactive there is no input."""
     got = sandboxes.run(words=("sh", "-c", "echo out; echo err >&2"))
     assert (got.stdout, got.stderr) == ("out\n", "err\n")
     big = "x" * 300_000
@@ -43,7 +43,7 @@ def test_streams_are_apart_and_input_is_asked_for(sandboxes: Sandboxes) -> None:
 
 
 def test_no_descriptor_of_the_host_goes_in(sandboxes: Sandboxes, tmp_path: Path) -> None:
-    """Not the terminal, not a file: and so /dev/stdout can be opened again under Landlock."""
+    """Not the terminal, not a file; therefore /dev/stdout can be reopened under Landlock."""
     with (tmp_path / "out").open("w") as out:
         command = sandboxes.argv(
             "run", *sandboxes.named("-i"), str(sandboxes.rootfs), "sh", "-c",
@@ -58,8 +58,11 @@ def test_no_descriptor_of_the_host_goes_in(sandboxes: Sandboxes, tmp_path: Path)
     assert (tmp_path / "out").read_text() == "again\n"
 
 
-def test_a_reader_that_goes_ends_the_writer(sandboxes: Sandboxes) -> None:
-    """`ringfence run ... yes | head`: the workload's writes fail (a first process is above SIGPIPE)."""
+def test_a_closed_reader_ends_the_writer(sandboxes: Sandboxes) -> None:
+    """`ringfence run ... yes
+
+    head`: the workload's writes fail (a first process ignores SIGPIPE).
+    """
     command = sandboxes.argv("run", *sandboxes.named(), str(sandboxes.rootfs), "yes")
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
@@ -69,8 +72,10 @@ def test_a_reader_that_goes_ends_the_writer(sandboxes: Sandboxes) -> None:
         assert b"Broken pipe" in process.stderr.read()
 
 
-def test_the_fences_are_up_by_default(sandboxes: Sandboxes) -> None:
-    """Fourteen capabilities, no new privileges, seccomp, masks, no network, own hostname, few tasks."""
+def test_the_restrictions_are_active_by_default(sandboxes: Sandboxes) -> None:
+    """Fourteen capabilities, no new privileges,
+    seccomp, masks, no network, own hostname, few tasks.
+    """
     got = sandboxes.shell(
         "cat /proc/self/status; ls /sys/class/net; hostname; head -c1 /proc/kcore | wc -c; cat /proc/1/cgroup"
     )
@@ -99,7 +104,7 @@ def test_a_writable_root_can_be_written(sandboxes: Sandboxes) -> None:
 
 
 def image(tmp_path: Path, busybox: Path, **process: object) -> str:
-    """An OCI layout of a busybox with users; `process` goes into its configuration."""
+    """An OCI layout of a busybox with users; `process` is merged into its configuration."""
     made = Layout(tmp_path / "layout")
     files = layer(
         directory(b"bin"), file(b"bin/busybox", busybox.read_bytes(), mode=0o755), directory(b"etc"),
@@ -112,8 +117,8 @@ def image(tmp_path: Path, busybox: Path, **process: object) -> str:
     return str(tmp_path / "layout")
 
 
-def test_the_image_says_what_runs(sandboxes: Sandboxes, tmp_path: Path) -> None:
-    """Entrypoint, Cmd, Env, User with its groups, WorkingDir; each can be told otherwise."""
+def test_the_image_defines_the_process(sandboxes: Sandboxes, tmp_path: Path) -> None:
+    """Entrypoint, Cmd, Env, User with its groups, WorkingDir; each can be overridden."""
     source = image(
         tmp_path, sandboxes.rootfs / "bin/busybox", Entrypoint=["/bin/busybox", "sh", "-c"],
         Cmd=["/bin/busybox id; /bin/busybox pwd; echo $WHO $HOME $HOSTNAME"],
@@ -139,8 +144,10 @@ def test_the_image_says_what_runs(sandboxes: Sandboxes, tmp_path: Path) -> None:
 
 
 def test_cve_2026_53488_labels_of_an_image_are_no_annotations(sandboxes: Sandboxes, tmp_path: Path) -> None:
-    """An image cannot ask the runtime or the agent for anything (row 41 of the escape checklist); --label of
-    its user can.
+    """An image cannot request anything of the runtime or the agent (row 41 of the escape
+    checklist).
+
+    --label of its user can.
     """
     asked = {
         "ringfence.io/policy": "none", "ringfence.io/require-agent": "true", "ringfence.io/userns": "auto",
@@ -160,7 +167,7 @@ def test_cve_2026_53488_labels_of_an_image_are_no_annotations(sandboxes: Sandbox
 
 
 def test_volumes_of_a_read_only_image_are_writable(sandboxes: Sandboxes, tmp_path: Path) -> None:
-    """With what the image has there."""
+    """With the image's contents at that place."""
     source = image(
         tmp_path, sandboxes.rootfs / "bin/busybox", Volumes={"/data": {}}, Cmd=["/bin/busybox", "true"]
     )
@@ -218,7 +225,7 @@ def test_mounts_and_devices(sandboxes: Sandboxes, tmp_path: Path) -> None:
 
 
 def test_limits_are_in_the_cgroup(sandboxes: Sandboxes) -> None:
-    """And the default keeps a fork bomb small."""
+    """The default keeps a fork bomb small."""
     name = sandboxes.detached("--memory", "64m", "--cpus", "0.5", "--ulimit", "nofile=99:100")
     top = Path("/sys/fs/cgroup")
 
@@ -246,7 +253,7 @@ def test_sysctls_of_its_own_namespaces(sandboxes: Sandboxes) -> None:
 
 
 def test_signals_reach_the_workload(sandboxes: Sandboxes) -> None:
-    """SIGTERM and SIGINT of the command are the workload's."""
+    """SIGTERM and SIGINT of the command are forwarded to the workload."""
     for number, word in ((signal.SIGTERM, "TERM"), (signal.SIGINT, "INT")):
         script = f"trap 'echo got; exit 5' {word}; echo up; while :; do sleep 0.05; done"
         command = sandboxes.argv("run", *sandboxes.named(), str(sandboxes.rootfs), "sh", "-c", script)
@@ -260,8 +267,8 @@ def test_signals_reach_the_workload(sandboxes: Sandboxes) -> None:
             assert process.wait(patience(60)) == 5
 
 
-def test_a_terminal_has_our_size_and_follows_it(sandboxes: Sandboxes) -> None:
-    """Typed text goes in, Ctrl-C is the sandbox's own, SIGWINCH carries a new size."""
+def test_a_terminal_has_the_callers_size_and_follows_it(sandboxes: Sandboxes) -> None:
+    """Typed text arrives, Ctrl-C is the sandbox's own, SIGWINCH transfers a new size."""
     pid, master = pty.fork()
     if pid == 0:
         script = (
@@ -293,8 +300,10 @@ def test_a_terminal_has_our_size_and_follows_it(sandboxes: Sandboxes) -> None:
     os.close(master)
 
 
-def test_files_of_the_sandbox_cover_what_the_image_has(sandboxes: Sandboxes, tmp_path: Path) -> None:
-    """hosts is a symlink out, resolv.conf one within, hostname is missing: none is followed or written to."""
+def test_files_of_the_sandbox_cover_those_of_the_image(sandboxes: Sandboxes, tmp_path: Path) -> None:
+    """hosts is a symlink out, resolv.conf one within,
+    hostname is missing: none is followed or written to.
+    """
     victim = tmp_path / "victim"
     victim.write_text("untouched\n")
     etc = sandboxes.rootfs / "etc"
@@ -339,16 +348,16 @@ def test_files_of_the_sandbox_cover_what_the_image_has(sandboxes: Sandboxes, tmp
         (["-p", "[::1]:80:80"], ["true"], 125, "publish on 127.0.0.1"),
         (["--security-opt", "sandbox=off"], ["true"], 125, "--security-opt: 'sandbox=off' is not known"),
         (["--dns", "server"], ["true"], 125, "--dns: 'server' is not an address"),
-        (["--hostname", "a\nb"], ["true"], 125, "--hostname: 'a\\nb' is no name of a host"),
+        (["--hostname", "a\nb"], ["true"], 125, "--hostname: 'a\\nb' is not a valid host name"),
         (["--privileged"], ["true"], 125, "hint: name what is needed: --cap-add"),
-        (["-t", "-d"], ["true"], 125, "nobody would hold the terminal"),
+        (["-t", "-d"], ["true"], 125, "no process would hold the terminal"),
         (["--name", "../up"], ["true"], 125, "invalid character"),
         ([], [], 125, "no command is given"),
         ([], ["nothing"], 127, "not found in $PATH"),
         ([], ["/bin"], 126, "permission denied"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_told_in_two_lines(
+def test_invalid_requests_are_errors_of_two_lines(
     sandboxes: Sandboxes, options: list[str], words: list[str], status: int, said: str
 ) -> None:
     """An error, at most a hint, docker's exit codes, nothing left, no control character."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence run` on trees of the host: its own root, and directories that are written to in place."""
+"""`ringfence run` on trees of the host: its own root, and directories that are written in place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_host_s_own_programs(sandboxes: Sandboxes) -> None:
 
 @pytest.fixture
 def secret() -> Iterator[Path]:
-    """A file of the host's in a directory of programs, which only its owner may read."""
+    """A host file in a directory of programs, which only its owner may read."""
     path = Path("/usr/local/share/rftest-secret")
     path.write_text("secret\n")
     path.chmod(0o600)
@@ -38,10 +38,8 @@ def secret() -> Iterator[Path]:
     path.unlink()
 
 
-def test_root_inside_the_hosts_own_root_reads_only_what_everybody_may(
-    sandboxes: Sandboxes, secret: Path
-) -> None:
-    """It has ids of its own, and so no rights over files of the host's; --userns host is the old way."""
+def test_root_inside_the_hosts_own_root_reads_only_public_files(sandboxes: Sandboxes, secret: Path) -> None:
+    """It has separate ids, and so no rights over files of the host; --userns host is the old way."""
     words = ("sh", "-c", f"id -u; cat {secret}; cat /proc/self/uid_map | tr -s ' '")
     got = sandboxes("run", *sandboxes.named("--rootfs", "host"), *words)
     assert "Permission denied" in got.stderr
@@ -52,11 +50,12 @@ def test_root_inside_the_hosts_own_root_reads_only_what_everybody_may(
 
 
 @pytest.mark.parametrize("target", ["/mnt", "/home/someone/work", "/opt"])
-def test_volumes_beside_the_hosts_own_root_are_as_writable_as_ever(
+def test_volumes_beside_the_hosts_own_root_stay_writable(
     sandboxes: Sandboxes, tmp_path: Path, target: str
 ) -> None:
-    """Files of root are root's inside, and what is made there is root's outside; also at places, or below
-    places, that are hidden otherwise.
+    """Files of root are root's inside, and files made there are root's outside.
+
+    Also at places, or below places, that are hidden otherwise.
     """
     place = tmp_path / "work"
     place.mkdir()
@@ -72,8 +71,8 @@ def test_volumes_beside_the_hosts_own_root_are_as_writable_as_ever(
 
 
 @pytest.mark.parametrize("open_to_all", [True, False])
-def test_a_directory_that_everybody_can_enter_is_warned_of(sandboxes: Sandboxes, open_to_all: bool) -> None:
-    """What root of a sandbox makes setuid there is setuid for the host's users."""
+def test_a_directory_that_everyone_can_enter_gives_a_warning(sandboxes: Sandboxes, open_to_all: bool) -> None:
+    """A file that root of a sandbox makes setuid there is setuid for the host's users."""
     place = Path(tempfile.mkdtemp(prefix="rftest-open-")) / "rootfs"
     try:
         shutil.copytree(sandboxes.rootfs, place, symlinks=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one needs after `ringfence run --detach`: ps, exec, logs, stop, rm; and what crashes leave."""
+"""Commands after `ringfence run --detach`: ps, exec, logs, stop, rm; and the state after crashes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 
 
 def test_a_detached_sandbox_is_listed_and_remembered(sandboxes: Sandboxes) -> None:
-    """While it runs, and after its end until `rm`; its output too."""
+    """While it runs, and after its end until `rm`; its output, too."""
     name = sandboxes.detached(
         "--label", "tier=web", script="echo out; echo err >&2; echo more >> /dev/stdout; sleep 3600"
     )
@@ -33,7 +33,7 @@ def test_a_detached_sandbox_is_listed_and_remembered(sandboxes: Sandboxes) -> No
     assert sandboxes.listed("--all")[name]["status"] == "stopped"
     assert sandboxes("logs", name).stdout == "out\nerr\nmore\n"
     assert (
-        "there is a sandbox"
+        f"a sandbox {name} already exists"
         in sandboxes("run", *sandboxes.named(name=name), str(sandboxes.rootfs), "true").stderr
     )
     assert sandboxes("rm", name).stdout == f"{name}\n"
@@ -42,13 +42,13 @@ def test_a_detached_sandbox_is_listed_and_remembered(sandboxes: Sandboxes) -> No
 
 
 def test_logs_follow_until_the_end(sandboxes: Sandboxes) -> None:
-    """And end then."""
+    """They end then."""
     name = sandboxes.detached(script="for n in 1 2 3; do echo $n; sleep 0.3; done")
     assert sandboxes("logs", "--follow", name).stdout == "1\n2\n3\n"
 
 
-def test_exec_is_the_same_sandbox(sandboxes: Sandboxes) -> None:
-    """Its namespaces, fences, user; with a status, input, variables and a directory of its own."""
+def test_exec_runs_in_the_same_sandbox(sandboxes: Sandboxes) -> None:
+    """Its namespaces, restrictions, user; with its own status, input, variables and directory."""
     name = sandboxes.detached("--hostname", "box", "--cap-drop", "ALL")
     got = sandboxes(
         "exec",
@@ -89,8 +89,8 @@ def test_exec_is_the_same_sandbox(sandboxes: Sandboxes) -> None:
     assert sandboxes("exec", sandboxes.name(), "true").returncode == 125
 
 
-def test_stop_asks_first(sandboxes: Sandboxes) -> None:
-    """By the signal of `run`; who does not listen is killed."""
+def test_stop_sends_a_signal_first(sandboxes: Sandboxes) -> None:
+    """By the signal of `run`; a sandbox that ignores it is killed."""
     polite = sandboxes.detached(
         "--stop-signal", "USR1", script="trap 'echo bye; exit 0' USR1; echo up; while :; do sleep 0.05; done"
     )
@@ -104,14 +104,14 @@ def test_stop_asks_first(sandboxes: Sandboxes) -> None:
     assert not sandboxes.listed()
 
 
-def test_rm_leaves_no_trace_when_it_was_asked_for(sandboxes: Sandboxes) -> None:
-    """`--rm` with --detach: the next command of ours removes it."""
+def test_rm_option_leaves_no_trace(sandboxes: Sandboxes) -> None:
+    """`--rm` with --detach: the next command removes it."""
     name = sandboxes.detached("--rm", script="exit 0")
     wait_for(lambda: name not in sandboxes.listed("--all"), "it to be removed")
     assert sandboxes.left() == []
 
 
-def test_keep_holds_a_foreground_sandbox(sandboxes: Sandboxes) -> None:
+def test_keep_keeps_a_foreground_sandbox(sandboxes: Sandboxes) -> None:
     """Until `rm`."""
     name = sandboxes.name()
     assert (
@@ -122,7 +122,9 @@ def test_keep_holds_a_foreground_sandbox(sandboxes: Sandboxes) -> None:
 
 
 def test_a_killed_command_leaves_what_rm_removes(sandboxes: Sandboxes) -> None:
-    """kill -9 of `ringfence run` in the foreground: its workload runs on, is listed, and can be removed."""
+    """kill -9 of `ringfence run` in the foreground: its
+    workload keeps running, is listed, and can be removed.
+    """
     name = sandboxes.name()
     command = sandboxes.argv(
         "run", *sandboxes.named(name=name), str(sandboxes.rootfs), "sh", "-c", "echo up; sleep 3600"
@@ -149,7 +151,9 @@ STEPS = (
 
 
 def killed_at(sandboxes: Sandboxes, step: str, name: str, *options: str, after: bool) -> int:
-    """Run a sandbox whose command kills itself before or after one step of its own; gives its status."""
+    """Run a sandbox whose command kills itself before
+    or after one of its steps. Returns its status.
+    """
     module, _, path = step.partition(":")
     words = [
         "run",
@@ -190,7 +194,9 @@ sys.exit(main({words!r}))
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_start_killed_at_any_step_is_swept(sandboxes: Sandboxes, step: str, after: bool) -> None:
-    """The next command removes it, whether the workload had begun or not; the name is free again."""
+    """The next command removes it, whether the workload
+    had started or not; the name is free again.
+    """
     name = sandboxes.name()
     assert killed_at(sandboxes, step, name, after=after) == -signal.SIGKILL
     wait_for(lambda: not sandboxes.listed("--all"), "it to be swept")
@@ -198,8 +204,10 @@ def test_a_start_killed_at_any_step_is_swept(sandboxes: Sandboxes, step: str, af
     assert sandboxes("run", *sandboxes.named(name=name), str(sandboxes.rootfs), "true").returncode == 0
 
 
-def test_one_name_is_given_once(sandboxes: Sandboxes) -> None:
-    """Of six starts at the same time with one name, exactly one has it, and the others say so."""
+def test_one_name_is_assigned_once(sandboxes: Sandboxes) -> None:
+    """Of six simultaneous starts with one name, exactly
+    one gets it, and the others report an error.
+    """
     name = sandboxes.name()
     done: list[subprocess.CompletedProcess[str]] = []
     words = [*sandboxes.named("--detach", name=name), str(sandboxes.rootfs), "sleep", "3600"]
@@ -211,12 +219,12 @@ def test_one_name_is_given_once(sandboxes: Sandboxes) -> None:
     assert sorted(got.returncode for got in done) == [0, 125, 125, 125, 125, 125], [
         got.stderr for got in done
     ]
-    assert all(f"there is a sandbox {name} already" in got.stderr for got in done if got.returncode)
+    assert all(f"a sandbox {name} already exists" in got.stderr for got in done if got.returncode)
     assert sandboxes.listed()[name]["status"] == "running"
 
 
 def test_a_damaged_record_does_not_stop_the_others(sandboxes: Sandboxes) -> None:
-    """A record that a full disk cut short: `ps` works, `rm --force` removes it."""
+    """A record that a full disk truncated: `ps` works, `rm --force` removes it."""
     name = sandboxes.detached()
     other = sandboxes.detached()
     Path(sandboxes.state / "sandboxes" / name / "sandbox.json").write_text('{"name": "')

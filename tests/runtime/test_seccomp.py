@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seccomp profiles on real workloads: what they deny, what they hide, and who is asked."""
+"""Seccomp profiles on real workloads: what they deny and hide, and which calls go to a listener."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.cli import install
 from ringfence_runtime.security import seccomp
 from ringfence_runtime.spec.node import Node
@@ -29,7 +29,7 @@ BOTH_INITS = True
 
 
 def test_seccomp_denies_and_is_cached(box: Box) -> None:
-    """An errno of the profile's; and the second start takes the compiled program from the cache."""
+    """An errno of the profile; the second start takes the compiled program from the cache."""
     box.config["linux"]["seccomp"] = {
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 121}],
@@ -42,7 +42,7 @@ def test_seccomp_denies_and_is_cached(box: Box) -> None:
 
 
 def test_an_allow_list_profile(box: Box) -> None:
-    """A workload starts under a profile that allows what it names and nothing else."""
+    """A workload starts under a profile that allows only the calls it names."""
     names = json.loads(Path(__file__).with_name("seccomp-names.json").read_text())
     box.config["linux"]["seccomp"] = {
         "defaultAction": "SCMP_ACT_ERRNO",
@@ -53,13 +53,13 @@ def test_an_allow_list_profile(box: Box) -> None:
 
 
 def test_seccomp_answers_enosys_for_calls_newer_than_the_profile() -> None:
-    """A default of EPERM holds for calls that the profile could have named, and does not hide that one is
-    missing.
+    """The default EPERM applies to calls that the profile
+    could have named, and does not hide missing calls.
     """
     code = """
 import ctypes, sys
 sys.path.insert(0, 'runtime')
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.cli import install
 from ringfence_runtime.security.seccomp import compile_profile
 from ringfence_runtime.spec.node import Node
@@ -67,8 +67,8 @@ allowed = ['write', 'exit_group', 'rt_sigaction', 'brk', 'munmap', 'mmap', 'fute
 program = compile_profile(Node({'defaultAction': 'SCMP_ACT_ERRNO', 'defaultErrnoRet': 1,
     'syscalls': [{'names': [*allowed, 'openat2'], 'action': 'SCMP_ACT_ALLOW'}]}, 'seccomp'))
 libc = ctypes.CDLL(None, use_errno=True)
-_sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
-_sys.seccomp_filter(program, 0)
+syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+syscalls.seccomp_filter(program, 0)
 for number in (39, 110, 9999):
     print(libc.syscall(number) > 0 or ctypes.get_errno(), flush=True)
 """
@@ -94,14 +94,14 @@ for number in (39, 110, 9999):
     ],
 )
 def test_a_bad_profile_names_its_place(box: Box, change: dict[str, Any], place: str) -> None:
-    """And nothing was started."""
+    """Nothing was started."""
     box.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", **change}
     assert place in box.refused()
 
 
 @pytest.fixture
-def asked(box: Box, tmp_path: Path) -> Iterator[socket.socket]:
-    """A server at listenerPath of a profile that asks it about one call."""
+def listener(box: Box, tmp_path: Path) -> Iterator[socket.socket]:
+    """A server at listenerPath of a profile that sends it one call."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(str(tmp_path / "agent"))
         server.listen(4)
@@ -115,8 +115,8 @@ def asked(box: Box, tmp_path: Path) -> Iterator[socket.socket]:
         yield server
 
 
-def told(server: socket.socket) -> dict[str, Any]:
-    """The message of one connection, which must bring one descriptor."""
+def received(server: socket.socket) -> dict[str, Any]:
+    """Returns the message of one connection, which must have one descriptor."""
     peer, _ = server.accept()
     with peer:
         data, [listener], _, _ = socket.recv_fds(peer, 1 << 16, 4)
@@ -126,57 +126,61 @@ def told(server: socket.socket) -> dict[str, Any]:
     return dict(json.loads(data))
 
 
-def test_a_seccomp_listener_reaches_its_agent(box: Box, asked: socket.socket) -> None:
-    """SCMP_ACT_NOTIFY: the listener's descriptor and the state of the process arrive, also for exec."""
+def test_a_seccomp_listener_reaches_its_agent(box: Box, listener: socket.socket) -> None:
+    """SCMP_ACT_NOTIFY: the listener's descriptor and
+    the state of the process arrive, also for exec.
+    """
     box.start()
-    message, pid = told(asked), box.state()["pid"]
+    message, pid = received(listener), box.state()["pid"]
     assert (message["metadata"], message["pid"], message["fds"]) == ("mine", pid, ["seccompFd"])
     assert (message["state"]["id"], message["state"]["status"]) == (box.name, "creating")
     file = box.directory / "pid"
     words = ("exec", "--detach", "--pid-file", str(file), box.name, "/bin/sleep", "600")
     assert box.runtime(*words, capture=False).returncode == 0
-    message = told(asked)
+    message = received(listener)
     assert message["pid"] == int(file.read_text()) != pid
     assert (message["state"]["pid"], message["state"]["status"]) == (pid, "running")
 
 
-def test_a_listener_that_no_rule_asks_for_is_not_opened(box: Box, asked: socket.socket) -> None:
-    """As with runc: nobody is told, and the workload starts."""
+def test_a_listener_without_a_rule_is_not_opened(box: Box, listener: socket.socket) -> None:
+    """As with runc: there is no message, and the workload starts."""
     box.config["linux"]["seccomp"]["syscalls"] = []
     assert box.args("/bin/true").run().returncode == 0
-    asked.settimeout(0)
+    listener.settimeout(0)
     with pytest.raises(BlockingIOError):
-        asked.accept()
+        listener.accept()
 
 
 @pytest.mark.parametrize("flag", ["TSYNC", "WAIT_KILLABLE_RECV"])
-def test_a_listener_goes_with_other_flags(box: Box, asked: socket.socket, flag: str) -> None:
-    """seccomp(2) refuses some of them together, unless it is asked in another way."""
-    if not _sys.seccomp_knows({"TSYNC": 1, "WAIT_KILLABLE_RECV": 32 | 8}[flag]):
+def test_a_listener_works_with_other_flags(box: Box, listener: socket.socket, flag: str) -> None:
+    """seccomp(2) refuses some of them together, unless they are requested in another way."""
+    if not syscalls.seccomp_knows({"TSYNC": 1, "WAIT_KILLABLE_RECV": 32 | 8}[flag]):
         force.elsewhere(f"this kernel does not know {flag}")
     box.config["linux"]["seccomp"]["flags"] = [f"SECCOMP_FILTER_FLAG_{flag}"]
     box.start()
-    assert told(asked)["pid"] == box.state()["pid"]
+    assert received(listener)["pid"] == box.state()["pid"]
 
 
-def test_a_long_state_arrives_whole(box: Box, asked: socket.socket) -> None:
-    """Annotations of 300 kB are more than one message of a socket takes."""
+def test_a_long_state_arrives_completely(box: Box, listener: socket.socket) -> None:
+    """Annotations of 300 kB do not fit into one message of a socket."""
     box.config["annotations"] = {f"org.example.{number}": "x" * 1000 for number in range(300)}
     with ThreadPoolExecutor(1) as agent:
-        message = agent.submit(told, asked)
+        message = agent.submit(received, listener)
         box.start()
         assert message.result()["state"]["annotations"] == box.config["annotations"]
 
 
-def test_nobody_at_the_listeners_path_is_an_error(box: Box, asked: socket.socket) -> None:
+def test_a_listener_path_without_a_listener_is_an_error(box: Box, listener: socket.socket) -> None:
     """With its place, and the workload has not run."""
-    asked.close()
+    listener.close()
     assert "linux.seccomp.listenerPath" in box.shell("touch /ran").refused()
     assert not (box.rootfs / "ran").exists()
 
 
 class Machine:
-    """An interpreter of the classic BPF of the part before a filter; past its end the filter begins."""
+    """An interpreter of the classic BPF of the part
+    before a filter; the filter begins after its end.
+    """
 
     def __init__(self, code: bytes) -> None:
         self.code = list(struct.iter_unpack("HBBI", code))
@@ -193,14 +197,14 @@ class Machine:
             elif code == 0x06:
                 return f"errno {value & 0xFFFF}"
             else:
-                met = {0x15: accumulator == value, 0x35: accumulator >= value, 0x25: accumulator > value}[
+                matched = {0x15: accumulator == value, 0x35: accumulator >= value, 0x25: accumulator > value}[
                     code
                 ]
-                at += true if met else false
+                at += true if matched else false
         return "filter"
 
 
-def test_calls_newer_than_a_profile_are_told_by_architecture() -> None:
+def test_calls_newer_than_a_profile_are_known_by_architecture() -> None:
     """Each has its own numbers; x32 shares the architecture of x86_64 (linux/audit.h)."""
     x86_64, i386, x32, arm, bit = 0xC000003E, 0x40000003, 0x4000003E, 0x40000028, 0x40000000
     machine = Machine(seccomp.unknown_calls({x86_64: 450, i386: 460, x32: bit | 440}))

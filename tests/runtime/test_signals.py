@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs in a container, or beside it as a hook, has the signals of an ordinary program, whatever whoever
-started the runtime ignores and blocks.
+"""Workloads and hooks start with default signals, whatever the runtime's starter ignores and
+blocks.
 
-No shell is asked: each changes its own masks as it starts.
+No shell is used: each changes its own masks as it starts.
 """
 
 from __future__ import annotations
@@ -25,69 +25,69 @@ BOTH_INITS = True
 LIBC = ctypes.CDLL(None, use_errno=True)
 RT_SIGACTION, RT_SIGPROCMASK = (13, 14) if os.uname().machine == "x86_64" else (134, 135)
 STATUS = "/proc/self/status"
-HELD = ~(1 << signal.SIGKILL - 1 | 1 << signal.SIGSTOP - 1) & (1 << 64) - 1  # all that can be
+HELD = ~(1 << signal.SIGKILL - 1 | 1 << signal.SIGSTOP - 1) & (1 << 64) - 1  # all that can be ignored
 
 
-def hold_everything() -> None:
-    """Ignore and block all 64, by the raw calls: the C library lets nobody touch 32 and 33."""
+def block_everything() -> None:
+    """Ignore and block all 64, by the raw calls: the C library does not allow 32 and 33."""
     ignore = (ctypes.c_ulong * 4)(int(signal.SIG_IGN))
     for number in range(1, 65):
         LIBC.syscall(RT_SIGACTION, number, ignore, None, 8)
     LIBC.syscall(RT_SIGPROCMASK, int(signal.SIG_SETMASK), ctypes.byref(ctypes.c_uint64(HELD)), None, 8)
 
 
-HOLDING: dict[str, Any] = {"preexec_fn": hold_everything, "restore_signals": False}
+HOLDING: dict[str, Any] = {"preexec_fn": block_everything, "restore_signals": False}
 
 
-def held(text: str) -> tuple[int, int]:
-    """The masks of ignored and of blocked signals in /proc/PID/status."""
+def masks(text: str) -> tuple[int, int]:
+    """Returns the masks of ignored and of blocked signals in /proc/PID/status."""
     lines = dict(line.split(":\t") for line in text.splitlines() if line.startswith("Sig"))
     return int(lines["SigIgn"], 16), int(lines["SigBlk"], 16)
 
 
 def run_hook(box: Box, kind: str, log: str) -> None:
-    """`run`, started with everything held, with a hook that copies its status to `log`."""
+    """`run`, started with all signals blocked, with a hook that copies its status to `log`."""
     words = ["dd", f"if={STATUS}", f"of={log}"]
     box.config["hooks"] = {kind: [{"path": "/bin/dd", "args": words}]}
     got = box.args("/bin/true").run(**HOLDING)
     assert got.returncode == 0, got.stderr
 
 
-def test_everything_is_held_indeed() -> None:
-    """What the tests below begin with: the masks of a program that is started their way."""
+def test_everything_is_blocked() -> None:
+    """The precondition of the tests below: the masks of a program that is started their way."""
     got = subprocess.run(["/bin/cat", STATUS], stdout=subprocess.PIPE, text=True, check=True, **HOLDING)
-    assert held(got.stdout) == (HELD, HELD)
+    assert masks(got.stdout) == (HELD, HELD)
 
 
 def test_a_workload(box: Box) -> None:
     """None ignored, none blocked."""
     got = box.args("/bin/cat", STATUS).run(**HOLDING)
     assert got.returncode == 0, got.stderr
-    assert held(got.stdout) == (0, 0)
+    assert masks(got.stdout) == (0, 0)
 
 
 def test_a_program_of_exec(box: Box) -> None:
     """The same."""
     got = box.start().exec("/bin/cat", STATUS, **HOLDING)
     assert got.returncode == 0, got.stderr
-    assert held(got.stdout) == (0, 0)
+    assert masks(got.stdout) == (0, 0)
 
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer", "poststart", "poststop"])
 def test_a_hook(box: Box, tmp_path: Path, kind: str) -> None:
     """The same: Python's own ignores SIGPIPE, which a pipeline of a hook relies on."""
     run_hook(box, kind, str(tmp_path / "status"))
-    assert held((tmp_path / "status").read_text()) == (0, 0)
+    assert masks((tmp_path / "status").read_text()) == (0, 0)
 
 
 def test_a_hook_in_the_container(box: Box) -> None:
     """The same."""
     run_hook(box, "startContainer", "/status")
-    assert held((box.rootfs / "status").read_text()) == (0, 0)
+    assert masks((box.rootfs / "status").read_text()) == (0, 0)
 
 
-def test_the_code_of_a_workload_is_still_told(box: Box) -> None:
-    """SIGCHLD, too: where it is ignored, the kernel keeps no status of a child for anybody."""
+def test_the_code_of_a_workload_is_still_reported(box: Box) -> None:
+    """SIGCHLD, too: where it is ignored, the kernel keeps no exit status of a child."""
     assert box.shell("exit 7").run(**HOLDING).returncode == 7
 
 

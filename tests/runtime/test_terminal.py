@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container's terminal that is shown on our own descriptors."""
+"""A container's terminal that is connected to the caller's descriptors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ pytestmark = pytest.mark.root
 
 
 def test_a_terminal_takes_more_than_it_holds(box: Box, tmp_path: Path) -> None:
-    """A workload that writes while it is written to: to wait for one direction alone ends in a deadlock."""
+    """A workload that writes while it receives input:
+    waiting for one direction alone would deadlock.
+    """
     size = 300_000
-    # Writes long before it reads on.
+    # Writes much before it reads.
     deaf = "dd bs=1 count=1 of=/dev/null 2>/dev/null; head -c 1000000 /dev/zero"
     box.config["process"]["terminal"] = True
     box.shell(f"stty raw -echo; echo ready; {deaf}; exec head -c {size}").write()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The help of each command of the runtime names what the command takes."""
+"""The help of each command of the runtime names what the command accepts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ringfence_runtime.cli.options import expect, parse
 from ringfence_runtime.cli.usage import OPTIONS, of_command
 from ringfence_runtime.errors import UsageError
 
-# What is understood for runc's sake and does nothing, or is refused.
+# Accepted for runc's sake without an effect, or refused.
 SILENT = {"no-subreaper", "l3-cache-schema", "mem-bw-schema"}
 TAKEN = {
     "create": lifecycle._CREATE,
@@ -25,8 +25,8 @@ TAKEN = {
 @pytest.mark.parametrize("command", TAKEN)
 def test_every_option_is_in_the_help(command: str) -> None:
     """And nothing else is."""
-    told = set(re.findall(r"(?<![\w-])--?([a-z][\w-]*)", " ".join(option for option, _ in OPTIONS[command])))
-    assert told == set(TAKEN[command]) - SILENT
+    named = set(re.findall(r"(?<![\w-])--?([a-z][\w-]*)", " ".join(option for option, _ in OPTIONS[command])))
+    assert named == set(TAKEN[command]) - SILENT
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -37,7 +37,7 @@ def test_every_command_has_help(command: str) -> None:
     assert all(option in text for option, _ in OPTIONS.get(command, ()))
 
 
-def test_a_wrong_number_of_words_leads_to_the_help() -> None:
+def test_a_wrong_number_of_words_refers_to_the_help() -> None:
     """By a hint."""
     with pytest.raises(UsageError) as caught:
         expect(parse([], {}), "run", 1, 1)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the validation programs of the OCI's runtime-tools against us.
+"""Run the validation programs of the OCI's runtime-tools with this runtime.
 
-`python -m tests.runtime.validation_suite CHECKOUT`, after `make runtimetest validation-executables` there
-(Go 1.21). They stay outside this tree and run as crun's suite does (crun_suite.py). A program fails that ends
-with an error, has a `not ok`, or has nothing but an error to tell; one that does and is not in
-`validation-exceptions.txt`, or is there and does not, ends it with 1. `--runtime PROGRAM` runs them against
-another one, and judges nothing.
+`python -m tests.runtime.validation_suite CHECKOUT`, after `make runtimetest
+validation-executables` there (Go 1.21). They stay outside this tree and run like crun's suite
+(crun_suite.py).
+
+A program fails if it ends with an error, has a `not ok`, or reports only an error. The exit code
+is 1 if one fails and is not in `validation-exceptions.txt`, or is there and passes. `--runtime
+PROGRAM` runs them with another runtime, without changing the exit code.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ LEFT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|cgrouptest|testdir
 
 
 def run_program(program: Path, runtime: Path, checkout: Path, log: Path) -> Counter[str]:
-    """The assertions of one program by their result, and `failed` where it did."""
+    """Returns the assertions of one program by their result, and `failed` if it failed."""
     command = ["timeout", str(LIMIT), str(program)]
     environment = {**os.environ, "RUNTIME": str(runtime)}
     got = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, check=False)
@@ -42,7 +44,7 @@ def run_program(program: Path, runtime: Path, checkout: Path, log: Path) -> Coun
 
 
 def main() -> int:
-    """Run all, or those named; print what was not expected, and the counts as JSON."""
+    """Run all, or the named ones; print unexpected results, and the counts as JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.runtime.validation_suite", description=__doc__)
     parser.add_argument("checkout", type=Path, help="runtime-tools, built")
     parser.add_argument("programs", nargs="*", help="such as linux_sysctl (default: all)")
@@ -63,7 +65,7 @@ def main() -> int:
         log = directory / f"{program.stem}.log"
         counts = run_program(program, runtime, options.checkout, log)
         result = "fail" if counts.pop("failed") else "ok"
-        kind = (suite.compare if options.runtime else suite.judge)(program.stem, result, expected)
+        kind = (suite.compare if options.runtime else suite.classify)(program.stem, result, expected)
         total += counts
         programs[kind] += 1
         if kind in suite.TOLD:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent beside programs of others: Alertmanager, rsyslog, containerd's CRI, a browser."""
+"""The agent with other programs: Alertmanager, rsyslog, containerd's CRI, a browser."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real agent, a real CRI and a fake API server: alerts of pods that live for a moment carry their names,
-and policies follow the labels."""
+"""The real agent, a real CRI and a fake API server.
+
+Alerts of short-lived pods have their names, and policies follow the labels.
+"""
 
 from __future__ import annotations
 
@@ -53,13 +55,13 @@ def daemon() -> Iterator[CriDaemon]:
 
 
 class Scene:
-    """An agent that looks only at containers of one pod's namespace of ours."""
+    """An agent that observes only containers of one namespace of the test."""
 
     def __init__(self, agent: Agent, fake: FakeApiServer, receiver: Receiver) -> None:
         self.agent, self.fake, self.receiver = agent, fake, receiver
 
     def tell(self, uid: str, name: str, labels: dict[str, str], event: str = "ADDED") -> None:
-        """The API server tells of a pod."""
+        """The API server reports a pod."""
         owner = [{"kind": "Job", "name": "nightly", "controller": True}]
         meta = {"uid": uid, "name": name, "namespace": "rf-shop", "labels": labels, "ownerReferences": owner}
         self.fake.add({"metadata": meta}, event=event)
@@ -88,7 +90,7 @@ def scene(tmp_path: Path, daemon: CriDaemon) -> Iterator[Scene]:
 
 
 def test_the_first_alert_of_a_short_pod_names_it(scene: Scene, daemon: CriDaemon) -> None:
-    """Its only program breaks the rule at once and ends: the receiver gets pod, image, digest and labels."""
+    """Its only program matches the rule and ends: the receiver gets pod, image, digest and labels."""
     for number in range(3):
         name = f"short-{number}"
         with daemon.pod(name, "rf-shop", {"app": "short"}) as pod:
@@ -142,7 +144,7 @@ def test_short_pods_under_load_are_all_named_right(scene: Scene, daemon: CriDaem
 
 
 def test_labels_of_the_api_server_choose_policies_and_change_them(scene: Scene, daemon: CriDaemon) -> None:
-    """A label that comes later brings a policy, one that goes takes it away; the owner is told."""
+    """A label that comes later brings a policy, its removal removes it; the alert has the owner."""
     with daemon.pod("web-0", "rf-shop", {"app": "web"}) as pod:
         identifier = pod.run("web", "/bin/sleep", "600")
 
@@ -159,8 +161,8 @@ def test_labels_of_the_api_server_choose_policies_and_change_them(scene: Scene, 
                     marker,
                 )
                 daemon.ctr("tasks", "exec", *argv, check=False)
-            wait_for(lambda: marker in told(scene.agent, "pods-user-namespace"), "the last alert")
-            return marker in told(scene.agent, "labelled-uts")
+            wait_for(lambda: marker in reported(scene.agent, "pods-user-namespace"), "the last alert")
+            return marker in reported(scene.agent, "labelled-uts")
 
         scene.tell(pod.uid, "web-0", {"app": "web"})
         wait_for(lambda: known(scene.agent, identifier), "the container's names")
@@ -174,19 +176,19 @@ def test_labels_of_the_api_server_choose_policies_and_change_them(scene: Scene, 
         wait_for(lambda: not tries(secrets.token_hex(4)), "the policy to go", every=0.3)
 
 
-def told(agent: Agent, rule: str) -> list[str]:
-    """The last arguments of the programs that this rule was told of."""
+def reported(agent: Agent, rule: str) -> list[str]:
+    """Returns the last arguments of the programs in this rule's alerts."""
     return [one["process"]["args"][-1] for one in agent.alerts(rule=rule) if one["process"]["args"]]
 
 
 def known(agent: Agent, identifier: str) -> bool:
-    """Does the agent know that container's pod?"""
+    """Returns True if the agent knows that container's pod."""
     rows = request(agent.socket, "top")["containers"]
     return any(row["id"] == identifier and row["pod"] == "web-0" for row in rows)
 
 
 def test_without_an_api_server_everything_but_new_labels_is_known(tmp_path: Path, daemon: CriDaemon) -> None:
-    """It is configured, and nobody listens there: the agent works, and says so."""
+    """It is configured, but nothing listens there: the agent works, and logs it."""
     policies = tmp_path / "policies"
     policies.mkdir()
     (policies / "pods.yaml").write_text(POLICY)

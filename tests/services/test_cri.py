@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real containerd's CRI: what it says of pods and containers, by our own gRPC client."""
+"""A real containerd's CRI: its facts about pods and containers, by the agent's own gRPC client."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_container_is_known_before_it_starts(daemon: CriDaemon, pod: CriPod) -
 
 
 def test_what_the_runtime_does_not_know_is_none(daemon: CriDaemon) -> None:
-    """gRPC's own words: NOT_FOUND is no error."""
+    """gRPC's status: NOT_FOUND is not an error."""
     assert Cri(daemon.socket).find(secrets.token_hex(32)) is None
     assert Cri(daemon.socket).find("../../etc") is None
 
@@ -101,9 +101,9 @@ def test_the_source_takes_labels_from_the_api_server_and_the_rest_from_the_runti
     cache = PodCache()
     owner = [{"kind": "StatefulSet", "name": "web", "controller": True}]
     item = {"uid": pod.uid, "name": "web-0", "namespace": "shop", "ownerReferences": owner}
-    told = pod_of({"metadata": {**item, "labels": {"app": "web", "tier": "back"}}})
-    assert told is not None
-    cache.put([told])
+    watched = pod_of({"metadata": {**item, "labels": {"app": "web", "tier": "back"}}})
+    assert watched is not None
+    cache.put([watched])
     both = Kubernetes(cri, cache).find(request)
     assert both is not None
     assert (both.labels["tier"], both.owner, both.name, both.image) == (
@@ -114,7 +114,7 @@ def test_the_source_takes_labels_from_the_api_server_and_the_rest_from_the_runti
 
 
 def test_the_runtime_says_its_version(daemon: CriDaemon) -> None:
-    """What the audit compares with known holes; nothing is run for it."""
+    """The version for the audit; no program is run."""
     cri = Cri(daemon.socket)
     name, version = cri.version()
     assert name == "containerd"
@@ -124,7 +124,7 @@ def test_the_runtime_says_its_version(daemon: CriDaemon) -> None:
 
 
 def test_the_first_answer_comes_quickly(daemon: CriDaemon, pod: CriPod) -> None:
-    """Names must be there before a short container is gone."""
+    """Names must be available before a short-lived container ends."""
     identifier = pod.run("quick", "/bin/sleep", "600")
     samples = []
     for _ in range(20):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A receiver that is really away, in real time: seconds by default, ten minutes with RINGFENCE_OUTAGE=600.
+"""An unavailable receiver in real time: seconds by default, ten minutes with RINGFENCE_OUTAGE=600.
 
 Meanwhile alerts come, and the process that queues them is killed with SIGKILL, and begun again.
 """

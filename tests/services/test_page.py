@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status page of a real agent in a real browser, with containers that call themselves <script>."""
+"""The status page of a real agent in a real browser, with containers named <script>."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def browser(directory: Path, url: str, *words: str) -> str:
 
 
 def test_a_hostile_agent_answer_stays_text(tmp_path: Path) -> None:
-    """Every text of every document is markup: none of it becomes an element, nothing of it runs."""
+    """Every text of every document is markup: none becomes an element, and none runs."""
 
     def evil(value: Any) -> Any:
         if isinstance(value, dict):

@@ -27,7 +27,7 @@ from tests.support.waiting import patience, wait_for
 
 @contextlib.contextmanager
 def program(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A daemon of another project for the time of a `with` block."""
+    """Runs a daemon of another project during a `with` block."""
     with log.open("wb") as out:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     try:
@@ -43,7 +43,7 @@ def program(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextlib.contextmanager
 def outbox(directory: Path, **flags: str) -> Iterator[Outbox]:
-    """Queues and senders as the agent makes them."""
+    """Queues and senders as in the agent."""
     words = {key.replace("_", ".", 1): [value] for key, value in flags.items()}
     directory.mkdir(exist_ok=True)
     words["alerts.queue_dir"] = [str(directory / "queue")]
@@ -106,7 +106,7 @@ def test_alertmanager_takes_and_shows_an_alert(tmp_path: Path, alertmanager: str
 
 
 def test_an_alert_that_waited_is_still_active(tmp_path: Path, alertmanager: str) -> None:
-    """Its own time is hours ago: Alertmanager must not take it for one that is over."""
+    """Its time is hours ago: Alertmanager must not treat it as resolved."""
     with outbox(tmp_path, alerts_alertmanager=alertmanager) as made:
         made.put(alert(time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 7200))))
         wait_for(partial(has_sent_one, made), "the alert")
@@ -175,7 +175,7 @@ def test_rsyslog_parses_what_it_gets(tmp_path: Path, rsyslog: tuple[Path, int], 
 def test_an_alert_beyond_a_datagram_arrives_as_its_headline(
     tmp_path: Path, rsyslog: tuple[Path, int]
 ) -> None:
-    """More than 8 KiB by udp: no cut JSON, and the structured data says what and who; by tcp it is whole."""
+    """More than 8 KiB by udp: no truncated JSON, but structured data with the main facts; by tcp complete."""
     directory, port = rsyslog
     big = alert(7, notes=["x" * 9000])
     for scheme in ("udp", "tcp"):

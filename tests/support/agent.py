@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real agent of a test's own: it looks only at cgroups named `rftest-...`, and ends with the test."""
+"""A real, private agent: it enrolls only cgroups named `rftest-...`, and ends with the test."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from tests.support.waiting import end, patience, wait_for
 __all__ = ["Agent", "Record", "Sample", "free_port", "pinned_agent", "running_agent"]
 
 Record = dict[str, Any]
-SCRAPE_FRESH_S = 1.0  # how old an answer of /metrics may be
+SCRAPE_FRESH_S = 1.0  # maximum age of an answer of /metrics
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    """Returns a TCP port of 127.0.0.1 that is unused now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Agent:
-    """`ringfence agent` as a child process, its lines read as they come."""
+    """`ringfence agent` as a child process; its lines are read as they are written."""
 
     def __init__(
         self,
@@ -123,11 +123,11 @@ class Agent:
         return self._process.poll() if self._process else None
 
     def tail(self, size: int = 4000) -> str:
-        """The end of its log."""
+        """Returns the end of its log."""
         return self.log.read_text(errors="replace")[-size:]
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body of an HTTP request to it."""
+        """Returns status and body of an HTTP request to it."""
         try:
             with urllib.request.urlopen(
                 f"http://127.0.0.1:{self.port}{path}", timeout=patience(30)
@@ -137,9 +137,10 @@ class Agent:
             return error.code, error.read().decode()
 
     def metrics(self) -> dict[Sample, float]:
-        """Every sample of /metrics as of now: (name, sorted labels) -> value.
+        """Returns every current sample of /metrics: (name, sorted labels) -> value.
 
-        The agent may answer with what it made up to a second ago, so this waits until that is over.
+        The agent may answer with samples that are up to a second old, so this waits until they
+        have expired.
         """
         time.sleep(max(0.0, self._scraped_at + SCRAPE_FRESH_S - time.monotonic()))
         page = self.get("/metrics")[1]
@@ -151,7 +152,7 @@ class Agent:
         return samples
 
     def alerts(self, container: str = "", rule: str = "") -> list[Record]:
-        """Alerts so far, of one container and one rule if named."""
+        """Returns the alerts so far, of one container and one rule if named."""
         return [
             record
             for record in list(self.records)
@@ -161,7 +162,7 @@ class Agent:
         ]
 
     def wait_record(self, wanted: Callable[[Record], bool], what: str, *, seconds: float = 20.0) -> Record:
-        """The first record that `wanted` says yes to, waiting for it."""
+        """Wait for the first record for which `wanted` is true, and return it."""
 
         def look() -> Record | None:
             return next((record for record in list(self.records) if wanted(record)), None)
@@ -172,13 +173,13 @@ class Agent:
             raise AssertionError(f"{error}; the agent's log ends:\n{self.tail(1500)}") from None
 
     def wait_alert(self, rule: str, container: str = "", *, seconds: float = 20.0) -> Record:
-        """The first alert of a rule, waiting for it."""
+        """Wait for the first alert of a rule, and return it."""
         return self.wait_record(
             lambda record: record in self.alerts(container, rule), f"an alert of {rule}", seconds=seconds
         )
 
     def stop(self, seconds: float = 10.0) -> int:
-        """SIGTERM, and its exit status; SIGKILL where it does not end in time."""
+        """Send SIGTERM and return the exit status; SIGKILL if it does not end in time."""
         if self._process is None:
             return 0
         status = end(self._process, seconds=seconds)
@@ -200,7 +201,9 @@ def running_agent(directory: Path, **options: Any) -> Iterator[Agent]:
 
 @contextlib.contextmanager
 def pinned_agent(directory: Path, **options: Any) -> Iterator[Agent]:
-    """An agent that is not started, with a bpffs of its own; nothing of it is left after the `with` block."""
+    """An agent that is not started, with a private
+    bpffs; nothing of it is left after the `with` block.
+    """
     pins = str(directory / "bpf")
     agent = Agent(directory / "agent", flags={"pins": pins, "containers-adopt": "yes"}, **options)
     try:

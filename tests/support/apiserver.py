@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A fake Kubernetes API server: the list and the watch of pods, and what broken or lying servers do.
+"""A fake Kubernetes API server: the list and the watch of pods, and the behaviour of broken
+servers.
 
-A fake, named as one: it answers as the Kubernetes API Concepts say (pages with `continue`, resource versions,
-resourceVersion 0 from a cache that knows no pages, bookmarks, 410 Gone), for pods only.
+It answers as the Kubernetes API Concepts say (pages with `continue`, resource versions,
+resourceVersion 0 from a cache without pages, bookmarks, 410 Gone), for pods only.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Item = dict[str, Any]
 
 
 def pod(number: int, *, padding: int = 0, **metadata: Any) -> Item:
-    """A pod as the API server writes it, with what else stands in one."""
+    """A pod as the API server writes it, with its usual other members."""
     about = {
         "name": f"web-{number}", "namespace": f"team-{number % 20}",
         "uid": f"00000000-0000-0000-0000-{number:012x}", "resourceVersion": "1",
@@ -38,20 +39,20 @@ def pod(number: int, *, padding: int = 0, **metadata: Any) -> Item:
 
 
 class FakeApiServer:
-    """Its pods, what it was asked, and how it misbehaves."""
+    """Its pods, the requests it received, and its faults."""
 
     def __init__(self) -> None:
         self.pods: dict[str, Item] = {}
         self.version = 100
         self.events: list[tuple[int, bytes]] = []
         self.requests: list[tuple[str, dict[str, str], dict[str, str]]] = []  # path, query, headers
-        self.oldest = 0  # a watch from before gets 410
+        self.oldest = 0  # an earlier watch gets 410
         self.list_status: Callable[[int], int] = lambda number: 200
         self.list_body: bytes | None = None  # instead of a list
         self.stall_list = False
         self.endless_list = False
         self.gone_at_page = 0
-        self.drip = 0.0  # seconds between two bytes that never are a line
+        self.drip = 0.0  # seconds between two bytes that never become a line
         self.lists = self.watches = 0
         self.watch_status = 200
         self.server: HttpServer | None = None
@@ -65,17 +66,17 @@ class FakeApiServer:
         return self.server.url()
 
     def add(self, *items: Item, event: str = "ADDED") -> None:
-        """Pods that are there from now on; whoever watches is told."""
+        """Add pods, and send an event to the watching clients."""
         for item in items:
             self.pods[item["metadata"]["uid"]] = item
             self.tell(event, item)
 
     def delete(self, uid: str) -> None:
-        """A pod that is gone."""
+        """Remove a pod."""
         self.tell("DELETED", self.pods.pop(uid))
 
     def tell(self, kind: str, item: Item) -> None:
-        """One event of the watch."""
+        """Send one event of the watch."""
         with self.changed:
             self.version += 1
             meta = {**item.get("metadata", {}), "resourceVersion": str(self.version)}
@@ -84,7 +85,7 @@ class FakeApiServer:
             self.changed.notify_all()
 
     def raw(self, data: bytes) -> None:
-        """Any bytes to whoever watches."""
+        """Send any bytes to the watching clients."""
         with self.changed:
             self.version += 1
             self.events.append((self.version, data))

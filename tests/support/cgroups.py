@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cgroups of a test's own, on v1, v2 and hybrid hosts.
+"""Private cgroups, on v1, v2 and hybrid hosts.
 
-Every one is named `rftest-...`, lies directly below the root of each hierarchy, and is removed with what is
-left in it. Nothing here touches any other cgroup.
+Every one is named `rftest-...`, is directly below the root of each hierarchy, and is removed with
+its contents. Nothing here touches any other cgroup.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from tests.support.waiting import wait_for
 
 __all__ = ["PREFIX", "Cgroup", "hierarchies", "is_pure_v2", "new_cgroup", "remove_everywhere", "remove_trees"]
 
-# Two runs on one machine take different ones, or the agents of one would act on the containers of the other.
+# Two runs on one machine use different prefixes, or the agents of one would act on the containers
+# of the other.
 PREFIX = os.environ.get("RINGFENCE_TEST_PREFIX", "rftest-")
-# cpuset wants cpus and mems written before a task may enter: left out.
+# cpuset needs cpus and mems written before a task may enter: excluded.
 CONTROLLERS = ("devices", "pids", "memory", "freezer", "cpu", "cpuacct", "blkio")
 
 
 @functools.cache
 def hierarchies() -> dict[str, Path]:
-    """Mounted hierarchies: a v1 controller's name, or `v2`, to its mount point."""
+    """Returns the mounted hierarchies: a v1 controller's name, or `v2`, to its mount point."""
     found: dict[str, Path] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
@@ -44,9 +45,10 @@ def hierarchies() -> dict[str, Path]:
 
 
 def remove_everywhere(name: str) -> None:
-    """The cgroups of that name, below the root of whatever hierarchy, that a runtime left behind.
+    """Remove cgroups of that name that a runtime left below the root of any hierarchy.
 
-    Runtimes remove a container's own cgroup, not the parents that they made, nor those of cpuset and systemd.
+    Runtimes remove a container's own cgroup, not the parents that they made, nor those of cpuset
+    and systemd.
     """
     assert name.startswith("rftest-")
     root = Path("/sys/fs/cgroup")
@@ -54,7 +56,9 @@ def remove_everywhere(name: str) -> None:
 
 
 def remove_trees(tops: Sequence[Path], name: str) -> None:
-    """Cgroups with all below them, of several hierarchies; waits for the last tasks in them to end."""
+    """Remove cgroups with all below them, of several
+    hierarchies; waits for their last tasks to end.
+    """
 
     def gone() -> bool:
         for top in tops:
@@ -67,12 +71,12 @@ def remove_trees(tops: Sequence[Path], name: str) -> None:
 
 
 def is_pure_v2() -> bool:
-    """True where no v1 controller is mounted."""
+    """Returns True if no v1 controller is mounted."""
     return set(hierarchies()) == {"v2"}
 
 
 class Cgroup:
-    """One directory of the same name below the root of every hierarchy."""
+    """Directories of the same name below the root of every hierarchy."""
 
     def __init__(self, name: str) -> None:
         if not name.startswith(PREFIX):
@@ -82,7 +86,9 @@ class Cgroup:
 
     @property
     def path(self) -> Path:
-        """The directory in the hierarchy that says whose a task is: v1 devices where mounted, else v2."""
+        """The directory in the hierarchy that identifies
+        containers: v1 devices where mounted, else v2.
+        """
         return self.paths.get("devices", self.paths["v2"])
 
     @property
@@ -107,7 +113,7 @@ class Cgroup:
             (path / "cgroup.procs").write_text(f"{pid}\n")
 
     def pids(self) -> list[int]:
-        """Processes in it and below it."""
+        """Returns the processes in it and below it."""
         found: set[int] = set()
         for path in set(self.paths.values()):
             for directory, _, _ in os.walk(path):
@@ -116,9 +122,10 @@ class Cgroup:
         return sorted(found)
 
     def command(self, argv: Sequence[str], *, armed: bool = True) -> list[str]:
-        """An argv that joins the cgroup, then becomes `argv`.
+        """Returns an argv that joins the cgroup, then executes `argv`.
 
-        armed: in a mount namespace of its own, so that its exec arms it, as a container's first process is.
+        armed: in a mount namespace of its own, so that its exec arms it, like a container's first
+        process.
         """
         join = "".join(f"echo $$ > {path}/cgroup.procs; " for path in sorted(set(self.paths.values())))
         own = "exec unshare -m -- " if armed else "exec "
@@ -135,7 +142,9 @@ class Cgroup:
         return subprocess.run(self.command(argv, armed=armed), check=False, **options)
 
     def _kill_at_once(self) -> None:
-        """What forks faster than one can kill must not fork, and is killed by the kernel (from 5.14)."""
+        """A process that forks faster than it is killed must
+        not fork, and is killed by the kernel (from 5.14).
+        """
         for path in set(self.paths.values()):
             for name, value in (("pids.max", "0"), ("cgroup.kill", "1")):
                 if (path / name).exists():
@@ -143,7 +152,7 @@ class Cgroup:
                         (path / name).write_text(value)
 
     def remove(self) -> None:
-        """Kill what is left inside and remove the directories, children first."""
+        """Kill the processes inside and remove the directories, children first."""
 
         def empty() -> bool:
             self._kill_at_once()

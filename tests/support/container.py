@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real containers by runc, on a busybox root filesystem.
 
-The bundle is that of `ringfence policy test`, as `--privileged` gives it: the kernel itself would let an
-attack through. Its cgroup is `/rftest-...`.
+The bundle is that of `ringfence policy test`, with the rights of `--privileged`: the kernel itself
+would allow an attack. Its cgroup is `/rftest-...`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Bundle:
         self.config["mounts"] = [m for m in self.config["mounts"] if m["type"] != "cgroup"]
 
     def bind(self, source: Path, destination: str) -> None:
-        """Show a file or directory of the host's inside, writable."""
+        """Mount a file or directory of the host inside, writable."""
         self.config["mounts"].append(
             {"destination": destination, "type": "bind", "source": str(source), "options": ["rbind", "rw"]}
         )
@@ -67,7 +67,7 @@ class Bundle:
         )
 
     def write(self, name: str) -> Path:
-        """Write config.json for a container of this name; gives the bundle's directory."""
+        """Write config.json for a container of this name. Returns the bundle's directory."""
         self.config["linux"]["cgroupsPath"] = f"/{name}"
         directory = self.directory / name
         directory.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ class Bundle:
 
 
 class Container:
-    """A container that runs, and how to run more inside it."""
+    """A running container, and commands inside it."""
 
     def __init__(self, name: str, bundle: Path) -> None:
         self.name = name
@@ -107,7 +107,7 @@ class Container:
         return int(json.loads(state.stdout)["pid"])
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """The argv that runs `argv` inside."""
+        """Returns the argv that runs `argv` inside."""
         return ["runc", "exec", self.name, *argv]
 
     def exec(self, *argv: str, **options: Any) -> subprocess.CompletedProcess[Any]:
@@ -117,14 +117,14 @@ class Container:
         return self.runc("exec", self.name, *argv, **options)
 
     def remove(self) -> None:
-        """Delete the container and what is left of its cgroups."""
+        """Delete the container and the rest of its cgroups."""
         self.runc("delete", "--force", self.name, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.cgroup.remove()
 
 
 @contextlib.contextmanager
 def new_container(bundle: Bundle, label: str = "ct", **options: Any) -> Iterator[Container]:
-    """Start a container `rftest-LABEL-xxxxxx`; it is gone after the `with` block."""
+    """Start a container `rftest-LABEL-xxxxxx`; it is removed after the `with` block."""
     name = f"{PREFIX}{label}-{secrets.token_hex(3)}"
     made = Container(name, bundle.write(name))
     try:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real containerd with its CRI plugin, with root, state and socket of its own; pods and containers in it.
+"""A real containerd with its CRI plugin, with private root, state and socket; pods and containers
+in it.
 
-No kubelet, no network plugin: pods share the host's network. Their cgroups are the kubelet's kind of path,
-`/kubepods/burstable/pod<uid>/<id>`. The requests are written by our own field tables.
+No kubelet, no network plugin: pods share the host's network. Their cgroups have the kubelet's
+paths, `/kubepods/burstable/pod<uid>/<id>`. The requests are encoded by the project's own field
+tables.
 """
 
 from __future__ import annotations
@@ -28,25 +30,31 @@ from tools.image.layout import archive, write_layout
 __all__ = ["IMAGE", "CriDaemon", "CriPod", "running_cri"]
 
 IMAGE = "registry.example/shop/web:1.2"
-_PAUSE = "registry.example/pause:1"
-_CONFIG = """\
+PAUSE = "registry.example/pause:1"
+#: containerd's configuration for CRI without AppArmor
+_CONTAINERD = f"""\
 version = 2
-root = "{0}/root"
-state = "{0}/state"
+root = "{{root}}"
+state = "{{state}}"
 [grpc]
-  address = "{0}/c.sock"
+  address = "{{address}}"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{1}"
+  sandbox_image = "{PAUSE}"
   disable_apparmor = true
   restrict_oom_score_adj = true
   disable_tcp_service = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{0}/cni/bin"
-    conf_dir = "{0}/cni/conf"
+    bin_dir = "{{programs}}"
+    conf_dir = "{{networks}}"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "native"
 """
 _RUNTIME = "/runtime.v1.RuntimeService/"
+
+
+def containerd_config(**paths: str) -> str:
+    """Returns containerd's configuration with root, state, address, programs (CNI) and networks."""
+    return _CONTAINERD.format(**paths)
 
 
 def _map(number: int, pairs: Mapping[str, str]) -> bytes:
@@ -58,13 +66,13 @@ def _message(number: int, *parts: bytes) -> bytes:
 
 
 class CriPod:
-    """A sandbox that runs."""
+    """A running sandbox."""
 
     def __init__(self, daemon: CriDaemon, identifier: str, config: bytes, uid: str) -> None:
         self.daemon, self.id, self.config, self.uid = daemon, identifier, config, uid
 
     def run(self, name: str, *command: str, image: str = IMAGE, start: bool = True) -> str:
-        """A container of the pod; its id."""
+        """Create a container of the pod. Returns its id."""
         config = b"".join(
             (
                 _message(1, text_field(1, name)),
@@ -80,12 +88,13 @@ class CriPod:
         return identifier
 
     def start(self, identifier: str) -> None:
-        """Start what was made."""
+        """Start a created container."""
         self.daemon.ask("StartContainer", text_field(1, identifier))
 
     def run_to_its_end(self, name: str, *command: str) -> str:
-        """The same, of a program that ends by itself: who removes the pod earlier may kill it before it
-        began.
+        """The same, for a program that ends by itself.
+
+        If the pod is removed earlier, the program may be killed before it started.
         """
         identifier = self.run(name, *command)
         ended = text_field(1, identifier) + _message(2, b"\x08\x02")  # ContainerState.CONTAINER_EXITED
@@ -100,7 +109,7 @@ class CriPod:
 
 
 class CriDaemon:
-    """The daemon, and what it can be asked."""
+    """The daemon, and calls to it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -108,23 +117,23 @@ class CriDaemon:
         self.channel = Channel(self.socket, timeout=patience(60))
 
     def ask(self, method: str, request: bytes, field: str = "") -> str:
-        """One call; the text of the answer's first field."""
+        """Make one call. Returns the text of the answer's first field."""
         answer = self.channel.call(_RUNTIME + method, request)
         return str(proto.decode(answer, {1: Field(field)}).get(field, "")) if field else ""
 
     def containers(self, which: bytes) -> list[str]:
-        """Ids of those that a ContainerFilter lets through."""
+        """Returns the ids that match a ContainerFilter."""
         answer = self.channel.call(f"{_RUNTIME}ListContainers", _message(1, which))
         return [one["id"] for one in proto.decode(answer, proto.CONTAINERS).get("containers", [])]
 
     def ctr(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
-        """Its own client, in the namespace of Kubernetes."""
+        """Run its own client, in the namespace of Kubernetes."""
         argv = ["ctr", "--address", str(self.socket), "--namespace", "k8s.io", *words]
         return subprocess.run(argv, check=check, capture_output=True, timeout=patience(60))
 
     @contextlib.contextmanager
     def pod(self, name: str, namespace: str, labels: Mapping[str, str], uid: str = "") -> Iterator[CriPod]:
-        """A pod for the time of a `with` block; its cgroups go with it."""
+        """A pod for the time of a `with` block; its cgroups are removed with it."""
         uid = uid or str(uuid.uuid4())
         parent = f"/kubepods/burstable/pod{uid}"
         own = {
@@ -148,9 +157,11 @@ class CriDaemon:
 
 
 def remove_cgroups(path: str) -> None:
-    """A pod's cgroup and what is in it, in every hierarchy; its parents only where they are empty."""
+    """Remove a pod's cgroup and its contents, in every
+    hierarchy; its parents only if they are empty.
+    """
     mounted = (path for path in Path("/sys/fs/cgroup").iterdir() if path.is_dir())
-    # runc joins hierarchies that the tests do not look at
+    # runc joins hierarchies that the tests do not use
     tops = [mount / path.strip("/") for mount in {*hierarchies().values(), *mounted}]
     remove_trees(tops, path)
     for parent in (parent for top in tops for parent in (top.parent, top.parent.parent)):
@@ -159,7 +170,7 @@ def remove_cgroups(path: str) -> None:
 
 
 def _images(directory: Path, busybox: str) -> Path:
-    """An archive with both images. Their entry point is the one that tools.image writes."""
+    """Make an archive with both images. Their entry point is the one that tools.image writes."""
     rootfs = make_rootfs(directory / "rootfs", busybox=busybox)
     entry = rootfs / "usr/bin/ringfence"
     entry.write_text("#!/bin/sh\nexec sleep 100000\n")
@@ -172,7 +183,15 @@ def running_cri(busybox: str) -> Iterator[CriDaemon]:
     """A daemon for the time of a `with` block. Its path is short: sockets are named after it."""
     with tempfile.TemporaryDirectory(prefix="rfcri-", dir="/tmp", ignore_cleanup_errors=True) as name:
         directory = Path(name)
-        (directory / "config.toml").write_text(_CONFIG.format(name, _PAUSE))
+        (directory / "config.toml").write_text(
+            containerd_config(
+                root=f"{name}/root",
+                state=f"{name}/state",
+                address=f"{name}/c.sock",
+                programs=f"{name}/cni/bin",
+                networks=f"{name}/cni/conf",
+            )
+        )
         with (directory / "log").open("wb") as log:
             process = subprocess.Popen(
                 ["containerd", "--config", str(directory / "config.toml")], stdout=log, stderr=log
@@ -181,13 +200,13 @@ def running_cri(busybox: str) -> Iterator[CriDaemon]:
         try:
             wait_for(lambda: daemon.ctr("version", check=False).returncode == 0, "containerd")
             rootfs = _images(directory, busybox)
-            for reference in (_PAUSE, IMAGE):
+            for reference in (PAUSE, IMAGE):
                 layout = directory / "layout"
-                (rootfs / "etc/image").write_text(reference)  # or both had one digest
+                (rootfs / "etc/image").write_text(reference)  # otherwise both would have one digest
                 digest = write_layout(rootfs, layout, reference, {})["digest"]
                 archive(layout, directory / "image.tar")
                 daemon.ctr("images", "import", "--snapshotter", "native", str(directory / "image.tar"))
-                # as a pull would: the digest that alerts tell
+                # as a pull would: the digest in the alerts
                 daemon.ctr("images", "tag", reference, f"{reference.rpartition(':')[0]}@{digest}")
                 shutil.rmtree(layout)
             yield daemon
@@ -197,7 +216,7 @@ def running_cri(busybox: str) -> Iterator[CriDaemon]:
 
 
 def _end(process: subprocess.Popen[bytes], daemon: CriDaemon) -> None:
-    """No shim of ours is left behind, whatever the test did."""
+    """End all shims of the daemon, whatever the test did."""
     listed = daemon.ctr("tasks", "list", "--quiet", check=False).stdout.decode().split()
     for identifier in listed:
         daemon.ctr("tasks", "kill", "--signal", "KILL", identifier, check=False)

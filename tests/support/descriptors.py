@@ -13,14 +13,14 @@ __all__ = ["no_descriptors", "open_descriptors"]
 
 
 def open_descriptors() -> int:
-    """How many are open. What earlier tests left to the garbage collector is closed first."""
+    """Returns the number of open descriptors. Garbage of earlier tests is collected first."""
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
 
 
 @contextlib.contextmanager
 def no_descriptors() -> Iterator[None]:
-    """This process may open nothing more."""
+    """This process cannot open any more descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = os.dup(0)  # the lowest free number: all below it are in use
     os.close(used)

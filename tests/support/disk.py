@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk of the test's own, as the attacks' props have one."""
+"""A private disk, as the attacks' props have one."""
 
 from __future__ import annotations
 

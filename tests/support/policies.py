@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies for agents under test: the project's pack, and one rule that is easy to set off."""
+"""Policies for agents under test: the project's own, and one rule that is easy to trigger."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["PACK", "user_namespace", "written"]
+__all__ = ["PACK", "USERNS", "one_rule", "user_namespace", "written"]
 
 PACK = Path(__file__).resolve().parents[2] / "policies"
 
 
 def user_namespace(name: str = "test", *, action: str = "kill", severity: str = "high") -> str:
-    """A policy with the rule `NAME-user-namespace`, which `unshare -U` in a container sets off."""
+    """Returns a policy with the rule `NAME-user-namespace`,
+    which `unshare -U` in a container triggers.
+    """
     return f"""
 apiVersion: ringfence.dev/v1
 kind: Policy
@@ -30,8 +32,29 @@ spec:
 """
 
 
+def one_rule(name: str, rule: str) -> str:
+    """Returns a policy for all containers with one rule, given as YAML of one line."""
+    return f"""\
+apiVersion: ringfence.dev/v1
+kind: Policy
+metadata: {{name: {name}}}
+spec:
+  selector: {{containers: all}}
+  rules:
+    - {rule}
+"""
+
+
+#: kills a container that makes a user namespace
+USERNS = one_rule(
+    "users",
+    "{id: userns-create, title: x, severity: high, attack: [T1611], event: unshare,"
+    " match: {flags: CLONE_NEWUSER}, action: kill}",
+)
+
+
 def written(directory: Path, *documents: str) -> Path:
-    """A new directory below, with these in `test.yaml`."""
+    """Write these to `test.yaml` in a new directory below. Returns the directory."""
     policies = directory / "policies"
     policies.mkdir()
     (policies / "test.yaml").write_text("---\n".join(documents))

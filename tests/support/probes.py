@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Custom probes of a test's own: a directory with pairs of files, and what bcc needs."""
+"""Private custom probes: a directory with pairs of files, and bcc's requirements."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def need_bcc() -> None:
 
 
 def place_example(name: str, directory: Path, **parameters: int) -> Path:
-    """A copy of an example with other parameters; its YAML."""
+    """Copy an example with other parameters. Returns its YAML."""
     directory.mkdir(parents=True, exist_ok=True)
     shutil.copy(EXAMPLES / f"{name}.c", directory)
     text = (EXAMPLES / f"{name}.yaml").read_text()
@@ -65,7 +65,7 @@ def place_probe(
     fields: str = "{number: {}}",
     more: str = "",
 ) -> Path:
-    """A pair of files; the YAML."""
+    """Write a pair of files. Returns the YAML."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{name}.c").write_text(source)
     path = directory / f"{name}.yaml"
@@ -74,7 +74,7 @@ def place_probe(
 
 
 def wait_running(agent: Agent, *names: str, seconds: float = 40.0) -> None:
-    """Until these probes run; what is in the way is told at once."""
+    """Wait until these probes run; an obstacle is reported at once."""
 
     def look() -> bool:
         samples = agent.metrics()

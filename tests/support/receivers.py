@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An HTTP server on the loopback that takes alerts, or does what bad receivers do; and a sample alert."""
+"""An HTTP server on the loopback that accepts alerts,
+or behaves like a bad receiver; and a sample alert.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ Record = dict[str, Any]
 
 
 def alert(number: int = 1, **changes: Any) -> Record:
-    """A native alert with the fields that every alert has."""
+    """Returns a native alert with the fields that every alert has."""
     record: Record = {
         "time": "2026-11-24T02:03:04.123456Z", "event": "file.open", "kind": "alert",
         "id": f"ab12cd-{number:x}", "severity": "critical",
@@ -43,8 +45,8 @@ def alert(number: int = 1, **changes: Any) -> Record:
 
 
 def whole_alert() -> Record:
-    """One with every field that an alert can have."""
-    found = alert(suppressed=4, told="2026-11-24T02:04:04.000000Z", labels={"cluster": "prod-eu"})
+    """Returns an alert with every field that an alert can have."""
+    found = alert(suppressed=4, reported="2026-11-24T02:04:04.000000Z", labels={"cluster": "prod-eu"})
     found["response"] = {"pid": 4242, "outcome": "failed", "error": "pidfd_open: ESRCH"}
     found["container"]["posture"] = {
         "score": 40, "reasons": ["CAP_SYS_ADMIN"], "capabilities": ["CAP_SYS_ADMIN"], "seccomp": "disabled",
@@ -55,10 +57,12 @@ def whole_alert() -> Record:
 
 
 class Receiver:
-    """What a server got. `behave(request number)` gives the status to answer, or does something worse."""
+    """The requests of a server. `behave(request number)`
+    returns the status to answer, or misbehaves.
+    """
 
     def __init__(self) -> None:
-        self.bodies: list[Any] = []  # of requests that were answered 2xx
+        self.bodies: list[Any] = []  # of requests that were answered with 2xx
         self.requests = 0
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
@@ -70,14 +74,14 @@ class Receiver:
         self.url = ""
 
     def alerts(self) -> list[str]:
-        """Ids of the alerts of a webhook, in the order of their coming."""
+        """Returns the ids of the alerts of a webhook, in the order of arrival."""
         return [one["id"] for body in self.bodies for one in body["alerts"]]
 
 
 def _handler(receiver: Receiver, done: threading.Event) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
+            """Log nothing."""
 
         def do_POST(self) -> None:
             receiver.requests += 1
@@ -107,7 +111,9 @@ def _handler(receiver: Receiver, done: threading.Event) -> type[BaseHTTPRequestH
 def http_receiver(
     port: int = 0, *, certificate: Path | None = None, clients: Path | None = None
 ) -> Iterator[Receiver]:
-    """A server on 127.0.0.1, on a port of its own unless one is given; with a certificate it speaks TLS."""
+    """A server on 127.0.0.1, on a port of its own
+    unless one is given; with a certificate it uses TLS.
+    """
     receiver, done = Receiver(), threading.Event()
     server = HttpServer(_handler(receiver, done), port=port)
     server.certificate, server.clients = certificate, clients

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shims that a containerd of a test's own has left behind: they outlive it, and one whose task went away at a
-bad moment does for ever."""
+"""Shims that a private containerd has left: they outlive it, some of them for ever.
+
+A shim never ends if its task ended at a bad moment.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,11 @@ __all__ = ["end_shims"]
 
 
 def end_shims(socket: str) -> None:
-    """End those of the daemon that listened at this path, which is nobody else's."""
+    """End the shims of the daemon that listened at this path, which no other daemon uses."""
     for directory in Path("/proc").iterdir():
         if not directory.name.isdecimal():
             continue
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # it has just ended
             words = (directory / "cmdline").read_bytes().split(b"\0")
             if b"containerd-shim" in words[0] and socket.encode() in words:
                 os.kill(int(directory.name), signal.SIGKILL)

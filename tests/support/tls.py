@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Certificates of an authority of a test's own, made by openssl, and HTTP servers that show them."""
+"""Certificates of a private authority, made by openssl, and HTTP servers that use them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _openssl(*words: object) -> None:
 
 
 class Authority:
-    """Signs. `path` is its own certificate, which whoever is to believe it is given."""
+    """Signs certificates. `path` is its own certificate, for clients that shall trust it."""
 
     def __init__(self, directory: Path, name: str = "authority") -> None:
         self._directory, self._name = directory, name

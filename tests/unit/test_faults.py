@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the agent survives: guarded work, and threads that are begun anew."""
+"""Faults that the agent survives: guarded work, and threads that are restarted."""
 
 from __future__ import annotations
 
 import threading
 
-from ringfence.faults import Guard, SupervisedThread, handler_errors, thread_failures
+from ringfence.faults import ErrorCounter, SupervisedThread, handler_errors, thread_failures
 from tests.support.waiting import wait_for
 
 
@@ -14,17 +14,17 @@ def fail() -> None:
     raise ZeroDivisionError("a bug")
 
 
-def test_guarded_work_fails_for_itself_alone() -> None:
+def test_a_failure_in_guarded_work_is_contained() -> None:
     """It is counted by its place, which has a series from the start."""
-    guard = Guard("test-place")
+    guard = ErrorCounter("test-place")
     assert handler_errors["test-place"] == 0
     assert guard(lambda: None)
     assert not guard(fail)
     assert handler_errors["test-place"] == 1
 
 
-def test_a_thread_that_fails_is_begun_anew() -> None:
-    """Each failure is counted and tidied up after; when the work returns, it has ended."""
+def test_a_thread_that_fails_is_restarted() -> None:
+    """Each failure is counted and cleaned up; when the work returns, the thread has ended."""
     tries, tidied = list[int](), list[int]()
 
     def work() -> None:
@@ -39,8 +39,8 @@ def test_a_thread_that_fails_is_begun_anew() -> None:
     assert (len(tries), len(tidied), thread_failures["test-again"] - before) == (4, 3, 3)
 
 
-def test_a_failing_tidy_up_does_not_end_it() -> None:
-    """Also what is to mend a failure may fail."""
+def test_a_failing_cleanup_does_not_end_the_thread() -> None:
+    """The handler of a failure may fail, too."""
     tries = list[int]()
 
     def work() -> None:
@@ -53,8 +53,8 @@ def test_a_failing_tidy_up_does_not_end_it() -> None:
     wait_for(lambda: len(tries) == 3 and not thread.alive, "the third try")
 
 
-def test_a_stopped_thread_is_not_begun_anew() -> None:
-    """`stop` ends the pause, and with it the thread."""
+def test_a_stopped_thread_is_not_restarted() -> None:
+    """`stop` ends the pause and the thread."""
     tried = threading.Event()
 
     def work() -> None:

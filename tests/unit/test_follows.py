@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where tasks are followed by perf, too: on kernels that preempt programs, and where no hooks do it."""
+"""Tasks are followed by perf, too, on kernels that preempt programs, if no hooks do it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ringfence.bpf.settings import KernelSettings
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew() -> Iterator[None]:
+def _clear_cache() -> Iterator[None]:
     preempts_programs.cache_clear()
     yield
     preempts_programs.cache_clear()
@@ -24,10 +24,10 @@ def _asked_anew() -> Iterator[None]:
     ("release", "wanted"),
     [("6.18.44", False), ("6.1.0-50-cloud-amd64", False), ("7.3.4+deb13-cloud-amd64", True), ("10.0", True)],
 )
-def test_it_is_where_programs_are_preempted(
+def test_perf_is_used_where_programs_are_preempted(
     monkeypatch: pytest.MonkeyPatch, release: str, *, wanted: bool
 ) -> None:
-    """Linux 7 and what comes after it."""
+    """Linux 7 and later."""
     monkeypatch.setattr(platform, "release", lambda: release)
     assert KernelSettings().follows_by_perf() is wanted
 
@@ -35,7 +35,9 @@ def test_it_is_where_programs_are_preempted(
 @pytest.mark.parametrize(
     ("hooks", "wanted"), [(HOOKS, False), (FOLLOW_HOOKS, False), (HOOKS - {"task_alloc"}, True)]
 )
-def test_hooks_do_it_better(monkeypatch: pytest.MonkeyPatch, hooks: frozenset[str], *, wanted: bool) -> None:
-    """Both of them, or they do not."""
+def test_perf_is_not_used_with_both_hooks(
+    monkeypatch: pytest.MonkeyPatch, hooks: frozenset[str], *, wanted: bool
+) -> None:
+    """Only both hooks together replace it."""
     monkeypatch.setattr(platform, "release", lambda: "7.3.4")
     assert KernelSettings(lsm_hooks=frozenset(hooks)).follows_by_perf() is wanted

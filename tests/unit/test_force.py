@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The skip policy: what is missing skips with a reason, and fails where it is forced."""
+"""The skip policy: a test with a missing part is
+skipped with a reason, and fails where it is forced.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ def test_passes(): pass
 
 
 def run_suite(directory: Path, forced: str) -> str:
-    """pytest's output over SUITE, with our conftest as a plugin."""
+    """Returns pytest's output over SUITE, with our conftest as a plugin."""
     (directory / "test_suite.py").write_text(SUITE)
     (directory / "pytest.ini").write_text("[pytest]\nmarkers =\n  needs: parts\n  root: root\n")
     argv = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", str(directory)]
@@ -48,14 +50,14 @@ def test_missing_parts_skip_with_their_reasons(tmp_path: Path) -> None:
 
 
 def test_a_forced_part_fails(tmp_path: Path) -> None:
-    """Only the part that is named fails."""
+    """Only the named part fails."""
     output = run_suite(tmp_path, "root,no-such-program")
     assert "1 passed, 2 skipped, 1 error" in output
     assert "RINGFENCE_FORCE forces 'no-such-program'" in output
 
 
 def test_all_allows_no_skip_but_elsewhere(tmp_path: Path) -> None:
-    """With everything forced a plain skip fails, too; another kernel's test does not."""
+    """With everything forced a plain skip fails, too; a test for another kernel does not."""
     output = run_suite(tmp_path, "all")
     assert "1 failed, 1 passed, 1 skipped, 1 error" in output
     assert "allows no skip" in output

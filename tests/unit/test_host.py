@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of the host by the numbers that the kernel has for them."""
+"""Files of the host by the kernel's numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ringfence.bpf.host import UNKNOWN, FileIdentity, identify, mount_devices, r
 
 
 def test_a_file_has_the_device_of_its_mount(tmp_path: Path) -> None:
-    """Not what stat(2) says, which differs on overlayfs and Btrfs."""
+    """Not the device of stat(2), which differs on overlayfs and Btrfs."""
     file = tmp_path / "file"
     file.touch()
     every = dict.fromkeys(mount_devices(Path("/proc/self/mountinfo").read_text()), "8:1")
@@ -19,7 +19,7 @@ def test_a_file_has_the_device_of_its_mount(tmp_path: Path) -> None:
     assert found == FileIdentity(8 << 20 | 1, file.stat().st_ino)
 
 
-def test_a_mount_that_is_not_known_leaves_what_stat_says(tmp_path: Path) -> None:
+def test_an_unknown_mount_keeps_the_device_of_stat(tmp_path: Path) -> None:
     """As for a process in another mount namespace than the table's."""
     status = tmp_path.stat()
     packed = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
@@ -36,7 +36,7 @@ def test_devices_are_read_from_mountinfo() -> None:
     assert mount_devices(text) == {"22": "253:0", "40": "0:23"}
 
 
-def test_the_hosts_root_is_that_of_process_1_or_ours(tmp_path: Path) -> None:
-    """Nothing is guessed where neither may be looked at: no directory has inode 0."""
+def test_the_hosts_root_is_that_of_process_1_or_the_agents(tmp_path: Path) -> None:
+    """Without access to either there is no guess: no directory has inode 0."""
     assert root_identity(tmp_path) == UNKNOWN == (0, 0)
     assert root_identity().inode > 0

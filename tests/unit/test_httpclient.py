@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request and its deadline: servers that hang at each step, and whose certificate is believed."""
+"""One request and its deadline: servers that hang at each step, and the check of certificates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Serve = Callable[[socket.socket, threading.Event], None]
 
 
 def get(target: Target, timeout: float = 5.0, context: ssl.SSLContext | None = None) -> bytes:
-    """The body of an answer."""
+    """Returns the body of an answer."""
     with Connection(target, timeout, context) as connection:
         connection.request("GET", target.path)
         return connection.getresponse().read()
@@ -30,7 +30,7 @@ def get(target: Target, timeout: float = 5.0, context: ssl.SSLContext | None = N
 
 @contextlib.contextmanager
 def raw_server(serve: Serve) -> Iterator[Target]:
-    """A server that does what `serve` does with each connection, until the event is set."""
+    """A server that runs `serve` for each connection, until the event is set."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -50,12 +50,12 @@ def raw_server(serve: Serve) -> Iterator[Target]:
 
 
 def hang(connection: socket.socket, done: threading.Event) -> None:
-    """Take the connection and say nothing."""
+    """Accept the connection and send nothing."""
     done.wait(60)
 
 
 def drip(data: bytes) -> Serve:
-    """Say this, and then a byte now and then."""
+    """Send this, and then a byte now and then."""
 
     def serve(connection: socket.socket, done: threading.Event) -> None:
         connection.recv(4096)
@@ -80,8 +80,8 @@ def test_the_whole_request_has_one_deadline(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("serve", [hang, drip(b"\x16\x03\x03\x40\x00\x02")])
-def test_the_handshake_of_tls_is_a_part_of_it(serve: Serve) -> None:
-    """A record of 16 kB, byte by byte: each read of it would have begun a time-out of its own."""
+def test_the_tls_handshake_counts_towards_the_deadline(serve: Serve) -> None:
+    """A record of 16 kB, byte by byte: each read of it would have started a timeout of its own."""
     with raw_server(serve) as target:
         began = time.monotonic()
         with pytest.raises(TimeoutError):
@@ -91,7 +91,9 @@ def test_the_handshake_of_tls_is_a_part_of_it(serve: Serve) -> None:
 
 @contextlib.contextmanager
 def black_hole() -> Iterator[int]:
-    """A port that takes no connection and refuses none: its queue is full, the kernel drops what comes."""
+    """A port that neither accepts nor refuses connections:
+    its queue is full, the kernel drops packets.
+    """
     with contextlib.ExitStack() as held:
         server = held.enter_context(socket.create_server(("127.0.0.2", 0), backlog=0))
         address = server.getsockname()
@@ -103,9 +105,13 @@ def black_hole() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("holes", [1, 3])
-def test_the_next_address_of_a_name_has_its_time_too(monkeypatch: pytest.MonkeyPatch, holes: int) -> None:
-    """The first belongs to a machine that is gone, or to a family that is dropped on the way: who waited for
-    it with all the time there is would never reach the second."""
+def test_the_next_address_of_a_name_gets_a_share_of_the_time(
+    monkeypatch: pytest.MonkeyPatch, holes: int
+) -> None:
+    """The first is of a machine that is down, or of a family that is dropped on the way.
+
+    A client that spent all its time on the first would never reach the second.
+    """
     with black_hole() as hole, raw_server(drip(HEAD)) as target:
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", hole))] * holes
         found.append((socket.AF_INET, socket.SOCK_STREAM, 6, "", (target.host, target.port)))
@@ -118,8 +124,8 @@ def test_the_next_address_of_a_name_has_its_time_too(monkeypatch: pytest.MonkeyP
             dial("one.example", 1, 0.3)
 
 
-def test_a_server_that_does_not_read_is_left() -> None:
-    """The request does not fit into what the kernel keeps for it."""
+def test_a_server_that_does_not_read_times_out() -> None:
+    """The request does not fit into the kernel's buffers."""
     with raw_server(hang) as target, Connection(target, 0.4) as connection:
         with pytest.raises(TimeoutError):
             connection.request("POST", "/", b"x" * (64 << 20))
@@ -127,7 +133,7 @@ def test_a_server_that_does_not_read_is_left() -> None:
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_request_can_be_cut_from_another_thread(tls: bool) -> None:
-    """It fails there with what callers expect, at once."""
+    """It fails there at once, with an exception that callers expect."""
     with raw_server(hang) as target:
         connection = Connection(target._replace(tls=tls), 60, tls_context(None) if tls else None)
         caught: list[BaseException] = []
@@ -152,8 +158,10 @@ def test_a_request_can_be_cut_from_another_thread(tls: bool) -> None:
     assert isinstance(caught[0], FAILURES)
 
 
-def test_a_machine_that_vanished_is_noticed() -> None:
-    """The kernel asks for a sign of life after 30 s, and gives up on what is not acknowledged within 30."""
+def test_a_machine_that_vanished_is_detected() -> None:
+    """The kernel sends keepalives after 30 s, and gives
+    up on data that is not acknowledged within 30.
+    """
     with raw_server(drip(HEAD)) as target, Connection(target, 5) as connection:
         connection.request("GET", "/")
         sock = connection._under
@@ -164,8 +172,8 @@ def test_a_machine_that_vanished_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "127.0.0.1", "no-such-host.invalid"])
-def test_what_cannot_be_reached_is_an_oserror(host: str) -> None:
-    """A name that is none, a port where nobody listens, a name that nobody knows."""
+def test_an_unreachable_host_is_an_oserror(host: str) -> None:
+    """An invalid name, a port without a listener, an unknown name."""
     with pytest.raises(OSError):
         get(Target(False, host, 1, "/"))
 
@@ -177,19 +185,19 @@ def test_what_cannot_be_reached_is_an_oserror(host: str) -> None:
         ("https://[::1]:6443/x/", Target(True, "::1", 6443, "/x/")),
     ],
 )  # fmt: skip
-def test_urls_lead_somewhere(url: str, target: Target) -> None:
-    """With the ports that are usual."""
+def test_urls_are_parsed(url: str, target: Target) -> None:
+    """With the default ports."""
     assert target_of(url) == target
 
 
 class Hello(BaseHTTPRequestHandler):
-    """Says hello to everybody."""
+    """Answers every request."""
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
-        """Its Host header is what it says."""
+        """Send back the Host header."""
         body = self.headers["Host"].encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -199,13 +207,13 @@ class Hello(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """Whom the tests believe."""
+    """The authority that the tests trust."""
     return Authority(tmp_path)
 
 
 @contextlib.contextmanager
 def server(certificate: Path, host: str = "127.0.0.1") -> Iterator[HttpServer]:
-    """One that shows this certificate."""
+    """A server that shows this certificate."""
     made = HttpServer(Hello, host=host)
     made.certificate = certificate
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -217,29 +225,29 @@ def server(certificate: Path, host: str = "127.0.0.1") -> Iterator[HttpServer]:
 
 
 @pytest.mark.parametrize(("host", "name"), [("127.0.0.1", "IP:127.0.0.1"), ("::1", "IP:::1")])
-def test_a_server_of_a_known_authority_is_believed(authority: Authority, host: str, name: str) -> None:
+def test_a_server_of_a_known_authority_is_trusted(authority: Authority, host: str, name: str) -> None:
     """By either family; the Host header is the URL's, with its brackets."""
     with server(authority.issue([name]), host) as made:
         target = target_of(made.url("/"))
         assert get(target, context=tls_context(authority.path)).decode() == target.place
 
 
-def test_a_name_is_checked_not_only_a_signature(authority: Authority) -> None:
-    """The certificate is good, and somebody else's."""
+def test_the_name_is_checked_not_only_the_signature(authority: Authority) -> None:
+    """The certificate is valid, but for another name."""
     with server(authority.issue(["DNS:other.example", "IP:192.0.2.1"])) as made:
         with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
             get(target_of(made.url()), context=tls_context(authority.path))
 
 
-def test_a_certificate_of_yesterday_is_refused(authority: Authority) -> None:
-    """Its time is over."""
+def test_an_expired_certificate_is_refused(authority: Authority) -> None:
+    """It has expired."""
     with server(authority.issue(days=-1)) as made:
         with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
             get(target_of(made.url()), context=tls_context(authority.path))
 
 
-def test_another_authority_is_not_believed(authority: Authority, tmp_path: Path) -> None:
-    """Neither one of the same kind, nor where the system is asked."""
+def test_another_authority_is_not_trusted(authority: Authority, tmp_path: Path) -> None:
+    """Neither one of the same kind, nor with the system's list."""
     with server(Authority(tmp_path, "stranger").issue()) as made:
         for ca in (authority.path, None):
             with pytest.raises(ssl.SSLCertVerificationError):
@@ -247,10 +255,8 @@ def test_another_authority_is_not_believed(authority: Authority, tmp_path: Path)
 
 
 @pytest.mark.parametrize("content", [None, "", "-----BEGIN CERTIFICATE-----\nnonsense\n"])
-def test_an_authority_that_cannot_be_read_is_an_error_not_everybody(
-    tmp_path: Path, content: str | None
-) -> None:
-    """A missing or broken file must not mean that the system's list is believed."""
+def test_an_unreadable_authority_is_an_error(tmp_path: Path, content: str | None) -> None:
+    """A missing or broken file must not mean that the system's list is trusted."""
     path = tmp_path / "ca.crt"
     if content is not None:
         path.write_text(content)
@@ -258,8 +264,8 @@ def test_an_authority_that_cannot_be_read_is_an_error_not_everybody(
         tls_context(path)
 
 
-def test_a_server_may_ask_who_we_are(authority: Authority) -> None:
-    """With the certificate it answers, without it does not."""
+def test_a_server_may_require_a_client_certificate(authority: Authority) -> None:
+    """It answers with the certificate, and not without it."""
     with server(authority.issue()) as made:
         made.clients = authority.path
         context = tls_context(authority.path, authority.issue(["DNS:agent"], label="agent"))

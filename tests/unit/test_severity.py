@@ -15,7 +15,7 @@ def test_each_is_at_least_the_ones_before_it() -> None:
 
 
 @pytest.mark.parametrize("word", ["", None, 3, "CRITICAL", ["high"], {}])
-def test_what_is_no_severity_passes_every_filter_and_counts_as_high(word: object) -> None:
+def test_an_unknown_severity_passes_every_filter_and_counts_as_high(word: object) -> None:
     """An alert of another version must not vanish."""
     assert at_least(word, "critical")
     assert number_of(word) == number_of("high") == 4

@@ -42,7 +42,7 @@ def show(measurement: Measurement) -> None:
 
 
 def main() -> int:
-    """0 where every bar holds."""
+    """Returns 0 if all limits hold."""
     modules = found()
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"which (default: all): {', '.join(modules)}")
@@ -51,7 +51,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     if unknown := set(options.name) - set(modules):
-        parser.error(f"no measurement {', '.join(sorted(unknown))}; there are {', '.join(modules)}")
+        parser.error(f"no measurement {', '.join(sorted(unknown))}; available: {', '.join(modules)}")
     if os.geteuid() != 0:
         print("bench: needs root", file=sys.stderr)
         return 4
@@ -65,7 +65,7 @@ def main() -> int:
         if not options.quick:
             kept = {"machine": facts, "date": time.strftime("%Y-%m-%d"), **as_json(measurement)}
             (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
-    print(f"\n{missed} bars missed" if missed else "\nevery bar holds")
+    print(f"\n{missed} limits exceeded" if missed else "\nall limits hold")
     return 1 if missed else 0
 
 

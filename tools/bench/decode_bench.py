@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 from ringfence.abi import EVENT_MAX, EventKind
@@ -22,6 +23,7 @@ from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.loop import BATCH
+from ringfence.daemon.parts import Picture
 from ringfence.daemon.verdicts.dispatcher import Dispatcher
 from ringfence.export.stats import Stats
 from ringfence.wire import decode, encode, make
@@ -45,7 +47,7 @@ TRIED, SENT, NO_ROOM = range(3)
 
 
 class _NoClient:
-    """The stream that nobody listens to."""
+    """A stream without clients."""
 
     wanted = bytearray(EVENT_MAX)
 
@@ -91,12 +93,13 @@ def dispatcher() -> tuple[Dispatcher, Stats]:
     slots.enroll(CGROUP)
     registry = Registry(slots)
     registry.add(Container.unnamed(CGROUP, SLOT))
-    nobody = cast(Any, None)
-    return Dispatcher(stats, registry, ProcessTree(), nobody, nobody, cast(Any, _NoClient()), nobody), stats
+    picture, nobody = Picture("bench", registry, ProcessTree(), stats), cast(Any, None)
+    pipeline = cast(Any, SimpleNamespace(render=None))
+    return Dispatcher(picture, nobody, pipeline, nobody, cast(Any, _NoClient()), None, nobody), stats
 
 
 class Flood:
-    """A process on a CPU of its own that keeps a ring full until `stop`."""
+    """A process on its own CPU that keeps a ring full until `stop`."""
 
     def __init__(self, cpu: int) -> None:
         self.pid = os.fork()
@@ -248,9 +251,9 @@ def _rows(runs: list[Run], alone: float) -> list[Row]:
 
 
 def _notes(runs: list[Run], seconds: float) -> list[str]:
-    notes = [f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs at the end, 2 of it ours"]
+    notes = [f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs at the end, 2 of it from here"]
     if any(one.idle_reads > 0.1 for one in runs):
-        notes.append("the ring ran empty: others held the flood up, so the load was not sustained")
+        notes.append("the ring ran empty: other processes delayed the flood, so the load was not sustained")
     if any(one.busy < seconds for one in runs):
         notes.append(f"a run was ended before it had {seconds:.0f} s of CPU time")
     return notes

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Fills a ring with records of the real sizes, as fast as one CPU can: each getppid() of process `target` sends
- * `burst` copies of the agent's templates. time_ns is the number of the record, so that a reader can tell
- * whether one is missing or comes twice.
+ * Fills a ring with records of the real sizes, as fast as one CPU can: each getppid() of process `target`
+ * sends `burst` copies of the agent's templates. time_ns is the number of the record, so that a reader
+ * detects missing and duplicate ones.
  */
 typedef unsigned char __u8;
 typedef unsigned short __u16;

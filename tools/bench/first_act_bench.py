@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""1,000 containers whose very first instructions are an attack, by plain runc, crun and Podman: is each met?
+"""1,000 containers that attack with their first instructions, with plain runc, crun and Podman.
 
-The entry program of each is the attack itself, so nothing of the workload runs before it. runc's and crun's
-must be killed and told of under the container's own name; Podman's are told of only (an agent that knows
-Podman's names sees every container of the machine, and this one must not act on those of others).
+The entry program of each is the attack itself, so no other code of the workload runs before it. Those
+of runc and crun must be killed and reported under the container's own name; Podman's are only reported
+(an agent that matches Podman's names sees every container of the machine, and this one must not act on
+foreign ones).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PODMAN_FLAGS = (
 
 
 def measure(*, quick: bool) -> Measurement:
-    """Start them one after the other, count those that were met, and say how long it took."""
+    """Starts them one after the other, counts those with a verdict, and measures the time."""
     build()
     counts = QUICK if quick else COUNTS
     rows: list[Row] = []
@@ -46,13 +47,15 @@ def measure(*, quick: bool) -> Measurement:
     notes = []
     for runtime, count in counts.items():
         if shutil.which(runtime) is None:
-            notes.append(f"{runtime} is not installed: not tried")
+            notes.append(f"{runtime} is not installed: not run")
             continue
         with tempfile.TemporaryDirectory(prefix="rffirst-", dir="/tmp", ignore_cleanup_errors=True) as name:
-            times, met = _series(runtime, count, Path(name))
+            times, matched = _series(runtime, count, Path(name))
         rows.append(row(f"one start by {runtime}, whole", times, "ms", best=False))
-        rows.append(Row(f"{runtime}: first act met, of {count}", met, "", met, met, [met]))
-        started, covered = started + count, covered + met
+        rows.append(
+            Row(f"{runtime}: first call matched of {count}", matched, "", matched, matched, [matched])
+        )
+        started, covered = started + count, covered + matched
     bar = Bar("containers that were covered before their first instruction", covered, started, "", least=True)
     wanted = Bar("containers that were started", started, sum(counts.values()), "", least=True)
     method = f"{started} starts one after the other; the entry program is `unshare(CLONE_NEWUSER)`; medians"
@@ -60,7 +63,7 @@ def measure(*, quick: bool) -> Measurement:
 
 
 def _series(runtime: str, count: int, directory: Path) -> tuple[list[float], int]:
-    """Milliseconds of each start, and how many were met."""
+    """Returns the milliseconds of each start, and the number of containers with a verdict."""
     root = make_root(directory / "root")
     if runtime == "podman":
         patterns, mode, outcomes = ["libpod-{hex64}"], "audit", ("would-kill", "would-deny")
@@ -79,20 +82,20 @@ def _series(runtime: str, count: int, directory: Path) -> tuple[list[float], int
             times.append((time.perf_counter() - began) * 1000)
             if mode == "audit" or status in (137, REFUSED):
                 names.append(name)
-        return times, _met(agent, names, outcomes)
+        return times, _matched(agent, names, outcomes)
 
 
-def _met(agent: Agent, names: list[str], outcomes: tuple[str, ...]) -> int:
-    """Of how many containers the agent tells the attack, as it must, under their own names."""
+def _matched(agent: Agent, names: list[str], outcomes: tuple[str, ...]) -> int:
+    """Returns the number of containers with a correct alert under their own name."""
 
-    def told() -> set[str]:
+    def reported() -> set[str]:
         return {alert["container"]["id"] for alert in agent.alerts(rule=RULE) if alert["outcome"] in outcomes}
 
     try:
-        wait_for(lambda: set(names) <= told(), "every alert", seconds=10)
+        wait_for(lambda: set(names) <= reported(), "every alert", seconds=10)
     except AssertionError:
         pass
-    return len(set(names) & told())
+    return len(set(names) & reported())
 
 
 @contextmanager

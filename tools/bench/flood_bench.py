@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One container floods in every way that it can; do the others' alerts arrive, in time, and is each loss
-counted?"""
+"""One container floods in every possible way; the others' alerts must arrive in time, losses be counted."""
 
 from __future__ import annotations
 
@@ -47,7 +46,7 @@ class Phase:
     name: str
     delays: list[float] = field(default_factory=list)  # ms
     refused: int = 0
-    told: int = 0
+    reported: int = 0
 
 
 def measure(*, quick: bool) -> Measurement:
@@ -88,7 +87,7 @@ def measure(*, quick: bool) -> Measurement:
                 for p in phases
             ),
             Bar("samples", sum(len(p.delays) for p in phases), 200 if quick else 1000, "", least=True),
-            Bar("alerts of the others that did not arrive", sum(p.refused - p.told for p in phases), 0, ""),
+            Bar("missing alerts of the others", sum(p.refused - p.reported for p in phases), 0, ""),
             Bar("records that are neither received nor counted", missing, 0, ""),
         ],
     )
@@ -110,7 +109,7 @@ def _phase(agent: Agent, name: str, attempts: int, flood: contextlib.AbstractCon
             phase.refused = sum(int(process.communicate()[0]) for process in running)
         names = {cgroup.name for cgroup in quiet}
 
-        def told() -> list[float]:
+        def arrived() -> list[float]:
             return [
                 alert["latency_us"] / 1000
                 for alert in agent.alerts(rule=RULE)
@@ -118,9 +117,9 @@ def _phase(agent: Agent, name: str, attempts: int, flood: contextlib.AbstractCon
             ]
 
         with contextlib.suppress(AssertionError):  # it is a figure, and not the end
-            wait_for(lambda: len(told()) >= phase.refused, "every alert", seconds=20)
-        phase.delays = told()
-        phase.told = len(phase.delays)
+            wait_for(lambda: len(arrived()) >= phase.refused, "every alert", seconds=20)
+        phase.delays = arrived()
+        phase.reported = len(phase.delays)
     return phase
 
 

@@ -30,7 +30,7 @@ def _resident_mb() -> float:
 
 
 def follow(url: str, pods: int, churn: int) -> dict[str, Any]:
-    """In a process of its own, which holds nothing but what the agent would."""
+    """Measures in a child process, which holds only the agent's data."""
     import ssl  # noqa: F401 - a part of the agent's own memory in a cluster, not of what 5,000 pods add
 
     from ringfence.containers.enrich.worker import enrich
@@ -133,7 +133,7 @@ def measure(*, quick: bool) -> Measurement:
     return Measurement(
         "identity",
         f"a fake API server with {pods} pods (4 kB of managed fields each) lists them to a process,"
-        f" then tells of {churn} changes; resident memory every 20 ms; then every pod is looked up as "
+        f" then reports {churn} changes; resident memory every 20 ms; then every pod is looked up as "
         "enrichment does",
         [
             row("most memory beyond the start", grown, "MB", best=False),

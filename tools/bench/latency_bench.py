@@ -29,7 +29,7 @@ RULE = """\
 
 
 def measure(*, quick: bool) -> Measurement:
-    """One call every few milliseconds, each matching a rule of its own."""
+    """Makes one call every few milliseconds; each matches a different rule."""
     count = 250 if quick else 2000
     with tempfile.TemporaryDirectory(prefix="rfbench-") as directory:
         policy = Path(directory) / "marks.yaml"

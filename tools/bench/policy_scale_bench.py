@@ -26,7 +26,7 @@ COUNTS = (1, 8, 64, 512, 1000)
 MOST_PERCENT = 10.0
 PER_BATCH = 20_000
 FORBIDDEN_UID = 100_000  # what `loops marks` asks for first
-#: how the call meets the rules -> arguments of loops.c
+#: how far the call matches the rules -> arguments of loops.c
 CALLS = {
     "setfsuid, no rule names the uid": ("setfsuid", ""),
     "personality, every rule names the flag, none the program": ("personality", ""),

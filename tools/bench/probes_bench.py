@@ -153,7 +153,7 @@ def _loads(rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]
 
 def _spent() -> float:
     """Processor time of this process and of its children so far."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    used = [resource.getrusage(target) for target in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What starting a container costs: `run` of a static /bin/true by ours (cold, warm), runc and crun.
+"""The cost of starting a container: `run` of a static /bin/true by Ringfence (cold, warm), runc and crun.
 
 All runtimes start the same bundle, one after the other in every round, with their state on the same tmpfs
 (where all of them have it by default). The commands are started by posix_spawn with /dev/null as input and

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many containers at once: whether all start, what is left of them, and what the launcher holds meanwhile."""
+"""Many containers at once: failures, leftovers, and the launcher's memory meanwhile."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _resident(pid: int) -> int:
 
 
 def _beside(path: Path, directory: Path) -> tuple[int, int]:
-    """(processes of ours, kilobytes more in them) for `KEPT` containers that run, started by the launcher."""
+    """Returns (runtime processes, additional kilobytes) for `KEPT` running containers of the launcher."""
     launcher = _launcher(directory)
     before = {launcher, *_descendants(launcher)}
     held = sum(_kilobytes(pid) for pid in before)
@@ -129,6 +129,6 @@ def crowd(path: Path, directory: Path, count: int) -> Crowd:
     rows.append(row("launcher and its native init, resident", [float(resident)], "kB"))
     rows.append(row(f"launcher's memory for {KEPT} running containers, beyond none", [float(more)], "kB"))
     bars.append(Bar("launcher and its native init, resident", resident, MOST_KB, "kB"))
-    bars.append(Bar(f"processes of ours beside {KEPT} running containers", processes, 0, ""))
+    bars.append(Bar(f"runtime processes besides {KEPT} running containers", processes, 0, ""))
     note = f"{more / KEPT:.1f} kB of the launcher a running container: descriptors and a record"
     return Crowd(rows, bars, [note])

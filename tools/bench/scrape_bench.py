@@ -28,7 +28,7 @@ WORK = "for n in 1 2 3; do cat /etc/hosts /dev/null > /dev/null; done; exec slee
 def measure(*, quick: bool) -> Measurement:
     """Two agents watch the same containers; their scrapes take turns, over HTTP, to the last byte.
 
-    An agent answers all who ask within a second with the same text: so each is asked once a second.
+    An agent answers all requests within a second with the same text: so each is scraped once a second.
     """
     count, rounds = (100, 10) if quick else (CONTAINERS, 40)
     with contextlib.ExitStack() as stack:

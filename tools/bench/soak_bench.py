@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""10,000 short containers: is each named right, and is the agent afterwards what it was before?"""
+"""10,000 short containers: each must be identified correctly, and the agent must not grow."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def measure(*, quick: bool) -> Measurement:
     with bench_agent() as agent:
         _run(agent, count // 10, first=True)
         warm, descriptors, tables = resident_mb(agent.pid), _descriptors(agent), _tables(agent)
-        told_before, began = len(agent.alerts(rule=RULE)), time.monotonic()
+        alerts_before, began = len(agent.alerts(rule=RULE)), time.monotonic()
         refused = _run(agent, count)
         seconds = time.monotonic() - began
-        wait_for(lambda: len(agent.alerts(rule=RULE)) - told_before >= refused, "every alert", seconds=30)
-        alerts = agent.alerts(rule=RULE)[told_before:]
+        wait_for(lambda: len(agent.alerts(rule=RULE)) - alerts_before >= refused, "every alert", seconds=30)
+        alerts = agent.alerts(rule=RULE)[alerts_before:]
         wrong = sum(alert["container"]["id"] != NAME + alert["process"]["comm"] for alert in alerts)
         time.sleep(40)  # tombstones are kept for 30 s
         after, cpu = resident_mb(agent.pid), cpu_seconds(agent.pid)
@@ -84,7 +84,7 @@ def _tables(agent: Agent) -> Counter[str]:
     for (name, labels), value in agent.metrics().items():
         if name == "ringfence_map_entries" and dict(labels)["map"] != "drops":
             found[dict(labels)["map"]] = int(value)
-        if name == "ringfence_room_used" and ("of", "containers") in labels:
+        if name == "ringfence_capacity_used" and ("of", "containers") in labels:
             found["slots"] = int(value)
     return found
 

@@ -13,20 +13,21 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from tests.escape.stage import new_stage
+from tests.escape.attack_target import new_attack_target
 from tests.support.agent import Agent, running_agent
+from tests.support.cgroups import PREFIX
 from tests.support.container import Bundle, make_rootfs, new_container
 from tools.demo import show
 from tools.demo.attempts import ATTEMPTS
-from tools.demo.stagehand import Row, benign_ended_well, start_benign, try_all
+from tools.demo.runner import Row, benign_ended_well, start_benign, try_all
 
 ROOT = Path(__file__).resolve().parents[2]
-PATTERN = "rftest-demo*"  # nobody else's containers
+PATTERN = f"{PREFIX}demo*"  # matches the demonstration's containers only
 NEEDED = ("runc", "busybox", "gcc", "unshare")
 
 
 def main() -> int:
-    """0 where all that should be stopped was stopped and nothing benign was touched."""
+    """Returns 0 if everything that should be stopped was stopped, with no false positive."""
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if os.geteuid() != 0 or missing:
         what = f"missing: {', '.join(missing)} (make deps)" if missing else "needs root"
@@ -61,10 +62,10 @@ def _run(directory: Path, started: float) -> int:
         (directory / "a").mkdir()
         (directory / "b").mkdir()
         plain = stack.enter_context(
-            new_stage(Bundle(directory / "a", rootfs), "demo", directory=directory / "a")
+            new_attack_target(Bundle(directory / "a", rootfs), "demo", directory=directory / "a")
         )
         host_pid = stack.enter_context(
-            new_stage(
+            new_attack_target(
                 Bundle(directory / "b", rootfs), "demo-hostpid", host_pid=True, directory=directory / "b"
             )
         )
@@ -73,7 +74,9 @@ def _run(directory: Path, started: float) -> int:
         stack.callback(work.kill)
         before = agent.metrics()
 
-        show.heading(f"{len(ATTEMPTS)} ways out of a privileged container (real calls, made harmless)")
+        show.heading(
+            f"{len(ATTEMPTS)} escape attempts from a privileged container (real calls, made harmless)"
+        )
         rows = try_all(agent, ATTEMPTS, plain, host_pid)
         show.show_rows(rows)
         benign_well, said = benign_ended_well(agent, benign, work)
@@ -91,15 +94,15 @@ def _finish(
 ) -> int:
     example = next((row.alert for row in rows if row.alert and row.stopped), None)
     if example is not None:
-        show.heading("one alert in full")
+        show.heading("one complete alert")
         show.show_alert(example)
-    show.heading("metrics that moved")
+    show.heading("metrics that changed")
     show.show_metrics(before, agent.metrics())
     bad = [row for row in rows if not row.as_wanted]
     stopped = sum(row.stopped for row in rows)
     show.heading(f"result, after {time.monotonic() - started:.0f} s")
     show.verdict(
-        good=not bad, text=f"{stopped} of {len(rows)} attempts stopped, {len(bad)} not as they should be"
+        good=not bad, text=f"{stopped} of {len(rows)} attempts stopped, {len(bad)} unexpected results"
     )
     show.verdict(good=benign_well, text=said)
     return 0 if benign_well and not bad else 1

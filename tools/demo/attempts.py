@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is tried, in the words of an attacker, and which event must tell of it."""
+"""The attempts of the demonstration, and the event that must report each."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.escape.stage import HELPER, LEAKED
+from tests.escape.attack_target import HELPER, LEAKED
 
 __all__ = ["ATTEMPTS", "Attempt"]
 
 
 class Attempt(NamedTuple):
-    """One way out. `attack` is a sub-command of tests/escape/attacks; any of `events` may tell of it."""
+    """One escape attempt. `attack` is a command of tests/escape/attacks; any of `events` can report it."""
 
     technique: str
     attack: tuple[str, ...]
     events: tuple[str, ...]
-    stop: bool = True  # False: lawful often enough that the pack only tells of it
+    stop: bool = True  # False: often benign, so the pack only alerts
     host_pid: bool = False  # from the container that shares the host's pid namespace
 
 
@@ -41,11 +41,11 @@ ATTEMPTS = (
     Attempt("open by file handle (shocker)", ("handle", "/tmp"), ("open_by_handle_at",)),
     Attempt("load a kernel module", ("init_module",), ("module_load",)),
     Attempt("load a BPF program", ("bpf",), ("bpf",)),
-    Attempt("another kernel by kexec", ("kexec",), ("kexec",)),
+    Attempt("load another kernel by kexec", ("kexec",), ("kexec",)),
     Attempt("AF_ALG socket by the 32-bit socketcall", ("socketcall", "38", "5"), ("socket",)),
     Attempt("the cloud's metadata service", ("connect", "169.254.169.254", "80"), ("network.connect",)),
     Attempt("the container runtime's socket", ("unix", "/run/docker.sock"), ("unix.connect",)),
-    Attempt("run a program that lies in memory only", ("memfd", "/bin/busybox"), ("process.exec",)),
+    Attempt("run a program from memory, without a file", ("memfd", "/bin/busybox"), ("process.exec",)),
     Attempt("io_uring, a way around seccomp", ("io_uring",), ("io_uring_setup",), stop=False),
     Attempt("leave the container's cgroup", ("leave", BESIDE), ("cgroup.attach",)),
 )  # fmt: skip

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from tests.support.agent import Record, Sample
-from tools.demo.stagehand import Row
+from tools.demo.runner import Row
 
 __all__ = ["heading", "show_alert", "show_metrics", "show_rows", "verdict"]
 
@@ -19,17 +19,17 @@ MOST_OF_A_NAME = 4
 
 
 def heading(text: str) -> None:
-    """A line that begins a part."""
+    """Prints the heading of a part."""
     print(f"\n{BOLD}{text}{PLAIN}", flush=True)
 
 
 def verdict(*, good: bool, text: str) -> None:
-    """A line that says how something ended."""
+    """Prints a result."""
     print(f"{GREEN if good else RED}{'ok' if good else 'NOT OK'}{PLAIN}: {text}", flush=True)
 
 
 def show_rows(rows: Sequence[Row]) -> None:
-    """The table of attempts."""
+    """Prints the table of attempts."""
     width = max(len(row.attempt.technique) for row in rows)
     print(f"{BOLD}{'technique':{width}}  seen  stopped   mechanism  call->alert  rule{PLAIN}")
     for row in rows:
@@ -41,19 +41,19 @@ def show_rows(rows: Sequence[Row]) -> None:
         stopped = alert["outcome"] if alert and row.stopped else ("no" if not row.attempt.stop else "NO")
         mechanism = alert["mechanism"] if alert else "-"
         delay = f"{row.delay_ms:.1f} ms" if alert else "-"
-        rule = alert["rule"]["id"] if alert else f"({row.ran.call or 'not tried'}: {row.ran.said})"
+        rule = alert["rule"]["id"] if alert else f"({row.ran.call or 'not run'}: {row.ran.said})"
         colour = "" if row.as_wanted else RED
         line = f"{row.attempt.technique:{width}}  {seen:4}  {stopped:8}  {mechanism:9}  {delay:>11}  {rule}"
         print(f"{colour}{line}{PLAIN if colour else ''}")
 
 
 def show_alert(alert: Record) -> None:
-    """One alert in full."""
+    """Prints one complete alert."""
     print(json.dumps(alert, indent=2))
 
 
 def show_metrics(before: Mapping[Sample, float], after: Mapping[Sample, float]) -> None:
-    """Counters that moved, the biggest moves of each name first."""
+    """Prints counters that changed, the biggest changes of each name first."""
     moved = {
         sample: value - before.get(sample, 0.0)
         for sample, value in after.items()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
-    """Make the root filesystem, and unless told otherwise the layout and its archive."""
+    """Builds the root filesystem, and unless `--rootfs-only` the layout and its archive."""
     parser = argparse.ArgumentParser(prog="python3 -m tools.image", description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "build/image")
     parser.add_argument("--wheel", type=Path, help="default: the newest of dist/ (make wheel)")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The root filesystem: packages unpacked (nothing of theirs is run), Python packages beside them, and what
-nobody needs at run time taken out."""
+"""The root filesystem: unpacked packages (none of their scripts is run) and Python packages.
+
+Files that are not needed at run time are removed.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ _NOT_NEEDED = (
     "usr/lib/python3.*/ensurepip", "usr/lib/python3.*/pydoc_data", "usr/lib/python3.*/turtledemo",
     "usr/lib/python3.*/distutils", "usr/lib/python3.*/tkinter", "usr/lib/python3.*/unittest",
     "usr/lib/python3.*/config-*", "usr/lib/python3/dist-packages/bin",
-    # extensions that nothing of ours imports, and the libraries that they would bring
+    # extensions that no code in the image imports, and the libraries that they would need
     *(f"usr/lib/python3.*/lib-dynload/{name}.*" for name in
       ("_dbm", "_gdbm", "_curses", "_curses_panel", "nis", "readline", "_sqlite3", "_test*", "_tkinter")),
     "usr/lib/python3.*/sqlite3", "usr/lib/python3.*/curses", "usr/lib/python3.*/dbm",
@@ -51,7 +53,7 @@ _FILES = {
 
 
 class ImageError(Exception):
-    """What was in the way."""
+    """The image could not be built."""
 
 
 def _run(*argv: str, cwd: Path | None = None) -> str:
@@ -204,5 +206,5 @@ def missing_libraries(root: Path) -> list[str]:
 def _is_elf(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(20)
-    # Programs and libraries; not the relocatable objects of our probes.
+    # Programs and libraries; not the relocatable objects of the probes.
     return head[:4] == b"\x7fELF" and os.fsencode(head[16:18]) in (b"\x02\x00", b"\x03\x00")

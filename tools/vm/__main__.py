@@ -18,9 +18,9 @@ from tools.vm.suite import FULL, FULL_TIMEOUT, SHARES, SUITE, TIMEOUT, bad_lines
 
 
 def main() -> int:
-    """Run the command; 0 where all went well."""
+    """Runs the command. Returns 0 on success."""
     options = _arguments()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that guests end with us
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the guests
     try:
         return int(options.act(options))
     except RuntimeError as error:
@@ -35,35 +35,22 @@ def _arguments() -> argparse.Namespace:
     one = commands.add_parser("fetch", help="fetch kernels (and QEMU) into the cache")
     one.add_argument("kernel", nargs="*", choices=[[], *KERNELS], help=f"default: {' '.join(DEFAULT)}")
     one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
-    one.add_argument("--renew", action="store_true", help="newer packages of those that are there, too")
+    one.add_argument("--renew", action="store_true", help="also replace cached kernels by newer packages")
     one.set_defaults(act=_fetch)
 
-    one = commands.add_parser("list", help="kernels of the catalogue, and which are in the cache")
+    one = commands.add_parser("list", help="list the kernels of the catalogue and of the cache")
     one.set_defaults(act=_list)
 
     one = commands.add_parser("run", help="boot a kernel and run a command in it")
     one.add_argument("-k", "--kernel", choices=KERNELS, default=DEFAULT[0])
-    one.add_argument(
-        "-s", "--share", action="append", type=Path, default=[], help="DIR writable in the guest"
-    )
+    one.add_argument("-s", "--share", action="append", type=Path, default=[], help="DIR writable in guest")
     one.add_argument("-t", "--timeout", type=float, default=600)
     one.add_argument("-e", "--env", action="append", default=[], help="NAME=VALUE for the command")
     one.add_argument("-v", "--verbose", action="store_true", help="show the kernel's messages")
     one.add_argument("command", nargs="+")
     one.set_defaults(act=_run)
 
-    one = commands.add_parser("test", help="run the kernel and escape tests in one boot of each kernel")
-    one.add_argument("-k", "--kernel", choices=KERNELS, action="append", help=f"default: {' '.join(DEFAULT)}")
-    one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
-    one.add_argument(
-        "--shares", action="store_true", help="what every check runs: some tests on one kernel only"
-    )
-    one.add_argument("--full", action="store_true", help="all that a guest can run (hours)")
-    one.add_argument("-j", "--jobs", type=int, default=JOBS, help=f"guests at a time (default: {JOBS})")
-    one.add_argument("-t", "--timeout", type=float, help="seconds for each kernel")
-    one.add_argument("tests", nargs="*", help="what pytest is asked for (default: see suite.py)")
-    one.set_defaults(act=_test)
-
+    _test_arguments(commands)
     one = commands.add_parser("coverage", help="run every attack on every kernel: docs/coverage.md")
     chosen = [*KERNELS, coverage.HOST]
     one.add_argument("-k", "--kernel", choices=chosen, action="append", help="default: all of them")
@@ -74,8 +61,20 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _test_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = commands.add_parser("test", help="run the kernel and escape tests in one boot of each kernel")
+    one.add_argument("-k", "--kernel", choices=KERNELS, action="append", help=f"default: {' '.join(DEFAULT)}")
+    one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
+    one.add_argument("--shares", action="store_true", help="as in every check: some tests on one kernel only")
+    one.add_argument("--full", action="store_true", help="run all tests that a guest can run (hours)")
+    one.add_argument("-j", "--jobs", type=int, default=JOBS, help=f"guests at a time (default: {JOBS})")
+    one.add_argument("-t", "--timeout", type=float, help="seconds for each kernel")
+    one.add_argument("tests", nargs="*", help="arguments for pytest (default: see suite.py)")
+    one.set_defaults(act=_test)
+
+
 def _need(name: str) -> Prepared:
-    """The kernel of this name, fetched first where the cache has none."""
+    """Returns the kernel of this name, fetching it first if it is not cached."""
     for line in fetch([name]):
         print(f"fetched {line}")
     kernel = prepared(name)
@@ -85,7 +84,7 @@ def _need(name: str) -> Prepared:
 
 def _fetch(options: argparse.Namespace) -> int:
     names = list(KERNELS) if options.all else options.kernel or DEFAULT
-    for line in fetch(names, renew=options.renew) or ["nothing: all is in the cache"]:
+    for line in fetch(names, renew=options.renew) or ["nothing to do: everything is in the cache"]:
         print(f"fetched {line}")
     return 0
 
@@ -136,7 +135,9 @@ def _coverage(options: argparse.Namespace) -> int:
         print(f"{cost.measure()} calls were timed")
     for name in (options.kernel or [coverage.HOST, *KERNELS]) if options.benign else ():
         kernel = None if name == coverage.HOST else _need(name)
-        print(f"{name}: {benign.measure(name, kernel, echo=sys.stdout.buffer)} workloads not left alone")
+        print(
+            f"{name}: {benign.measure(name, kernel, echo=sys.stdout.buffer)} workloads with a false positive"
+        )
     names = (
         []
         if options.render or options.cost or options.benign
@@ -148,7 +149,7 @@ def _coverage(options: argparse.Namespace) -> int:
         else:
             result = coverage.measure_guest(_need(name), echo=sys.stdout.buffer)
         bad = sum(bool(case["problems"]) for case in result["cases"])
-        print(f"{name}: {len(result['cases'])} attacks, {bad} not as they must be", flush=True)
+        print(f"{name}: {len(result['cases'])} attacks, {bad} unexpected results", flush=True)
     PAGE.write_text(page(coverage.saved(), benign.saved_benign(), coverage.saved_cost()))
     return 0
 

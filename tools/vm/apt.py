@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packages of any Debian suite, by the ordinary apt client with a configuration and a state of its own.
+"""Packages of any Debian suite, by the ordinary apt client with a separate configuration and state.
 
-The machine's own apt set-up is read (which mirror to ask) and never changed; nothing is installed.
+The machine's own apt configuration is read (for the mirror) and never changed; nothing is installed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _compared(one: Found, other: Found) -> int:
 
 
 class Apt:
-    """apt with everything of its own below `directory`."""
+    """apt with its configuration and state below `directory`."""
 
     def __init__(self, directory: Path, suites: Iterable[str]) -> None:
         self.directory = directory
@@ -98,7 +98,7 @@ class Apt:
         return got.stdout
 
     def newest(self, pattern: str, suites: Sequence[str]) -> Found:
-        """The newest of the packages whose whole name fits the pattern, in these suites."""
+        """Returns the newest package with a full name that matches the pattern, in these suites."""
         found: list[Found] = []
         for name in self._run("apt-cache", "search", "--names-only", f"^{pattern}$").splitlines():
             found += self._versions(name.split()[0], suites)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The study of false alarms: tests/benign on each kernel, kept as results/benign.json."""
+"""The study of false positives: tests/benign on each kernel, kept as results/benign.json."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from tools.vm.suite import ROOT, run_suite
 __all__ = ["measure", "saved_benign"]
 
 TESTS = "tests/benign"
-#: what a test of the study is called on the page
+#: test of the study -> its name on the page
 TITLES = {
     "test_a_debugger_does_its_work": "gdb",
-    "test_shells_and_health_checks_are_left_alone": "shells and health checks",
+    "test_shells_and_health_checks_are_not_affected": "shells and health checks",
     "test_systemd_boots_as_podman_starts_it": "systemd",
-    "test_systemd_gives_its_services_views_of_their_own": "systemd with CAP_SYS_ADMIN, two exceptions",
+    "test_systemd_gives_its_services_their_own_views": "systemd with CAP_SYS_ADMIN, two exceptions",
 }
 
 
 def measure(name: str, kernel: Prepared | None, echo: IO[bytes] | None = None) -> int:
-    """Run the study on a kernel (None: this machine's own), keep what came of it; how many did not pass."""
+    """Runs the study on a kernel (None: this machine's own), keeps the results; returns the failures."""
     if kernel is None:
         with tempfile.TemporaryDirectory() as directory:
             junit = Path(directory) / "junit.xml"
@@ -51,13 +51,13 @@ def measure(name: str, kernel: Prepared | None, echo: IO[bytes] | None = None) -
 
 
 def saved_benign() -> Mapping[str, Any]:
-    """Kernel -> what was measured last."""
+    """Returns kernel -> the last results."""
     file = RESULTS / "benign.json"
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 def _outcomes(junit: Path) -> dict[str, str]:
-    """Workload -> `left alone`, `stopped` (denied, told of, or it failed) or `not here`."""
+    """Returns workload -> `left alone`, `stopped` (denied, reported, or it failed) or `not here`."""
     found = {}
     for case in ElementTree.parse(junit).iter("testcase"):
         test = str(case.get("name"))

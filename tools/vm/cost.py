@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pack adds to a lawful call: the call of each benign twin, with the agent and without, in turn.
+"""The cost of the pack for a benign call: the call of each twin, alternating with and without the agent.
 
-On the machine's own kernel: in an emulated guest times say nothing.
+On the machine's own kernel: times in an emulated guest are not meaningful.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 from ringfence.cli.client import request
 from ringfence.proof.agent import ProofAgent
-from ringfence.proof.fixtures import new_props
+from ringfence.proof.fixtures import new_fixtures
 from ringfence.proof.image import new_root
-from ringfence.proof.target_container import Box, Kind, new_box, privileged_config
+from ringfence.proof.target_container import Kind, TargetContainer, new_target, privileged_config
+from tests.escape.cases import PACK, Case
 from tests.escape.program import build
-from tests.escape.rows import PACK, Case
 from tests.support import force
 from tests.support.cgroups import PREFIX
 from tools.vm.coverage import commit, keep
@@ -33,7 +33,7 @@ Times = dict[str, float]
 
 
 def measure() -> int:
-    """Measure, keep it as results/cost.json; how many calls could be timed."""
+    """Measures, keeps results/cost.json, and returns the number of timed calls."""
     build()
     cases = [case for case in PACK if case.twin and not case.host]
     times: dict[str, dict[str, float]] = {"without": {}, "with": {}}
@@ -63,32 +63,32 @@ def measure() -> int:
 def _round(cases: Sequence[Case], directory: Path, *, fenced: bool) -> Times:
     directory.mkdir()
     with ExitStack() as stack:
-        props = stack.enter_context(new_props(directory, f"{PREFIX}cost-beside"))
+        fixtures = stack.enter_context(new_fixtures(directory, f"{PREFIX}cost-beside"))
         if fenced:
             stack.enter_context(
                 ProofAgent(
                     directory / "agent", request, policies=[ROOT / "policies"], mode="enforce",
-                    patterns=[f"{PREFIX}cost-box*"],
+                    patterns=[f"{PREFIX}cost-target*"],
                 )
             )  # fmt: skip
         root = stack.enter_context(new_root(directory / "root"))
         found: Times = {}
         kinds: tuple[Kind, ...] = ("plain", "host-pid", "userns")
         for kind in kinds:
-            config = privileged_config(root, props, kind=kind)
-            box = stack.enter_context(
-                new_box(
-                    f"cost-box-{kind}", config, runtime=[force.need_program("runc")],
-                    directory=directory, props=props, prefix=PREFIX,
+            config = privileged_config(root, fixtures, kind=kind)
+            target = stack.enter_context(
+                new_target(
+                    f"cost-target-{kind}", config, runtime=[force.need_program("runc")],
+                    directory=directory, fixtures=fixtures, prefix=PREFIX,
                 )
             )  # fmt: skip
             for case in cases:
-                if (case.twin_box or case.box) == kind:
-                    found |= _time(box, case)
+                if (case.twin_kind or case.kind) == kind:
+                    found |= _time(target, case)
     return found
 
 
-def _time(box: Box, case: Case) -> Times:
-    said = box.run(f"time {CALLS} {case.twin}").said
+def _time(target: TargetContainer, case: Case) -> Times:
+    said = target.run(f"time {CALLS} {case.twin}").said
     shown = re.fullmatch(r"time (\d+)", said)
     return {case.id: float(shown[1])} if shown else {}

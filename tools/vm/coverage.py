@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What became of every attack on every kernel, from runs of `ringfence policy test`.
+"""The outcome of every attack on every kernel, from runs of `ringfence policy test`.
 
-`python -m tools.vm coverage` boots each kernel of the catalogue (and runs on the machine's own), keeps what
-was measured in tools/vm/results and writes docs/coverage.md; `--render` only writes the page.
+`python -m tools.vm coverage` boots each kernel of the catalogue (and runs on the machine's own), keeps
+the results in tools/vm/results and writes docs/coverage.md; `--render` only writes the page.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ def _argv(slowdown: float) -> list[str]:
 
 
 def measure_host() -> Result:
-    """On this machine's own kernel, in both modes."""
+    """Runs all attacks on this machine's own kernel, in both modes."""
     got = subprocess.run(_argv(1), cwd=ROOT, check=False, stdout=subprocess.PIPE)
     return _keep(HOST, json.loads(got.stdout), 0.0)
 
 
 def measure_guest(kernel: Prepared, echo: IO[bytes] | None = None, timeout: float = 3600) -> Result:
-    """In one boot of a kernel, enforcing. Raises RuntimeError when the machine said nothing."""
+    """Runs all attacks in one boot of a kernel, enforcing. Raises RuntimeError without a result."""
     RESULTS.mkdir(exist_ok=True)
     raw = RESULTS / f"{kernel.name}.raw"
     raw.unlink(missing_ok=True)
     began = time.monotonic()
-    # The machine is thrown away: attacks may write its settings, and load a module.
+    # The machine is discarded: attacks may write its settings, and load a module.
     attacks = " ".join([*_argv(SLOWDOWN), "--mode", "enforce", "--disposable"])
     command = ["sh", "-c", f"{attacks} > {raw}"]
     job = Job(command, ROOT, guest_environment(kernel), [RESULTS], timeout)
@@ -91,12 +91,12 @@ def commit() -> str:
 
 
 def saved() -> Sequence[Result]:
-    """What was measured last, in the order of the columns."""
+    """Returns the last results, in the order of the columns."""
     files = [RESULTS / f"{name}.json" for name in ORDER]
     return [json.loads(file.read_text()) for file in files if file.exists()]
 
 
 def saved_cost() -> Result | None:
-    """What tools.vm.cost measured last."""
+    """Returns the last result of tools.vm.cost."""
     file = RESULTS / "cost.json"
     return json.loads(file.read_text()) if file.exists() else None

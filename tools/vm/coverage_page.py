@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/coverage.md from what tools.vm.coverage measured. Pure: results in, text out."""
+"""Makes docs/coverage.md from the results of tools.vm.coverage. Pure: results in, text out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tests.escape.rows import TECHNIQUES, Technique
+from tests.escape.cases import TECHNIQUES, Technique
 from tools.vm.coverage import HOST, ORDER
 from tools.vm.reasons import ABSENT, EVERYWHERE, UNSEEN, WITHOUT_LSM
 from tools.vm.suite import ROOT
@@ -17,26 +17,33 @@ PAGE = ROOT / "docs/coverage.md"
 Result = Mapping[str, Any]
 Case = Mapping[str, Any]
 _STRENGTH = ("denied", "killed", "seen", "blind", "untried", "absent")
+#: the words of results/benign.json -> those of the page
+_SHOWN = {"left alone": "OK", "stopped": "false positive", "not here": "not run"}
 
 _HEAD = """\
 # Coverage
 
-What became of each way out of a container, on each kernel, under the pack in enforce mode. Every cell is the outcome of an attack that `ringfence policy test` ran in a
-container of its own on that kernel (of rows 42 and 43, in a program of the host). Row 59 needs a kernel module that stands in for an exploit, and some attacks write settings of the node: these run in
-virtual machines only (*untried* elsewhere). `python -m tools.vm coverage` runs all of it and writes this page anew.
+The outcome of each container escape, on each kernel, under the default pack in enforce mode. Every cell
+is the outcome of an attack that `ringfence policy test` ran in its own container on that kernel (for
+rows 42 and 43, in a program of the host). Row 59 needs a kernel module that simulates an exploit, and
+some attacks write settings of the node: these run in virtual machines only (*untried* elsewhere).
+`python -m tools.vm coverage` runs all attacks and rewrites this page.
 
-- **denied**: the call failed with EPERM before it had an effect, by BPF-LSM (`lsm`) or by cgroup-BPF (`cgroup`).
-- **killed**: SIGKILL as the call began or the file was opened: the task never ran another instruction, but the call it was in may have taken effect.
-- **seen**: told of, and let through. Why is said for each.
-- **blind**: not told of, for want of BPF-LSM. Why is said for each.
-- **absent**: this kernel has no such call or file, so there was nothing to try ([why](#what-was-not-there)).
+- **denied**: the call failed with EPERM before it had an effect, by BPF-LSM (`lsm`) or by cgroup-BPF
+  (`cgroup`).
+- **killed**: SIGKILL at the start of the call or at the open of the file. The task never ran another
+  instruction, but the current call may have taken effect.
+- **seen**: reported, but not stopped. The table gives the reason for each.
+- **blind**: not reported, because BPF-LSM is not available. The table gives the reason for each.
+- **absent**: this kernel has no such call or file ([why](#absent-on-some-kernels)).
 
-A row with several outcomes has several attacks; all of them are in the [second table](#every-attack). *Our runtime* means that `ringfence-runtime` refuses
-it by itself, whatever the agent does (`tests/runtime/test_cves.py`)."""
+A row with several outcomes has several attacks; the [second table](#all-attacks) has all of them.
+*Ringfence's runtime* means that `ringfence-runtime` itself refuses it, independently of the agent
+(`tests/runtime/test_cves.py`)."""
 
 
 def page(results: Sequence[Result], benign: Mapping[str, Result], cost: Result | None) -> str:
-    """The whole of docs/coverage.md."""
+    """Returns the text of docs/coverage.md."""
     parts = (
         _kernels(results), _rows(results), _attacks(results), _absent(results), _problems(results),
         _benign(benign), _cost(cost, results),
@@ -54,7 +61,7 @@ def _head(result: Result) -> str:
 
 
 def _kernels(results: Sequence[Result]) -> Iterator[str]:
-    yield "\n| column | kernel | what can stop a call there | measured | commit | attacks | stopped | seen | absent |"
+    yield "\n| column | kernel | mechanisms | measured | commit | attacks | stopped | seen | absent |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for result in results:
         counts = [sum(case["outcome"] in words for case in result["cases"]) for words in
@@ -65,9 +72,9 @@ def _kernels(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _rows(results: Sequence[Result]) -> Iterator[str]:
-    yield "\n## Every row of the checklist\n"
+    yield "\n## All rows of the checklist\n"
     heads = [_head(result) for result in results]
-    yield f"| row | technique | {' | '.join(heads)} | our runtime | what is only seen, and why |"
+    yield f"| row | technique | {' | '.join(heads)} | Ringfence's runtime | why it is only seen |"
     yield f"|---|---|{'---|' * len(heads)}---|---|"
     for technique in TECHNIQUES:
         cells = " | ".join(_cell(technique.row, result) for result in results)
@@ -77,17 +84,17 @@ def _rows(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _cell(row: int, result: Result) -> str:
-    """The distinct outcomes of a row's attacks, the strongest first; those that are absent only if all are."""
+    """Returns the distinct outcomes of a row's attacks, the strongest first; absent only if all are."""
     found = {
         (_STRENGTH.index(case["outcome"]), _words(case)) for case in result["cases"] if row in case["rows"]
     }
     there = sorted(entry for entry in found if entry[0] < _STRENGTH.index("untried"))
-    told = [entry for entry in there if entry[0] != _STRENGTH.index("blind")]
-    return ", ".join(words for _, words in (told or there or sorted(found))) or "-"
+    reported = [entry for entry in there if entry[0] != _STRENGTH.index("blind")]
+    return ", ".join(words for _, words in (reported or there or sorted(found))) or "-"
 
 
 def _why(technique: Technique, results: Sequence[Result]) -> str:
-    """For each rule of the row whose attack was let through on some kernel, the reason; once."""
+    """Returns the reason for each rule of the row with an attack that some kernel did not stop."""
     found = dict.fromkeys(
         _reason(case)
         for result in results
@@ -113,7 +120,7 @@ def _words(case: Case) -> str:
 
 
 def _attacks(results: Sequence[Result]) -> Iterator[str]:
-    yield "\n## Every attack\n"
+    yield "\n## All attacks\n"
     yield f"| rows | rule | attack | {' | '.join(map(_head, results))} |"
     yield f"|---|---|---|{'---|' * len(results)}"
     by_result = [{(case["rule"], case["attack"]): case for case in result["cases"]} for result in results]
@@ -125,8 +132,8 @@ def _attacks(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _absent(results: Sequence[Result]) -> Iterator[str]:
-    yield "\n## What was not there\n"
-    yield "| attack | on | because |"
+    yield "\n## Absent on some kernels\n"
+    yield "| attack | kernels | reason |"
     yield "|---|---|---|"
     where: dict[tuple[str, str], list[str]] = {}
     for result in results:
@@ -145,22 +152,24 @@ def _lack(case: Case) -> str:
 
 
 def _benign(found: Mapping[str, Result]) -> Iterator[str]:
-    """The study of false alarms."""
+    """Yields the study of false positives."""
     columns = {name: found[name] for name in ORDER if name in found}
     if not columns:
         return
     stopped = sum(what == "stopped" for one in columns.values() for what in one["workloads"].values())
     ran = sum(what != "not here" for one in columns.values() for what in one["workloads"].values())
-    yield "\n## Honest work\n"
+    yield "\n## Benign workloads\n"
     yield (
-        f"Real programs in containers with an engine's usual capabilities, under the whole pack in enforce mode, the invariants of `policies/invariants.yaml` among it (`tests/benign`): "
-        f"{ran} runs on {len(columns)} kernels, {stopped} of them met by a rule. *Left alone*: the program did its work, no call of it was denied or killed, and no rule told of it but those that the test "
-        "names. *Not here*: it needs cgroups of version 2 only."
+        "Real programs in containers with an engine's default capabilities, under the whole pack in enforce\n"
+        "mode, including `policies/invariants.yaml` (`tests/benign`): "
+        f"{ran} runs on {len(columns)} kernels, {stopped} false\n"
+        "positives. *OK*: the program did its work, no call was denied or killed, and only alerts that the\n"
+        "test expects were raised. *Not run*: it needs cgroup v2 only."
     )
     yield f"\n| workload | {' | '.join(columns)} |"
     yield f"|---|{'---|' * len(columns)}"
     for workload in dict.fromkeys(name for one in columns.values() for name in one["workloads"]):
-        cells = [one["workloads"].get(workload, "-") for one in columns.values()]
+        cells = [_SHOWN.get(one["workloads"].get(workload, ""), "-") for one in columns.values()]
         yield f"| {workload} | {' | '.join(cells)} |"
     measured = [
         f"{name} {one['kernel']}, {one['date']}, commit {one['commit']}" for name, one in columns.items()
@@ -169,16 +178,18 @@ def _benign(found: Mapping[str, Result]) -> Iterator[str]:
 
 
 def _cost(cost: Result | None, results: Sequence[Result]) -> Iterable[str]:
-    """What the twins' calls cost with the agent and without."""
+    """Yields the cost of the twins' calls with and without the agent."""
     if cost is None:
         return
-    yield "\n## What a lawful call costs more\n"
+    yield "\n## Cost of a benign call\n"
     yield (
-        f"The call of each benign twin, the nearest lawful thing, in a container under the pack in enforce mode and in one without an agent: the shortest of {cost['calls']} calls in each of\n"
-        f"{cost['rounds']} rounds, in turn, on Linux {cost['kernel']} ({cost['date']}, commit {cost['commit']}), which has no BPF-LSM. In the virtual machines every call is emulated, and\n"
-        "a time from there says nothing. `-`: the call ends the program that makes it, or its files are no longer there the second time."
+        "The call of each benign twin in a container under the pack in enforce mode, and in one without an\n"
+        f"agent: the shortest of {cost['calls']} calls in each of {cost['rounds']} alternating rounds, on Linux\n"
+        f"{cost['kernel']} ({cost['date']}, commit {cost['commit']}), which has no BPF-LSM. Virtual machines\n"
+        "emulate every call, so times from there are not meaningful. `-`: the call ends its program, or its\n"
+        "files do not exist the second time."
     )
-    yield "\n| lawful call | of rule | stopped there by | without, µs | with, µs | added, µs |"
+    yield "\n| benign call | of rule | attack stopped by | without, µs | with, µs | added, µs |"
     yield "|---|---|---|---|---|---|"
     host = next((result for result in results if result["name"] == HOST), None)
     by = {(c["rule"], c["twin"]): c["mechanism"] for c in host["cases"]} if host else {}
@@ -186,13 +197,13 @@ def _cost(cost: Result | None, results: Sequence[Result]) -> Iterable[str]:
         same = [row for row in cost["rows"] if row["twin"] == twin]
         rules = dict.fromkeys(row["rule"] for row in same)
         mechanisms = dict.fromkeys(by.get((row["rule"], twin), "") for row in same)
-        shown = [f"`{name}`" if name not in ("", "observe") else "told only" for name in mechanisms]
+        shown = [f"`{name}`" if name not in ("", "observe") else "alert only" for name in mechanisms]
         names = ", ".join(f"`{rule}`" for rule in rules)
         yield f"| `{twin}` | {names} | {', '.join(shown)} | {' | '.join(_times(same))} |"
 
 
 def _times(same: Sequence[Case]) -> tuple[str, str, str]:
-    """Without, with and added, in microseconds."""
+    """Returns the times without and with the agent, and the difference, in microseconds."""
     measured = [row for row in same if row["without_ns"] and row["with_ns"]]
     if not measured:
         return ("-", "-", "-")
@@ -201,7 +212,7 @@ def _times(same: Sequence[Case]) -> tuple[str, str, str]:
 
 
 def _problems(results: Sequence[Result]) -> Iterator[str]:
-    yield "\n## What was not as it must be\n"
+    yield "\n## Deviations\n"
     found = [
         f"- {result['kernel']}, `{case['rule']}`, `{case['attack']}`: {problem}"
         for result in results
@@ -209,5 +220,6 @@ def _problems(results: Sequence[Result]) -> Iterator[str]:
         for problem in case["problems"]
     ]
     yield from found or [
-        "Nothing: every attack came to what the agent said, in both modes on the machine's own kernel and enforcing on the others, and every twin passed."
+        "None: every attack had the outcome that the agent stated, in both modes on the machine's own kernel\n"
+        "and in enforce mode on the others, and no twin was affected."
     ]

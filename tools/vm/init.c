@@ -123,7 +123,7 @@ static void load_module(const char *name)
 	close(fd);
 }
 
-/* A directory of the host's root that a tmpfs of ours hides: shown again, read-only. */
+/* Shows a directory of the host's root that a tmpfs of the guest hides, read-only. */
 static void keep(const char *directory)
 {
 	char from[512], to[512];

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The project's kernel and escape tests inside one boot of a kernel, and what came of them."""
+"""Runs the project's kernel and escape tests in one boot of a kernel, and reads the results."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ RESULTS = ROOT / "tests/results/vm"
 SUITE = (
     "tests/kernel/test_lsm_decides.py",
     "tests/kernel/test_lsm_agent.py",
-    "tests/escape/test_pack.py::test_an_attack_is_met_and_its_twin_passes",
-    "tests/escape/test_pack.py::test_an_optional_rule_is_met_and_its_twin_passes",
+    "tests/escape/test_pack.py::test_an_attack_matches_and_its_twin_does_not",
+    "tests/escape/test_pack.py::test_an_optional_rule_matches_its_attack_and_not_its_twin",
 )
 # What every check runs on one of the kernels only: an emulated guest needs about ten times as long as the
 # machine itself. `make test-vm` runs all of it on each of them. `--full` runs what takes longer still: tests
@@ -56,7 +56,7 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/kernel/test_probes_slots.py",
         "tests/kernel/test_watchdog.py",
         "tests/kernel/test_attribution.py",
-        "tests/runtime/test_cves.py::test_cve_2025_52881_labels_go_to_our_own_procfs",
+        "tests/runtime/test_cves.py::test_cve_2025_52881_labels_go_to_the_runtimes_procfs",
         "tests/runtime/test_resources.py",
     ),
     "newest": (
@@ -70,20 +70,20 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/kernel/test_following.py",
         "tests/kernel/test_self_defence.py",
         "tests/kernel/test_self_defence_limits.py",
-        "tests/kernel/test_bpf_kernel.py::test_the_verifier_looks_at_few_instructions",
-        "tests/kernel/test_bpf_kernel.py::test_unix_programs_are_there_exactly_where_the_kernel_can",
+        "tests/kernel/test_bpf_kernel.py::test_the_verifier_processes_few_instructions",
+        "tests/kernel/test_bpf_kernel.py::test_unix_programs_are_loaded_exactly_where_the_kernel_has_them",
         "tests/kernel/test_probes_calls.py",
         "tests/kernel/test_probes_objects.py",
         "tests/runtime/test_landlock.py",
         "tests/runtime/test_network.py::test_ipvlan_shares_the_parents_address",
     ),
 }
-# All that can run in a guest, for hours.
+# All tests that can run in a guest (hours).
 FULL = ("tests/kernel", "tests/escape", "tests/benign", "tests/runtime")
 #: how much slower than the host a guest may be; more on a machine that others use at the same time
 SLOWDOWN = int(os.environ.get("RINGFENCE_VM_SLOWDOWN", "12"))
 FORCED = "root,runc,busybox"  # what the guest must be able to run
-_HANDED_ON = ("PYTHONPATH", "RINGFENCE_KILLS")  # of the environment, to the guest
+_HANDED_ON = ("PYTHONPATH", "RINGFENCE_KILLS")  # environment variables passed to the guest
 TIMEOUT, FULL_TIMEOUT = 3600.0, 4 * 3600.0  # seconds, from power-on
 MEMORY = 4096  # MiB; browsers and databases want it
 
@@ -102,7 +102,7 @@ class Skip(NamedTuple):
 
 _V1 = r"(\{release\}|\S*devices\.allow)"
 _UNBUILT = r"(/sys/kernel/uevent_helper|/run/binfmt_misc/register)"
-#: and nothing else: what runs in no guest would be green in all of them
+#: all other skips are failures: a test that runs in no guest would pass in all of them
 SKIPS = (
     # guests have version 2 of cgroups only; the machine's own kernel has the other
     Skip(r"elsewhere: needs a hybrid cgroup host"),
@@ -142,7 +142,7 @@ class Report(NamedTuple):
 
     @property
     def bad(self) -> list[tuple[str, str]]:
-        """Failures, and skips that nobody allowed."""
+        """Failures, and skips that are not allowed."""
         unknown = [(test, f"skipped: {why}") for test, why in self.skips if not self._allowed(why)]
         return self.failures + unknown
 
@@ -153,7 +153,7 @@ class Report(NamedTuple):
         )
 
     def line(self) -> str:
-        """One line for people."""
+        """A line for the output."""
         said = f"{self.passed} passed, {len(self.bad)} failed, {len(self.skips)} skipped"
         return f"{self.release:32} {self.broken or said} in {self.seconds:.0f} s"
 
@@ -189,7 +189,7 @@ def run_suite(
     RESULTS.mkdir(parents=True, exist_ok=True)
     junit = RESULTS / f"{kernel.name}.xml"
     junit.unlink(missing_ok=True)
-    plugins = ["-p", "no:cacheprovider", "-p", "tools.vm.tell"]
+    plugins = ["-p", "no:cacheprovider", "-p", "tools.vm.progress"]
     argv = [sys.executable, "-m", "pytest", "-q", *plugins, "--color=no"]
     where = _expand(tests or (*SUITE, *(one for share in SHARES.values() for one in share)))
     argv += [f"--junitxml={junit}", *where]
@@ -205,7 +205,7 @@ def run_suite(
 
 
 def boot(kernel: Prepared, job: Job, echo: IO[bytes] | None = None) -> Outcome:
-    """Run the job; once more where the emulator, and no program of anybody's, ended it."""
+    """Runs the job; once more if the emulator itself, and not a program, ended it."""
     outcome = run(kernel, job, echo=echo)
     if outcome.status is None and LATE_BREAKPOINT in outcome.console:
         print(f"{kernel.release}: a breakpoint was run that was no longer there; once more", file=sys.stderr)
@@ -223,7 +223,7 @@ def warm(tests: Sequence[str]) -> None:
 
 
 def guest_environment(kernel: Prepared) -> dict[str, str]:
-    """What tests in a guest are told: of the guest, and of the stand-in for a kernel exploit."""
+    """Returns the variables for tests in a guest: that it is one, and the simulated exploit's module."""
     found = {
         **ENVIRONMENT,
         "PYTHONDONTWRITEBYTECODE": "1",

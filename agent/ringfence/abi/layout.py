@@ -6,17 +6,25 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["Field", "Layout"]
+__all__ = ["Field", "Layout", "MapShape"]
 
-_CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "s8": "b", "s32": "i"}
+_CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "s8": "b", "s16": "h", "s32": "i", "s64": "q"}
+
+
+class MapShape(NamedTuple):
+    """Bytes of a key and of a value (of one CPU), as the agent reads and writes them."""
+
+    key: int
+    value: int
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
     """One member of a C struct.
 
-    `type` is u8, u16, u32, u64, s8, s32 (`count` of them become as many values), `char` or `bytes` (an array
+    `type` is u8 to u64, s8 to s64 (`count` of them become as many values), `char` or `bytes` (an array
     of `count` char or u8, which becomes one bytes value), or another Layout. A name that begins with `pad`
     has no value.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence audit`: how containers and the node are set up, and what that makes easy for an attacker.
+"""`ringfence audit`: weaknesses in the configuration of containers and of the node.
 
-Only reads. Findings are about configuration; what happens is the agent's other half.
+It only reads. Findings are about configuration; the agent's other parts observe behaviour.
 """

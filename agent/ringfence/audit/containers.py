@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings about containers, from their posture: what the kernel, /proc and the bundle say of them."""
+"""Findings about containers, from their posture: facts of the kernel, /proc and the bundle."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ _NAMESPACES = {
     "pid": "host-pid", "net": "host-network", "ipc": "host-ipc", "uts": "host-uts",
     "mnt": "host-mount-namespace",
 }  # fmt: skip
-# Weights of capabilities that act on the host; the heaviest one counts.
+# Weights of capabilities that affect the host; the highest one counts.
 _STRONG = {
     "CAP_SYS_MODULE": 90, "CAP_SYS_ADMIN": 80, "CAP_SYS_RAWIO": 80, "CAP_DAC_READ_SEARCH": 75, "CAP_BPF": 65,
     "CAP_SYS_PTRACE": 60, "CAP_SYS_BOOT": 50, "CAP_PERFMON": 45, "CAP_NET_ADMIN": 40,
 }  # fmt: skip
-_READ_ONLY = 20  # points less for a mount that cannot be written to
-_SOCKET = "runtime-socket"  # read-only means nothing to a socket
+_READ_ONLY = 20  # points deducted for a read-only mount
+_SOCKET = "runtime-socket"  # a read-only mount does not protect a socket
 
 
 class Subject(NamedTuple):
-    """A container, as far as an audit needs it."""
+    """The facts of a container that an audit needs."""
 
     name: str
     identifier: str
     posture: Posture
-    root: bool | None = None  # does its first process run as user 0?
+    root: bool | None = None  # True if its first process runs as user 0
 
 
 def findings(subject: Subject, *, mac: bool = False) -> Iterator[Finding]:
-    """Everything about one container. `mac`: this node has AppArmor or SELinux on."""
+    """Yields all findings about one container. `mac`: AppArmor or SELinux is enabled on this node."""
     posture = subject.posture
     if posture.privileged:
         yield _found("privileged", subject, f"score {posture.score}: {', '.join(posture.reasons[:4])}")
     yield from _mounts(subject)
     for name in posture.shared_namespaces or ():
-        # With a privileged container the rest is said, too: it is what remains when the flag is taken away.
+        # For a privileged container, the other findings are reported, too: they remain without the flag.
         if name in _NAMESPACES:
             yield _found(_NAMESPACES[name], subject, f"{name} namespace")
     if posture.seccomp == "disabled":
@@ -64,7 +64,7 @@ def findings(subject: Subject, *, mac: bool = False) -> Iterator[Finding]:
 
 
 def _mounts(subject: Subject) -> Iterator[Finding]:
-    """One finding a kind, of the mount that weighs most."""
+    """Yields one finding per kind of mount, for the mount with the highest score."""
     worst: dict[str, tuple[int, SensitiveMount, int]] = {}
     for mount in subject.posture.sensitive_mounts:
         check = _MOUNTS.get(mount.kind)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Known ways out of containers by version: kernels, and container runtimes.
+"""Known container escapes by version of the kernel and of container runtimes.
 
-Versions are upstream's. Distributions put fixes into versions that look old: a finding from a version that
-was not built by upstream says so, and weighs less. No finding is no proof.
+Versions are upstream's. Distributions backport fixes into older versions: a finding about a version
+that upstream did not build says so, and has a lower score. The absence of findings proves nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Version = tuple[int, ...]
 
 
 class KernelCve(NamedTuple):
-    """`since`, `mainline`: the releases that brought hole and fix; `stable`: branch -> patch level."""
+    """`since`, `mainline`: releases that introduced and fixed it; `stable`: branch -> fixed patch level."""
 
     id: str
     what: str
@@ -26,7 +26,7 @@ class KernelCve(NamedTuple):
     stable: Mapping[Version, int]
 
 
-# From the stable trees' change logs, as the CVE records give them.
+# From the change logs of the stable trees, as referenced by the CVE records.
 KERNEL = (
     KernelCve("CVE-2021-22555", "netfilter compat: a write behind a heap buffer", (2, 6), (5, 12),
               {(5, 11): 15, (5, 10): 31, (5, 4): 113, (4, 19): 188, (4, 14): 231}),
@@ -50,11 +50,11 @@ KERNEL = (
 
 
 class RuntimeCve(NamedTuple):
-    """`fixed`: the newest of them holds for all later branches; `since`: the branch that brought the hole."""
+    """`fixed`: the newest applies to all later branches; `since`: the branch that introduced it."""
 
     id: str
     what: str
-    fixed: tuple[Version, ...]  # first good version of each branch that got the fix, oldest first
+    fixed: tuple[Version, ...]  # first fixed version of each branch with the fix, oldest first
     since: Version = (0, 0)
 
 
@@ -81,10 +81,10 @@ RUNTIMES: Mapping[str, tuple[RuntimeCve, ...]] = {
 
 
 def kernel_version(release: str, build: str = "", signature: str = "") -> tuple[Version | None, bool]:
-    """(upstream version, whether upstream built it), as far as it can be told.
+    """Returns (upstream version, True if upstream built it), as far as known.
 
-    `release` and `build` are uname's; `signature` is Ubuntu's /proc/version_signature. Debian and Ubuntu say
-    which upstream version they are based on; kernels of Red Hat's and SUSE's kind do not, and take fixes of
+    `release` and `build` are uname's; `signature` is Ubuntu's /proc/version_signature. Debian and Ubuntu
+    state the upstream version of their kernels; Red Hat, SUSE and similar do not, and backport fixes of
     any age.
     """
     if found := re.fullmatch(r"Ubuntu \S+ (\d+)\.(\d+)\.(\d+)", signature.strip()):
@@ -104,7 +104,7 @@ def kernel_version(release: str, build: str = "", signature: str = "") -> tuple[
 
 
 def unfixed(version: Version) -> Iterator[KernelCve]:
-    """Holes that upstream's kernel of this version still has."""
+    """Yields the vulnerabilities of upstream's kernel of this version."""
     branch, patch = version[:2], version[2]
     for cve in KERNEL:
         if branch < cve.since or branch >= cve.mainline:
@@ -114,7 +114,7 @@ def unfixed(version: Version) -> Iterator[KernelCve]:
 
 
 def runtime_cves(name: str, text: str) -> Iterator[tuple[RuntimeCve, str, bool]]:
-    """(hole, version, whether upstream built it) for what `NAME --version` prints."""
+    """Yields (vulnerability, version, True if upstream built it) for the output of `NAME --version`."""
     found = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)([^\s,]*)", text)
     if not found:
         return

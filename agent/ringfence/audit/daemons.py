@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the node's daemons are set up: dockerd and the kubelet, by their command lines and the files that these
-name. Only those of the host itself: a dockerd in a container is that container's business."""
+"""The configuration of dockerd and the kubelet, from their command lines and configuration files.
+
+Only daemons of the host itself: a dockerd in a container is out of scope.
+"""
 
 from __future__ import annotations
 
@@ -23,23 +25,25 @@ _DAEMON_JSON, _KUBELET_TLS, _DOCKER_TLS = "/etc/docker/daemon.json", 10250, 2376
 
 
 class _Place(NamedTuple):
-    """A node, as far as it is looked at here: its name, /proc, and the root of its disks."""
+    """The parts of a node that are read here: its name, /proc, and the root of its disks."""
 
     name: str
     proc: Path
     host: Path
-    ports: Mapping[int, set[bool]]  # that listen -> {on the loopback?}
+    ports: Mapping[int, set[bool]]  # listening port -> {on the loopback?}
 
 
 def docker(name: str, proc: Path, host: Path, ports: Mapping[int, set[bool]]) -> Iterator[Finding | Unseen]:
-    """Does its API ask for client certificates?"""
+    """Yields findings about a Docker API by TCP that does not verify client certificates."""
     place = _Place(name, proc, host, ports)
     seen = False
     for argv in _processes(place, "dockerd"):
         seen = True
         yield from _dockerd(place, argv)
     if not seen and _DOCKER_TLS in ports:
-        yield Unseen("docker-tcp", f"who listens on port {_DOCKER_TLS}, and whether it asks for certificates")
+        yield Unseen(
+            "docker-tcp", f"which program listens on port {_DOCKER_TLS}, and if it verifies certificates"
+        )
 
 
 def _dockerd(place: _Place, argv: Sequence[str]) -> Iterator[Finding | Unseen]:
@@ -60,23 +64,23 @@ def _dockerd(place: _Place, argv: Sequence[str]) -> Iterator[Finding | Unseen]:
     for address in hosts:
         if address.startswith("tcp:") and not verified:
             points = 75 if address.startswith(_ONLY_HERE) else -1
-            detail = f"{address[:100]}, without --tlsverify: no client certificate is asked for"
+            detail = f"{address[:100]}, without --tlsverify: no client certificate is required"
             yield Finding(CHECKS["docker-tcp"], place.name, detail, "", points)
 
 
 def kubelet(name: str, proc: Path, host: Path, ports: Mapping[int, set[bool]]) -> Iterator[Finding | Unseen]:
-    """Does it answer whoever does not say who they are?"""
+    """Yields findings about a kubelet that accepts anonymous requests."""
     place = _Place(name, proc, host, ports)
     seen = False
     for argv in _processes(place, "kubelet", of_root=True):
         seen = True
         yield from _kubelet(place, argv)
     if not seen and _KUBELET_TLS in ports:
-        yield Unseen("kubelet-anonymous", f"the settings of whoever listens on port {_KUBELET_TLS}")
+        yield Unseen("kubelet-anonymous", f"the settings of the program that listens on port {_KUBELET_TLS}")
 
 
 def _kubelet(place: _Place, argv: Sequence[str]) -> Iterator[Finding | Unseen]:
-    """Without a file the old flags' defaults hold: everybody, everything (kubelet, --anonymous-auth)."""
+    """Without a file, the flags' defaults apply: anonymous, all allowed (kubelet, --anonymous-auth)."""
     path = _last(argv, "--config")
     anonymous, mode = ("false", "Webhook") if path else ("true", "AlwaysAllow")
     if path:
@@ -93,19 +97,19 @@ def _kubelet(place: _Place, argv: Sequence[str]) -> Iterator[Finding | Unseen]:
         everything = mode == "AlwaysAllow"
         what = "may do everything" if everything else f"may do what {mode[:40]} allows to system:anonymous"
         points = -1 if everything else 60
-        detail = f"anonymous requests are taken, and {what}"
+        detail = f"anonymous requests are accepted, and {what}"
         yield Finding(CHECKS["kubelet-anonymous"], place.name, detail, "", points)
 
 
 def _at(value: Any, *keys: str, default: str) -> str:
-    """The word there. Never what a list holds: aliases of YAML make a short file an endless text."""
+    """Returns the word at this key, never the text of a list: YAML aliases can make it endless."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return str(value) if isinstance(value, (str, bool)) else default
 
 
 def _processes(place: _Place, name: str, *, of_root: bool = False) -> Iterator[list[str]]:
-    """Command lines of the host's own processes of this name. `of_root`: others only call themselves so."""
+    """Yields command lines of host processes of this name. `of_root`: ignore other users' processes."""
     ours = _namespace(place.proc / "1")
     for directory in sorted(place.proc.glob("[0-9]*")):
         try:
@@ -120,7 +124,7 @@ def _processes(place: _Place, name: str, *, of_root: bool = False) -> Iterator[l
 
 
 def _is_roots(directory: Path) -> bool:
-    """By its effective user: the directory is root's for others, too, who cannot be dumped."""
+    """Returns True if the effective user is root: the directory is also root's for undumpable processes."""
     try:
         status = (directory / "status").read_text(errors="replace")
     except OSError:
@@ -136,7 +140,7 @@ def _namespace(directory: Path) -> str:
 
 
 def _values(argv: Sequence[str], flag: str, bare: str = "") -> Iterator[str]:
-    """What a flag was given, `--flag=x` and `--flag x`; `bare` for one that needs no value."""
+    """Yields the values of a flag, `--flag=x` and `--flag x`; `bare` is the value of a flag without one."""
     for number, word in enumerate(argv):
         if word == flag:
             yield bare or (argv[number + 1] if number + 1 < len(argv) else "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be found: one table of checks, each with its weight, its reason and its fix."""
+"""The possible findings: one table of checks, each with its score, its reason and its fix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ESCAPE, _PRIVILEGES, _CREDENTIALS = ("T1611",), ("T1068",), ("T1552",)
 
 
 def severity_of(score: int) -> str:
-    """The word for a score of 0 to 100."""
+    """Returns the severity of a score of 0 to 100."""
     return next(word for word, least in _LEAST if score >= least)
 
 
@@ -21,20 +21,20 @@ class Check(NamedTuple):
 
     id: str
     scope: str
-    score: int  # 0 to 100: 90 is a way to the host that needs no further weakness
+    score: int  # 0 to 100: 90 is an escape to the host that needs no further weakness
     title: str
     fix: str
     attack: tuple[str, ...] = _ESCAPE
 
 
 class Finding(NamedTuple):
-    """One check that did not pass. `subject` is a container's name or the node's."""
+    """One failed check. `subject` is a container's name or the node's."""
 
     check: Check
     subject: str
     detail: str
     identifier: str = ""  # of the container
-    score: int = -1  # where it differs from the check's
+    score: int = -1  # if it differs from the check's
 
     @property
     def points(self) -> int:
@@ -48,7 +48,7 @@ class Finding(NamedTuple):
 
 
 class Unseen(NamedTuple):
-    """Something that could not be looked at: no finding of that check says nothing."""
+    """Something that could not be examined: the absence of a finding of that check means nothing."""
 
     check: str
     what: str
@@ -58,36 +58,36 @@ _TABLE = (
     Check("privileged", "container", 95, "the container is privileged",
           "run it without --privileged (securityContext.privileged: false); add the one capability or device that"
           " it needs"),
-    Check("runtime-socket", "container", 95, "a container runtime's socket is mounted: whoever can write to it is"
-          " root on the node", "take the mount away; a proxy that allows single calls is the least"),
+    Check("runtime-socket", "container", 95, "a container runtime's socket is mounted: write access to it is root"
+          " access to the node", "remove the mount, or at least use a proxy that allows only the needed calls"),
     Check("host-root", "container", 90, "the host's root directory is mounted",
           "mount the one directory that is needed, read-only"),
     Check("host-device", "container", 85, "a device of the host, or all of them, is in the container",
-          "hand over single devices; never disks or memory"),
+          "pass single devices only; never disks or memory"),
     Check("host-etc", "container", 80, "the host's /etc (or root's home) is mounted",
           "mount single files, read-only"),
     Check("kubelet-dir", "container", 80, "the kubelet's directory is mounted: secrets of all pods of the node",
-          "take the mount away, or mount one subdirectory read-only", _CREDENTIALS),
+          "remove the mount, or mount one subdirectory read-only", _CREDENTIALS),
     Check("host-proc", "container", 75, "the host's /proc, or a writable part of /proc/sys, is in the container",
-          "take the mount away; leave maskedPaths and readonlyPaths as the runtime sets them"),
-    Check("sysfs-writable", "container", 70, "/sys is writable: uevent_helper and firmware paths are ways to the host",
+          "remove the mount; keep the runtime's maskedPaths and readonlyPaths"),
+    Check("sysfs-writable", "container", 70, "/sys is writable: uevent_helper and firmware paths allow an escape",
           "leave /sys read-only"),
-    Check("cgroup-writable", "container", 70, "the cgroup file system is writable: release_agent (version 1) is a way"
-          " to the host", "mount it read-only; use cgroup version 2"),
-    Check("host-log", "container", 45, "the host's /var/log is mounted: links in it lead the kubelet's log readers"
-          " anywhere", "mount it read-only, or one subdirectory"),
+    Check("cgroup-writable", "container", 70, "the cgroup file system is writable: release_agent (version 1) allows"
+          " an escape", "mount it read-only; use cgroup version 2"),
+    Check("host-log", "container", 45, "the host's /var/log is mounted: the kubelet's log reader follows links"
+          " in it to any file", "mount it read-only, or one subdirectory"),
     Check("host-path", "container", 40, "a directory of the host is mounted", "use a volume; mount it read-only"),
-    Check("host-pid", "container", 70, "it sees the host's processes", "hostPID: false; no --pid=host"),
+    Check("host-pid", "container", 70, "it is in the host's pid namespace", "hostPID: false; no --pid=host"),
     Check("host-network", "container", 50, "it is in the host's network: loopback services of the node, the metadata"
           " service", "hostNetwork: false; no --network=host"),
     Check("host-ipc", "container", 45, "it shares the host's System V IPC and POSIX queues",
           "hostIPC: false; no --ipc=host"),
     Check("host-mount-namespace", "container", 90, "it is in the host's mount namespace",
           "start it by a container runtime"),
-    Check("host-uts", "container", 15, "it shares the host's name", "no --uts=host"),
+    Check("host-uts", "container", 15, "it shares the host's UTS namespace", "no --uts=host"),
     Check("no-seccomp", "container", 55, "no seccomp filter: some 60 system calls more than the default profile"
           " allows", "seccompProfile: {type: RuntimeDefault}; no seccomp=unconfined", _PRIVILEGES),
-    Check("strong-capabilities", "container", 60, "capabilities that act on the host",
+    Check("strong-capabilities", "container", 60, "it has capabilities that affect the host",
           "capabilities: {drop: [ALL]}, then add what is needed"),
     Check("root-without-userns", "container", 25, "root in it is root on the node: no user namespace",
           "hostUsers: false (Kubernetes 1.33), --userns-remap, --userns=auto; or run as another user", _PRIVILEGES),
@@ -95,28 +95,28 @@ _TABLE = (
           "allowPrivilegeEscalation: false; no-new-privileges", _PRIVILEGES),
     Check("unconfined", "container", 30, "no AppArmor or SELinux profile, though this node has it",
           "appArmorProfile: {type: RuntimeDefault}; no label=disable", _PRIVILEGES),
-    Check("kernel-cve", "node", 75, "the kernel has a known way out of containers",
+    Check("kernel-cve", "node", 75, "the kernel has a known container escape vulnerability",
           "update the kernel and restart the node", _PRIVILEGES),
-    Check("kernel-unknown", "node", 5, "this kernel's version does not say which fixes it has",
-          "compare the distribution's advisories with the list of docs/audit.md", _PRIVILEGES),
-    Check("runtime-cve", "node", 75, "the container runtime has a known way out of containers",
-          "update it; running containers keep the old one until they are restarted"),
-    Check("docker-tcp", "node", 95, "the Docker API listens on TCP: whoever reaches it is root on the node",
-          "listen on the Unix socket only, or ask for client certificates (--tlsverify)"),
-    Check("runtime-socket-mode", "node", 90, "every user of the node may write to a runtime's socket",
-          "chmod 660, a group of its own"),
-    Check("kubelet-read-only-port", "node", 60, "the kubelet's read-only port answers without asking who is there",
+    Check("kernel-unknown", "node", 5, "this kernel's version does not show which fixes it contains",
+          "compare the distribution's advisories with the list in docs/audit.md", _PRIVILEGES),
+    Check("runtime-cve", "node", 75, "the container runtime has a known container escape vulnerability",
+          "update it; running containers keep the old version until they are restarted"),
+    Check("docker-tcp", "node", 95, "the Docker API listens on TCP: access to it is root access to the node",
+          "listen on the Unix socket only, or verify client certificates (--tlsverify)"),
+    Check("runtime-socket-mode", "node", 90, "every user of the node can write to a runtime's socket",
+          "chmod 660, and use a separate group"),
+    Check("kubelet-read-only-port", "node", 60, "the kubelet's read-only port answers without authentication",
           "readOnlyPort: 0", _CREDENTIALS),
-    Check("kubelet-anonymous", "node", 90, "the kubelet answers requests that do not say who makes them: port 10250"
+    Check("kubelet-anonymous", "node", 90, "the kubelet answers anonymous requests: port 10250"
           " runs commands in every pod", "authentication: {anonymous: {enabled: false}}; authorization: {mode: Webhook}",
           _CREDENTIALS),
-    Check("unprivileged-bpf", "node", 60, "every user may load BPF programs: the verifier is the only wall",
+    Check("unprivileged-bpf", "node", 60, "every user can load BPF programs: the verifier is the only barrier",
           "sysctl kernel.unprivileged_bpf_disabled=1", _PRIVILEGES),
-    Check("unprivileged-userns", "node", 20, "every user may make user namespaces: most kernel exploits of recent"
-          " years begin there", "limit them (user.max_user_namespaces, AppArmor), where nothing needs them", _PRIVILEGES),
-    Check("core-pattern-pipe", "node", 10, "core_pattern starts a program as root for each crash, of containers too",
-          "keep that program and its directory out of every container's reach"),
-    Check("no-mac", "node", 35, "neither AppArmor nor SELinux is on", "turn one of them on", _PRIVILEGES),
+    Check("unprivileged-userns", "node", 20, "every user can create user namespaces: most kernel exploits of recent"
+          " years start there", "limit them (user.max_user_namespaces, AppArmor) if nothing needs them", _PRIVILEGES),
+    Check("core-pattern-pipe", "node", 10, "core_pattern runs a program as root for each crash, also in containers",
+          "make that program and its directory inaccessible to containers"),
+    Check("no-mac", "node", 35, "neither AppArmor nor SELinux is enabled", "enable one of them", _PRIVILEGES),
     Check("cgroup-v1", "node", 20, "cgroup version 1 is mounted: release_agent exists",
           "boot with the unified hierarchy"),
     Check("kernel-pointers", "node", 15, "kernel addresses can be read (kptr_restrict 0)",

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings about the node itself, and what could not be looked at. Reads files below two roots (that of /proc
-and /sys, and that of the host's disks), so that a test can give it others."""
+"""Findings about the node itself, and the facts that could not be examined.
+
+Reads files below two roots (of /proc and /sys, and of the host's disks), which tests can replace.
+"""
 
 from __future__ import annotations
 
@@ -28,41 +30,42 @@ _SOCKETS = tuple(
     )
 )  # fmt: skip
 _DIRECTORIES = ("/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin")
-_LESS_SURE = 30  # points less where a distribution may have fixed it in place
+_LESS_SURE = 30  # points deducted if a distribution may have backported the fix
 
 
 class Node(NamedTuple):
-    """The node: its name, kernel, runtimes, and where its files are. `disks` None: below `root`, too."""
+    """The node: its name, kernel, runtimes, and the roots of its files. `disks` None: same as `root`."""
 
     name: str
     release: str
     build: str = ""
     root: Path = Path("/")
-    runtimes: Mapping[str, str] = {}  # name -> what `--version` prints, or the runtime's socket says
+    runtimes: Mapping[str, str] = {}  # name -> version, from `--version` or the runtime's socket
     disks: Path | None = None
-    not_asked: tuple[str, ...] = ()  # runtimes whose version nobody was asked for
+    not_asked: tuple[str, ...] = ()  # runtimes whose version was not queried
 
     @property
     def host(self) -> Path:
-        """The root of the host's disks."""
+        """Returns the root of the host's disks."""
         return self.disks or self.root
 
 
 def findings(node: Node) -> Iterator[Finding | Unseen]:
-    """Everything about the node."""
+    """Yields all findings about the node."""
     for look in (_kernel, _runtimes, _ports, _sockets, _sysctls, _system):
         yield from look(node)
 
 
 def has_mac(root: Path = Path("/")) -> bool:
-    """Is AppArmor or SELinux on?"""
+    """Returns True if AppArmor or SELinux is enabled."""
     apparmor = _read(root / "sys/module/apparmor/parameters/enabled").startswith("Y")
     return apparmor or _read(root / "sys/fs/selinux/enforce") == "1" or _selinux_is_hidden(root)
 
 
 def _selinux_is_hidden(root: Path) -> bool:
-    """A pod has a sysfs without selinuxfs, which the kernel lists where SELinux was not turned off at boot.
+    """Returns True if SELinux cannot be examined: a pod's sysfs is without selinuxfs.
 
+    The kernel lists selinuxfs if SELinux was not disabled at boot.
     Source: init_sel_fs of security/selinux/selinuxfs.c
     """
     listed = "selinuxfs" in _read(root / "proc/filesystems").split()
@@ -70,7 +73,7 @@ def _selinux_is_hidden(root: Path) -> bool:
 
 
 def versions_of_runtimes(run: Callable[[list[str]], str] | None = None) -> dict[str, str]:
-    """What the runtimes of the usual directories say of themselves. Only programs that root owns are run."""
+    """Returns the `--version` output of runtimes in the usual directories; runs only root's programs."""
     found = {}
     for name in RUNTIMES:
         for directory in _DIRECTORIES:
@@ -107,31 +110,31 @@ def _kernel(node: Node) -> Iterator[Finding | Unseen]:
     shown = ".".join(map(str, version))
     for cve in unfixed(version):
         score = CHECKS["kernel-cve"].score - (0 if upstream else _LESS_SURE)
-        sure = "" if upstream else "; the distribution may have fixed it in place: see its advisory"
+        sure = "" if upstream else "; the distribution may have backported the fix: see its advisory"
         yield _found("kernel-cve", node, f"{cve.id} ({cve.what}): Linux {shown}{sure}", score)
 
 
 def _runtimes(node: Node) -> Iterator[Finding | Unseen]:
     for name in node.not_asked:
-        yield Unseen("runtime-cve", f"the version of {name}: no program is run to ask for it")
+        yield Unseen("runtime-cve", f"the version of {name}: the agent runs no program to query it")
     if node.runtimes and not node.not_asked and not {"runc", "crun"} & node.runtimes.keys():
         where = ", ".join(_DIRECTORIES)
-        yield Unseen("runtime-cve", f"the version of the OCI runtime: neither runc nor crun lies in {where}")
+        yield Unseen("runtime-cve", f"the version of the OCI runtime: neither runc nor crun is in {where}")
     for name, text in node.runtimes.items():
         if not re.search(r"\d\.\d", text):
-            yield Unseen("runtime-cve", f"the version of {name}: it did not say one")
+            yield Unseen("runtime-cve", f"the version of {name}: it printed none")
         for cve, version, upstream in runtime_cves(name, text):
             score = CHECKS["runtime-cve"].score - (0 if upstream else _LESS_SURE)
-            sure = "" if upstream else "; the distribution may have fixed it in place: see its advisory"
+            sure = "" if upstream else "; the distribution may have backported the fix: see its advisory"
             yield _found("runtime-cve", node, f"{cve.id} ({cve.what}): {name} {version}{sure}", score)
 
 
 def _ports(node: Node) -> Iterator[Finding | Unseen]:
-    """Listeners of the host's network: what answers without TLS has a port of its own."""
+    """Yields findings about listeners in the host's network; services without TLS have their own ports."""
     listening = _listening(node)
-    told = list(daemons.docker(node.name, node.root / "proc", node.host, listening))
-    yield from told
-    if _DOCKER in listening and not any(isinstance(one, Finding) for one in told):
+    found = list(daemons.docker(node.name, node.root / "proc", node.host, listening))
+    yield from found
+    if _DOCKER in listening and not any(isinstance(one, Finding) for one in found):
         only_here = listening[_DOCKER] == {True}
         where = "on the loopback only" if only_here else "for other machines, too"
         yield _found("docker-tcp", node, f"port {_DOCKER}, {where}", 75 if only_here else -1)
@@ -141,7 +144,7 @@ def _ports(node: Node) -> Iterator[Finding | Unseen]:
 
 
 def _listening(node: Node) -> dict[int, set[bool]]:
-    """Port -> {on the loopback?}."""
+    """Returns listening port -> {on the loopback?}."""
     listening: dict[int, set[bool]] = {}
     for name in ("tcp", "tcp6"):
         for line in _read(node.root / "proc/1/net" / name, most=4 << 20).splitlines()[1:]:
@@ -153,7 +156,7 @@ def _listening(node: Node) -> dict[int, set[bool]]:
 
 
 def _loopback(address: str) -> bool:
-    """An address of /proc/net/tcp: words of the machine's byte order."""
+    """Returns True for a loopback address of /proc/net/tcp: words in the machine's byte order."""
     if len(address) == 8:
         return address.endswith("7F")
     return address == "0" * 24 + "01000000" or (
@@ -193,7 +196,7 @@ def _sysctls(node: Node) -> Iterator[Finding | Unseen]:
 
 def _system(node: Node) -> Iterator[Finding | Unseen]:
     if _selinux_is_hidden(node.root):
-        yield Unseen("no-mac", "whether SELinux enforces: selinuxfs is not mounted here")
+        yield Unseen("no-mac", "if SELinux enforces: selinuxfs is not mounted here")
     elif not has_mac(node.root):
         yield _found("no-mac", node, "see /sys/kernel/security/lsm")
     if " - cgroup " in _read(node.root / "proc/1/mountinfo", most=1 << 20):
@@ -201,7 +204,7 @@ def _system(node: Node) -> Iterator[Finding | Unseen]:
 
 
 def _read(path: Path, most: int = 4096) -> str:
-    """A file's content; empty where it cannot be read."""
+    """Returns a file's content; empty if it cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings as JSON, and as SARIF 2.1.0 (OASIS), which code hosts and scanners' dashboards read."""
+"""Findings as JSON, and as SARIF 2.1.0 (OASIS), which code hosts and dashboards read."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _PROJECT = "https://github.com/ringfence/ringfence"
 
 
 def ordered(findings: Sequence[Finding]) -> list[Finding]:
-    """The worst first."""
+    """Returns the findings, the highest score first."""
     return sorted(findings, key=lambda one: (-one.points, one.subject, one.check.id, one.detail))
 
 
 def summary(findings: Sequence[Finding]) -> dict[str, int]:
-    """How many of each severity, the worst first."""
+    """Returns the number of findings of each severity, the highest first."""
     counts = Counter(finding.severity for finding in findings)
     return {severity: counts[severity] for severity in reversed(SEVERITIES)}
 
@@ -36,7 +36,7 @@ def summary(findings: Sequence[Finding]) -> dict[str, int]:
 def as_json(
     findings: Sequence[Finding], node: str, containers: int, unseen: Sequence[Unseen] = ()
 ) -> dict[str, Any]:
-    """One document."""
+    """Returns one document."""
     return {
         "version": __version__,
         "node": escape(node),
@@ -62,8 +62,11 @@ def as_json(
 
 
 def as_sarif(findings: Sequence[Finding], node: str, unseen: Sequence[Unseen] = ()) -> dict[str, Any]:
-    """One run. Rules are all checks, so that a tool can tell what passed; what was not seen is a notification
-    of the run (3.20.21)."""
+    """Returns one run.
+
+    Its rules are all checks, so that a tool knows which passed. Unexamined facts are notifications of
+    the run (3.20.21).
+    """
     index = {check: number for number, check in enumerate(CHECKS)}
     rules = [
         {
@@ -84,7 +87,7 @@ def as_sarif(findings: Sequence[Finding], node: str, unseen: Sequence[Unseen] = 
     notes = [
         {
             "level": "note",
-            "message": {"text": f"not looked at: {escape(one.what)}"},
+            "message": {"text": f"not examined: {escape(one.what)}"},
             "associatedRule": {"id": one.check, "index": index[one.check]},
         }
         for one in unseen
@@ -99,7 +102,7 @@ def as_sarif(findings: Sequence[Finding], node: str, unseen: Sequence[Unseen] = 
 
 
 def _which(finding: Finding) -> str:
-    """Of several findings of one check: the hole's name; the rest of a detail may change."""
+    """Distinguishes findings of one check by the CVE; the rest of a detail can change."""
     return finding.detail.partition(" ")[0] if finding.check.id.endswith("-cve") else ""
 
 
@@ -107,13 +110,13 @@ def _result(finding: Finding, node: str, rule: int) -> dict[str, Any]:
     subject, detail = escape(finding.subject, 256), escape(finding.detail)
     whole = f"{escape(node)}/{subject}" if finding.check.scope == "container" else subject
     identity = hashlib.sha256(f"{finding.check.id}\0{whole}\0{_which(finding)}".encode()).hexdigest()
-    # Code hosts (GitHub) show a result at a file and take none without one: a place of ours, which is stable.
+    # Code hosts (GitHub) show a result at a file and reject results without one: a stable artificial path.
     place = f"{quote(escape(node), safe='')}/{quote(subject) if subject != node else 'node'}"
     return {
         "ruleId": finding.check.id,
         "ruleIndex": rule,
         "level": _LEVELS[finding.severity],
-        "message": {"text": f"{subject}: {finding.check.title}: {detail}. To mend it: {finding.check.fix}."},
+        "message": {"text": f"{subject}: {finding.check.title}: {detail}. Fix: {finding.check.fix}."},
         "locations": [
             {
                 "physicalLocation": {"artifactLocation": {"uri": place}, "region": {"startLine": 1}},

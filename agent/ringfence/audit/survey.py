@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at what runs: containers by the names of their cgroups, and who they are by the usual sources."""
+"""Examines running containers: found by the names of their cgroups, identified by the usual sources."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Survey", "display_name", "of_containers", "parted", "subject_of", "s
 
 
 class Survey(NamedTuple):
-    """What was looked at, and what was found."""
+    """The examined subjects and the findings."""
 
     node: str
     containers: int
@@ -37,7 +37,7 @@ class Survey(NamedTuple):
 
 
 def survey(config: Config, *, node: bool = True, containers: bool = True) -> Survey:
-    """Look at this node and at the containers whose cgroups the configuration's patterns name."""
+    """Examines this node and the containers with cgroups that match the configured patterns."""
     found, unseen = parted(node_checks.findings(this_node(config, programs=True)) if node else ())
     subjects = list(_subjects(config)) if containers else []
     mac = node_checks.has_mac()
@@ -51,7 +51,7 @@ def survey(config: Config, *, node: bool = True, containers: bool = True) -> Sur
 
 
 def parted(looked: Iterable[Finding | Unseen]) -> tuple[list[Finding], list[Unseen]]:
-    """What was found, and what could not be looked at."""
+    """Separates findings from facts that could not be examined."""
     found: list[Finding] = []
     unseen: list[Unseen] = []
     for one in looked:
@@ -63,7 +63,7 @@ def parted(looked: Iterable[Finding | Unseen]) -> tuple[list[Finding], list[Unse
 
 
 def of_containers(containers: Sequence[Container]) -> Iterator[Finding | Unseen]:
-    """Of containers that the agent knows already: nothing is looked up."""
+    """Yields findings about containers that the agent already knows: nothing is looked up."""
     mac = node_checks.has_mac()
     for container in containers:
         if container.posture is not None:
@@ -74,7 +74,7 @@ def of_containers(containers: Sequence[Container]) -> Iterator[Finding | Unseen]
 
 
 def this_node(config: Config, *, programs: bool) -> Node:
-    """The node that we run on. `programs`: runtimes that do not say their version at a socket may be run."""
+    """Returns this node. `programs`: runtimes without a socket may be run to get their version."""
     about, host = os.uname(), host_root()
     asked = programs and host == Path("/")  # programs of a container are not the host's
     runtimes = node_checks.versions_of_runtimes() if asked else {}
@@ -82,18 +82,18 @@ def this_node(config: Config, *, programs: bool) -> Node:
         with contextlib.suppress(CriError), contextlib.closing(Cri(socket)) as cri:
             name, version = cri.version()
             runtimes[name] = f"{name} {version}"
-    not_asked = () if asked else ("runc", "crun")  # which have no socket to say it at
+    not_asked = () if asked else ("runc", "crun")  # these have no socket
     return Node(config.node_name, about.release, about.version, Path("/"), runtimes, host, not_asked)
 
 
 def display_name(container: Container | Facts) -> str:
-    """namespace/pod/name, as far as it is known."""
+    """Returns namespace/pod/name, as far as known."""
     names = [container.namespace, container.pod, container.name]
     return "/".join(name for name in names if name)
 
 
 def subject_of(identifier: str, pid: int, facts: Facts) -> Subject | None:
-    """None: nothing is known of how it is held."""
+    """Returns the subject of an audit; None: the container's posture is unknown."""
     if facts.posture is None:
         return None
     short = identifier[:12] if len(identifier) == 64 else identifier
@@ -120,11 +120,11 @@ def _subjects(config: Config) -> Iterator[Subject | Unseen]:
 
 
 def _not_seen(identifier: str) -> Unseen:
-    return Unseen("privileged", f"how the container {identifier} is held: all checks of containers")
+    return Unseen("privileged", f"the posture of the container {identifier}: all checks of containers")
 
 
 def _first_pid(hierarchy: Hierarchy, path: str) -> int:
-    """A process of that cgroup; 0: it has none."""
+    """Returns a process of that cgroup; 0: it has none."""
     try:
         with (hierarchy.directory(path) / "cgroup.procs").open() as file:
             return int(file.readline().strip() or 0)
@@ -133,7 +133,7 @@ def _first_pid(hierarchy: Hierarchy, path: str) -> int:
 
 
 def _is_root(pid: int) -> bool | None:
-    """Does it run as user 0 of the host?"""
+    """Returns True if it runs as user 0 of the host; None: unknown."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(errors="replace")
     except OSError:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel side as Python sees it: one loaded object, its maps, its rings, its attachments."""
+"""Python interface to the kernel side: one loaded object, its maps, its rings, its attachments."""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process of its own for bcc: compile, verify, attach one probe, hand its descriptors over, end.
+"""The child process for bcc: compiles, verifies and attaches one probe, passes its descriptors, ends.
 
-Run by the Python that has bcc (the system's), which may lack every package of the agent: so this file imports
-the standard library and bcc only. It ends in any case; LLVM and its memory end with it, while the descriptors
-keep the programs attached. What clang and the verifier say goes to standard error, a file of the agent's.
+It is run by the Python that has bcc (the system's), which may lack every package of the agent: so this
+file imports the standard library and bcc only. It always ends; LLVM and its memory end with it, while
+the descriptors keep the programs attached. Output of clang and the verifier goes to standard error, a
+file of the agent.
 
-    python3 -I _bcc_child.py FD     a unix socket (SOCK_SEQPACKET): one request comes, one answer goes
+    python3 -I _bcc_child.py FD     a unix socket (SOCK_SEQPACKET): one request, one answer
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ _NR_BPF = {"x86_64": 321, "aarch64": 280}
 _TRACEFS = "/sys/kernel/tracing"
 _MAX_MESSAGE = 1 << 17
 _MISSING = re.compile(rb"fatal error: '([A-Za-z0-9_./-]+\.h)' file not found")
-# bcc's own headers speak of helpers that are younger than the kernel: they get a number that none has.
+# bcc's own headers use helpers that are newer than the kernel: they get an unused number.
 _UNKNOWN = re.compile(rb"^/virtual/\S+ error: use of undeclared identifier '(BPF_\w+)'", re.M)
 _NO_SUCH = b"#define %s 0x7fffff00\n"
-_MAX_TRIES = 64  # to mend the header tree for one probe
+_MAX_TRIES = 64  # attempts to complete the header tree for one probe
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Refused(Exception):
-    """What the agent is told: at which stage, about which function or hook, what."""
+    """The error for the agent: stage, function or hook, message."""
 
     def __init__(self, stage: str, subject: str, message: str) -> None:
         super().__init__(message)
@@ -53,7 +54,7 @@ def _checked(result: int, call: str) -> int:
 
 
 def _bound_by(limits: dict[str, int]) -> None:
-    """Ends with the agent, is the first to go when memory is short, and cannot grow or compute for ever."""
+    """Limits memory and CPU time; the process ends with the agent and is the OOM killer's first choice."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")
@@ -67,9 +68,11 @@ def _bound_by(limits: dict[str, int]) -> None:
 
 
 def _own_mounts() -> None:
-    """tracefs where bcc looks for it, seen by this process alone."""
+    """Mounts tracefs where bcc expects it, in a private mount namespace."""
     if _libc.unshare(_CLONE_NEWNS) < 0 and ctypes.get_errno() == errno.EPERM:
-        raise Refused("child", "", "it needs CAP_SYS_ADMIN, to mount tracefs and a bpffs for itself alone")
+        raise Refused(
+            "child", "", "it needs CAP_SYS_ADMIN to mount tracefs and a bpffs in a private mount namespace"
+        )
     _checked(_libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_PRIVATE), None), "mount")
     if not os.path.isdir(f"{_TRACEFS}/events"):
         result = _libc.mount(b"tracefs", _TRACEFS.encode(), b"tracefs", ctypes.c_ulong(0), None)
@@ -77,7 +80,7 @@ def _own_mounts() -> None:
 
 
 def _pin(maps: dict[str, int], directory: str) -> None:
-    """The agent's maps under names that bcc can open, in a bpffs that this process alone sees."""
+    """Pins the agent's maps under names that bcc can open, in a private bpffs."""
     result = _libc.mount(b"bpf", os.fsencode(directory), b"bpf", ctypes.c_ulong(0), None)
     _checked(result, "mount bpf")
     for name, fd in maps.items():
@@ -93,10 +96,10 @@ def _load_bcc() -> Any:
     except ModuleNotFoundError as error:
         raise Refused("bcc", "", str(error)) from None
     if not hasattr(bcc, "BPF"):
-        raise Refused("bcc", "", f"{bcc.__file__} is another package of that name")
+        raise Refused("bcc", "", f"{bcc.__file__} is a different package with that name")
 
     class Module(bcc.BPF):  # type: ignore[misc]
-        """Compiled, and nothing more: bcc would load and attach at once."""
+        """Compiles only: bcc would also load and attach."""
 
         def _trace_autoload(self) -> None:
             pass
@@ -105,7 +108,7 @@ def _load_bcc() -> Any:
 
 
 def _compile(module: Any, request: dict[str, Any]) -> Any:
-    """What the header tree lacks is added (see `_mended`), and then once more."""
+    """Compiles; adds headers that the tree lacks (see `_mended`) and tries again."""
     with open(request["text"], "rb") as file:
         text = file.read()
     for _ in range(_MAX_TRIES):
@@ -120,11 +123,11 @@ def _compile(module: Any, request: dict[str, Any]) -> Any:
 
 
 def _mended(include: str, said: bytes) -> bool:
-    """A header that is not there is made empty: its types are in the BTF dump. A number is made up."""
+    """Creates a missing header as an empty file: its types are in the BTF dump. Defines unknown helpers."""
     if missing := _MISSING.search(said):
         path = os.path.normpath(os.path.join(include, missing[1].decode()))
         if not path.startswith(f"{os.path.normpath(include)}/"):
-            return False  # no header of the kernel's: what is mistyped is told
+            return False  # not a kernel header: report the mistake
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "ab"):
             return True
@@ -135,7 +138,7 @@ def _mended(include: str, said: bytes) -> bool:
 
 
 def _shape(module: Any, bpf: Any, lib: Any) -> tuple[int, list[list[Any]]]:
-    """Size of the event's struct; [name, type, offset, size, elements or 0] of each of its members."""
+    """Returns the size of the event's struct, and [name, type, offset, size, elements or 0] by member."""
     described = json.loads(lib.bpf_table_leaf_desc(bpf.module, b"rf_shape").decode())
     kind = module._decode_table_type(described)
     fields = []
@@ -151,7 +154,7 @@ def _shape(module: Any, bpf: Any, lib: Any) -> tuple[int, list[list[Any]]]:
     return ctypes.sizeof(kind), fields
 
 
-#: beginning of a function's name -> (type of program, how bcc calls the hook)
+#: prefix of a function's name -> (type of program, bcc's name for the hook)
 _HOOKS = {
     "tracepoint__": ("TRACEPOINT", "tracepoint_fds"),
     "raw_tracepoint__": ("RAW_TRACEPOINT", "raw_tracepoint_fds"),
@@ -163,7 +166,7 @@ _HOOKS = {
 
 
 def _programs(bpf: Any, lib: Any) -> list[tuple[str, str, str]]:
-    """(function, beginning of its name, hook)."""
+    """Returns (function, prefix of its name, hook) of each program."""
     found = []
     for index in range(lib.bpf_num_functions(bpf.module)):
         name = lib.bpf_function_name(bpf.module, index).decode()
@@ -177,7 +180,7 @@ def _programs(bpf: Any, lib: Any) -> list[tuple[str, str, str]]:
 
 
 def _check_hook(bpf: Any, name: str, begin: str, hook: str) -> None:
-    """Before it is attached, and where it shall not be."""
+    """Checks that the hook exists. Called before attaching, and if the probe is only verified."""
     missing = ""
     if begin == "tracepoint__":
         place = hook.replace("__", "/", 1)
@@ -202,7 +205,7 @@ def _load(bpf: Any, name: str, begin: str) -> None:
 
 
 def _attach(bpf: Any, name: str, begin: str, hook: str) -> list[int]:
-    """The descriptors that keep it attached."""
+    """Attaches the program and returns the descriptors that keep it attached."""
     kept = getattr(bpf, _HOOKS[begin][1])
     before = set(_numbers(kept))
     try:
@@ -258,10 +261,12 @@ def _serve(connection: socket.socket) -> None:
 
 
 def main() -> None:
-    """One request, one answer, and out without bcc's clean-up, which would detach everything."""
+    """Serves one request and exits without bcc's clean-up, which would detach everything."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     if os.getpriority(os.PRIO_PROCESS, 0) < 0:
-        os.setpriority(os.PRIO_PROCESS, 0, 0)  # the agent's is for telling alerts, not for compilers
+        os.setpriority(
+            os.PRIO_PROCESS, 0, 0
+        )  # the agent's priority is for reporting alerts, not for compilers
     try:
         _serve(connection)
     except Refused as refused:

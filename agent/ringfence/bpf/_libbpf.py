@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """libbpf (soname libbpf.so.1) by ctypes. Maps by descriptor are in `_maps`.
 
-Each function does one call, and raises OSError with errno, the call and its subject. Pointers of libbpf are
-ints with a name for the type checker. Its messages are kept in `LOG` if `listen` asks for it.
+Each function makes one call, and raises OSError with errno, the call and its subject. libbpf's pointers
+are ints with a name for the type checker. `listen` enables keeping its messages in `LOG`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ATTACH_LSM_MAC = 27
 ATTACH_TRACE_ITER = 28
 ATTACH_PERF_EVENT = 41
 
-_LOG_LINE = 1 << 20  # a verifier log comes as one message; what matters is at its end
+_LOG_LINE = 1 << 20  # a verifier log is one message; the relevant part is at its end
 LOG: deque[str] = deque(maxlen=200)
 
 _void = ctypes.c_void_p
@@ -91,7 +91,7 @@ _PRINT_FN = ctypes.CFUNCTYPE(_int, _int, _void, _void)
 
 
 def _keep_message(level: int, template: int, arguments: int) -> int:
-    """libbpf_print_fn_t. A va_list is handed over as a pointer on x86_64 and on arm64."""
+    """libbpf_print_fn_t. A va_list is passed as a pointer on x86_64 and on arm64."""
     if level > 1:  # LIBBPF_DEBUG
         return 0
     buffer = ctypes.create_string_buffer(_LOG_LINE if level == 0 else 1024)
@@ -100,11 +100,11 @@ def _keep_message(level: int, template: int, arguments: int) -> int:
     return 0
 
 
-_keep_message_callback = _PRINT_FN(_keep_message)  # libbpf keeps a pointer to it: it must live as long
+_keep_message_callback = _PRINT_FN(_keep_message)  # libbpf keeps a pointer to it: it must stay referenced
 
 
 class _Library:
-    """libbpf, opened at the first call, so that offline commands do not need it."""
+    """libbpf, opened on the first call, so that offline commands do not need it."""
 
     def __getattr__(self, name: str) -> Any:
         library = _open()
@@ -136,7 +136,7 @@ lib = _Library()
 
 
 def listen(*, on: bool) -> None:
-    """Whether libbpf's messages are kept: 10,000 a load; each waits for the interpreter's lock."""
+    """Keeps libbpf's messages, or not: there are 10,000 per load, each waits for the interpreter's lock."""
     lib.libbpf_set_print(_keep_message_callback if on else None)
 
 
@@ -145,19 +145,19 @@ def _fail(call: str, subject: object, code: int) -> OSError:
 
 
 def checked(result: int, call: str, subject: object) -> int:
-    """libbpf 1.x answers with -errno."""
+    """Raises OSError for an error result: libbpf 1.x returns -errno."""
     if result < 0:
         raise _fail(call, subject, -result)
     return result
 
 
 def version() -> tuple[int, int]:
-    """Of the library that is loaded, not of its headers."""
+    """Returns the version of the loaded library, not of its headers."""
     return lib.libbpf_major_version(), lib.libbpf_minor_version()
 
 
 def possible_cpus() -> int:
-    """How many values a per-CPU map has for each key."""
+    """Returns the number of values that a per-CPU map has for each key."""
     return checked(lib.libbpf_num_possible_cpus(), "libbpf_num_possible_cpus", "")
 
 
@@ -194,7 +194,7 @@ def maps(obj: ObjectPtr) -> Iterator[MapPtr]:
 
 
 def section_variables(obj: ObjectPtr, section: str) -> dict[str, tuple[int, int]]:
-    """Name -> (offset, size) of each variable of a data section, from the object's own BTF."""
+    """Returns name -> (offset, size) of the variables of a data section, from the object's BTF."""
     btf = lib.bpf_object__btf(obj)
     found = lib.btf__find_by_name_kind(btf, section.encode(), BTF_KIND_DATASEC) if btf else -1
     if found < 0:
@@ -221,7 +221,7 @@ def program_section(program: ProgramPtr) -> str:
 
 
 def program_fd(program: ProgramPtr) -> int:
-    """Negative when the program was not loaded."""
+    """Returns the descriptor; negative if the program was not loaded."""
     return int(lib.bpf_program__fd(program))
 
 
@@ -250,7 +250,7 @@ def map_name(pointer: MapPtr) -> str:
 
 
 def map_shape(pointer: MapPtr) -> tuple[int, int, int, int, int]:
-    """Descriptor (negative before the load), type, key size, value size, entries."""
+    """Returns descriptor (negative before the load), type, key size, value size, entries."""
     return (
         lib.bpf_map__fd(pointer),
         lib.bpf_map__type(pointer),
@@ -261,7 +261,7 @@ def map_shape(pointer: MapPtr) -> tuple[int, int, int, int, int]:
 
 
 def map_is_internal(pointer: MapPtr) -> bool:
-    """A data section, not a map that the source declares."""
+    """Returns True for a data section, False for a map that the source declares."""
     return bool(lib.bpf_map__is_internal(pointer))
 
 
@@ -270,7 +270,7 @@ def map_set_max_entries(pointer: MapPtr, entries: int) -> None:
 
 
 def section_write(obj: ObjectPtr, section: str, offset: int, data: bytes) -> None:
-    """Change the initial value of a data section, before the load."""
+    """Changes the initial value of a data section, before the load."""
     pointer = lib.bpf_object__find_map_by_name(obj, section.encode())
     size = _size()
     begin = lib.bpf_map__initial_value(pointer, ctypes.byref(size)) if pointer else None
@@ -287,12 +287,12 @@ def link_create(program: int, target: int, attach_type: int) -> int:
 
 
 def raw_tracepoint_open(program: int) -> int:
-    """A link of a tp_btf or lsm program: its BTF says which tracepoint or hook."""
+    """Creates a link of a tp_btf or lsm program: its BTF names the tracepoint or hook."""
     return checked(lib.bpf_raw_tracepoint_open(None, program), "bpf_raw_tracepoint_open", program)
 
 
 def lsm_hook_id(hook: str) -> int:
-    """The BTF id of a hook. OSError (ENOENT, ESRCH) where the kernel has none of that name."""
+    """Returns the BTF id of a hook. OSError (ENOENT, ESRCH) if the kernel does not have it."""
     found = lib.libbpf_find_vmlinux_btf_id(hook.encode(), ATTACH_LSM_MAC)
     return checked(found, "libbpf_find_vmlinux_btf_id", hook)
 
@@ -310,12 +310,12 @@ def get_pinned(path: str) -> int:
 
 
 def info(fd: int, size: int) -> bytes:
-    """The first `size` bytes of bpf_prog_info, bpf_map_info or bpf_link_info; 0 where the kernel has less."""
+    """Returns `size` bytes of bpf_prog_info, bpf_map_info or bpf_link_info; 0 for unsupported fields."""
     buffer = ctypes.create_string_buffer(size)
     checked(lib.bpf_obj_get_info_by_fd(fd, buffer, ctypes.byref(_u32(size))), "bpf_obj_get_info_by_fd", fd)
     return buffer.raw
 
 
 def enable_stats() -> int:
-    """Run count and run time of every program are kept while the descriptor is open (STATS_RUN_TIME)."""
+    """Enables run count and run time of every program while the descriptor is open (STATS_RUN_TIME)."""
     return checked(lib.bpf_enable_stats(0), "bpf_enable_stats", "")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Maps by descriptor, through libbpf: one call a function. Raises OSError as `_libbpf` does.
+"""Maps by descriptor, through libbpf: one call per function. Raises OSError like `_libbpf`.
 
-Keys and values are bytes of the sizes that the map was made with.
+Keys and values are bytes of the map's sizes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ringfence.bpf._libbpf import checked, lib
 
 
 class _MapCreateOpts(ctypes.Structure):
-    """struct bpf_map_create_opts, as far as libbpf 1.0 has it; `sz` says how much that is."""
+    """struct bpf_map_create_opts of libbpf 1.0; `sz` is its size."""
 
     _fields_ = [
         ("sz", ctypes.c_size_t),
@@ -36,7 +36,7 @@ def create(
 
 
 def lookup(fd: int, key: bytes | None, size: int, *, take: bool = False) -> bytes | None:
-    """The value (`size` bytes), None when the key is absent. `take` removes the entry as well."""
+    """Returns the value (`size` bytes), None if the key is absent. `take` also removes the entry."""
     buffer = ctypes.create_string_buffer(size)
     call = lib.bpf_map_lookup_and_delete_elem if take else lib.bpf_map_lookup_elem
     result = call(fd, key, buffer)
@@ -51,7 +51,7 @@ def update(fd: int, key: bytes | None, value: bytes, flags: int = 0) -> None:
 
 
 def delete(fd: int, key: bytes) -> bool:
-    """False when the key was absent."""
+    """Deletes an entry. Returns False if the key was absent."""
     result = lib.bpf_map_delete_elem(fd, key)
     return result != -errno.ENOENT and checked(result, "bpf_map_delete_elem", fd) == 0
 
@@ -66,7 +66,7 @@ def next_key(fd: int, key: bytes | None, size: int) -> bytes | None:
 
 
 class Batch(NamedTuple):
-    """One step through a map: `token` goes into the next one, None after the last."""
+    """One step through a map: `token` is for the next step, None after the last."""
 
     keys: bytes
     values: bytes
@@ -74,7 +74,7 @@ class Batch(NamedTuple):
 
 
 def lookup_batch(fd: int, token: bytes | None, count: int, key: int, value: int) -> Batch:
-    """Up to `count` entries. Hash maps fail with ENOSPC when one of their buckets holds more than that."""
+    """Returns up to `count` entries. Hash maps fail with ENOSPC if a bucket has more than that."""
     keys, values = ctypes.create_string_buffer(count * key), ctypes.create_string_buffer(count * value)
     after, got = ctypes.create_string_buffer(max(key, 8)), ctypes.c_uint32(count)
     result = lib.bpf_map_lookup_batch(fd, token, after, keys, values, ctypes.byref(got), None)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attaches loaded programs: tracing by BTF, LSM hooks, system calls, cgroups. All by bpf links.
 
-A link is a descriptor: it detaches when the last one is closed, unless it is pinned (ringfence.bpf.pins).
+A link is a descriptor: it detaches when the last copy is closed, unless it is pinned (ringfence.bpf.pins).
 """
 
 from __future__ import annotations
@@ -18,32 +18,35 @@ from ringfence.bpf import _libbpf, _syscalls
 from ringfence.bpf.objects import Program
 from ringfence.bpf.syscalls import tracepoint
 from ringfence.errors import KernelError
+from ringfence_linux import syscalls
 
 __all__ = ["AttachPlan", "Attached", "Place", "Skipped", "Tracefs", "detach", "open_tracefs", "run_iterator"]
 
-#: why a cgroup takes no program of ours, which is no reason to go without the others
+#: why a cgroup program cannot be attached; the others are attached nevertheless
 _NOT_HERE = {
     errno.EINVAL: "this kernel cannot attach it",
     errno.EOPNOTSUPP: "this kernel cannot attach it",
-    errno.EPERM: "another product holds this place for itself alone",
-    errno.E2BIG: "others have as many programs here as the kernel takes",
+    errno.EPERM: "another product has attached its program here exclusively",
+    errno.E2BIG: "other products have attached the maximum number of programs here",
 }
 _MOUNTED_TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
 @dataclass(frozen=True, slots=True)
 class AttachPlan:
-    """What to attach. Nothing is attached that is not named here.
+    """What to attach. Nothing else is attached.
 
-    `tracing` are tracepoints of tp_btf programs (sched_process_exec), `entry` and `exit` system calls as in
-    ringfence.bpf.syscalls, `cgroup` what follows `cgroup/` in a section (dev, sysctl, connect4). None: all
-    that the object has. `cgroup_path` is the root of the cgroup v2 hierarchy; empty: no cgroup programs.
-    `compat` and `compat_exit` see the same calls of 32-bit programs as well, at some 30 ns for each call on
-    the node. With `compat`, one program at every call replaces those at the tracepoints of `entry`. `lsm` are
-    hooks of ringfence.bpf.lsm; `hooked` the calls that they decide, which are not in `entry`. `drift`: the
-    programs that detect drift, and where. `requests`: the program at requests for modules. `guard`: the
-    programs of the self-defence, which may need the entry of more calls (`guarded`) and the exit of some
-    (`guarded_exit`).
+    - `tracing`: tracepoints of tp_btf programs (sched_process_exec); None: all of the object.
+    - `entry`, `exit`: system calls as in ringfence.bpf.syscalls; None: all.
+    - `cgroup`: names after `cgroup/` in a section (dev, sysctl, connect4); None: all.
+    - `cgroup_path`: root of the cgroup v2 hierarchy; empty: no cgroup programs.
+    - `compat`, `compat_exit`: also see calls of 32-bit programs, for about 30 ns per call on the node.
+      With `compat`, one program at every call replaces those at the tracepoints of `entry`.
+    - `lsm`: hooks of ringfence.bpf.lsm; `hooked`: the calls that they decide, which are not in `entry`.
+    - `drift`: the programs that detect drift, and where.
+    - `requests`: the program at requests for modules.
+    - `guard`: the programs of the self-defence, which can need the entry of more calls (`guarded`) and
+      the exit of some (`guarded_exit`).
     """
 
     entry: frozenset[str] = frozenset()
@@ -64,7 +67,7 @@ class AttachPlan:
 
 
 class Attached(NamedTuple):
-    """One program at one place. `fd` is the link."""
+    """One program attached at one place. `fd` is the link."""
 
     program: str
     target: str
@@ -72,7 +75,7 @@ class Attached(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """One place that this kernel lacks (`absent`: it is older, or was built without), or does not permit."""
+    """One place where the kernel does not permit a program, or that it lacks (`absent`)."""
 
     program: str
     target: str
@@ -81,13 +84,13 @@ class Skipped(NamedTuple):
 
 
 class Tracefs:
-    """An open tracefs: ids of tracepoints."""
+    """An open tracefs, for ids of tracepoints."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def tracepoint_id(self, name: str) -> int | None:
-        """Of `syscalls/sys_enter_unshare`; None when this kernel does not have it."""
+        """Returns the id of, for example, `syscalls/sys_enter_unshare`; None: this kernel lacks it."""
         try:
             fd = os.open(f"events/{name}/id", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
         except FileNotFoundError:
@@ -101,7 +104,7 @@ class Tracefs:
 
 @contextmanager
 def open_tracefs() -> Iterator[Tracefs]:
-    """The mounted tracefs, or else a detached mount of our own that ends with the block."""
+    """Opens the mounted tracefs, or a detached mount that ends with the block."""
     fd = -1
     for path in _MOUNTED_TRACEFS:
         if Path(path, "events").is_dir():
@@ -109,7 +112,7 @@ def open_tracefs() -> Iterator[Tracefs]:
             break
     if fd < 0:
         try:
-            fd = _syscalls.mount_detached("tracefs")
+            fd = syscalls.mount_detached("tracefs")
         except OSError as error:
             raise KernelError(
                 f"tracefs cannot be mounted: {error.strerror}",
@@ -122,9 +125,7 @@ def open_tracefs() -> Iterator[Tracefs]:
 
 
 class Place(NamedTuple):
-    """Where a program belongs: kind tp_btf, lsm, fentry, tracepoint or cgroup; the target as in a section
-    name.
-    """
+    """Where to attach a program. Kinds: tp_btf, lsm, fentry, tracepoint, cgroup; target as in SEC()."""
 
     program: Program
     kind: str
@@ -132,18 +133,18 @@ class Place(NamedTuple):
 
 
 def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
-    """The places of a plan, for these programs: first those from which tracking begins."""
+    """Yields the places of a plan for these programs, first those that start tracking."""
     programs = [program for program in programs if plan.drift or not program.name.startswith("drift_")]
     yield from _guard_places(programs, plan)
     programs = [program for program in programs if not program.name.startswith("guard_")]
     for program in programs:
         kind, _, target = program.section.partition("/")
-        # Programs that learn are loaded only where they are wanted.
+        # Learning programs are loaded only if they are wanted.
         if kind == "tp_btf" and (program.name.startswith("learn_") or _is_wanted(plan, target)):
             yield Place(program, kind, target)
     for program in programs:
         kind, _, target = program.section.partition("/")
-        # Programs that follow tasks, where they were loaded, do so whatever rules there are.
+        # Programs that follow tasks are attached regardless of rules, if they were loaded.
         if _follows(program, plan) or (kind == "lsm" and target in plan.lsm):
             yield Place(program, kind, target)
     for program in programs:
@@ -162,7 +163,7 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
 
 
 def _guard_places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
-    """Those of the self-defence were loaded for what this node has: all of them, or none."""
+    """Yields the places of the self-defence: of all its loaded programs, or none."""
     for program in programs:
         kind, _, target = program.section.partition("/")
         if not plan.guard or not program.name.startswith("guard_") or kind == "iter":
@@ -187,7 +188,7 @@ def _is_wanted(plan: AttachPlan, target: str) -> bool:
 
 
 def attach_all(wanted: Iterable[Place], cgroup_path: str) -> Iterator[Attached | Skipped]:
-    """Attach one by one, lazily, so that the caller can undo the earlier ones when one fails."""
+    """Attaches lazily, one by one, so that the caller can undo earlier ones if one fails."""
     with ExitStack() as stack:
         tracefs: Tracefs | None = None
         cgroup = -1
@@ -209,7 +210,7 @@ def _attach_by_btf(place: Place) -> Attached:
 
 
 def _attach_tracepoint(place: Place, tracefs: Tracefs) -> Attached | Skipped:
-    """One program may be at many. The link keeps the perf event alive (b89fbfbb854c, 5.15)."""
+    """Attaches to one of possibly many tracepoints. The link keeps the perf event (b89fbfbb854c, 5.15)."""
     number = tracefs.tracepoint_id(place.target)
     if number is None:
         return Skipped(place.program.name, place.target, "this kernel has no such tracepoint", absent=True)
@@ -222,7 +223,7 @@ def _attach_tracepoint(place: Place, tracefs: Tracefs) -> Attached | Skipped:
 
 
 def _attach_cgroup(place: Place, cgroup: int) -> Attached | Skipped:
-    """At a cgroup, for it and all below; other parties' programs there stay."""
+    """Attaches to a cgroup and its descendants; programs of other products stay attached."""
     program = place.program
     try:
         return Attached(
@@ -235,7 +236,7 @@ def _attach_cgroup(place: Place, cgroup: int) -> Attached | Skipped:
 
 
 def run_iterator(program: Program) -> bytes:
-    """Run an `iter/` program over everything, once; what it printed."""
+    """Runs an `iter/` program once over everything and returns its output."""
     link = _libbpf.link_create(program.fd, 0, _libbpf.ATTACH_TRACE_ITER)
     try:
         with open(_libbpf.iter_create(link), "rb") as output:
@@ -245,21 +246,21 @@ def run_iterator(program: Program) -> bytes:
 
 
 def detach(links: Iterable[int]) -> None:
-    """Close links, quickly.
+    """Closes links quickly.
 
     Closing the last descriptor of a tracepoint's link waits for an RCU grace period: 38 ms each, three
-    seconds for an agent's system calls. A link that was pinned is freed by a kernel worker instead. So they
-    are pinned in a detached bpffs of our own, and go with it: detached a few ms later.
+    seconds for an agent's system calls. A kernel worker frees a pinned link instead. So the links are
+    pinned in a temporary detached bpffs and released with it: detached a few ms later.
     """
     links = list(links)
     try:
-        grave = _syscalls.mount_detached("bpf") if links else -1
+        bpffs = syscalls.mount_detached("bpf") if links else -1
     except OSError:
-        grave = -1  # then the slow way
+        bpffs = -1  # use the slow way
     for number, link in enumerate(links):
-        if grave >= 0:
+        if bpffs >= 0:
             with suppress(OSError):
-                _libbpf.pin(link, f"/proc/self/fd/{grave}/{number}")
+                _libbpf.pin(link, f"/proc/self/fd/{bpffs}/{number}")
         os.close(link)
-    if grave >= 0:
-        os.close(grave)
+    if bpffs >= 0:
+        os.close(bpffs)

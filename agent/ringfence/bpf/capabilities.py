@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this node offers, found by trying or looking, never by the kernel's version; and what it lacks."""
+"""The capabilities of this node, found by trying or reading, never by the kernel's version."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ringfence.bpf import _libbpf, _maps, _syscalls, guard_calls, mountinfo, privileges
+from ringfence.bpf import _libbpf, _maps, _syscalls, guard_calls, privileges
 from ringfence.bpf.attach import Tracefs, open_tracefs
 from ringfence.bpf.lsm_probe import available_hooks
 from ringfence.bpf.maps import MapType
 from ringfence.bpf.syscalls import CALLS, tracepoint
 from ringfence.errors import KernelError, NotPermittedError
+from ringfence_linux import mountinfo
 
 __all__ = [
     "BPFFS",
@@ -29,7 +30,7 @@ __all__ = [
     "preempts_programs",
 ]
 
-#: where pins go: the node's bpffs, else one that the agent mounts
+#: directories for pins: the node's bpffs, else one that the agent mounts
 BPFFS = ("/sys/fs/bpf", "/run/ringfence/bpf")
 
 #: section name after `cgroup/` -> (enum bpf_prog_type, enum bpf_attach_type)
@@ -46,7 +47,7 @@ CGROUP_ATTACHES = {
     "sendmsg_unix": (18, 50),  # 859051dd165e, 6.7
     "setsockopt": (25, 22),
 }
-#: tracepoints of tp_btf programs that a kernel may lack: CONFIG_MODULES
+#: tracepoints of tp_btf programs that a kernel may lack (CONFIG_MODULES)
 TRACEPOINTS = {"module_request": "module/module_request"}
 
 
@@ -55,7 +56,7 @@ _TASK_STORAGE_GET = 156  # enum bpf_func_id
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """Something that is missing, and what to do about it."""
+    """A missing requirement, and its remedy."""
 
     what: str
     hint: str
@@ -65,11 +66,13 @@ class Lack:
 class NodeCapabilities:
     """See `detect`.
 
-    `syscalls` are the calls that have a tracepoint here, `tracing` the keys of TRACEPOINTS that are there,
-    `cgroup` the keys of CGROUP_ATTACHES that load,
-    `lsm` the security modules in force, `lsm_hooks` the hooks of ringfence.bpf.lsm that programs of ours can
-    decide at, `lsm_lack` why there are none, `compat` whether 32-bit programs run, `bpffs` and `cgroup2`
-    where those are mounted (empty: nowhere), `lacks` what an agent cannot do without.
+    - `syscalls`: the calls with a tracepoint; `tracing`: the available keys of TRACEPOINTS.
+    - `cgroup`: the keys of CGROUP_ATTACHES that load.
+    - `lsm`: the active security modules; `lsm_hooks`: the hooks of ringfence.bpf.lsm where programs can
+      decide; `lsm_lack`: why there are none.
+    - `compat`: True if 32-bit programs run.
+    - `bpffs`, `cgroup2`: mount points (empty: not mounted).
+    - `lacks`: missing requirements of the agent.
     """
 
     kernel: str
@@ -92,7 +95,7 @@ class NodeCapabilities:
 
     @classmethod
     def detect(cls) -> NodeCapabilities:
-        """Look at this node, for some milliseconds. Without privileges most is unknown, and so absent."""
+        """Examines this node, in some milliseconds. Without privileges most is unknown, thus absent."""
         permitted = not privileges.lacking(privileges.held(), vital=True)
         version, library_lack = _library()
         tracefs, syscalls, tracing = _tracepoints() if permitted else (False, frozenset(), frozenset())
@@ -120,7 +123,7 @@ class NodeCapabilities:
         return _with_lacks(found, library_lack)
 
     def require(self) -> None:
-        """Raise KernelError (NotPermittedError) that names everything that is missing, when something is."""
+        """Raises KernelError (NotPermittedError) with everything that is missing, if anything is."""
         if not self.lacks:
             return
         kind = KernelError if self.permitted else NotPermittedError
@@ -171,7 +174,7 @@ def _has_ring_buffer() -> bool:
 
 
 def _tracepoints() -> tuple[bool, frozenset[str], frozenset[str]]:
-    """Whether system calls have any, which calls have, and which of TRACEPOINTS there are."""
+    """Returns: system calls have tracepoints; the calls with one; the available ones of TRACEPOINTS."""
     try:
         with open_tracefs() as tracefs:
             others = frozenset(name for name, place in TRACEPOINTS.items() if tracefs.has(place))
@@ -195,7 +198,7 @@ def _cgroup_attaches() -> Iterable[str]:
 
 
 def _lsm() -> tuple[str, ...]:
-    """What securityfs says; empty when it is not mounted."""
+    """Returns the security modules in securityfs; empty if it is not mounted."""
     try:
         return tuple(Path("/sys/kernel/security/lsm").read_text().strip().split(","))
     except OSError:
@@ -203,26 +206,26 @@ def _lsm() -> tuple[str, ...]:
 
 
 def _has_compat() -> bool:
-    """Whether the kernel runs 32-bit programs. These files exist only then, on x86_64 and on arm64."""
+    """Returns True if the kernel runs 32-bit programs: these files then exist on x86_64 and arm64."""
     return any(map(os.path.exists, ("/proc/sys/abi/vsyscall32", "/sys/devices/system/cpu/aarch32_el0")))
 
 
 @cache
 def cgroup_storage() -> bool:
-    """Whether cgroup-BPF programs have task storage, and need no table of processes (6.2 has)."""
+    """Returns True if cgroup-BPF programs have task storage (6.2), and need no table of processes."""
     kinds = {CGROUP_ATTACHES[name] for name in ("dev", "sysctl", "connect4")}
     return all(_syscalls.may_call(*kind, _TASK_STORAGE_GET) for kind in kinds)
 
 
 @cache
 def preempts_programs() -> bool:
-    """Whether programs at tracepoints may be preempted, and so skipped: see docs/kernel-compat.md."""
+    """Returns True if tracepoint programs can be preempted, and so skipped: see docs/kernel-compat.md."""
     major = re.match(r"\d+", platform.release())
     return major is not None and int(major[0]) >= 7
 
 
 def mounts_of(kind: str, source: str = "") -> list[str]:
-    """Where filesystems of that type (and source, if named) are mounted whole, in this mount namespace."""
+    """Returns mount points of filesystems of that type (and source, if given), mounted from their root."""
     return [
         mount.target
         for mount in mountinfo.read()

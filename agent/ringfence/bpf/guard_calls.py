@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The self-defence's system calls: which calls can reach the agent, and by which argument, for kernels where
-LSM hooks do not decide. And its LSM hooks, for those where they do. The other half is probes/include/guard.h.
+"""The self-defence's system calls and LSM hooks. The kernel side is probes/include/guard.h.
 
-A call is seen at its entry with what it names: a process by its pid, a file by its path. Which of these are
-certain is explained in probes/self.bpf.c.
+The calls are those that can affect the agent, and the argument by which they do, for kernels where LSM
+hooks do not decide. A call is seen at its entry with its target: a process by its pid, a file by its
+path. probes/self.bpf.c explains which of these are certain.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ringfence.abi import (
     COMPAT_BASE,
     GUARDED_CALL,
     GUARDED_FILE,
+    GUARDED_IO_PRIORITY,
     GUARDED_NONE,
     GUARDED_PATHS,
     GUARDED_PIDFD,
+    GUARDED_PRIORITY,
     GUARDED_PROCESS,
-    GUARDED_WHO,
-    GUARDED_WHO_IO,
     Tamper,
 )
-from ringfence.bpf.syscall_numbers import NUMBERS
+from ringfence_linux.numbers import NUMBERS
 
 __all__ = [
     "CALLS",
@@ -58,13 +58,13 @@ def _process(argument: int, what: Tamper, *, needs: int = GUARDED_NONE) -> _Guar
 
 
 def _paths(first: tuple[int, int], second: tuple[int, int] = (_, _), what: Tamper = Tamper.FILE) -> _Guarded:
-    """Each: the argument that is the directory, and that which is the path."""
+    """`first` and `second`: the argument that is the directory, and the one that is the path."""
     return _Guarded(GUARDED_PATHS, what, (*first, *second))
 
 
 _PRIORITY, _TRACE = Tamper.PRIORITY, Tamper.TRACE
 
-#: name as in syscalls(2) -> what is looked at
+#: name as in syscalls(2) -> what is checked
 CALLS: dict[str, _Guarded] = {
     "prlimit64": _process(0, Tamper.LIMIT, needs=2),
     "sched_setscheduler": _process(0, _PRIORITY),
@@ -73,8 +73,8 @@ CALLS: dict[str, _Guarded] = {
     "sched_setaffinity": _process(0, _PRIORITY),
     "migrate_pages": _process(0, _PRIORITY),
     "move_pages": _process(0, _PRIORITY),
-    "setpriority": _Guarded(GUARDED_WHO, _PRIORITY, (0, 1, _, _)),
-    "ioprio_set": _Guarded(GUARDED_WHO_IO, _PRIORITY, (0, 1, _, _)),
+    "setpriority": _Guarded(GUARDED_PRIORITY, _PRIORITY, (0, 1, _, _)),
+    "ioprio_set": _Guarded(GUARDED_IO_PRIORITY, _PRIORITY, (0, 1, _, _)),
     "ptrace": _process(1, _TRACE),
     "process_vm_readv": _process(0, _TRACE),
     "process_vm_writev": _process(0, _TRACE),
@@ -107,13 +107,13 @@ CALLS: dict[str, _Guarded] = {
     "fchown": _Guarded(GUARDED_FILE, Tamper.FILE, (0, _, _, _)),
 }
 
-#: calls whose new descriptor is looked at when they return, besides opens
+#: calls that return a new descriptor, which is checked at their exit, besides opens
 EXITS = ("bpf",)
 
-#: 32-bit x86 has these calls under a second number
+#: 32-bit x86 has a second number for these calls
 COMPAT_ALIASES = {"truncate64": "truncate", "chown32": "chown", "lchown32": "lchown", "fchown32": "fchown"}
 
-#: files of /proc/PID that only a permitted tracer may open, and what opening them is
+#: files of /proc/PID that only a permitted tracer can open, and what opening them means
 LOOKS = {
     "mem": Tamper.TRACE,
     **dict.fromkeys(
@@ -123,7 +123,7 @@ LOOKS = {
     ),
 }  # fmt: skip
 
-#: LSM hooks without which calls and opens are looked at instead
+#: without these LSM hooks, calls and opens are checked instead
 REQUIRED_HOOKS = frozenset(
     (
         "bpf", "bpf_map", "bpf_prog", "file_open", "path_rename", "path_rmdir", "path_unlink",
@@ -131,7 +131,7 @@ REQUIRED_HOOKS = frozenset(
         "unix_stream_connect",
     )
 )  # fmt: skip
-#: all that probes/lsm_self.bpf.c has a program for
+#: all hooks with a program in probes/lsm_self.bpf.c
 LSM_HOOKS = REQUIRED_HOOKS | {
     "file_send_sigiotask", "path_chmod", "path_chown", "path_link", "path_mkdir", "path_mknod",
     "path_symlink", "path_truncate", "sb_remount", "task_movememory", "task_setioprio", "task_setnice",
@@ -140,7 +140,7 @@ LSM_HOOKS = REQUIRED_HOOKS | {
 
 
 def call_entries(names: Collection[str], machine: str = "") -> Iterator[tuple[int, bytes]]:
-    """(index, value) of the map `guarded_calls` for these calls, native and 32-bit; as syscalls.entries."""
+    """Yields (index, value) of the map `guarded_calls` for these calls, like syscalls.entries."""
     is_arm64 = (machine or platform.machine()) == "aarch64"
     for name, (x86_64, i386, arm64) in NUMBERS.items():
         meant = COMPAT_ALIASES.get(name, name)
@@ -154,12 +154,12 @@ def call_entries(names: Collection[str], machine: str = "") -> Iterator[tuple[in
 
 
 def file_name_hash(name: bytes) -> int:
-    """FNV-1a, as rf_hash_name has it."""
+    """Returns FNV-1a of a name, like rf_hash_name."""
     return _fnv(name)
 
 
 def name_hash(text: bytes) -> int:
-    """FNV-1a of a text read from its end, as rf_sounds_guarded has it."""
+    """Returns FNV-1a of a text read from its end, like rf_path_may_be_guarded."""
     return _fnv(text[::-1])
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's table of guarded objects (`guards` of probes/include/guard.h): filled, renewed, cleaned.
+"""Fills, renews and cleans the kernel's table of guarded objects (`guards` of probes/include/guard.h).
 
-Files are registered by descriptor, and a program of ours reads the kernel's object: st_dev is not the number
-of the filesystem on btrfs, and st_ino not that of the inode on some overlays.
+Files are registered by descriptor, and a BPF program reads the kernel's object: st_dev is not the
+filesystem's number on btrfs, and st_ino is not the inode's number on some overlays.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ringfence.bpf.maps import Map
 
 __all__ = ["Guards", "Wish"]
 
-_COMPONENTS = 3  # of the end of a path: so many can hardly mean another file
+_COMPONENTS = 3  # last components of a path: this many rarely match another file
 _ROUNDS = 1 << 20
 
 
@@ -49,7 +49,7 @@ class Wish(NamedTuple):
 
 
 class Guards:
-    """Used by one thread. Each refresh is a round: what was not named in it is no longer guarded."""
+    """Used by one thread. Each refresh is a round: objects not named in it are no longer guarded."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -61,7 +61,7 @@ class Guards:
         calls.update_batch({number.to_bytes(4, "little"): value for number, value in table.items()})
 
     def files(self, wishes: Sequence[Wish], names: Iterable[Path]) -> None:
-        """Guard these files, those that are there, and what else has these names; nothing of before."""
+        """Guards these files, if they exist, and other files with these names; replaces earlier ones."""
         self._round = (self._round + 1) % _ROUNDS
         batch: list[tuple[int, int]] = []
         for wish in wishes:
@@ -74,23 +74,23 @@ class Guards:
         self._clean()
 
     def add(self, path: Path, kind: int = GUARD_FILE) -> None:
-        """Guard one more file until the next round; an absent file is no error."""
+        """Guards one more file until the next round; a missing file is not an error."""
         with suppress(OSError):
             self._hand_over([(os.open(path, os.O_PATH | os.O_CLOEXEC), self._value(kind))])
 
     def objects(self) -> None:
-        """Guard all maps and programs of the kernel's side, and the links that there are now."""
+        """Guards all maps and programs of the kernel side, and the current links."""
         ids = [(GUARD_MAP, one.id) for one in self._kernel.maps]
         ids += [(GUARD_PROGRAM, _second_word(program.fd)) for program in self._kernel.programs]
         ids += [(GUARD_LINK, _second_word(link.fd)) for link in self._kernel.attached]
         self._table.update_batch({GUARD_KEY.pack(*key): _u32(GUARD_OBJECT) for key in ids})
 
     def map_made(self, made: Map) -> None:
-        """Guard one map more."""
+        """Guards one more map."""
         self._table.set(GUARD_KEY.pack(GUARD_MAP, made.id), GUARD_OBJECT)
 
     def process(self, group: int) -> None:
-        """Guard the process group, and know the files of /proc/PID that only who may trace may open."""
+        """Guards the process group and the files of /proc/PID that only a permitted tracer can open."""
         entries = {GUARD_KEY.pack(GUARD_GROUP, group): _u32(GUARD_OBJECT)}
         for name, what in guard_calls.LOOKS.items():
             entries[GUARD_KEY.pack(GUARD_LOOK, guard_calls.file_name_hash(name.encode()))] = _u32(what)
@@ -98,7 +98,7 @@ class Guards:
 
     @property
     def ticket(self) -> tuple[int, int]:
-        """Device and inode of the ticket, as the kernel has them."""
+        """Returns the kernel's device and inode numbers of the ticket."""
         raw = self._kernel.map("guard_state").get(0)
         return GUARD_STATE.unpack(raw)[1:3] if raw else (0, 0)
 
@@ -130,7 +130,7 @@ class Guards:
         self._table.update_batch(entries)
 
     def _clean(self) -> None:
-        """Inode numbers are reused: entries of removed files must not match new ones."""
+        """Removes entries of removed files: inode numbers are reused, and must not match new files."""
         for key, raw in list(self._table.items()):
             device, _ = GUARD_KEY.unpack(key)
             of_files = device == GUARD_NAME or device < GUARD_MAP
@@ -143,5 +143,5 @@ def _u32(value: int) -> bytes:
 
 
 def _second_word(fd: int) -> int:
-    """The id in struct bpf_prog_info and bpf_link_info."""
+    """Returns the id in struct bpf_prog_info and bpf_link_info."""
     return int(struct.unpack("=2I", _libbpf.info(fd, 8))[1])

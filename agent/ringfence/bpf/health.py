@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what was attached and pinned still is, according to the kernel."""
+"""Checks with the kernel that links are still attached and pins still exist."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ringfence.bpf.kernel import Kernel
 
 __all__ = ["dead_links", "lost_pins"]
 
-#: struct bpf_link_info: type, id, prog_id; then of a link to a cgroup its id, 0 when it was detached
+#: struct bpf_link_info: type, id, prog_id; then for a cgroup link the cgroup's id, 0 if detached
 _INFO = struct.Struct("=3I4xQ")
 _CGROUP = 3  # BPF_LINK_TYPE_CGROUP
 
 
 def dead_links(kernel: Kernel) -> list[Attached]:
-    """Links that were detached, or have got another program."""
+    """Returns links that were detached or whose program was replaced."""
     programs = {program.name: _program_id(program.fd) for program in kernel.programs}
     return [link for link in kernel.attached if not _alive(link, programs.get(link.program, 0))]
 
 
 def lost_pins(kernel: Kernel) -> list[str]:
-    """Names of pins that are not there any more; all of them where their directory is not."""
+    """Returns names of missing pins; all of them if their directory is missing."""
     return kernel.pins.missing(kernel.attached, kernel.maps) if kernel.pins else []
 
 

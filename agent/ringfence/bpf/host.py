@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Identities of the host's files, as the kernel numbers them.
+"""Identities of the host's files in the kernel's numbers.
 
-On overlayfs and Btrfs, stat(2) reports another device than that of the superblock, which the probes compare.
-So it is taken from the mount by which a file was reached.
+On overlayfs and Btrfs, stat(2) reports a device other than the superblock's, which the probes compare.
+So the device is taken from the mount of the file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ringfence.bpf.mountinfo import parse
+from ringfence_linux import mountinfo
 
 __all__ = ["UNKNOWN", "FileIdentity", "identify", "mount_devices", "root_identity"]
 
@@ -26,17 +26,17 @@ class FileIdentity(NamedTuple):
     inode: int
 
 
-#: what probes take for no file at all
+#: means "no file" to the probes
 UNKNOWN = FileIdentity(0, 0)
 
 
-def mount_devices(mountinfo: str) -> dict[str, str]:
-    """Id of each mount -> MAJOR:MINOR of its superblock, from the text of a /proc/PID/mountinfo."""
-    return {mount.id: mount.device for mount in parse(mountinfo)}
+def mount_devices(text: str) -> dict[str, str]:
+    """Returns mount id -> MAJOR:MINOR of its superblock, from the text of a /proc/PID/mountinfo."""
+    return {mount.id: mount.device for mount in mountinfo.parse(text)}
 
 
 def identify(fd: int, devices: Mapping[str, str]) -> FileIdentity:
-    """An open file; `devices` of the mount namespace that it lies in. Raises OSError."""
+    """Identifies an open file; `devices` are those of its mount namespace. Raises OSError."""
     status = os.fstat(fd)
     mount = re.search(r"^mnt_id:\s*(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text(), re.M)
     numbers = devices.get(mount[1], "") if mount else ""
@@ -47,10 +47,10 @@ def identify(fd: int, devices: Mapping[str, str]) -> FileIdentity:
 
 
 def root_identity(proc: Path = Path("/proc")) -> FileIdentity:
-    """The root directory of process 1, or of this process if that one is not accessible."""
+    """Returns the root directory's identity of process 1, or of this process if that is inaccessible."""
     for process in ("1", "self"):
         with suppress(OSError):
-            devices = mount_devices((proc / process / "mountinfo").read_text(errors="surrogateescape"))
+            devices = mount_devices(mountinfo.read_text(proc / process))
             fd = os.open(proc / process / "root", os.O_PATH | os.O_CLOEXEC)
             try:
                 return identify(fd, devices)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The facade of everything in the kernel: load, configure, attach, read, close.
+"""The facade of the kernel side: load, configure, attach, read, close.
 
-Nothing raises RLIMIT_MEMLOCK: since 5.11 the kernel charges BPF memory to the cgroup, and every kernel that
-the agent supports is newer.
+RLIMIT_MEMLOCK is not raised: since 5.11 the kernel charges BPF memory to the cgroup, and every
+supported kernel is newer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ringfence.bpf.objects import Loaded, ObjectFile, Program, explain, load_err
 from ringfence.bpf.pins import PinDirectory, find_base
 from ringfence.bpf.program_stats import ProgramStat, stat_of
 from ringfence.bpf.ring import Ring
-from ringfence.bpf.settings import DEFAULT_OBJECT, KernelSettings, host_namespaces
+from ringfence.bpf.settings import DEFAULT_OBJECT, KernelSettings
 from ringfence.errors import ConfigError, KernelError
 
 __all__ = [
@@ -40,12 +40,11 @@ __all__ = [
     "KernelSettings",
     "Pattern",
     "ProgramStat",
-    "host_namespaces",
 ]
 
-#: programs of the self-defence that LSM hooks make unnecessary
+#: programs of the self-defence that are not needed with LSM hooks
 _GUARDS_CALLS = ("tp_btf/signal_generate", "tracepoint/syscalls/sys_exit")
-#: programs that an older kernel may lack or refuse; the rest is needed
+#: programs that an older kernel may lack or refuse; the others are required
 _OPTIONAL = (
     "cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/cap_capable", "tp_btf/sys_enter", "tp_btf/sys_exit",
     "tracepoint/sched/sched_process_exec", "tracepoint/task/task_newtask",
@@ -53,14 +52,14 @@ _OPTIONAL = (
 
 
 class Pattern(NamedTuple):
-    """Names of cgroups that are containers: `prefix`, then what `kind` says (PATTERN_HEX64, PATTERN_ANY)."""
+    """Names of container cgroups: `prefix`, followed by `kind` (PATTERN_HEX64, PATTERN_ANY)."""
 
     kind: int
     prefix: bytes
 
 
 class Adopted(NamedTuple):
-    """A task that ran before the agent, and is armed now."""
+    """A task that ran before the agent, and is now armed."""
 
     pid: int
     tid: int
@@ -68,17 +67,17 @@ class Adopted(NamedTuple):
 
 
 class Kernel:
-    """Loaded programs and their maps. Use `load`; `close` ends everything that is not pinned."""
+    """Loaded programs and their maps. Create it with `load`; `close` ends everything that is not pinned."""
 
     def __init__(self, loaded: Loaded, missing: list[Skipped]) -> None:
         self._loaded = loaded
         self._links: dict[tuple[str, str], Attached] = {}
         self._statistics = -1
         self._pins: PinDirectory | None = None
-        #: held while links and pins change, which a thread of the policies does
+        #: held while links and pins change, which the policies' thread does
         self.changing = threading.RLock()
-        self._complete = False  # nothing of an earlier agent is needed any more
-        self.pin_failure = ""  # why not all that is attached is pinned
+        self._complete = False  # True if earlier agents' pins are no longer needed
+        self.pin_failure = ""  # why some links are not pinned; empty: all are
         self._missing = missing
         self.skipped: list[Skipped] = list(missing)
         self.losses = Losses(self.map("drops"), self.map("drops_unnamed"))
@@ -87,7 +86,7 @@ class Kernel:
 
     @classmethod
     def load(cls, settings: KernelSettings) -> Kernel:
-        """Load the object, sized and configured. KernelError says what the kernel refused, and why."""
+        """Loads the object, sized and configured. KernelError has the refused program and the reason."""
         missing: list[Skipped] = []
         explained = False
         while True:
@@ -97,7 +96,7 @@ class Kernel:
                 try:
                     loaded = file.load()
                 except OSError as error:
-                    if not explained:  # once more, to hear why
+                    if not explained:  # load again with messages, for the reason
                         explained = True
                         continue
                     failure = load_error(error)
@@ -116,17 +115,17 @@ class Kernel:
                 raise
 
     def map(self, name: str) -> Map:
-        """A map of probes/include/maps.h. It stays the Kernel's."""
+        """Returns a map of probes/maps.bpf.c, owned by the Kernel."""
         return self._loaded.maps[name]
 
     @property
     def maps(self) -> list[Map]:
-        """All of them."""
+        """All maps."""
         return list(self._loaded.maps.values())
 
     @property
     def attached(self) -> list[Attached]:
-        """All that is attached now."""
+        """The current links."""
         return list(self._links.values())
 
     @property
@@ -136,10 +135,10 @@ class Kernel:
     def configure_syscalls(
         self, names: Iterable[str], hooked: Iterable[str] = (), watched: Iterable[str] = ()
     ) -> None:
-        """Which calls (names of ringfence.bpf.syscalls) are events: by their entry or, `hooked`, LSM hooks.
+        """Sets the calls (names of ringfence.bpf.syscalls) that are events: at entry or, `hooked`, LSM hooks.
 
-        The others are none from now on. `watched` (names of ringfence.bpf.guard_calls) are looked at for the
-        agent's own sake, events or not.
+        All others are not events. The self-defence checks `watched` (names of ringfence.bpf.guard_calls),
+        events or not.
         """
         table = self.map("syscalls")
         entries = syscalls.entries(names, hooked=hooked, guarded=watched)
@@ -150,34 +149,34 @@ class Kernel:
 
     @property
     def guarding(self) -> str:
-        """What the self-defence was loaded for: `lsm` hooks, or `calls`; empty: it is off."""
+        """The mechanism of the self-defence: `lsm` hooks, or `calls`; empty: it is off."""
         if "guard_register" not in self._loaded.programs:
             return ""
         return "calls" if "guard_signal_generate" in self._loaded.programs else "lsm"
 
     def configure_patterns(self, patterns: Iterable[Pattern]) -> None:
-        """Which cgroups are containers, from now on. ConfigError: too many, or one is too long."""
+        """Sets the cgroups that are containers. ConfigError: too many patterns, or one is too long."""
         packed = [_pack_pattern(pattern) for pattern in patterns]
         if len(packed) > PATTERNS:
-            raise ConfigError(f"{len(packed)} cgroup patterns, and {PATTERNS} are possible")
+            raise ConfigError(f"{len(packed)} cgroup patterns, but the maximum is {PATTERNS}")
         table = self.map("patterns")
         for index in range(PATTERNS):
             table.set(index, packed[index] if index < len(packed) else bytes(PATTERN.size))
 
     def set_observe(self, kind: EventKind, level: int) -> None:
-        """What becomes of an event that no rule matched: OBSERVE_OFF, OBSERVE_ACTIVITY or OBSERVE_ALERTS."""
+        """Sets OBSERVE_OFF, OBSERVE_ACTIVITY or OBSERVE_ALERTS for events that no rule matched."""
         self.map("observe").set(int(kind), level)
 
     def observe_only(self, levels: Mapping[EventKind, int]) -> None:
-        """`set_observe` for every kind of event, OBSERVE_OFF where nothing is said."""
+        """Calls `set_observe` for every kind of event; OBSERVE_OFF for those not in `levels`."""
         for kind in EventKind:
             self.set_observe(kind, levels.get(kind, OBSERVE_OFF))
 
     def attach(self, plan: AttachPlan) -> list[Attached]:
-        """Attach what the plan asks for and is not attached yet, and detach what it no longer asks for.
+        """Attaches new places of the plan, and detaches those no longer in it.
 
-        Returns what is new. `skipped` lists what this kernel does not have. On a failure nothing has changed,
-        and KernelError says what could not be attached.
+        Returns the new links. `skipped` lists places that this kernel lacks. On failure nothing has
+        changed, and KernelError names the place.
         """
         wanted = list(places(self.programs, plan))
         fresh = [place for place in wanted if (place.program.name, place.target) not in self._links]
@@ -185,7 +184,10 @@ class Kernel:
         skipped = list(self._missing)
         try:
             for result in attach_all(fresh, plan.cgroup_path):
-                (new if isinstance(result, Attached) else skipped).append(result)  # type: ignore[arg-type]
+                if isinstance(result, Attached):
+                    new.append(result)
+                else:
+                    skipped.append(result)
         except OSError as error:
             detach(link.fd for link in new)
             raise KernelError(f"attaching failed: {error.strerror} ({error.filename})") from None
@@ -201,19 +203,19 @@ class Kernel:
         return new
 
     def _pin_again(self, base: Path) -> None:
-        """What cannot be pinned now decides all the same; what was pinned before stays."""
+        """Pins again; on failure unpinned programs still decide, and earlier pins stay."""
         try:
             self.pin(base)
         except OSError as error:
-            self.pin_failure = f"what was attached last is not pinned: {error}"
+            self.pin_failure = f"the most recently attached programs are not pinned: {error}"
 
     def adopt(self) -> list[Adopted]:
-        """Run the task iterator once: what already runs in enrolled cgroups becomes armed."""
+        """Runs the task iterator once: running tasks in enrolled cgroups become armed."""
         output = [run_iterator(program) for program in self.programs if program.name == "adopt"]
         return [Adopted(*map(int, line.split())) for line in b"".join(output).splitlines()]
 
     def keep_statistics(self, *, on: bool) -> None:
-        """Let the kernel time all BPF programs of the node. It costs each run some 20 ns."""
+        """Enables the kernel's timing of all BPF programs of the node, for about 20 ns per run."""
         if on and self._statistics < 0:
             self._statistics = _libbpf.enable_stats()
         elif not on and self._statistics >= 0:
@@ -221,40 +223,40 @@ class Kernel:
             self._statistics = -1
 
     def program_stats(self) -> list[ProgramStat]:
-        """Of every loaded program, since it was loaded; zeros while nobody keeps statistics."""
+        """Returns statistics of every program since its load; zeros while statistics are disabled."""
         return [stat_of(program) for program in self.programs]
 
     def pin(self, base: Path) -> None:
-        """Let links and maps outlive this process. Earlier agents' pins stay: see Takeover."""
+        """Pins links and maps, so they outlive this process. Earlier agents' pins stay: see Takeover."""
         fresh = PinDirectory.create(base)
         fresh.pin(self.attached, self._loaded.maps)
         if self._complete:
             fresh.mark_complete()
-        # Where those of before are gone, their name may have been given again.
+        # If earlier pins are gone, their name may be in use again.
         if self._pins is not None and self._pins.path != fresh.path:
             self._pins.remove()
         self._pins, self.pin_failure = fresh, ""
 
     def mark_complete(self) -> None:
-        """Nothing of an earlier agent is needed any more."""
+        """Records that earlier agents' pins are no longer needed."""
         self._complete = True
         if self._pins is not None:
             self._pins.mark_complete()
 
     def pin_again(self) -> None:
-        """Pins are gone: pin again, in a new bpffs if that is gone as well."""
+        """Pins again after pins were removed, in a new bpffs if that is gone, too."""
         if self._pins is not None:
             base = self._pins.path.parent
             if not base.is_dir():
                 find_base((str(base.parent),))
             self.pin(base)
-            # Under another name they would outlive us, whatever is wanted.
+            # Under another name they would always outlive this process.
             for other in PinDirectory.strays(base, self.map("generation")):
                 if other.path != self._pins.path:
                     other.remove()
 
     def forget(self, links: Iterable[Attached]) -> None:
-        """Close links that are dead; `attach` makes them again."""
+        """Closes dead links; `attach` creates them again."""
         gone = {(link.program, link.target) for link in links}
         dead = [link for key, link in self._links.items() if key in gone]
         self._links = {key: link for key, link in self._links.items() if key not in gone}
@@ -262,19 +264,17 @@ class Kernel:
 
     @property
     def pins(self) -> PinDirectory | None:
-        """Where it is pinned; None: nowhere."""
+        """The directory of the pins; None: not pinned."""
         return self._pins
 
     def unpin(self) -> None:
-        """Let nothing outlive this process."""
+        """Removes the pins, so nothing outlives this process."""
         if self._pins is not None:
             self._pins.remove()
             self._pins = None
 
     def close(self) -> None:
-        """Free everything. What is pinned keeps deciding; otherwise rules are switched off and all
-        detaches.
-        """
+        """Frees everything. Pinned programs keep deciding; without pins, rules end and all detach."""
         if self._pins is None:
             self.map("generation").set(0, 0)
         self.keep_statistics(on=False)
@@ -319,7 +319,7 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
 
 
 def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Collection[str]) -> bool:
-    """Whether the configuration asks for a program that the kernel could have."""
+    """Returns True if the configuration needs this program and the kernel may support it."""
     if program.startswith("learn_"):
         return settings.learn
     if program.startswith("follow_") and section.startswith("tracepoint/"):
@@ -334,7 +334,7 @@ def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Co
 
 
 def _has_hook(program: str, section: str, settings: KernelSettings, missing: list[Skipped]) -> bool:
-    """Whether the node has the hook. If it has some, but not this one, that is logged."""
+    """Returns True if the node has the hook. A node with other hooks but not this one is logged."""
     if section.removeprefix("lsm/") in settings.lsm_hooks:
         return True
     if settings.lsm_hooks and not any(skip.program == program for skip in missing):
@@ -355,17 +355,17 @@ def _loads(kind: int, attach_type: int) -> bool:
 
 
 def _check_shapes(loaded: Loaded) -> None:
-    """An object of another build would be misread, not refused."""
+    """Raises if the object is of another build: its records would be misread, not refused."""
     for name, shape in MAPS.items():
         found = loaded.maps.get(name)
         if found is None or (found.key_size, found.value_size) != shape:
             raise KernelError(
-                f"the probes' map {name} is not what this agent expects: {found}",
-                hint="agent and probes are not of one build: make build",
+                f"the probes' map {name} does not have the expected shape: {found}",
+                hint="agent and probes are from different builds: make build",
             )
 
 
 def _pack_pattern(pattern: Pattern) -> bytes:
     if len(pattern.prefix) > PATTERN_LEN - 2:
-        raise ConfigError(f"a cgroup pattern has at most {PATTERN_LEN - 2} bytes: {pattern.prefix!r}")
+        raise ConfigError(f"a cgroup pattern can have at most {PATTERN_LEN - 2} bytes: {pattern.prefix!r}")
     return PATTERN.pack(pattern.kind, len(pattern.prefix), pattern.prefix)

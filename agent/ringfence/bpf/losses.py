@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records that did not leave the kernel, by event, reason and container: the `drops` map, and its history.
+"""Records dropped in the kernel, by event, reason and container: the `drops` map, and its history.
 
-Slots are reused, so when one is freed, its counts are moved from the map to totals: they never decrease, and
-never count for the wrong container. Losses that the map had no room for are in an array beside it, by event
-and reason alone.
+Slots are reused, so when one is freed, its counts move from the map to totals: they never decrease,
+and never count for the wrong container. If the map is full, drops are counted in an array by event and
+reason only.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class _MapLike(Protocol):
 
 
 class Losses:
-    """`retire` is for the loop; everything else may be asked by any thread."""
+    """`retire` is for the loop; everything else can be called by any thread."""
 
     def __init__(self, drops: _MapLike, unnamed: _MapLike | None = None) -> None:
         self._drops, self._unnamed = drops, unnamed
-        self._gone: Counter[tuple[int, int]] = Counter()  # of slots that were freed, by event and reason
-        self._told: Counter[tuple[int, int]] = Counter()  # what `totals` gave last
-        self._telling = threading.Lock()
+        self._gone: Counter[tuple[int, int]] = Counter()  # of freed slots, by event and reason
+        self._reported: Counter[tuple[int, int]] = Counter()  # the last result of `totals`
+        self._reporting = threading.Lock()
 
     def by_slot(self) -> dict[Lost, int]:
-        """Of the slots that are in use, and of none (NO_SLOT)."""
+        """Returns the counts of the slots in use, and of NO_SLOT."""
         found = Counter(
             {Lost(*DROP_KEY.unpack(key)): int.from_bytes(n, "little") for key, n in self._drops.items()}
         )
@@ -52,20 +52,20 @@ class Losses:
         return found
 
     def totals(self) -> Counter[tuple[int, int]]:
-        """By event and reason, since the agent began.
+        """Returns the counts by event and reason since the agent started.
 
-        What `retire` has in its hands at this moment is in neither place: then the answer is that of before,
-        as a counter that goes back means to Prometheus that all of it happened anew.
+        While `retire` moves counts, they are in neither place: then the earlier, greater result is
+        returned. Prometheus would interpret a decrease as a restart.
         """
         totals = Counter(self._gone)
         for lost, count in self.by_slot().items():
             totals[lost.event, lost.reason] += count
-        with self._telling:
-            self._told |= totals  # the greater of both, for each
-            return Counter(self._told)
+        with self._reporting:
+            self._reported |= totals  # the greater of both, for each
+            return Counter(self._reported)
 
     def retire(self, slot: int) -> None:
-        """A slot is about to be free."""
+        """Moves the counts of a slot that is about to be freed."""
         for lost in [lost for lost in self.by_slot() if lost.slot == slot]:
             taken = self._drops.take(DROP_KEY.pack(*lost))
             self._gone[lost.event, lost.reason] += int.from_bytes(taken or b"", "little")

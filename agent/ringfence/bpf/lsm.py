@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which LSM hooks decide which events: the table behind loading, attaching, tiers and what is said of them.
+"""The LSM hooks that decide events: the table used by loading, attaching, tiers and explanations.
 
-A hook's program is `SEC("lsm/HOOK")` of probes/lsm_*.bpf.c; a test compares. How such a program is written
-is said in probes/include/lsm.h.
+A hook's program is `SEC("lsm/HOOK")` in probes/lsm_*.bpf.c; a test compares. probes/include/lsm.h
+explains how to write one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["DECIDED", "FOLLOW_HOOKS", "HELPER_HOOK", "HOOKS", "Decided", "decide
 
 
 class Decided(NamedTuple):
-    """How an event is decided: by every hook of `needs`, or not at all; by those of `also` that are there.
+    """How an event is decided: by all hooks of `needs`, or not at all; also by available ones of `also`.
 
-    `also` says what is not decided where a hook is not there; empty: the others see it, later. `less` says in
-    which cases the weaker tiers would have seen more; empty: in none. `text`: its string is the kernel's own,
-    which the caller cannot change any more.
+    `also` describes what is not decided if a hook is missing; empty: the others see it, later. `less`
+    describes cases in which weaker tiers would see more; empty: none. `text`: the string is the kernel's
+    copy, which the caller cannot change any more.
     """
 
     needs: tuple[str, ...]
@@ -34,12 +34,12 @@ class Decided(NamedTuple):
 #: where helpers of the kernel are decided; without it, when they have become the program
 HELPER_HOOK = "bprm_creds_for_exec"
 _K = EventKind
-_UNPRIVILEGED = "what the kernel refuses for want of a capability asks no hook: such an attempt is not seen"
+_UNPRIVILEGED = "an attempt that fails for lack of a capability reaches no hook: it is not seen"
 
 DECIDED: Mapping[EventKind, Decided] = {
     # ---- invariants: lsm_invariants.bpf.c
     _K.KERNEL_HELPER: Decided((HELPER_HOOK,)),
-    _K.TASK_DRIFT: Decided((HELPER_HOOK,), also={"file_open": "a look at each open"}),
+    _K.TASK_DRIFT: Decided((HELPER_HOOK,), also={"file_open": "a check at each open"}),
     # ---- files: lsm_file.bpf.c
     _K.FILE_OPEN: Decided(
         ("file_open",),
@@ -49,13 +49,13 @@ DECIDED: Mapping[EventKind, Decided] = {
             "path_unlink": "removal",
             "path_rmdir": "removal of directories",
             "path_mkdir": "new directories",
-            "path_mknod": "new files, of which O_CREAT leaves an empty one",
+            "path_mknod": "new files: O_CREAT still creates an empty one",
             "path_symlink": "new symbolic links",
             "path_truncate": "truncate",
             "path_chmod": "changes of mode",
             "path_chown": "changes of owner",
         },
-        less="an open with O_PATH, which gives no access, asks no hook: it is not seen",
+        less="an open with O_PATH, which gives no access, reaches no hook: it is not seen",
     ),
     _K.FILE_MAP: Decided(("mmap_file", "file_mprotect")),
     _K.FILE_RECEIVE: Decided(("file_receive",)),
@@ -70,7 +70,7 @@ DECIDED: Mapping[EventKind, Decided] = {
     # ---- directories and modes: lsm_path.bpf.c
     _K.SYS_MKNOD: Decided(("path_mknod",)),
     _K.SYS_SYMLINK: Decided(("path_symlink",), text=True),
-    _K.SYS_CHMOD: Decided(("path_chmod", "path_mknod"), also={"file_open": "files made without a name"}),
+    _K.SYS_CHMOD: Decided(("path_chmod", "path_mknod"), also={"file_open": "files created without a name"}),
     _K.SYS_SETXATTR: Decided(("inode_setxattr",), text=True),
     _K.SYS_CHROOT: Decided(("path_chroot",), less=_UNPRIVILEGED, text=True),
     _K.SYS_RENAME: Decided(("path_rename",), text=True),
@@ -80,7 +80,7 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_PIVOT_ROOT: Decided(("sb_pivotroot",), less=_UNPRIVILEGED),
     _K.SYS_FSCONFIG: Decided(
         ("fs_context_parse_param",),
-        less="only parameters are seen; what is created or changed in the end is the event mount",
+        less="only parameters are seen; the final creation or change is the event mount",
         text=True,
     ),
     _K.SYS_MOVE_MOUNT: Decided(("move_mount",), less=_UNPRIVILEGED),
@@ -88,7 +88,7 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_FSMOUNT: Decided(("capable",), less=_UNPRIVILEGED),
     _K.SYS_FSPICK: Decided(("capable",), less=_UNPRIVILEGED),
     _K.SYS_OPEN_TREE: Decided(
-        ("capable",), less="only clones of a tree ask a hook: a call without OPEN_TREE_CLONE is not seen"
+        ("capable",), less="only clones of a tree reach a hook: a call without OPEN_TREE_CLONE is not seen"
     ),
     _K.SYS_MOUNT_SETATTR: Decided(("capable",), less=_UNPRIVILEGED),
     # ---- tasks: lsm_task.bpf.c, lsm_call.bpf.c
@@ -97,10 +97,10 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_SETNS: Decided(("capable", "ptrace_access_check"), less=_UNPRIVILEGED),
     _K.SYS_PTRACE: Decided(
         ("ptrace_access_check", "ptrace_traceme"),
-        less="requests to a process that is traced already ask no hook: they are not seen",
+        less="requests to an already traced process reach no hook: they are not seen",
     ),
-    _K.SYS_PROCESS_VM: Decided(("ptrace_access_check",), less="a process may do it to itself unseen"),
-    _K.SYS_PIDFD_GETFD: Decided(("ptrace_access_check",), less="a process may do it to itself unseen"),
+    _K.SYS_PROCESS_VM: Decided(("ptrace_access_check",), less="a process can do this to itself unseen"),
+    _K.SYS_PIDFD_GETFD: Decided(("ptrace_access_check",), less="a process can do this to itself unseen"),
     _K.SYS_CAPSET: Decided(("capset",)),
     _K.SYS_SETUID: Decided(("task_fix_setuid",), less=_UNPRIVILEGED),
     _K.SYS_SETGID: Decided(("task_fix_setgid", "task_fix_setgroups"), less=_UNPRIVILEGED),
@@ -118,7 +118,7 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_USERFAULTFD: Decided(("inode_init_security_anon",), less=_UNPRIVILEGED),
     _K.SYS_IO_URING_SETUP: Decided(("inode_init_security_anon",), {"uring_allowed": "", "uring_sqpoll": ""}),
     _K.SYS_KEYCTL: Decided(
-        ("key_alloc", "key_permission"), less="a call that comes to no key asks no hook: it is not seen"
+        ("key_alloc", "key_permission"), less="a call that finds no key reaches no hook: it is not seen"
     ),
     _K.MODULE_REQUEST: Decided(("kernel_module_request",), text=True),
     _K.SYS_IOPL: Decided(("capable",), {"locked_down": ""}, less=_UNPRIVILEGED),
@@ -137,7 +137,7 @@ DECIDED: Mapping[EventKind, Decided] = {
 
 #: hooks at which tasks are followed (probes/lsm_follow.bpf.c), whatever rules there are
 FOLLOW_HOOKS = frozenset(("task_alloc", "bprm_committed_creds"))
-#: every hook that the probes have a program for
+#: every hook with a program in the probes
 HOOKS = (
     guard_calls.LSM_HOOKS
     | FOLLOW_HOOKS
@@ -146,7 +146,7 @@ HOOKS = (
 
 
 def decided_by(available: Collection[str]) -> dict[EventKind, tuple[str, ...]]:
-    """The events that these hooks decide, each with those of them that it takes."""
+    """Returns the events that these hooks decide, each with the hooks that it uses."""
     return {
         kind: (*way.needs, *(hook for hook in way.also if hook in available))
         for kind, way in DECIDED.items()
@@ -155,5 +155,5 @@ def decided_by(available: Collection[str]) -> dict[EventKind, tuple[str, ...]]:
 
 
 def hooks_for(kinds: Iterable[EventKind], decided: Mapping[EventKind, Iterable[str]]) -> frozenset[str]:
-    """The hooks that must be attached for these events, of what `decided_by` gave."""
+    """Returns the hooks to attach for these events, from a result of `decided_by`."""
     return frozenset(hook for kind in kinds for hook in decided.get(kind, ()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether this kernel lets BPF programs decide at LSM hooks, found by letting one decide; its hooks."""
+"""Finds out if BPF programs can decide at LSM hooks, by letting one decide; and the available hooks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 
 from ringfence.bpf import _libbpf, _syscalls
 from ringfence.bpf.lsm import HOOKS
+from ringfence_linux import syscalls
 
 __all__ = ["available_hooks"]
 
 _VMLINUX = Path("/sys/kernel/btf/vmlinux")
 _PROG_TYPE_LSM = 29
-_NOT_AN_OPTION = 0x52464E43  # of prctl(2): no kernel has it, so refusing it does no harm
-#: EPERM for that option of prctl, nothing for any other: w1 = option; r0 = 0; if it is ours r0 = -1; exit
+_NOT_AN_OPTION = 0x52464E43  # of prctl(2): no kernel has it, so denying it is harmless
+#: EPERM for that option of prctl only: w1 = option; r0 = 0; if equal r0 = -1; exit
 _REFUSE_IT = struct.pack(
     "<" + "BBhi" * 5,
     *(0x79, 0x11, 0, 0),
@@ -29,7 +30,7 @@ _REFUSE_IT = struct.pack(
 
 
 def available_hooks() -> tuple[frozenset[str], str]:
-    """The hooks of ringfence.bpf.lsm that this kernel has, and lets us decide at; where none, why."""
+    """Returns the hooks of ringfence.bpf.lsm where programs can decide; if none, the reason."""
     lack = _lack()
     if lack:
         return frozenset(), lack
@@ -38,13 +39,13 @@ def available_hooks() -> tuple[frozenset[str], str]:
 
 
 def _lack() -> str:
-    """Why LSM programs do not decide here; empty: they do."""
+    """Returns why LSM programs cannot decide here; empty: they can."""
     try:
-        # For no function: where LSM programs are to be had, this is EINVAL, and quick to find out.
+        # Without a function: if LSM programs are supported this is EINVAL, which is quick to find out.
         os.close(_syscalls.load_program(_PROG_TYPE_LSM, _libbpf.ATTACH_LSM_MAC, _REFUSE_IT))
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
-            return "this kernel lets nobody load LSM programs"
+            return "this kernel does not allow loading LSM programs"
     try:
         hook = _libbpf.lsm_hook_id("task_prctl")
     except OSError:
@@ -62,10 +63,10 @@ def _decides(hook: int) -> str:
     finally:
         os.close(program)
     try:
-        _syscalls.prctl(_NOT_AN_OPTION)
+        syscalls.prctl(_NOT_AN_OPTION)
     except OSError as error:
         if error.errno == errno.EPERM:
             return ""
     finally:
         os.close(link)
-    return "bpf is not among the security modules in force (boot with lsm=...,bpf)"
+    return "bpf is not among the active security modules (boot with lsm=...,bpf)"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BPF maps by descriptor: keys and values are bytes; an int stands for its bytes in the machine's order."""
+"""BPF maps by descriptor: keys and values are bytes; an int is converted in the machine's byte order."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ringfence.bpf import _libbpf, _maps, _syscalls
 __all__ = ["Map", "MapType", "create_map", "open_map"]
 
 _BATCH = 512  # entries of one batch call
-_GAP = 16  # unwanted keys between two wanted ones are read with them, up to so many
-_NO_BATCH = (errno.EINVAL, errno.EOPNOTSUPP, 524)  # 524: ENOTSUPP, which the kernel lets out
+_GAP = 16  # up to this many unwanted keys between two wanted ones are read with them
+_NO_BATCH = (errno.EINVAL, errno.EOPNOTSUPP, 524)  # 524: ENOTSUPP, kernel-internal but returned
 
 
 class MapType(IntEnum):
-    """enum bpf_map_type, as far as it is used here."""
+    """The used values of enum bpf_map_type."""
 
     HASH = 1
     ARRAY = 2
@@ -41,9 +41,9 @@ def _cpus() -> int:
 
 
 class Map:
-    """One map. It owns its descriptor: `close` gives it back.
+    """One map. It owns its descriptor until `close`.
 
-    Sizes are in bytes; `value_size` is that of one CPU. Failures are OSError with the name of the call.
+    Sizes are in bytes; `value_size` is for one CPU. Failures are OSError with the name of the call.
     """
 
     __slots__ = (
@@ -77,47 +77,47 @@ class Map:
 
     def _key(self, key: bytes | int) -> bytes:
         found = key.to_bytes(self.key_size, sys.byteorder) if isinstance(key, int) else key
-        if len(found) != self.key_size:  # the kernel would read what lies behind it
-            raise ValueError(f"{self.name}: a key has {self.key_size} bytes, not {len(found)}")
+        if len(found) != self.key_size:  # the kernel would read past the end
+            raise ValueError(f"{self.name}: a key must have {self.key_size} bytes, not {len(found)}")
         return found
 
     def _value(self, value: bytes | int) -> bytes:
         found = value.to_bytes(self._read_size, sys.byteorder) if isinstance(value, int) else value
         if len(found) != self._read_size:
-            raise ValueError(f"{self.name}: a value has {self._read_size} bytes, not {len(found)}")
+            raise ValueError(f"{self.name}: a value must have {self._read_size} bytes, not {len(found)}")
         return found
 
     def get(self, key: bytes | int) -> bytes | None:
-        """The value, None when there is none. Of a per-CPU map: the values of all CPUs in a row."""
+        """Returns the value, None if absent. For a per-CPU map: the concatenated values of all CPUs."""
         return _maps.lookup(self.fd, self._key(key), self._read_size)
 
     def get_int(self, key: bytes | int) -> int:
-        """The value as an unsigned number, 0 when there is none."""
+        """Returns the value as an unsigned number, 0 if absent."""
         return int.from_bytes(self.get(key) or b"", sys.byteorder)
 
     def set(self, key: bytes | int, value: bytes | int, flags: int = 0) -> None:
-        """Store one value. In a map of maps, the value is the descriptor of the inner map."""
+        """Stores one value. In a map of maps, the value is the descriptor of the inner map."""
         _maps.update(self.fd, self._key(key), self._value(value), flags)
 
     def delete(self, key: bytes | int) -> bool:
-        """False when the key was not there."""
+        """Deletes an entry. Returns False if the key was absent."""
         return _maps.delete(self.fd, self._key(key))
 
     def take(self, key: bytes | int) -> bytes | None:
-        """The value of a hash map's key, which is gone afterwards; None when there was none (5.14)."""
+        """Removes an entry of a hash map and returns its value; None if absent (5.14)."""
         return _maps.lookup(self.fd, self._key(key), self._read_size, take=True)
 
     def pop(self) -> int | None:
-        """Take the top of a stack, None when it is empty."""
+        """Takes the top of a stack; None if it is empty."""
         value = _maps.lookup(self.fd, None, self.value_size, take=True)
         return None if value is None else int.from_bytes(value, sys.byteorder)
 
     def push(self, value: int) -> None:
-        """Put a number on a stack. OSError E2BIG when it is full."""
+        """Pushes a number on a stack. OSError E2BIG if it is full."""
         _maps.update(self.fd, None, value.to_bytes(self.value_size, sys.byteorder))
 
     def keys(self) -> Iterator[bytes]:
-        """Every key. What is added or deleted meanwhile may be missed or seen twice; it always ends."""
+        """Yields every key. Keys added or deleted meanwhile can be missed or repeated; it always ends."""
         seen = 0
         key = _maps.next_key(self.fd, None, self.key_size)
         while key is not None and seen <= 2 * self.max_entries:
@@ -126,7 +126,7 @@ class Map:
             key, seen = following, seen + 1
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every key and its value, read in batches where the kernel can."""
+        """Yields every key and value, read in batches if the kernel supports it."""
         try:
             yield from self._batches()
         except OSError as error:
@@ -149,7 +149,7 @@ class Map:
             try:
                 batch = _maps.lookup_batch(self.fd, token, count, self.key_size, self._read_size)
             except OSError as error:
-                if error.errno != errno.ENOSPC:  # a bucket of a hash map holds more than `count`
+                if error.errno != errno.ENOSPC:  # a bucket of a hash map has more than `count`
                     raise
                 count *= 2
                 continue
@@ -159,7 +159,7 @@ class Map:
                 return
 
     def update_batch(self, entries: dict[bytes, bytes]) -> None:
-        """Store many values, in one call where the kernel can. Not atomic: readers may see a part."""
+        """Stores many values, in one call if supported. Not atomic: readers can see a part of them."""
         if not entries:
             return
         keys = b"".join(self._key(key) for key in entries)
@@ -173,11 +173,11 @@ class Map:
                 self.set(key, value)
 
     def delete_all(self) -> int:
-        """Empty a hash map or a trie; says how many entries went."""
+        """Empties a hash map or a trie. Returns the number of deleted entries."""
         return sum(self.delete(key) for key in list(self.keys()))
 
     def fill(self) -> int:
-        """How many entries a hash map or a trie has."""
+        """Returns the number of entries of a hash map or a trie."""
         try:
             return sum(len(batch.keys) for batch in self._steps()) // self.key_size
         except OSError as error:
@@ -186,20 +186,20 @@ class Map:
             return sum(1 for _ in self.keys())
 
     def sum(self, key: bytes | int) -> int:
-        """The sum over the CPUs of a per-CPU u64."""
+        """Returns the sum over the CPUs of a per-CPU u64."""
         return self.sums(key)[0]
 
     def sums(self, key: bytes | int) -> tuple[int, ...]:
-        """The sums over the CPUs of a per-CPU value made of u64s, element by element."""
+        """Returns the sums over the CPUs of a per-CPU value of u64s, element by element."""
         return self._add_up(self.get(key) or bytes(self._read_size))
 
     def all_sums(self) -> Iterator[tuple[bytes, tuple[int, ...]]]:
-        """Every key and its `sums`."""
+        """Yields every key and its `sums`."""
         for key, value in self.items():
             yield key, self._add_up(value)
 
     def sums_of(self, keys: Iterable[int]) -> dict[int, tuple[int, ...]]:
-        """The `sums` of many keys of a per-CPU array, in few calls where the kernel can (5.13)."""
+        """Returns the `sums` of many keys of a per-CPU array, in few calls if supported (5.13)."""
         found = {}
         for first, count, wanted in _runs(keys):
             try:
@@ -215,12 +215,12 @@ class Map:
         return found
 
     def _range(self, first: int, count: int) -> bytes:
-        """The values of an array from one index on: a batch goes on behind the index that it is given."""
+        """Returns values of an array from one index on: a batch continues after the given index."""
         token = (first - 1).to_bytes(self.key_size, sys.byteorder) if first else None
         return _maps.lookup_batch(self.fd, token, count, self.key_size, self._read_size).values
 
     def _add_up(self, value: bytes) -> tuple[int, ...]:
-        # One addition for all lanes of a CPU: no count of anything comes near 2^64, so none overflows.
+        # One addition for all lanes of a CPU: no count approaches 2^64, so none overflows.
         size, order = self._cpu_size, sys.byteorder
         total = 0
         for at in range(0, len(value), size):
@@ -228,20 +228,20 @@ class Map:
         return self._lanes.unpack_from((total & ((1 << 8 * size) - 1)).to_bytes(size, order))
 
     def mapped(self) -> mmap.mmap:
-        """The values of an array with BPF_F_MMAPABLE, in memory; each is padded to 8 bytes."""
+        """Maps the values of an array with BPF_F_MMAPABLE; each is padded to 8 bytes."""
         return mmap.mmap(self.fd, self.max_entries * ((self.value_size + 7) // 8 * 8), mmap.MAP_SHARED)
 
     def freeze(self) -> None:
-        """No system call can change it any more, whoever makes it; programs still can."""
+        """Makes the map immutable for system calls of any process; programs can still change it."""
         _syscalls.map_freeze(self.fd)
 
     @property
     def id(self) -> int:
-        """Of the map, on this node: the second word of struct bpf_map_info."""
+        """The map's id on this node: the second word of struct bpf_map_info."""
         return int(struct.unpack("=2I", _libbpf.info(self.fd, 8))[1])
 
     def close(self) -> None:
-        """Give the descriptor back. The map lives while a program, a pin or an outer map holds it."""
+        """Closes the descriptor. The map lives while a program, a pin or an outer map refers to it."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -254,7 +254,7 @@ class Map:
 
 
 def _runs(keys: Iterable[int]) -> Iterator[tuple[int, int, list[int]]]:
-    """(first, how many, those that were asked for) of indexes that lie close together."""
+    """Yields (first, count, requested keys) of groups of indexes that are close together."""
     wanted: list[int] = []
     for key in sorted(set(keys)):
         if wanted and (key - wanted[-1] > _GAP or key - wanted[0] >= _BATCH):
@@ -275,12 +275,12 @@ def create_map(
     flags: int = 0,
     inner: Map | None = None,
 ) -> Map:
-    """A new map. `inner` is the pattern for the maps inside a map of maps; names are cut at 15 bytes."""
+    """Creates a map. `inner` is the template of inner maps; names are truncated to 15 bytes."""
     fd = _maps.create(type, name, key_size, value_size, max_entries, flags, inner.fd if inner else 0)
     return Map(fd, key_size, value_size, max_entries, type, name)
 
 
 def open_map(fd: int) -> Map:
-    """The map behind a descriptor that came from elsewhere (a pin). The Map owns it from then on."""
+    """Returns the map of an existing descriptor (of a pin), which the Map then owns."""
     kind, _, key_size, value_size, entries, _, name = struct.unpack("=6I16s", _libbpf.info(fd, 40))
     return Map(fd, key_size, value_size, entries, kind, name.partition(b"\0")[0].decode())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One compiled BPF object, from its file to loaded programs and maps.
 
-libbpf is needed for the load only: afterwards there are descriptors, and its memory goes back.
+libbpf is needed for the load only: afterwards there are descriptors, and its memory is freed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ringfence.errors import KernelError, NotPermittedError
 
 __all__ = ["Loaded", "ObjectFile", "Program", "explain", "load_error", "return_free_memory"]
 
-_TAIL = 6  # lines of a verifier log that say why
+_TAIL = 6  # lines of a verifier log with the reason
 _FAILED = re.compile(r"prog '([^']+)': (?:failed to (?:load|find|prepare|attach)|BPF program load failed)")
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A loaded program. `section` is what its source says in SEC(); `attach_type` is enum bpf_attach_type.
+    """A loaded program. `section` is its SEC() in the source; `attach_type` is enum bpf_attach_type.
 
     A program for many system calls has no call in its section: tracepoint/syscalls/sys_enter or .../sys_exit.
     """
@@ -37,7 +37,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Programs and maps by name. Every descriptor is the owner's to close."""
+    """Programs and maps by name. The owner closes every descriptor."""
 
     programs: dict[str, Program]
     maps: dict[str, Map]
@@ -50,9 +50,9 @@ class Loaded:
 
 
 class ObjectFile:
-    """An object that was opened and not yet loaded: what is set here is what the load uses.
+    """An opened object before the load; the load uses the settings made here.
 
-    `explained`: what libbpf says is kept, for `load_error`. It takes longer.
+    `explained`: keep libbpf's messages for `load_error`. This takes longer.
     """
 
     def __init__(self, path: Path, *, explained: bool = False) -> None:
@@ -66,29 +66,29 @@ class ObjectFile:
         return {name: _section(name, program) for name, program in self._programs.items()}
 
     def leave_out(self, program: str) -> None:
-        """Do not load that program."""
+        """Excludes a program from the load."""
         _libbpf.program_set_autoload(self._programs[program], on=False)
 
     def set_type(self, program: str, type: int, attach_type: int) -> None:
-        """For sections that this libbpf does not know."""
+        """Sets the type for a section that this libbpf does not know."""
         _libbpf.program_set_type(self._programs[program], type, attach_type)
 
     def resize(self, name: str, entries: int) -> None:
-        """Set how many entries a map has (of a ring: bytes)."""
+        """Sets the number of entries of a map (of a ring: bytes)."""
         _libbpf.map_set_max_entries(self._maps[name], entries)
 
     def write_constant(self, name: str, data: bytes) -> None:
-        """Set a `const volatile` variable. KernelError when the object has none of that name and size."""
+        """Sets a `const volatile` variable. KernelError if the object has none of that name and size."""
         offset, size = _libbpf.section_variables(self._object, ".rodata").get(name, (0, -1))
         if size != len(data):
             raise KernelError(
                 f"{self.path.name} has no constant {name} of {len(data)} bytes",
-                hint="agent and probes are not of one build: make build",
+                hint="agent and probes are from different builds: make build",
             )
         _libbpf.section_write(self._object, ".rodata", offset, data)
 
     def load(self) -> Loaded:
-        """Give everything to the kernel. OSError when it refuses: see `explain`."""
+        """Loads everything into the kernel. OSError if it refuses: see `explain`."""
         _libbpf.object_load(self._object)
         programs = {}
         for name, pointer in self._programs.items():
@@ -104,7 +104,7 @@ class ObjectFile:
         return Loaded(programs, maps)
 
     def close(self) -> None:
-        """Give libbpf's memory back. What was loaded stays."""
+        """Frees libbpf's memory. Loaded programs and maps stay."""
         if self._object:
             _libbpf.object_close(self._object)
             self._object = _libbpf.ObjectPtr(0)
@@ -127,7 +127,7 @@ def _opened(path: Path, *, explained: bool) -> _libbpf.ObjectPtr:
             raise KernelError(f"{path} is missing", hint="build the probes: make build") from None
         if not explained:
             return _opened(path, explained=True)
-        raise KernelError(f"{path} is no BPF object: {error.strerror}", log=_log()) from None
+        raise KernelError(f"{path} is not a BPF object: {error.strerror}", log=_log()) from None
 
 
 def _section(name: str, pointer: _libbpf.ProgramPtr) -> str:
@@ -142,7 +142,7 @@ def _log() -> str:
 
 
 def explain(log: str) -> tuple[list[str], list[str]]:
-    """The programs that a log says were refused, and the last lines before the verifier's statistics."""
+    """Returns the refused programs of a log, and the last lines before the verifier's statistics."""
     refused = list(dict.fromkeys(_FAILED.findall(log)))
     begin = log.find("-- BEGIN PROG LOAD LOG --")
     end = log.find("-- END PROG LOAD LOG --", begin)
@@ -157,7 +157,7 @@ def _is_statistics(line: str) -> bool:
 
 
 def load_error(error: OSError) -> KernelError:
-    """What a failed load means to a user. Takes what libbpf has said so far as the log."""
+    """Returns a user's error for a failed load, with libbpf's messages so far as the log."""
     log = _log()
     if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
         return NotPermittedError(
@@ -166,8 +166,8 @@ def load_error(error: OSError) -> KernelError:
             log=log,
         )
     refused, tail = explain(log)
-    who = f"the kernel refused program {refused[-1]}" if refused else "the kernel refused the programs"
-    message = "\n  ".join([f"{who}: {error.strerror}", *tail])
+    subject = f"the kernel refused program {refused[-1]}" if refused else "the kernel refused the programs"
+    message = "\n  ".join([f"{subject}: {error.strerror}", *tail])
     return KernelError(message, hint="the full log is shown by --debug", log=log)
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What outlives the agent: links and maps as files of a bpffs, one directory for each start of an agent.
+"""Links and maps that outlive the agent, pinned in a bpffs, one directory for each start of an agent.
 
-A new agent attaches, adopts, pins, and only when it is complete removes the directories of those before it,
-so enforcement has no gap (ringfence.daemon.succession.takeover). `uninstall` removes everything.
+A new agent attaches, adopts and pins. Only when it is complete, it removes the directories of earlier
+agents, so enforcement has no gap (ringfence.daemon.succession.takeover). `uninstall` removes everything.
 
-A directory is made under another name, maps first, then links, and gets its own name when it is whole: who
-ends between leaves one that says so. Its links decide all the same, until it is removed.
+A directory is created under a temporary name, maps first, then links, and renamed when it is complete:
+an agent that ends in between leaves the temporary name. Its links decide until it is removed.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from contextlib import suppress
 from pathlib import Path
 
 from ringfence.abi import ABI_VERSION
-from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf import _libbpf
 from ringfence.bpf.attach import Attached
 from ringfence.bpf.capabilities import BPFFS, mounts_of
 from ringfence.bpf.maps import Map, open_map
 from ringfence.errors import KernelError
+from ringfence_linux import syscalls
 
 __all__ = ["PinDirectory", "candidates", "find_base", "uninstall"]
 
-_NAME = "ringfence"  # of our directory in a bpffs, and the source of a bpffs of our own
+_NAME = "ringfence"  # the directory in a bpffs, and the source of a bpffs mounted by the agent
 _UNFINISHED = "new-"
-_ABI = "abi"  # a symbolic link that leads to the number
-_COMPLETE = "complete"  # a symbolic link: its agent had nothing left to take over
+_ABI = "abi"  # a symbolic link with the ABI number as its target
+_COMPLETE = "complete"  # a symbolic link: the agent had finished the takeover
 
 
 def candidates(word: str) -> Sequence[str]:
-    """Where pins may be, by the configuration's word: `auto`, `off` or a path."""
+    """Returns possible directories of pins for the configured value: `auto`, `off` or a path."""
     return {"auto": BPFFS, "off": ()}.get(word, (word,))
 
 
 def find_base(candidates: Sequence[str] = BPFFS, *, create: bool = True) -> Path | None:
-    """The directory that holds all pins, in the first candidate that is a bpffs.
+    """Returns the directory of all pins, in the first candidate that is a bpffs.
 
-    If there is none, one is mounted at the last candidate; raises KernelError. Without `create`: None.
+    If there is none, mounts one at the last candidate, or raises KernelError. Without `create`: None.
     """
     mounts = mounts_of("bpf")
     mounted = next((path for path in candidates if path in mounts), "")
@@ -54,27 +55,27 @@ def find_base(candidates: Sequence[str] = BPFFS, *, create: bool = True) -> Path
 def _mount_own(path: str) -> str:
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        mount = _syscalls.mount_detached("bpf", source=_NAME)
+        mount = syscalls.mount_detached("bpf", source=_NAME)
         try:
-            _syscalls.move_mount(mount, path)
+            syscalls.move_mount_to(mount, path)
         finally:
             os.close(mount)
     except OSError as error:
         raise KernelError(
-            f"no bpffs is mounted, and none can be: {error}", hint="mount -t bpf bpf /sys/fs/bpf"
+            f"no bpffs is mounted, and mounting one failed: {error}", hint="mount -t bpf bpf /sys/fs/bpf"
         ) from None
     return path
 
 
 class PinDirectory:
-    """The pins of one agent: `links/` and `maps/`. Names say what they are; bpffs allows no dot in them."""
+    """The pins of one agent: `links/` and `maps/`. bpffs allows no dots in names."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def create(cls, base: Path) -> PinDirectory:
-        """A new one, named so that later ones sort behind it."""
+        """Creates a directory with a name that sorts after earlier ones."""
         number = max((_number(path) for path in base.iterdir()), default=0) + 1
         path = base / f"{_UNFINISHED}{number:08}-{os.getpid()}"
         for part in ("maps", "links"):
@@ -83,12 +84,12 @@ class PinDirectory:
 
     @classmethod
     def all(cls, base: Path) -> list[PinDirectory]:
-        """Oldest first, also those that are not whole."""
+        """Returns all directories, the oldest first, including incomplete ones."""
         return [cls(path) for path in sorted(base.iterdir(), key=_order) if path.is_dir()]
 
     @classmethod
     def strays(cls, base: Path, generation: Map) -> list[PinDirectory]:
-        """Directories, here and beside, that hold the pins of the agent that has this map."""
+        """Returns directories, below and next to `base`, with pins of the agent that has this map."""
         found = []
         for path in (path for parent in (base, base.parent) for path in parent.iterdir() if path.is_dir()):
             with suppress(OSError):
@@ -100,7 +101,7 @@ class PinDirectory:
         return found
 
     def pin(self, attached: Iterable[Attached], maps: Mapping[str, Map]) -> None:
-        """Pin maps and links, and give the directory its name. On a failure nothing of it stays."""
+        """Pins maps and links, and renames the directory to its final name. On failure removes all."""
         try:
             for name, found in maps.items():
                 _libbpf.pin(found.fd, str(self.path / "maps" / _plain(name)))
@@ -114,7 +115,7 @@ class PinDirectory:
             raise
 
     def missing(self, attached: Iterable[Attached], maps: Iterable[Map]) -> list[str]:
-        """What of `pin` is not there any more."""
+        """Returns the names of missing pins."""
         wanted = {f"maps/{_plain(found.name)}" for found in maps}
         wanted |= {_link_name(number, link) for number, link in enumerate(attached)}
         there = {f"{part}/{name}" for part in ("maps", "links") for name in _names_in(self.path / part)}
@@ -122,7 +123,7 @@ class PinDirectory:
 
     @property
     def same_abi(self) -> bool:
-        """Whether what lies in its maps looks as ours does: it says so, and is whole."""
+        """Returns True if its maps have this agent's layout: the same ABI number, and complete."""
         try:
             return os.readlink(self.path / _ABI) == str(ABI_VERSION)
         except OSError:
@@ -130,24 +131,23 @@ class PinDirectory:
 
     @property
     def whole(self) -> bool:
-        """Whether all is pinned that its agent had attached."""
+        """Returns True if everything that its agent attached is pinned."""
         return not self.path.name.startswith(_UNFINISHED)
 
     @property
     def complete(self) -> bool:
-        """Whether its agent came to where it needed those before it no more."""
+        """Returns True if its agent finished the takeover from earlier agents."""
         return self.whole and (self.path / _COMPLETE).is_symlink()
 
     def mark_complete(self) -> None:
-        """From now on those before it are needed no more. What cannot be marked keeps them a little
-        longer."""
+        """Records that earlier agents' pins are no longer needed. On failure they are kept longer."""
         with suppress(OSError):
             (self.path / _COMPLETE).symlink_to("1")
 
     def open_map(self, name: str) -> Map | None:
-        """A map that an earlier agent left, None when it did not. The caller closes it.
+        """Returns a map of an earlier agent, None if it is not pinned. The caller closes it.
 
-        Raises OSError where what lies under its name is no map.
+        Raises OSError if the pin is not a map.
         """
         try:
             return open_map(_libbpf.get_pinned(str(self.path / "maps" / _plain(name))))
@@ -159,9 +159,9 @@ class PinDirectory:
         return sorted((self.path / "links").iterdir()) if (self.path / "links").is_dir() else []
 
     def remove(self) -> None:
-        """Unpin all: what nobody else holds detaches within milliseconds. Without effect when it is gone.
+        """Unpins all: links without another holder detach within milliseconds. Idempotent.
 
-        Links first: should this be cut short, what goes on deciding is still to be read.
+        Links first: if this is interrupted, the records of still attached programs remain readable.
         """
         shutil.rmtree(self.path / "links", ignore_errors=True)
         shutil.rmtree(self.path, ignore_errors=True)
@@ -173,7 +173,7 @@ class PinDirectory:
 
 
 def uninstall(candidates: Sequence[str] = BPFFS) -> int:
-    """Remove every pin of every agent, and the mount if an agent made it. Says how many agents left some."""
+    """Removes all agents' pins, and the mount if an agent made it. Returns the number of agents."""
     removed = 0
     for path in candidates:
         base = find_base((path,), create=False)
@@ -184,14 +184,14 @@ def uninstall(candidates: Sequence[str] = BPFFS) -> int:
             with suppress(OSError):
                 base.rmdir()
         if path in mounts_of("bpf", source=_NAME):
-            _syscalls.unmount(path)
+            syscalls.umount2(path, syscalls.MNT_DETACH)
             with suppress(OSError):
                 os.rmdir(path)
     return removed
 
 
 def _number(path: Path) -> int:
-    """Of a directory of ours, 0 of a stranger's."""
+    """Returns the number of an agent's directory, 0 for any other."""
     number = path.name.removeprefix(_UNFINISHED).partition("-")[0]
     return int(number) if number.isdecimal() else 0
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The capabilities(7) that the agent needs, why, and which of them this process holds.
 
-The list is tested: tests/kernel/test_privileges.py runs the agent with exactly these, and shows what breaks
-without each. The Helm chart grants the same ones.
+tests/kernel/test_privileges.py runs the agent with exactly these, and shows what fails without each.
+The Helm chart grants the same ones.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ SYS_ADMIN = 21
 
 
 class Privilege(NamedTuple):
-    """One capability: its number of linux/capability.h, what it is for, what happens without it."""
+    """One capability: its number in linux/capability.h, its purpose, and the effect of its absence."""
 
     name: str
     number: int
     why: str
     without: str
     vital: bool = True  # without it the agent does not start
-    by_sys_admin: bool = True  # the kernel takes CAP_SYS_ADMIN for it, too (as before 5.8)
+    by_sys_admin: bool = True  # the kernel also accepts CAP_SYS_ADMIN (as before 5.8)
 
 
 NEEDED = (
-    Privilege("BPF", 39, "to make maps and load programs", "the agent does not start"),
+    Privilege("BPF", 39, "to create maps and load programs", "the agent does not start"),
     Privilege("PERFMON", 38, "to load tracing and LSM programs", "the agent does not start"),
     Privilege("NET_ADMIN", 12, "to load and attach cgroup programs", "the agent does not start"),
     Privilege(
-        "SYS_PTRACE", 19, "to read /proc/PID of others: namespaces, mounts",
-        "the host's mount namespace is taken for the agent's own, and the posture of containers is unknown",
+        "SYS_PTRACE", 19, "to read /proc/PID of other processes: namespaces, mounts",
+        "the agent's mount namespace is assumed to be the host's, and the posture of containers is unknown",
         vital=False, by_sys_admin=False,
     ),
     Privilege(
-        "KILL", 5, "to kill processes of other users", "kills that are left to user space fail",
+        "KILL", 5, "to kill processes of other users", "kills from user space fail",
         vital=False, by_sys_admin=False,
     ),
 )  # fmt: skip
@@ -53,7 +53,7 @@ def held(proc: Path = Path("/proc")) -> frozenset[int]:
 
 
 def lacking(numbers: Iterable[int], *, vital: bool = False) -> tuple[Privilege, ...]:
-    """What is needed (only what is vital, if asked so) and neither held nor covered by CAP_SYS_ADMIN."""
+    """Returns missing privileges (`vital`: only vital ones) that CAP_SYS_ADMIN does not cover either."""
     have = frozenset(numbers)
     return tuple(
         one

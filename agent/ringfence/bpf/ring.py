@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A BPF ring buffer, read straight from its pages: no callback and no system call for a record.
+"""Reads a BPF ring buffer directly from its pages: no callback and no system call per record.
 
-The layout (kernel/bpf/ringbuf.c): one page with the consumer's position, which we may write; one page with
-the producers' position; the data, mapped twice in a row, so that a record never wraps. Positions only grow.
-Each record has a header of 8 bytes, whose first word is the length with two flags, and is padded to 8.
+The layout (kernel/bpf/ringbuf.c): one page with the consumer's position, which is writable; one page
+with the producers' position; the data, mapped twice in a row, so that a record never wraps. Positions
+only grow. Each record has a header of 8 bytes, of which the first word is the length with two flags,
+and is padded to 8.
 
-Order of memory. A producer moves its position after it wrote the header with the busy bit, and clears that
-bit (xchg) after the data. So we load: position, then header, then data; and store our own position last. x86
-keeps that order by itself (no load passes a load, no store passes an earlier load). arm64 does not: there
-`_fence` does, by the release and the acquire of a lock, in that order a full barrier. A position is read and
-written as one aligned access, because an item of a memoryview of format Q is one memcpy of 8 bytes.
+Memory order: a producer advances its position after it wrote the header with the busy bit, and clears
+that bit (xchg) after the data. So the reader loads the position, then the header, then the data, and
+stores its own position last. x86 keeps that order itself (no load passes a load, no store passes an
+earlier load). arm64 does not: there `_fence` does, by the release and then the acquire of a lock, in
+that order a full barrier. A position is read and written as one aligned access, because an item of a
+memoryview of format Q is one memcpy of 8 bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _IN_ORDER = platform.machine() in ("x86_64", "i686")
 
 
 class Ring:
-    """The only reader of one ring. It maps the ring's pages; the descriptor stays the caller's."""
+    """The only reader of one ring. It maps the ring's pages; the caller keeps the descriptor."""
 
     def __init__(self, map_fd: int, size: int) -> None:
         """`size` is the map's max_entries in bytes: a power of two, and a multiple of the page size."""
@@ -46,19 +48,19 @@ class Ring:
         self._lock.acquire()
 
     def fileno(self) -> int:
-        """For epoll: readable while records wait."""
+        """Returns a descriptor for epoll: readable while records wait."""
         return self._fd
 
     def pending(self) -> int:
-        """Bytes that are reserved or committed and not yet read."""
+        """Returns the number of bytes that are reserved or committed and not yet read."""
         return self._producer[0] - self._consumer[0]
 
     def read(self, max_records: int = 4096, *, keep: bool = False) -> list[bytes]:
-        """Up to `max_records` committed records, oldest first, each as a copy. Empty when none is ready.
+        """Returns copies of up to `max_records` committed records, the oldest first; empty: none ready.
 
-        `keep`: they stay in the ring until `commit`. Whoever maps the ring after us finds them there.
+        `keep`: they stay in the ring until `commit`, and a later reader of the ring finds them.
 
-        A record that its producer has reserved and not yet committed holds back those behind it.
+        A record that is reserved and not yet committed holds back later ones.
         """
         begin = position = self._position
         end = self._producer[0]
@@ -86,9 +88,9 @@ class Ring:
         return records
 
     def commit(self) -> None:
-        """Give back the room of everything that was read."""
+        """Frees the space of everything that was read."""
         self._fence()
-        self._consumer[0] = self._position  # from here on the kernel may write there
+        self._consumer[0] = self._position  # the kernel may now write there
 
     def _fence(self) -> None:
         if not _IN_ORDER:
@@ -96,7 +98,7 @@ class Ring:
             self._lock.acquire()
 
     def close(self) -> None:
-        """Unmap the pages. What was read stays valid; nothing can be read any more."""
+        """Unmaps the pages. Records already read stay valid; no more can be read."""
         for view in (self._consumer, self._producer, self._words):
             view.release()
         self._consumer_map.close()

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is fixed once the programs are loaded: sizes, the identities of host and agent, what is enabled."""
+"""Settings that are fixed at load: sizes, identities of host and agent, enabled features."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,54 +13,34 @@ from ringfence.bpf import guard_calls
 from ringfence.bpf.capabilities import cgroup_storage, preempts_programs
 from ringfence.bpf.host import FileIdentity, root_identity
 from ringfence.bpf.lsm import FOLLOW_HOOKS, HELPER_HOOK, decided_by
+from ringfence_linux import namespaces
+from ringfence_linux.procfs import own_start_ns
 
-__all__ = ["DEFAULT_OBJECT", "KernelSettings", "host_namespaces"]
+__all__ = ["DEFAULT_OBJECT", "KernelSettings"]
 
-_NEVER = 64  # cgroups that are no containers, whatever their names
-_SHARES = 4  # a container may have this part of the table of processes
+_NEVER = 64  # cgroups that are never containers, whatever their names
+_SHARES = 4  # a container can use 1/_SHARES of the table of processes
 DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
-_NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
-_LEARNED = 65536  # programs of containers, times what each calls and needs
-
-
-def host_namespaces(proc: str = "/proc") -> dict[str, int]:
-    """The host's namespaces: those of its process 1, or of this process if that one is not accessible.
-
-    0 for a kind that this kernel does not have.
-    """
-    found = {}
-    for name in _NAMESPACES:
-        found[name] = 0
-        for process in ("1", "self"):
-            with suppress(OSError):
-                found[name] = os.stat(f"{proc}/{process}/ns/{name}").st_ino
-                break
-    return found
-
-
-def _own_start() -> int:
-    """When this process was started, in ns since boot, rounded down to the tick as proc(5) shows it."""
-    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
-    return int(fields[19]) * (10**9 // os.sysconf("SC_CLK_TCK"))
+_LEARNED = 65536  # container programs, times the calls and capabilities of each
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSettings:
-    """What is fixed once the programs are loaded. Sizes are entries, of the rings bytes (a power of two)."""
+    """Settings that are fixed at load. Sizes are in entries, for rings in bytes (a power of two)."""
 
     object_path: Path = DEFAULT_OBJECT
     hierarchy: int = HIERARCHY_V2
-    namespaces: Mapping[str, int] = field(default_factory=host_namespaces)
+    namespaces: Mapping[str, int] = field(default_factory=namespaces.visible)
     root: FileIdentity = field(default_factory=root_identity)
     agent_pid: int = field(default_factory=os.getpid)
-    agent_start_ns: int = field(default_factory=_own_start)  # CLOCK_BOOTTIME, of the tick that it was in
+    agent_start_ns: int = field(default_factory=own_start_ns)  # CLOCK_BOOTTIME, rounded down to the tick
     slots: int = 4096
     processes: int = 65536
-    process_share: int = 0  # of them, for one container; 0: a quarter
-    task_share: int = 0  # tasks that one container may have; 0: as many as it likes
-    late: bool = True  # containers that were not enrolled when they were made are at their next exec
-    root_cgroup: int = 0  # id of the topmost cgroup that can be seen; 0: the hierarchy's own root
-    task_storage: bool | None = None  # cgroup programs use it; None: where they can
+    process_share: int = 0  # maximum processes of one container; 0: a quarter
+    task_share: int = 0  # maximum tasks of one container; 0: unlimited
+    late: bool = True  # containers not enrolled at creation are enrolled at their next exec
+    root_cgroup: int = 0  # id of the topmost visible cgroup; 0: the hierarchy's root
+    task_storage: bool | None = None  # cgroup programs use it; None: if supported
     drop_entries: int = 16384
     alerts_bytes: int = 1 << 20
     activity_bytes: int = 4 << 20
@@ -69,10 +48,10 @@ class KernelSettings:
     activity_burst: int = 0
     alert_rate: int = 0  # the same for alerts without a kill
     alert_burst: int = 0
-    guard: int = GUARD_OFF  # what becomes of a container that reaches for the agent: GUARD_*
+    guard: int = GUARD_OFF  # reaction to a container that attacks the agent: GUARD_*
     learn: bool = False  # count every call and capability (probes/learn.bpf.c)
-    lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node can have; the others are left out
-    tracing: frozenset[str] = frozenset()  # the same of TRACEPOINTS
+    lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node supports; the others are not loaded
+    tracing: frozenset[str] = frozenset()  # supported keys of TRACEPOINTS
 
     def sizes(self) -> dict[str, int]:
         """Map -> entries."""
@@ -90,8 +69,8 @@ class KernelSettings:
         }
 
     def pack(self, refused: Collection[str] = ()) -> bytes:
-        """As struct rf_config. `refused` are programs that are not there."""
-        namespaces = (self.namespaces.get(name, 0) for name in _NAMESPACES)
+        """Packs struct rf_config. `refused` are programs that were not loaded."""
+        inodes = (self.namespaces.get(name, 0) for name in namespaces.NAMES)
         hooks = {hook for hook in self.lsm_hooks if f"lsm_{hook}" not in refused}
         by_hook = (HELPER_HOOK in hooks, EventKind.PROCESS_EXEC in decided_by(hooks))
         rates = (self.activity_rate, self.activity_burst, self.alert_rate, self.alert_burst)
@@ -100,13 +79,13 @@ class KernelSettings:
         share = self.process_share or max(1, self.processes // _SHARES)
         table = (share, storage, self.late, self.task_share, self.root_cgroup, *self.root)
         guard = (self.guard, self.guards_by_hook(refused))
-        return CONFIG.pack(self.hierarchy, *namespaces, *agent, *rates, *by_hook, *table, *guard)
+        return CONFIG.pack(self.hierarchy, *inodes, *agent, *rates, *by_hook, *table, *guard)
 
     def follows_by_perf(self) -> bool:
-        """Whether tasks are to be followed at tracepoints by perf, too: no hooks do that, and it helps."""
+        """Returns True if tasks are also followed by perf tracepoints, as no LSM hooks do it."""
         return preempts_programs() and not self.lsm_hooks >= FOLLOW_HOOKS
 
     def guards_by_hook(self, refused: Collection[str] = ()) -> bool:
-        """Whether LSM hooks see to the self-defence, so that calls and opens need not be looked at for it."""
+        """Returns True if LSM hooks implement the self-defence, so calls and opens need no check."""
         hooks = guard_calls.REQUIRED_HOOKS
         return hooks <= self.lsm_hooks and not any(f"guard_{hook}" in refused for hook in hooks)

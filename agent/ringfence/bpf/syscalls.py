@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The system calls that are events: what the probes take from each, and its numbers.
+"""The system calls that are events: the operands that the probes read from each, and its numbers.
 
-The Python twin of probes/include/compat.h: nothing else knows system call numbers. The operands' names in
-policies are in ringfence.policy.vocabulary; a test compares the dims.
+The Python counterpart of probes/include/compat.h: nothing else contains system call numbers. The
+operands' names in policies are in ringfence.policy.vocabulary; a test compares the dims.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ringfence.abi import (
     OperandSource,
 )
 from ringfence.bpf import guard_calls as guarded_calls
-from ringfence.bpf.syscall_numbers import NUMBERS
+from ringfence_linux.numbers import NUMBERS
 
 __all__ = [
     "CALLS",
@@ -40,7 +40,7 @@ _Source = tuple[OperandSource, int]
 
 
 class Syscall(NamedTuple):
-    """One call. `operands` has an entry for each dim: where the value comes from, and which argument."""
+    """One call. `operands` has an entry for each dim: the source of the value, and the argument."""
 
     kind: EventKind
     counter: Counter
@@ -48,8 +48,10 @@ class Syscall(NamedTuple):
     operands: tuple[_Source, ...]
 
     def pack(self, *, hooked: bool = False, guarded: bool = False) -> bytes:
-        """As struct rf_syscall. `hooked`: an LSM hook decides it, and its entry is not looked at. `guarded`:
-        the self-defence looks at it."""
+        """Packs struct rf_syscall.
+
+        `hooked`: an LSM hook decides it, and its entry is ignored. `guarded`: the self-defence checks it.
+        """
         filled = (*self.operands, *((OperandSource.NOTHING, 0),) * (OPERANDS - len(self.operands)))
         sources, arguments = bytes(s for s, _ in filled), bytes(a for _, a in filled)
         kind = self.kind | (SYSCALL_HOOKED if hooked else 0) | (SYSCALL_GUARDED if guarded else 0)
@@ -76,8 +78,8 @@ def _call(kind: EventKind, counter: Counter, *operands: _Source, text: int = -1)
     return Syscall(kind, counter, text, operands)
 
 
-#: Name as in syscalls(2). Several names may be one event: operand `call` tells them apart where that matters.
-#: fork and vfork are not here: they carry no flags, and PROCESS_FORK counts them.
+#: Name as in syscalls(2). Several names can be one event: operand `call` distinguishes them if needed.
+#: fork and vfork are not listed: they have no flags, and PROCESS_FORK counts them.
 CALLS: dict[str, Syscall] = {
     "clone": _call(_K.SYS_CLONE, _C.SYS_PROCESS, _long(0)),
     "clone3": _call(_K.SYS_CLONE, _C.SYS_PROCESS, (_S.USER_U64, 0)),
@@ -87,7 +89,7 @@ CALLS: dict[str, Syscall] = {
     "umount2": _call(_K.SYS_UMOUNT, _C.SYS_MOUNT, _arg(1), text=0),
     "oldumount": _call(_K.SYS_UMOUNT, _C.SYS_MOUNT, text=0),
     "pivot_root": _call(_K.SYS_PIVOT_ROOT, _C.SYS_MOUNT, text=0),
-    # Where it leads is not known before its exit: see DONE.
+    # Its target is not known before its exit: see DONE.
     "chroot": _call(_K.SYS_CHROOT, _C.SYS_MOUNT, (_S.CHROOTED, 0), _const(0), text=0),
     "fsopen": _call(_K.SYS_FSOPEN, _C.SYS_MOUNT, text=0),
     "fsconfig": _call(_K.SYS_FSCONFIG, _C.SYS_MOUNT, _arg(1), text=2),
@@ -162,7 +164,7 @@ CALLS: dict[str, Syscall] = {
     "acct": _call(_K.SYS_ACCT, _C.SYS_KERNEL, text=0),
     "quotactl": _call(_K.SYS_QUOTACTL, _C.SYS_KERNEL, _arg(0), text=1),
     "quotactl_fd": _call(_K.SYS_QUOTACTL, _C.SYS_KERNEL, _arg(1)),
-    # Before an exec its caller is looked at: what it was made into is about to become lawful.
+    # Before an exec its caller is checked for drift: exec makes changed credentials legitimate.
     "execve": _call(_K.TASK_DRIFT, _C.NONE),
     "execveat": _call(_K.TASK_DRIFT, _C.NONE),
     "sethostname": _call(_K.SYS_SETDOMAIN, _C.SYS_KERNEL, _const(1)),
@@ -171,13 +173,13 @@ CALLS: dict[str, Syscall] = {
 
 _NO_EVENT = _call(_K.NONE, _C.NONE)
 
-#: The calls at whose exit file.open is decided.
+#: The calls with file.open decided at their exit.
 OPENS = ("open", "openat", "openat2", "creat", "open_by_handle_at")
 
-#: The calls that have a program of their own at their exit: what they came to is an operand.
+#: The calls with a separate program at their exit: their result is an operand.
 DONE = ("chroot",)
 
-#: 32-bit x86 has a second number for some calls, under a name of its own.
+#: 32-bit x86 has a second number for some calls, under a different name.
 _COMPAT_ALIASES = {
     f"{name}32": name
     for name in (
@@ -193,28 +195,28 @@ _COMPAT_ALIASES = {
     )
 } | {"socketcall": "socket", "clock_settime64": "clock_settime", "clock_adjtime64": "clock_adjtime"}
 
-#: Where the kernel's function, after which the tracepoint is named, is called otherwise than the call.
+#: Calls for which the kernel's function, and so the tracepoint, has a different name.
 _TRACEPOINTS = {"umount2": "umount"}
 
 
 def tracepoint(name: str) -> str:
-    """What the tracepoints sys_enter_X and sys_exit_X of a call have as X: one of ours, or of `guarded`."""
+    """Returns the X of a call's tracepoints sys_enter_X and sys_exit_X."""
     return _TRACEPOINTS.get(name, name)
 
 
 def names_of(kinds: Iterable[EventKind]) -> list[str]:
-    """The calls that are events of these kinds."""
+    """Returns the calls that are events of these kinds."""
     wanted = frozenset(kinds)
     return [name for name, call in CALLS.items() if call.kind in wanted]
 
 
 def kinds_of(names: Iterable[str]) -> frozenset[EventKind]:
-    """The kinds of event that these calls are."""
+    """Returns the event kinds of these calls."""
     return frozenset(CALLS[name].kind for name in names if name in CALLS)
 
 
 def operand_dims(kind: EventKind) -> frozenset[int]:
-    """The dims that some call of that kind fills in."""
+    """Returns the dims that any call of that kind fills in."""
     calls = (call for call in CALLS.values() if call.kind is kind)
     return frozenset(dim for call in calls for dim, source in enumerate(call.operands) if source != _NOTHING)
 
@@ -222,10 +224,10 @@ def operand_dims(kind: EventKind) -> frozenset[int]:
 def entries(
     names: Iterable[str], machine: str = "", hooked: Iterable[str] = (), guarded: Iterable[str] = ()
 ) -> Iterator[tuple[int, bytes]]:
-    """(index, value) of the map `syscalls` for these calls, native and 32-bit.
+    """Yields (index, value) of the map `syscalls` for these calls, native and 32-bit.
 
-    A call that the architecture does not have is left out. `machine` as uname -m, empty: this one. `hooked`
-    are more calls, which LSM hooks decide; `guarded` those that the self-defence looks at, events or not.
+    Calls that the architecture lacks are omitted. `machine` is uname -m, empty: this one. `hooked` are
+    more calls, decided by LSM hooks; `guarded` are those that the self-defence checks, events or not.
     """
     by_hook, watched = frozenset(hooked), frozenset(guarded)
     wanted = frozenset(names) | by_hook

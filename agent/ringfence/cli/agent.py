@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence agent`: the daemon. Every configuration key is a flag, too."""
+"""`ringfence agent`: the daemon. Every configuration key is also a flag."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def register(commands: Commands) -> None:
         "agent",
         run,
         help="watch and defend this node",
-        text="Watch and defend this node, until SIGTERM. Alerts are JSON lines on standard output,\n"
-        "the agent's own log is on standard error. SIGHUP loads the policies again and reopens\n"
-        "the output file. The same keys may stand in\n"
-        f" {DEFAULT_FILE} (http: {{listen: ...}}) and in variables (RINGFENCE_HTTP_LISTEN).",
+        text="Watch and defend this node until SIGTERM. Alerts are written as JSON lines to standard\n"
+        "output, the agent's own log to standard error. SIGHUP reloads the policies and reopens the\n"
+        f"output file. Each key can also be set in {DEFAULT_FILE} (http: {{listen: ...}})\n"
+        "and as a variable (RINGFENCE_HTTP_LISTEN); flags override variables, variables the file.",
         examples=(
             "ringfence agent\n"
             "ringfence agent --mode audit --policies ./policies\n"
@@ -32,13 +32,16 @@ def register(commands: Commands) -> None:
         ),
     )
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_FILE}, if it is there"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"configuration file (default: {DEFAULT_FILE}, if present)",
     )
-    parser.add_argument("--check", action="store_true", help="check configuration and policies, then exit")
     parser.add_argument(
-        "--uninstall",
-        action="store_true",
-        help="remove all that agents left on this node, then exit",
+        "--check", action="store_true", help="check configuration, policies and custom probes, then exit"
+    )
+    parser.add_argument(
+        "--uninstall", action="store_true", help="remove everything that agents left on this node, then exit"
     )
     parser.add_argument("--debug", action="store_true", help="on an error, show the complete verifier log")
     keys = parser.add_argument_group("configuration")
@@ -53,7 +56,7 @@ def register(commands: Commands) -> None:
 
 
 def run(options: Any) -> int:
-    """Check the configuration, then become the agent."""
+    """Checks the configuration, then runs the agent."""
     config = load(options.config, flags=_flags(options))
     if options.uninstall:
         from ringfence.daemon.startup.uninstall import uninstall
@@ -69,7 +72,6 @@ def run(options: Any) -> int:
 
 
 def _check(config: Any) -> int:
-    from ringfence.daemon.policies.manager import override
     from ringfence.errors import ProbeError
     from ringfence.policy import NodeTiers, compile_policies, load_policies
     from ringfence.policy.review import refuse
@@ -79,9 +81,9 @@ def _check(config: Any) -> int:
     if found.problems:
         raise ProbeError([problem for problems in found.problems.values() for problem in problems])
     policies = load_policies(config.policies, found.words())
-    compile_policies(policies, NodeTiers.usual(), override(config))
+    compile_policies(policies, NodeTiers.usual(), config.mode)
     refuse(policies)
-    probes = f", and {len(found.definitions)} probes can be read" if config.probes_directory else ""
+    probes = f", {len(found.definitions)} custom probes are readable" if config.probes_directory else ""
     print(f"configuration and {len(policies.policies)} policies are valid{probes}")
     return 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence audit`: how containers and the node are set up, and how to mend what is weak."""
+"""`ringfence audit`: checks how containers and the node are configured, and how to fix weaknesses."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def register(commands: Commands) -> None:
         run,
         help="check how containers and this node are configured, with fixes",
         text="Inspect the running containers and this node: privileges, mounts, namespaces, seccomp,\n"
-        "kernels and runtimes with known holes, open APIs. Scores each finding from 0 to 100, with a\n"
-        "fix. Only reads; needs no agent. Exit code 1 when something is at least as bad as --fail-on.",
+        "kernels and runtimes with known vulnerabilities, open APIs. Each finding has a score from 0 to\n"
+        "100 and a fix. Read-only; needs no agent. Exit code 1 if a finding is at least as severe as\n"
+        "--fail-on.",
         examples=(
             "ringfence audit\n"
             "ringfence audit --min-severity high\n"
@@ -30,24 +31,30 @@ def register(commands: Commands) -> None:
         ),
     )
     add_output(parser, "table", "json", "sarif")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the agent's configuration")
-    parser.add_argument("--only", choices=("containers", "node"), help="default: both")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the agent's configuration file")
     parser.add_argument(
-        "--min-severity", choices=SEVERITIES, default="info", help="show findings of this severity and above"
+        "--only", choices=("containers", "node"), help="check only containers or the node (default: both)"
     )
-    parser.add_argument("--fail-on", choices=(*SEVERITIES, "never"), default="high", help="default: high")
+    parser.add_argument(
+        "--min-severity", choices=SEVERITIES, default="info",
+        help="show findings of at least this severity (default: info)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fail-on", choices=(*SEVERITIES, "never"), default="high",
+        help="exit code 1 for findings of at least this severity (default: high)",
+    )  # fmt: skip
     for flag, key, metavar in (
         ("--containers-patterns", "containers.patterns", "NAME"),
         ("--containers-known", "containers.known", "yes|no"),
         ("--cri-socket", "cri.socket", "auto|off|PATH"),
     ):
         parser.add_argument(
-            flag, dest="key_" + key, action="append", metavar=metavar, help="as `ringfence agent`"
+            flag, dest="key_" + key, action="append", metavar=metavar, help="same as for `ringfence agent`"
         )
 
 
 def run(options: Any) -> int:
-    """Look and print."""
+    """Runs the audit and prints its findings."""
     from ringfence.audit.report import as_json, as_sarif, ordered
     from ringfence.audit.survey import survey
     from ringfence.config import load
@@ -83,10 +90,10 @@ def _text(findings: list[Any], found: Any) -> list[str]:
     counts = ", ".join(f"{count} {word}" for word, count in summary(findings).items() if count)
     lines = table(("SCORE", "SEVERITY", "CHECK", "WHERE", "WHAT"), rows, colours) if rows else []
     if fixes:
-        lines += ["", colour("to mend it:", "bold")]
+        lines += ["", colour("fixes:", "bold")]
         lines += [f"  {check.id}: {check.title}; {check.fix}" for check in fixes.values()]
     if found.unseen:
-        lines += ["", colour("not looked at:", "bold")]
+        lines += ["", colour("not checked:", "bold")]
         lines += [f"  {one.check}: {escape(one.what, 120)}" for one in found.unseen]
     width = shutil.get_terminal_size((100, 24)).columns
     head = f"{found.containers} containers and node {escape(found.node, 64)}: {counts or 'nothing found'}"

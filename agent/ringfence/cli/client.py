@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other end of the agent's socket."""
+"""The client side of the agent's socket."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from ringfence.errors import AgentUnreachableError, Error, NotPermittedError
 __all__ = ["request", "subscribe"]
 
 _TIMEOUT = 10.0
-_ENDED = "it was stopped or replaced, perhaps: run the command again"
+_ENDED = "the agent may have been stopped or replaced: run the command again"
 
 
 def request(path: Path | None, op: str, **parameters: Any) -> Any:
-    """The result of one request. Raises AgentUnreachableError, or Error with what the agent said."""
+    """Returns the result of one request. Raises AgentUnreachableError, or Error with the agent's message."""
     with _connect(path) as connection:
         return _ask(connection, connection.makefile("rb"), {"op": op, **parameters}).get("result")
 
 
 def subscribe(path: Path | None, **parameters: Any) -> Iterator[dict[str, Any]]:
-    """Records of the agent, one after the other, until it has no more.
+    """Yields the agent's records until there are no more.
 
-    Raises AgentUnreachableError where it ends meanwhile: whoever follows must not take that for the end.
+    Raises AgentUnreachableError if the agent ends meanwhile, so that a follower does not mistake this for
+    the end of the records.
     """
     with _connect(path) as connection:
         lines = connection.makefile("rb")
@@ -37,7 +38,7 @@ def subscribe(path: Path | None, **parameters: Any) -> Iterator[dict[str, Any]]:
         try:
             for line in lines:
                 yield json.loads(line)
-        except (OSError, ValueError) as error:  # it was killed as it wrote a line
+        except (OSError, ValueError) as error:  # the agent was killed while it wrote a line
             raise AgentUnreachableError("the agent ended in the middle of a record", hint=_ENDED) from error
         if parameters.get("follow"):
             raise AgentUnreachableError("the agent ended the connection", hint=_ENDED)
@@ -52,13 +53,13 @@ def _connect(path: Path | None) -> socket.socket:
     except PermissionError as error:
         connection.close()
         raise NotPermittedError(
-            f"{target}: {error.strerror}", hint="the agent's socket is root's: use sudo"
+            f"{target}: {error.strerror}", hint="only root may use the agent's socket: use sudo"
         ) from error
     except OSError as error:
         connection.close()
         raise AgentUnreachableError(
-            f"no agent answers at {target}: {error.strerror or error}",
-            hint="start one with `ringfence agent`, or name its socket with --socket",
+            f"no agent responds at {target}: {error.strerror or error}",
+            hint="start an agent with `ringfence agent`, or give its socket with --socket",
         ) from error
     return connection
 
@@ -69,7 +70,7 @@ def _ask(connection: socket.socket, lines: Any, message: dict[str, Any]) -> dict
         line = lines.readline()
         reply = json.loads(line) if line else None
     except (OSError, ValueError) as error:
-        raise AgentUnreachableError(f"the agent did not answer: {error}") from error
+        raise AgentUnreachableError(f"the agent did not respond: {error}") from error
     if not isinstance(reply, dict):
         raise AgentUnreachableError("the agent closed the connection")
     if not reply.get("ok"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence completion`: made from the parser itself, so it cannot fall behind."""
+"""`ringfence completion`: generated from the parser, so it is always up to date."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def register(commands: Commands) -> None:
 
 
 def run(options: Any) -> int:
-    """Print the script."""
+    """Prints the script."""
     try:
         import shtab
     except ImportError as error:

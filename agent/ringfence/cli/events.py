@@ -26,8 +26,8 @@ def register(commands: Commands) -> None:
         "events",
         run,
         help="show alerts and events, live with --follow",
-        text="Show recent alerts and events (the agent keeps the last 1000 alerts and lifecycle events),\n"
-        "and with --follow what happens. Without filters: alerts, and the life of containers.",
+        text="Show recent alerts and events (the agent keeps the last 1000 alerts and lifecycle events);\n"
+        "with --follow also new ones. Without filters: alerts and container lifecycle events.",
         examples=(
             "ringfence events --follow\n"
             "ringfence events --since 1h --severity high\n"
@@ -37,28 +37,33 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("-f", "--follow", action="store_true", help="keep running until interrupted")
     parser.add_argument(
-        "--since", type=_since, default=0.0, metavar="TIME", help="30s, 10m, 2h, 1d, or an ISO time"
-    )
+        "--since", type=_since, default=0.0, metavar="TIME",
+        help="only records since this time: 30s, 10m, 2h or 1d ago, or an ISO 8601 time",
+    )  # fmt: skip
     parser.add_argument(
-        "-c", "--container", action="append", default=[], metavar="C", help="id, name or pod; repeatable"
-    )
+        "-c", "--container", action="append", default=[], metavar="C",
+        help="only this container (id, name or pod); repeatable",
+    )  # fmt: skip
     parser.add_argument(
-        "-e", "--event", action="append", default=[], metavar="EVENT", help="such as file.open; repeatable"
-    )
+        "-e", "--event", action="append", default=[], metavar="EVENT",
+        help="only this event, such as file.open; repeatable",
+    )  # fmt: skip
     parser.add_argument(
-        "-r", "--rule", action="append", default=[], metavar="ID", help="a rule's id; repeatable"
-    )
+        "-r", "--rule", action="append", default=[], metavar="ID",
+        help="only alerts of the rule with this id; repeatable",
+    )  # fmt: skip
     parser.add_argument(
-        "-s", "--severity", choices=SEVERITIES, default="info", help="alerts of this severity and above"
-    )
-    parser.add_argument("--alerts", action="store_true", help="only alerts")
-    parser.add_argument("--all", action="store_true", help="include events that no rule matched")
+        "-s", "--severity", choices=SEVERITIES, default="info",
+        help="only alerts of at least this severity (default: info)",
+    )  # fmt: skip
+    parser.add_argument("--alerts", action="store_true", help="show only alerts")
+    parser.add_argument("--all", action="store_true", help="also show events that no rule matched")
     add_output(parser, "compact", "json")
     add_socket(parser)
 
 
 def run(options: Any) -> int:
-    """Print records as they come."""
+    """Prints records as they arrive."""
     from ringfence.cli.client import subscribe
 
     records = subscribe(
@@ -73,7 +78,7 @@ def run(options: Any) -> int:
 
 
 def compact(record: Mapping[str, Any]) -> str:
-    """One record as one line: when, how bad, what became of it, who, what."""
+    """Returns a record as one line: time, severity, outcome, container, process, event, rule, details."""
     from ringfence.export.escape import escape
 
     if record.get("event") == "dropped":
@@ -92,7 +97,7 @@ def compact(record: Mapping[str, Any]) -> str:
         str(record.get("event") or "-"),
         what,
     ]
-    # The agent escaped all observed text; what is not printable here is only our own colour.
+    # The agent escaped all observed text; the only unprintable characters here are colour codes.
     return " ".join(
         word if word.isprintable() or "\x1b[" in word[:2] else escape(word) for word in words
     ).rstrip()
@@ -121,5 +126,5 @@ def _since(text: str) -> float:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a span (10m) nor a time (2026-11-23T12:00)"
+            f"{text!r} is neither a duration (10m) nor a time (2026-11-23T12:00)"
         ) from None

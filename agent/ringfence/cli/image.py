@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence image`: the store of images, by the runtime's own command."""
+"""`ringfence image`: manages the image store, through the runtime's own command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ringfence.cli.parser import Commands, add_command
 
 
 def register(commands: Commands) -> None:
-    """Add the command and its parts."""
+    """Add the command and its subcommands."""
     from ringfence_runtime.images.cli import add_commands
 
     parser = add_command(
@@ -29,7 +29,7 @@ def register(commands: Commands) -> None:
 
 
 def run(options: Any) -> int:
-    """Run the part that was chosen."""
+    """Runs the chosen subcommand."""
     from ringfence.sandbox.errors import translated
 
     with translated(1):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence`: find the command, run it, turn what goes wrong into two lines and an exit code."""
+"""`ringfence`: selects the command, runs it, and turns an Error into two lines and an exit code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ringfence.errors import Error
 
 __all__ = ["build_parser", "main"]
 
-# command -> the module that has it, in the order of the help
+# command -> its module in ringfence.cli, in the order of the help
 _COMMANDS = {
     "agent": "agent",
     "status": "status",
@@ -34,11 +34,11 @@ _COMMANDS = {
     "completion": "completion",
     "version": "version",
 }
-_GUARDED = frozenset(("run", "exec"))  # what starts a workload runs from a read-only mount of the interpreter
+_SEALED = frozenset(("run", "exec"))  # commands that start a workload: run from a sealed interpreter
 
 
 def build_parser(only: str = "") -> Parser:
-    """The command line; of one command alone, where that is what will be run."""
+    """Returns the parser of all commands, or of the command `only`."""
     parser, commands = new_parser()
     for name in [_COMMANDS[only]] if only else dict.fromkeys(_COMMANDS.values()):
         import_module(f"ringfence.cli.{name}").register(commands)
@@ -46,14 +46,14 @@ def build_parser(only: str = "") -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code (see `ringfence --help`)."""
-    # Observed text is escaped, but a terminal may still lack a letter of it.
+    """Runs one command and returns its exit code (see `ringfence --help`)."""
+    # Observed text is escaped, but the terminal's encoding may still lack a character.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if arguments is None else arguments
     only = words[0] if words and words[0] in _COMMANDS else ""
-    if only in _GUARDED and arguments is None:
+    if only in _SEALED and arguments is None:
         _seal()
     options = build_parser(only).parse_args(arguments)
     try:
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(error)
         return error.exit_code
     except BrokenPipeError:
-        # `ringfence events | head`: the reader has what it wanted. The interpreter flushes once more at exit.
+        # `ringfence events | head`: not an error. The interpreter flushes standard output again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except KeyboardInterrupt:
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _seal() -> None:
-    """At once, since it starts the interpreter anew. Where it fails, the command itself says so."""
+    """Seals the interpreter, which restarts it, before other work. On failure the command reports it."""
     from ringfence_runtime.seal import ensure_sealed
 
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How commands show things: colour on a terminal only, tables, sizes, and the two lines of an error."""
+"""Output of the commands: colour (on a terminal only), tables, sizes, and the two lines of an error."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ SEVERITY_COLOURS = {"critical": "red", "high": "red", "medium": "yellow", "low":
 
 
 def _colourful(stream: TextIO) -> bool:
-    """See https://no-color.org: any value but the empty one turns colour off."""
+    """Returns True if the stream is a terminal that shows colour (see https://no-color.org)."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
 
 
 def colour(text: str, name: str, stream: TextIO | None = None) -> str:
-    """The text in a colour, if the stream (default: standard output) is a terminal that wants it."""
+    """Returns the text in a colour if the stream (default: standard output) is a colour terminal."""
     return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if name and _colourful(stream or sys.stdout) else text
 
 
 def width(default: int = 100) -> int:
-    """Columns of the terminal."""
+    """Returns the number of columns of the terminal."""
     try:
         return int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
     except (OSError, ValueError):
@@ -56,7 +56,7 @@ def width(default: int = 100) -> int:
 
 
 def print_error(error: Error) -> None:
-    """What went wrong and what to do, on standard error."""
+    """Writes the error's message and hint to standard error."""
     first, *more = map(visible, error.message.splitlines() or [""])
     lines = [colour("ringfence: error: ", "red", sys.stderr) + first, *more]
     if error.hint:
@@ -65,7 +65,7 @@ def print_error(error: Error) -> None:
 
 
 def visible(text: str) -> str:
-    """One line as a terminal may be given it: names of files and texts in them are other people's, too."""
+    """Escapes control characters in a line for the terminal: file names and their texts are untrusted."""
     if text.isprintable():
         return text
     from ringfence.export.escape import escape
@@ -74,9 +74,9 @@ def visible(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document, indented on a terminal."""
+    """Prints a JSON document, indented on a terminal."""
     text = json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False, default=str)
-    # What is not printable stands in texts only; a terminal would take U+009B for the begin of a command.
+    # Only strings can contain unprintable characters; U+009B would start a terminal control sequence.
     print("\n".join(line if line.isprintable() else _ascii(line) for line in text.split("\n")))
 
 
@@ -87,7 +87,7 @@ def _ascii(line: str) -> str:
 def table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], colours: Mapping[tuple[int, int], str] | None = None
 ) -> list[str]:
-    """Aligned columns; numbers to the right. `colours` maps (row, column) to a colour's name."""
+    """Returns the lines of a table; numbers are right-aligned. `colours` maps (row, column) to a colour."""
     body = [list(map(str, row)) for row in rows]
     widths = [max(len(row[i]) for row in [list(heads), *body]) for i in range(len(heads))]
     right = [bool(body) and all(_numeric(row[i]) for row in body) for i in range(len(heads))]
@@ -108,7 +108,7 @@ def _numeric(cell: str) -> bool:
 
 
 def number(value: float) -> str:
-    """A count or a rate in at most five characters or so: 950, 12.3k, 4.5M."""
+    """Formats a count or rate in about five characters: 950, 12.3k, 4.5M."""
     for unit in ("", "k", "M", "G"):
         if abs(value) < 1000 or unit == "G":
             return f"{value:.0f}{unit}" if value == int(value) and not unit else f"{value:.1f}{unit}"
@@ -117,7 +117,7 @@ def number(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Bytes: 45.2 MiB."""
+    """Formats a number of bytes: 45.2 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024 or unit == "GiB":
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
@@ -126,7 +126,7 @@ def size(value: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """A time span in its two largest units: 3 h 12 min."""
+    """Formats a duration in its two largest units: 3 h 12 min."""
     seconds = max(0, int(seconds))
     units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
     parts: list[str] = []

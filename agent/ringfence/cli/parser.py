@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""argparse, set up alike for every command: examples and exit codes below the help, errors in two lines."""
+"""argparse, set up the same way for every command: examples and exit codes in the help, short errors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ exit codes:
   5  another agent is running on this node
   6  the agent does not respond"""
 
-Commands = Any  # argparse's action that holds the commands; its type is private
+Commands = Any  # argparse's action that holds the subcommands; its type is private
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Options as Python 3.13 shows them (`-c, --container C`), on every version: the help is in the docs."""
+    """Shows options as Python 3.13 does (`-c, --container C`): docs/cli.md must not depend on the version."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings or action.nargs == 0:
@@ -35,7 +35,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports wrong use as every other error is reported."""
+    """Reports usage errors in the format of all other errors."""
 
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"ringfence: error: {message}\nhint: see `{self.prog} --help`\n")
@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def new_parser() -> tuple[Parser, Commands]:
-    """The program's parser, and where its commands are added."""
+    """Returns the program's parser, and the action to which commands are added."""
     parser = Parser(
         prog="ringfence",
         description="Observe what containers do to the kernel they share, and stop container escapes there.",
@@ -64,7 +64,7 @@ def add_command(
     text: str,
     examples: str,
 ) -> Parser:
-    """One command: `help` is its line in the list, `text` its description, `examples` end its help."""
+    """Adds a command: `help` is its line in the list, `text` its description, `examples` end its help."""
     indented = "\n".join("  " + line for line in examples.strip().splitlines())
     parser: Parser = commands.add_parser(
         name,
@@ -78,7 +78,7 @@ def add_command(
 
 
 def add_socket(parser: argparse.ArgumentParser) -> None:
-    """`--socket`, for commands that ask the running agent."""
+    """Adds `--socket`, for commands that query the running agent."""
     from ringfence.config import DEFAULT_SOCKET
 
     parser.add_argument(
@@ -87,5 +87,7 @@ def add_socket(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output(parser: argparse.ArgumentParser, *formats: str) -> None:
-    """`-o`; the first format is the default."""
-    parser.add_argument("-o", "--output", choices=formats, default=formats[0], help=f"default: {formats[0]}")
+    """Adds `-o`; the first format is the default."""
+    parser.add_argument(
+        "-o", "--output", choices=formats, default=formats[0], help=f"output format (default: {formats[0]})"
+    )

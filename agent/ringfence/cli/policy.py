@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence policy`: check, explain and list policies, and print their schema. Needs neither root nor an
-agent."""
+"""`ringfence policy`: checks, explains, lists and tests policies, and prints their schema."""
 
 from __future__ import annotations
 
@@ -14,14 +13,14 @@ from ringfence.config import DEFAULT_FILE
 
 
 def register(commands: Commands) -> None:
-    """Add the command and its four parts."""
+    """Add the command and its subcommands."""
     parser = add_command(
         commands,
         "policy",
-        check_files,  # never: the parser asks for a part
+        check_files,  # never called: a subcommand is required
         help="check, explain, list and test policies",
-        text="Work with policies. `check` and `explain` read files; `list` asks the running agent.\n"
-        "`test` runs attacks in containers of its own.",
+        text="Work with policies. `check` and `explain` read files, `list` queries the running agent,\n"
+        "`test` runs attacks in temporary containers.",
         examples=(
             "ringfence policy check policies/\n"
             "ringfence policy explain --rule mount-call policies/\n"
@@ -29,13 +28,13 @@ def register(commands: Commands) -> None:
             "ringfence policy schema > policy.schema.json"
         ),
     )
-    parts = parser.add_subparsers(title="parts", metavar="PART", required=True, parser_class=Parser)
+    parts = parser.add_subparsers(title="subcommands", metavar="COMMAND", required=True, parser_class=Parser)
     _register_reading(parts)
     _register_showing(parts)
 
 
 def _register_reading(parts: Commands) -> None:
-    """The parts that read policy files."""
+    """Adds the subcommands about policy files and loaded rules."""
     _register_offline(parts)
     listing = add_command(
         parts,
@@ -51,7 +50,7 @@ def _register_reading(parts: Commands) -> None:
 
 
 def _register_offline(parts: Commands) -> None:
-    """The parts that need no agent."""
+    """Adds the subcommands that need no agent."""
     check = add_command(
         parts,
         "check",
@@ -67,17 +66,17 @@ def _register_offline(parts: Commands) -> None:
         "explain",
         explain_files,
         help="explain policies in plain words",
-        text="Explain what each rule matches, what it does, and which mechanism enforces it on this node.",
+        text="Explain what each rule matches, its action, and the mechanism that enforces it on this node.",
         examples="ringfence policy explain policies/\nringfence policy explain -r sysctl-helper policies/",
     )
     explain.add_argument(
-        "-r", "--rule", action="append", default=[], metavar="ID", help="only this rule; repeatable"
+        "-r", "--rule", action="append", default=[], metavar="ID", help="explain only this rule; repeatable"
     )
     _add_files(explain)
 
 
 def _register_showing(parts: Commands) -> None:
-    """The parts that need no policy file."""
+    """Adds the subcommands that need no policy file."""
     add_command(
         parts,
         "schema",
@@ -94,13 +93,13 @@ def _add_files(parser: Parser) -> None:
         nargs="*",
         type=Path,
         metavar="PATH",
-        help=f"files, directories; default: as in {DEFAULT_FILE}",
+        help=f"policy files or directories (default: those of {DEFAULT_FILE})",
     )
     parser.add_argument(
         "--probes",
         type=Path,
         metavar="DIR",
-        help="custom probes that rules may refer to (default: as the agent)",
+        help="directory of custom probes that rules refer to (default: the agent's)",
     )
 
 
@@ -111,19 +110,21 @@ def _paths(options: Any) -> list[Path]:
 
 
 def _probes(options: Any) -> Any:
-    """What rules may say of custom probes: of those in --probes, else of the agent's."""
+    """Returns the vocabulary of the custom probes in --probes, else of the agent's."""
     from ringfence.config import load
     from ringfence.daemon.policies.manager import probe_words
     from ringfence.errors import ConfigError
 
     if options.probes and not options.probes.is_dir():
-        raise ConfigError(f"--probes: {options.probes} is no directory", hint="it holds NAME.c and NAME.yaml")
+        raise ConfigError(
+            f"--probes: {options.probes} is not a directory", hint="it must contain NAME.c and NAME.yaml"
+        )
     config = load()
     return probe_words(config._replace(probes_directory=options.probes) if options.probes else config)
 
 
 def check_files(options: Any) -> int:
-    """All mistakes, or a summary with what the authors should know."""
+    """Reports all errors, or a summary with warnings for the authors."""
     from ringfence.errors import PolicyError
     from ringfence.policy import NodeTiers, compile_policies, load_policies
     from ringfence.policy.review import refuse
@@ -133,7 +134,7 @@ def check_files(options: Any) -> int:
         compiled = compile_policies(found, NodeTiers.usual())
         refuse(found)
     except PolicyError as error:
-        if options.output == "text":  # the loader's hint names this very command
+        if options.output == "text":  # the loader's hint would recommend this very command
             raise PolicyError(error.problems, hint="docs/policy-language.md explains every key") from None
         print_json({"problems": [problem._asdict() for problem in error.problems], "notes": []})
         return error.exit_code
@@ -146,14 +147,17 @@ def check_files(options: Any) -> int:
         place = f"{visible(note['file'])}:{note['line']}:{note['column']}"
         print(f"{place}: {level} {note['rule']}: {visible(note['note'])}")
     weaker = len({shortfall.rule.id for shortfall in compiled.shortfalls})
-    print(f"{len(found.policies)} policies with {found.rules} rules: no mistakes")
+    print(f"{len(found.policies)} policies with {found.rules} rules: no errors")
     if weaker:
-        print(f"{weaker} rules get less than they ask for without BPF-LSM: see `ringfence policy explain`")
+        print(
+            f"without BPF-LSM, {weaker} rules have a weaker effective action than requested:"
+            " see `ringfence policy explain`"
+        )
     return 0
 
 
 def _notes(policies: Any) -> list[dict[str, Any]]:
-    """What is weak in each rule, in the order of the files."""
+    """Returns the weaknesses of each rule, in file order."""
     from ringfence.policy.explain import cautions
     from ringfence.policy.review import Note, remarks
     from ringfence.proof.benign_twins import twins
@@ -168,7 +172,7 @@ def _notes(policies: Any) -> list[dict[str, Any]]:
 
 
 def explain_files(options: Any) -> int:
-    """Every rule in words, and what it comes to on this node (as root; else on a usual one)."""
+    """Explains every rule and its effective action on this node (if root; else on a typical node)."""
     from ringfence.bpf.capabilities import NodeCapabilities
     from ringfence.errors import Error
     from ringfence.policy import NodeTiers, load_policies
@@ -179,7 +183,7 @@ def explain_files(options: Any) -> int:
     known |= {rule.id for policy in found.policies for rule in policy.probe_rules}
     for word in options.rule:
         if word not in known:
-            raise Error(f"no rule {word!r} in these files", hint="without --rule, all are explained")
+            raise Error(f"no rule {word!r} in these files", hint="without --rule, all rules are explained")
     node = NodeCapabilities.detect()
     tiers = NodeTiers.of(node) if node.permitted else None
     print("\n".join(map(visible, explain(found, frozenset(options.rule), tiers, _tried(known)))))
@@ -187,21 +191,24 @@ def explain_files(options: Any) -> int:
 
 
 def _tried(rules: set[str]) -> dict[str, list[str]]:
-    """By which attack and which lawful twin each of these rules is tested, where it is."""
+    """Maps rules to the attacks and benign twins that test them."""
     from ringfence.proof.cases import cases_for
 
-    return {rule: [f"`{case.tried}`, beside `{case.lawful}`" for case in cases_for(rule)] for rule in rules}
+    return {
+        rule: [f"`{case.tried}`, with the benign twin `{case.lawful}`" for case in cases_for(rule)]
+        for rule in rules
+    }
 
 
 def list_loaded(options: Any) -> int:
-    """The running agent's rules."""
+    """Prints the running agent's rules."""
     from ringfence.cli.client import request
 
     rules = request(options.socket, "policies")
     if options.output == "json":
         print_json(rules)
         return 0
-    heads = ("RULE", "SEVERITY", "POLICY", "ASKED", "HERE", "BY", "PLACE")
+    heads = ("RULE", "SEVERITY", "POLICY", "ACTION", "EFFECTIVE", "MECHANISM", "LOCATION")
     rows = [
         (
             r["rule"],
@@ -220,7 +227,7 @@ def list_loaded(options: Any) -> int:
 
 
 def print_schema(_options: Any) -> int:
-    """The JSON Schema."""
+    """Prints the JSON Schema."""
     from ringfence.policy.schema import schema
 
     print_json(schema())

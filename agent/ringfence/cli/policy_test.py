@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence policy test`: every rule's attack and its lawful twin, in containers that are thrown away.
+"""`ringfence policy test`: runs every rule's attack and its benign twin in temporary containers.
 
-Nothing outside is touched: what is attacked is made for the test (a disk image is mounted below a temporary
-directory while it runs), and the agent that is asked looks at the test's containers only.
+Nothing else on the node is touched: the attacked objects are created for the test (a disk image is mounted
+below a temporary directory while it runs), and the private agent watches only the test's containers.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _COLOURS = {"denied": "green", "killed": "green", "seen": "yellow", "blind": "re
 
 
 def register(parts: Commands) -> None:
-    """Add the part."""
+    """Add the subcommand."""
     parser = add_command(
         parts,
         "test",
         run,
         help="run each rule's attack and its benign twin",
         text="Run a harmless version of each rule's attack and its benign twin (the nearest\n"
-        "legitimate operation) in throw-away containers, under a private agent, in audit and in\n"
+        "legitimate operation) in temporary containers, under a private agent, in audit and in\n"
         "enforce mode, and report the outcomes. Nothing outside these containers is touched.\n"
-        "Exit status 1 if any outcome is not the expected one. A rule that is weaker here than it\n"
-        "should be on a node like this is reported; with --strict (the default if CI is set) it is\n"
-        "a failure, too.",
+        "Exit code 1 if an outcome differs from the expected one. A rule is reported if its\n"
+        "effective action is weaker than such a node should provide; with --strict (the default if\n"
+        "CI is set) this is also a failure.",
         examples=(
             "ringfence policy test\n"
             "ringfence policy test --list\n"
@@ -58,28 +58,30 @@ def register(parts: Commands) -> None:
 def _add_options(parser: Parser) -> None:
     parser.add_argument(
         "--policy", action="append", type=Path, default=[], metavar="PATH",
-        help="files or directories (default: the bundled packs)",
+        help="policy files or directories (default: the bundled policies)",
     )  # fmt: skip
     parser.add_argument(
         "--rows", type=_rows, default=frozenset(), metavar="N,M-K",
-        help="only these rows of the escape checklist",
+        help="test only these rows of the escape checklist",
     )  # fmt: skip
     parser.add_argument(
-        "--mode", choices=("both", "enforce", "audit"), default="both", help="which modes to test"
+        "--mode", choices=("both", "enforce", "audit"), default="both", help="modes to test (default: both)"
     )
     parser.add_argument(
         "--list",
         dest="listing",
         action="store_true",
-        help="list the attack and the twin of each rule, run nothing",
+        help="list the attack and the benign twin of each rule; run nothing",
     )
     parser.add_argument(
         "--strict",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="fail if a rule is weaker than expected",
+        help="fail if a rule is weaker than expected (default: if CI is set)",
     )
-    parser.add_argument("--runtime", metavar="PATH", help="OCI runtime (default: runc, crun, or our own)")
+    parser.add_argument(
+        "--runtime", metavar="PATH", help="OCI runtime (default: runc, else crun, else ringfence-runtime)"
+    )
     parser.add_argument(
         "--vm", metavar="KERNEL", help="run in a virtual machine with this kernel (needs a source checkout)"
     )
@@ -90,10 +92,10 @@ def _add_options(parser: Parser) -> None:
 
 
 def _add_hidden(parser: Parser) -> None:
-    """What the project's own tests need."""
-    parser.add_argument("--prefix", default=_PREFIX, help=argparse.SUPPRESS)  # tests that run side by side
-    parser.add_argument("--slowdown", type=float, default=1.0, help=argparse.SUPPRESS)  # of an emulated guest
-    # Settings of the node may be written, too: see ringfence.proof.host_attacks.
+    """Options for the project's own tests."""
+    parser.add_argument("--prefix", default=_PREFIX, help=argparse.SUPPRESS)  # for concurrent tests
+    parser.add_argument("--slowdown", type=float, default=1.0, help=argparse.SUPPRESS)  # for emulated guests
+    # Also run attacks that write settings of the node: see ringfence.proof.host_attacks.
     parser.add_argument("--disposable", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -110,7 +112,7 @@ def _rows(text: str) -> frozenset[int]:
 
 
 def run(options: Any) -> int:
-    """Run the cases and print the table; 1 where one is not as it must be."""
+    """Runs the cases and prints the table. Returns 1 if an outcome is not the expected one."""
     if options.vm:
         return _in_machine(options)
     from ringfence.errors import Error, NotPermittedError
@@ -121,7 +123,9 @@ def run(options: Any) -> int:
     if os.geteuid() != 0:
         raise NotPermittedError("policy test needs root", hint="it loads BPF programs and starts containers")
     if not any(cases for _, cases in groups):
-        raise Error("no attack is known for any of these rules", hint="rules of the pack have one each")
+        raise Error(
+            "none of these rules has a known attack", hint="each rule of the bundled policies has one"
+        )
     judged: list[Judged] = []
     for number, (policies, cases) in enumerate(groups):
         if cases:
@@ -130,9 +134,10 @@ def run(options: Any) -> int:
 
 
 def _groups(options: Any) -> tuple[list[tuple[list[Path], list[Case]]], list[str]]:
-    """What to load, and the cases that go with it; and the rules that have no case.
+    """Returns groups of policies with their cases, and the rules that have no case.
 
-    Optional rules get an agent of their own: what they tell of is lawful, twins of others do it, too.
+    Optional rules run under a separate agent: they report legitimate actions, which other rules' benign
+    twins perform.
     """
     from ringfence.config import packaged_policies
     from ringfence.errors import Error
@@ -143,7 +148,7 @@ def _groups(options: Any) -> tuple[list[tuple[list[Path], list[Case]]], list[str
     if not options.policy:
         pack = packaged_policies()
         if pack is None:
-            raise Error("the packs of the package are not there", hint="name policies with --policy")
+            raise Error("the bundled policies are missing", hint="give policies with --policy")
         return [
             ([pack], [case for case in wanted if not case.optional]),
             ([pack / "optional"], [case for case in wanted if case.optional]),
@@ -155,21 +160,21 @@ def _groups(options: Any) -> tuple[list[tuple[list[Path], list[Case]]], list[str
 
 def _run_group(options: Any, number: int, policies: Sequence[Path], cases: Sequence[Case]) -> list[Judged]:
     from ringfence.cli.client import request
-    from ringfence.proof.campaign import Stage, run_cases
+    from ringfence.proof.campaign import Environment, run_cases
     from ringfence.proof.verdict import judge
 
     modes = ("enforce", "audit") if options.mode == "both" else (options.mode,)
     results: dict[str, dict[str, Result]] = {}
     with tempfile.TemporaryDirectory(prefix="ringfence-test-") as name:
         runtime = _runtime(options.runtime)
-        stage = Stage(
+        environment = Environment(
             Path(name), options.prefix, runtime, request, options.slowdown, disposable=options.disposable
         )
         for mode in modes:
             results[mode] = {}
-            # Detectors only tell, whatever the mode is: once is enough.
+            # Detectors only report, independent of the mode: once is enough.
             chosen = [case for case in cases if not case.detector or mode == modes[0]]
-            for result in run_cases(chosen, policies, mode, stage):
+            for result in run_cases(chosen, policies, mode, environment):
                 results[mode][result.case.id] = result
                 _progress(f"{mode}: {len(results[mode])} of {len(chosen)}")
     _progress("")
@@ -190,7 +195,7 @@ def _progress(text: str) -> None:
 
 
 def _list(options: Any, cases: Sequence[Case], unknown: Sequence[str]) -> int:
-    """Which attack and which twin each rule has; 1 where a rule has none."""
+    """Prints the attack and the benign twin of each rule. Returns 1 if a rule has none."""
     if options.output == "json":
         known = [{"rule": c.rule, "rows": list(c.rows), "attack": c.tried, "twin": c.lawful} for c in cases]
         print_json({"cases": known, "rules_without_attack": list(unknown)})
@@ -198,12 +203,12 @@ def _list(options: Any, cases: Sequence[Case], unknown: Sequence[str]) -> int:
     rows = [(",".join(map(str, c.rows)), c.rule, c.tried, c.lawful) for c in cases]
     print("\n".join(table(("ROWS", "RULE", "ATTACK", "TWIN"), rows, {})))
     for rule in unknown:
-        print(f"{rule}: no attack is known for this rule")
+        print(f"{rule}: no known attack for this rule")
     return 1 if unknown else 0
 
 
 def _strict(options: Any) -> bool:
-    """As asked; else in CI, where nobody reads what is only said."""
+    """Returns the value of --strict; the default is True in CI, where reports alone go unread."""
     return bool(os.environ.get("CI")) if options.strict is None else bool(options.strict)
 
 
@@ -223,7 +228,7 @@ def _show(options: Any, judged: Sequence[Judged], unknown: Sequence[str]) -> int
     for one in fallen:
         print(f"{one.case.rule}: `{one.case.tried}`: {one.shortfall}")
     for rule in unknown:
-        print(f"{rule}: no attack is known for this rule: not tested")
+        print(f"{rule}: not tested: no known attack for this rule")
     counts = Counter(one.outcome for one in judged)
     verdict = colour("FAILED", "red") if failed else colour("ok", "green")
     print(
@@ -236,7 +241,7 @@ def _show(options: Any, judged: Sequence[Judged], unknown: Sequence[str]) -> int
 
 
 def _print_table(judged: Sequence[Judged]) -> None:
-    heads = ("ROWS", "RULE", "ATTACK", "EXPECTED", "OUTCOME", "BY", "TWIN")
+    heads = ("ROWS", "RULE", "ATTACK", "EXPECTED", "OUTCOME", "MECHANISM", "TWIN")
     rows = [
         (
             ",".join(map(str, one.case.rows)),
@@ -256,7 +261,7 @@ def _print_table(judged: Sequence[Judged]) -> None:
 def _twin(one: Judged) -> str:
     if one.outcome == "untried":
         return "-"
-    return "MET" if any("the twin" in problem for problem in one.problems) else "passed"
+    return "MATCHED" if any("the twin" in problem for problem in one.problems) else "passed"
 
 
 def _in_machine(options: Any) -> int:
@@ -266,7 +271,7 @@ def _in_machine(options: Any) -> int:
 
     root = Path(__file__).resolve().parents[3]
     if not (root / "tools/vm/__main__.py").exists():
-        raise Error("--vm needs a checkout of the project", hint="virtual machines are part of its tests")
+        raise Error("--vm needs a source checkout", hint="the virtual machines are part of the test tools")
     words = [word for path in options.policy for word in ("--policy", str(path.absolute()))]
     if options.rows:
         words += ["--rows", ",".join(map(str, sorted(options.rows)))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence probe`: what this kernel offers for each event and each rule, and what would bring more."""
+"""`ringfence probe`: reports what this kernel can enforce for each event and rule, and how to get more."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def register(commands: Commands) -> None:
         "probe",
         run,
         help="show what this kernel can enforce; manage custom probes",
-        text="Show what this kernel offers. For each event and each rule: deny, kill, see or blind, and\n"
-        "what to change to get more. Loads no policy and attaches nothing. Exit code 3 when the\n"
-        "agent cannot run here, 4 when it takes root to say. With a part: write, try and watch custom\n"
-        "probes, bcc programs of your own (docs/custom-probes.md).",
+        text="Show the effective action of each event and rule on this kernel (deny, kill, see or blind),\n"
+        "and what to change to get a stronger one. Loads no policy and attaches nothing. Exit code 3\n"
+        "if the agent cannot run on this kernel, 4 if root is needed to find out. The subcommands\n"
+        "create, check and run custom probes, your own bcc programs (docs/custom-probes.md).",
         examples=(
             "ringfence probe\nringfence probe --policies policies/\nringfence probe -o json | jq .missing\n"
             "ringfence probe new slow-sync"
@@ -36,16 +36,16 @@ def register(commands: Commands) -> None:
         action="append",
         type=Path,
         metavar="PATH",
-        help="policies to evaluate (default: as the agent)",
+        help="policies to evaluate (default: the agent's)",
     )
     add_output(parser, "text", "json")
     probe_custom.register(
-        parser.add_subparsers(title="parts", metavar="PART", required=False, parser_class=Parser)
+        parser.add_subparsers(title="subcommands", metavar="COMMAND", required=False, parser_class=Parser)
     )
 
 
 def run(options: Any) -> int:
-    """Find out and print."""
+    """Inspects the kernel and prints the report."""
     from ringfence.bpf.capabilities import NodeCapabilities
     from ringfence.config import load
     from ringfence.daemon.policies.manager import probe_words
@@ -96,7 +96,7 @@ def _node(node: Any) -> dict[str, Any]:
 
 
 def _capabilities() -> list[dict[str, str]]:
-    """What the agent needs of capabilities(7), and whether this process has it."""
+    """Returns the capabilities(7) that the agent needs, and whether this process has them."""
     from ringfence.bpf import privileges
 
     missing = privileges.lacking(privileges.held())
@@ -112,7 +112,7 @@ def _capabilities() -> list[dict[str, str]]:
 
 
 def _event(kind: Any, tiers: Any) -> dict[str, str]:
-    """The strongest that a rule on this event can have here."""
+    """Returns the strongest effective action of a rule on this event."""
     from ringfence.abi import Action
 
     outcome = tiers.outcome(kind, Action.DENY)
@@ -125,13 +125,13 @@ def _event(kind: Any, tiers: Any) -> dict[str, str]:
 
 
 def _by(kind: Any, outcome: Any, tiers: Any) -> str:
-    """The mechanism; of BPF-LSM with its hooks."""
+    """Returns the mechanism; for BPF-LSM, with its hooks."""
     hooks = tiers.hooks.get(kind)
     return f"lsm:{','.join(hooks)}" if hooks else outcome.mechanism.label if outcome.action else ""
 
 
 def _rule(rule: Any, tiers: Any) -> dict[str, str]:
-    """What a rule comes to: its weakest event counts, for that is what an attacker takes."""
+    """Returns a rule's effective action: that of its weakest event, which an attacker would choose."""
     from ringfence.abi import Action
 
     outcomes = {kind: tiers.outcome_of(rule, kind) for kind in rule.events}
@@ -151,17 +151,15 @@ def _rule(rule: Any, tiers: Any) -> dict[str, str]:
 
 
 def _more(node: Any) -> list[str]:
-    """What to change to get more than this node gives now."""
+    """Returns what to change on this node to get stronger actions."""
     advice = []
     if node.lsm_lack:
-        advice.append(
-            f"deny instead of kill: {node.lsm_lack}; it takes CONFIG_BPF_LSM and lsm=...,bpf at boot"
-        )
+        advice.append(f"deny instead of kill: {node.lsm_lack}; needs CONFIG_BPF_LSM and lsm=...,bpf at boot")
     if node.permitted and "connect_unix" not in node.cgroup:
         advice.append("unix.connect: Linux 6.7 or newer")
     if not node.bpffs:
         advice.append(
-            "no bpffs is mounted; the agent mounts one of its own for pins (mount -t bpf bpf /sys/fs/bpf)"
+            "no bpffs is mounted; the agent will mount a private one for pins (mount -t bpf bpf /sys/fs/bpf)"
         )
     return advice
 
@@ -170,26 +168,32 @@ def _text(report: Mapping[str, Any]) -> list[str]:
     node = report["node"]
     lines = [
         f"Linux {node['kernel']} ({node['machine']}), libbpf {node['libbpf']}, cgroup {node['cgroups']}, "
-        f"LSM {','.join(node['lsm']) or 'not known (securityfs is not mounted)'}, "
-        f"{len(node['lsm_hooks']) or 'no'} LSM hooks to deny at",
+        f"LSM {','.join(node['lsm']) or 'unknown (securityfs is not mounted)'}, "
+        f"{len(node['lsm_hooks']) or 'no'} LSM hooks that can deny",
         "",
     ]
     lines += [colour(f"missing: {lack['what']}", "red") + f" ({lack['hint']})" for lack in report["missing"]]
     needs = report["capabilities"]
-    lines.append("needs no more than " + ", ".join(one["capability"] for one in needs))
+    lines.append("required capabilities: " + ", ".join(one["capability"] for one in needs))
     lines += [
-        colour(f"  {one['capability']} is not held ({one['why']}): {one['without']}", "red")
+        colour(f"  {one['capability']} is missing ({one['why']}): {one['without']}", "red")
         for one in needs
         if one["held"] == "no"
     ]
     lines += [
         "",
-        *_rows(("EVENT", "HERE", "BY", "WHY NOT MORE"), report["events"], ("event", "here", "by", "why"), 1),
+        *_rows(
+            ("EVENT", "EFFECTIVE", "MECHANISM", "LIMITATION"),
+            report["events"],
+            ("event", "here", "by", "why"),
+            1,
+        ),
     ]
     keys = ("rule", "asks", "here", "by", "why")
-    lines += ["", *_rows(("RULE", "ASKS", "HERE", "BY", "WHY NOT MORE"), report["rules"], keys, 2)]
+    heads = ("RULE", "ACTION", "EFFECTIVE", "MECHANISM", "LIMITATION")
+    lines += ["", *_rows(heads, report["rules"], keys, 2)]
     if report["more"]:
-        lines += ["", "to get more:", *(f"  {advice}" for advice in report["more"])]
+        lines += ["", "for stronger actions:", *(f"  {advice}" for advice in report["more"])]
     return lines
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence probe new`, `check` and `run`: write, try and watch custom probes. Need no running agent."""
+"""`ringfence probe new`, `check` and `run`: create, check and run custom probes, without an agent."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _POLL = 0.05  # seconds
 
 
 def register(parts: Commands) -> None:
-    """Add the three parts."""
+    """Add the subcommands."""
     new = add_command(
         parts, "new", write_new,
         help="create a custom probe from a template",
         text="Create NAME.c and NAME.yaml, a working custom probe that reports slow fsync calls.",
         examples="ringfence probe new slow-sync\nringfence probe new slow-sync --directory probes.d",
     )  # fmt: skip
-    new.add_argument("name", metavar="NAME", help="a-z, 0-9 and `-`")
+    new.add_argument("name", metavar="NAME", help="name of the probe: a-z, 0-9 and `-`")
     new.add_argument(
         "--directory", type=Path, default=Path(), metavar="DIR", help="target directory (default: current)"
     )
@@ -39,7 +39,7 @@ def register(parts: Commands) -> None:
         parts, "run", run_file,
         help="attach one custom probe and print its events",
         text="Attach one custom probe and print its events until interrupted. Containers are identified by\n"
-        "their cgroups' names; no policy is asked.",
+        "the names of their cgroups; policies are not evaluated.",
         examples="ringfence probe run slow-sync.yaml\n"
         "ringfence probe run --seconds 10 -o json slow-sync.c | jq .details",
     )  # fmt: skip
@@ -57,23 +57,23 @@ def register(parts: Commands) -> None:
 
 def _add_files(parser: Parser, count: Any) -> None:
     parser.add_argument(
-        "files", nargs=count, type=Path, metavar="FILE", help="NAME.yaml, NAME.c, or a directory of them"
+        "files", nargs=count, type=Path, metavar="FILE", help="NAME.yaml, NAME.c, or a directory of probes"
     )
     parser.add_argument("--debug", action="store_true", help="show the complete compiler and verifier output")
 
 
 def write_new(options: Any) -> int:
-    """Two files; existing ones are never overwritten."""
+    """Writes two files; never overwrites existing ones."""
     from ringfence.errors import Error
     from ringfence.probes.read import NAME
     from ringfence.probes.skeleton import skeleton
 
     if not NAME.fullmatch(options.name):
-        raise Error(f"{options.name!r} is not a name of a-z, 0-9 and `-`, at most 40 long")
+        raise Error(f"{options.name!r} is not a valid name (at most 40 characters of a-z, 0-9 and `-`)")
     files = {options.directory / f"{options.name}{end}": text for end, text in skeleton(options.name).items()}
     for path in files:
         if path.exists():
-            raise Error(f"{path} is there already", hint="choose another name; nothing was written")
+            raise Error(f"{path} already exists", hint="choose another name; nothing was written")
     for path, text in files.items():
         try:
             path.write_text(text)
@@ -91,7 +91,7 @@ def _workshop() -> Any:
     from ringfence.errors import NotPermittedError
 
     if os.geteuid() != 0:
-        raise NotPermittedError("compiling a probe for the kernel needs root", hint="use sudo")
+        raise NotPermittedError("compiling and verifying a probe needs root", hint="use sudo")
     return workshop(load(), detect())
 
 
@@ -111,7 +111,7 @@ def _definitions(files: list[Path]) -> Iterator[Any]:
 
 
 def check_files(options: Any) -> int:
-    """Every probe; the exit code is 2 if one is refused."""
+    """Checks every probe. Returns 2, or raises ProbeError, if one is refused."""
     from ringfence.errors import PolicyError, ProbeError
     from ringfence.probes.layout import new_decoder
 
@@ -167,8 +167,8 @@ def _about(probe: Any, built: Any) -> dict[str, Any]:
 
 
 def _described(row: Mapping[str, Any]) -> list[str]:
-    well = colour("is well", "green")
-    lines = [f"{row['probe']} {well}: {', '.join(row['hooks'])} ({row['seconds']:.1f} s)"]
+    ok = colour("ok", "green")
+    lines = [f"{row['probe']}: {ok}: {', '.join(row['hooks'])} ({row['seconds']:.1f} s)"]
     heads = ("FIELD", "TYPE", "READ AS", "UNIT", "MEANING")
     rows = [tuple(f[key] for key in ("name", "type", "read_as", "unit", "meaning")) for f in row["fields"]]
     lines += [f"  {line}" for line in table(heads, rows)]
@@ -178,14 +178,14 @@ def _described(row: Mapping[str, Any]) -> list[str]:
 
 
 def run_file(options: Any) -> int:
-    """Attach, print, detach; what was lost is told at the end."""
+    """Attaches the probe, prints its events, detaches it, and reports lost events."""
     from ringfence.cli.probe_run import Watcher
 
     probes = list(_definitions(options.files))
     if len(probes) != 1:
         from ringfence.errors import Error
 
-        raise Error(f"{len(probes)} probes; `probe run` takes one")
+        raise Error(f"{len(probes)} probes given; `probe run` runs exactly one")
     watcher = Watcher(probes[0], _workshop())
     end = time.monotonic() + options.seconds if options.seconds else float("inf")
     left = options.count or -1
@@ -203,7 +203,7 @@ def run_file(options: Any) -> int:
 
 
 def print_schema(_options: Any) -> int:
-    """The JSON Schema."""
+    """Prints the JSON Schema."""
     from ringfence.probes.schema import schema
 
     print_json(schema())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One custom probe outside the agent, for `ringfence probe run`: its events as lines.
+"""Runs one custom probe without an agent, for `ringfence probe run`, and formats its events as lines.
 
-Without an agent nobody says which cgroups are containers but the names of cgroups; so these are asked.
+Without an agent, containers are recognised only by the names of their cgroups.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Watcher:
         self._live = Live(probe, workshop.build(probe))
         self._live.begin()
         self._offset = boot_offset_ns()
-        print(f"{probe.label} runs on {', '.join(self._live.hooks)}; Ctrl-C ends it", file=sys.stderr)
+        print(f"{probe.label} is attached to {', '.join(self._live.hooks)}; Ctrl-C to stop", file=sys.stderr)
 
     def lines(self, most: int, *, as_json: bool) -> Iterator[str]:
-        """What came since the last time."""
+        """Yields the events since the last call, one line each."""
         for record in self._live.read(most):
             try:
                 decoded = self._live.decoder.decode(record)
@@ -52,8 +52,8 @@ class Watcher:
             if container is None and not self._probe.keep_host and self._probe.owner.how != "process":
                 self._live.failures["host"] += 1
                 continue
-            told = event_record(ProbeEvent(self._probe, decoded), container, self._offset)
-            yield json.dumps(told, ensure_ascii=False) if as_json else compact(told)
+            event = event_record(ProbeEvent(self._probe, decoded), container, self._offset)
+            yield json.dumps(event, ensure_ascii=False) if as_json else compact(event)
 
     def _container(self, cgroup: int) -> Container | None:
         if cgroup and cgroup not in self._known:
@@ -63,7 +63,7 @@ class Watcher:
         return self._known.get(cgroup)
 
     def _named(self, cgroup: int, path: str) -> Container | None:
-        """The container that a cgroup is, or lies in."""
+        """Returns the container that a cgroup is or belongs to, or None."""
         parts = path.split("/")
         for end in range(len(parts), 1, -1):
             if matches(parts[end - 1], self._patterns):
@@ -71,10 +71,10 @@ class Watcher:
         return None
 
     def close(self) -> None:
-        """Detach, and say what was lost."""
+        """Detaches the probe and prints how many events were lost."""
         counts: dict[str, Any] = {**self._live.dropped}
         for reason, count in self._live.failures.items():
             counts[reason] = counts.get(reason, 0) + count
-        left_out = ", ".join(f"{reason} {count}" for reason, count in counts.items() if count)
-        print(f"{self._live.emitted} events; left out: {left_out or 'none'}", file=sys.stderr)
+        omitted = ", ".join(f"{reason} {count}" for reason, count in counts.items() if count)
+        print(f"{self._live.emitted} events; omitted: {omitted or 'none'}", file=sys.stderr)
         self._live.detach()

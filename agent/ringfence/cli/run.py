@@ -19,12 +19,12 @@ def register(commands: Commands) -> None:
         "run",
         run,
         help="run a program in a fenced sandbox",
-        text="Run a program in a fenced sandbox of its own: Docker's fourteen capabilities,\n"
-        "no new privileges, Landlock, seccomp, masked paths, at most 2048 tasks, and no network unless\n"
-        "it is asked for. The image comes from the store (ringfence image import), from an OCI layout or\n"
-        "archive (./PATH[:TAG]), or is a directory (./DIR). Options end at the image's name.\n\n"
-        "Ends with the program's own status; 125: it could not be started, 126: it cannot be executed,\n"
-        "127: it was not found. In the foreground the sandbox is removed at the end, unless --keep.",
+        text="Run a program in a new fenced sandbox: Docker's fourteen capabilities, no new privileges,\n"
+        "Landlock, seccomp, masked paths, at most 2048 tasks, and no network by default. IMAGE is the\n"
+        "name of an image in the store (ringfence image import), an OCI layout or archive\n"
+        "(./PATH[:TAG]), or a directory (./DIR). Options must precede IMAGE.\n\n"
+        "The exit code is the program's; 125: could not be started, 126: cannot be executed,\n"
+        "127: not found. A foreground sandbox is removed when it exits, unless --keep is given.",
         examples=(
             "ringfence run alpine echo hello\n"
             "ringfence run -it --memory 512m --cpus 1 alpine\n"
@@ -38,7 +38,7 @@ def register(commands: Commands) -> None:
 
 
 def run(options: Any) -> int:
-    """Start it, and wait for its end unless --detach."""
+    """Starts the sandbox, and waits for its end unless --detach."""
     from ringfence.cli.run_options import request_of
     from ringfence.sandbox.start import run as start
 
@@ -48,14 +48,14 @@ def run(options: Any) -> int:
 
 
 def _watched(options: Any) -> int:
-    """--learn and --verify."""
+    """Handles --learn and --verify."""
     from ringfence.cli.client import request, subscribe
     from ringfence.cli.run_options import request_of
     from ringfence.errors import Error
     from ringfence.learning import session
 
     if options.learn and options.verify:
-        raise Error("--learn and --verify are two runs", hint="first --learn DIR ..., then --verify DIR")
+        raise Error("--learn and --verify need two runs", hint="first --learn DIR ..., then --verify DIR")
     if options.learn:
         directory = Path(options.learn).absolute()
         words = _words_without(sys.argv[1:], "--learn")
@@ -71,7 +71,7 @@ def _watched(options: Any) -> int:
 
 
 def _words_without(words: list[str], option: str) -> list[str]:
-    """The command line without an option and its value."""
+    """Returns the command line without an option and its value."""
     kept: list[str] = []
     skip = False
     for word in words:
@@ -85,11 +85,11 @@ def _words_without(words: list[str], option: str) -> list[str]:
 
 
 def announce(name: str) -> None:
-    """The name of a detached sandbox, on a line."""
+    """Prints the name of a detached sandbox."""
     sys.stdout.write(f"{name}\n")
     sys.stdout.flush()
 
 
 def warn(text: str) -> None:
-    """What works, but not as one may think."""
+    """Prints a warning to standard error."""
     sys.stderr.write(f"ringfence: warning: {text}\n")

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of `ringfence run`, named as users of docker and podman know them, and the request made of
-them.
-"""
+"""The options of `ringfence run`, named as in docker and podman, and the request built from them."""
 
 from __future__ import annotations
 
@@ -18,8 +16,8 @@ _Group = Any  # argparse's group; its type is private
 
 
 def add_roots(parser: Parser) -> None:
-    """Where things are kept; tests and second installations choose other places."""
-    group = parser.add_argument_group("where things are kept")
+    """Adds the options for directories; tests and second installations use other ones."""
+    group = parser.add_argument_group("directories")
     group.add_argument(
         "--state-root", metavar="DIR", help="state of running sandboxes (default: /run/ringfence)"
     )
@@ -46,7 +44,9 @@ def _list(group: _Group, *names: str, metavar: str, help: str) -> None:
 
 def _sandbox(group: _Group) -> None:
     group.add_argument(
-        "--rootfs", metavar="host|DIR", help="the host's own programs, read-only; or a directory"
+        "--rootfs",
+        metavar="host|DIR",
+        help="use the host's root read-only, or a directory, as root filesystem",
     )
     group.add_argument("--name", default="", help="sandbox name (default: the image's name and six digits)")
     group.add_argument("-d", "--detach", action="store_true", help="run in the background and print the name")
@@ -62,7 +62,7 @@ def _sandbox(group: _Group) -> None:
         "-l",
         "--label",
         metavar="KEY=VALUE",
-        help="label, shown in alerts and `ps` and usable in policy selectors",
+        help="label; shown in alerts and `ps`, and usable in policy selectors",
     )
     group.add_argument(
         "--cgroup-parent",
@@ -80,7 +80,7 @@ def _program(group: _Group) -> None:
         "-e",
         "--env",
         metavar="NAME[=VALUE]",
-        help="environment variable; without a value, taken from the caller",
+        help="environment variable; without a value, that of the caller",
     )
     _list(group, "--env-file", metavar="FILE", help="file of environment variables, one per line")
     group.add_argument("-w", "--workdir", default="", metavar="PATH", help="working directory")
@@ -106,7 +106,7 @@ def _program(group: _Group) -> None:
 
 def _files(group: _Group) -> None:
     _list(group, "-v", "--volume", metavar="PATH:PATH[:ro]", help="bind-mount a host path")
-    _list(group, "--mount", metavar="KEY=VALUE,...", help="type=bind|tmpfs,source=,target=,readonly")
+    _list(group, "--mount", metavar="KEY=VALUE,...", help="mount: type=bind|tmpfs,source=,target=,readonly")
     _list(group, "--tmpfs", metavar="PATH[:OPTIONS]", help="mount a tmpfs")
     group.add_argument("--read-only", action="store_true", help="mount the root filesystem read-only")
     group.add_argument("--shm-size", default="64m", metavar="SIZE", help="size of /dev/shm (default: 64m)")
@@ -114,42 +114,43 @@ def _files(group: _Group) -> None:
 
 
 def _fences(group: _Group) -> None:
-    _list(group, "--cap-add", metavar="CAPABILITY", help="add a capability, or ALL")
+    _list(group, "--cap-add", metavar="CAPABILITY", help="grant a capability, or ALL")
     _list(group, "--cap-drop", metavar="CAPABILITY", help="drop a capability, or ALL")
     _list(
         group,
         "--security-opt",
         metavar="OPTION",
-        help="seccomp=FILE|unconfined, landlock=off, no-new-privileges=false, systempaths=unconfined,"
-        " apparmor=PROFILE, label=LABEL",
+        help="change a fence: seccomp=FILE|unconfined, landlock=off, no-new-privileges=false,"
+        " systempaths=unconfined, apparmor=PROFILE, label=LABEL",
     )
     group.add_argument(
-        "--policy",
-        default="",
-        metavar="FILE|NAME",
+        "--policy", default="", metavar="FILE|NAME",
         help="policy for this sandbox: a file, or the name of a loaded policy",
-    )
+    )  # fmt: skip
     group.add_argument(
         "--learn",
         default="",
         metavar="DIR",
-        help="record this run and write the policy and profiles that it needs",
+        help="record this run and write a policy and profiles that allow what it did",
     )
     group.add_argument(
         "--verify",
         default="",
         metavar="DIR",
-        help="replay a learned run under its own fences and report what they refuse",
+        help="repeat a learned run under its fences and report what they deny",
     )
-    group.add_argument("--fences", default="", metavar="DIR", help="run under previously learned fences")
+    group.add_argument("--fences", default="", metavar="DIR", help="run under the fences learned in DIR")
     group.add_argument(
         "--userns",
         default="",
         choices=("auto", "host"),
-        help="auto: 65536 ids that nobody else has (the default with --rootfs host)",
+        help="user namespace; auto: 65536 ids that no other sandbox uses (the default with --rootfs host);"
+        " host: none",
     )
     group.add_argument(
-        "--require-agent", action="store_true", help="refuse to start unless an agent enforces policy"
+        "--require-agent",
+        action="store_true",
+        help="refuse to start unless a running agent enrols the sandbox",
     )
     _list(group, "--sysctl", metavar="NAME=VALUE", help="set a namespaced sysctl")
 
@@ -166,7 +167,11 @@ def _limits(group: _Group) -> None:
     )
     group.add_argument("--cpuset-cpus", default="", metavar="LIST", help="CPUs to run on, such as 0-3,6")
     group.add_argument(
-        "--pids-limit", type=int, default=PIDS, metavar="N", help=f"tasks; -1: no limit (default: {PIDS})"
+        "--pids-limit",
+        type=int,
+        default=PIDS,
+        metavar="N",
+        help=f"maximum number of tasks; -1: unlimited (default: {PIDS})",
     )
     _list(group, "--ulimit", metavar="NAME=SOFT[:HARD]", help="resource limit, such as nofile=1024:4096")
     group.add_argument("--oom-score-adj", type=int, metavar="N", help="OOM score adjustment, -1000 to 1000")
@@ -177,8 +182,8 @@ def _network(group: _Group) -> None:
         "--network",
         default="",
         metavar="MODE",
-        help="none (the default; with --publish: bridge), host, bridge[:NAME], macvlan:PARENT,"
-        " ipvlan:PARENT[:l2|l3], container:NAME; with bridge, macvlan, ipvlan:"
+        help="none, host, bridge[:NAME], macvlan:PARENT, ipvlan:PARENT[:l2|l3] or container:NAME (default:"
+        " none, with --publish bridge); bridge, macvlan and ipvlan take the options"
         " ,subnet=CIDR,ip=IP,gateway=IP,mtu=N,internal",
     )
     _list(group, "-p", "--publish", metavar="[IP:][HOST:]PORT[/udp]", help="publish a port on the host")
@@ -188,36 +193,36 @@ def _network(group: _Group) -> None:
     _list(group, "--dns", metavar="IP", help="DNS server (default: the host's)")
     _list(group, "--dns-search", metavar="DOMAIN", help="DNS search domain")
     _list(group, "--dns-option", metavar="OPTION", help="resolv.conf option")
-    _list(group, "--add-host", metavar="NAME:IP", help="extra /etc/hosts entry; host-gateway means this host")
+    _list(group, "--add-host", metavar="NAME:IP", help="add an /etc/hosts entry; IP host-gateway: this host")
     group.add_argument(
         "--ip-forward", action="store_true", help="enable IP forwarding on this host if it is off"
     )
 
 
-# What people of docker try, and what to do here instead.
-_OTHERWISE = {
-    "--privileged": "name what is needed: --cap-add, --device, --security-opt",
-    "--init": "the program is the first process itself: it must reap its children",
-    "--restart": "let systemd or another supervisor run it in the foreground",
+# Options of docker that do not exist here, and what to do instead.
+_ALTERNATIVES = {
+    "--privileged": "grant what is needed: --cap-add, --device, --security-opt",
+    "--init": "the program is process 1 of the sandbox and must reap its children",
+    "--restart": "run it in the foreground under systemd or another supervisor",
     "--pull": "images come from files: skopeo copy docker://IMAGE oci:PATH, then ringfence image import PATH",
 }
 
 
 def _add_refused(parser: Parser) -> None:
-    for name in _OTHERWISE:
+    for name in _ALTERNATIVES:
         parser.add_argument(name, nargs="?", const=name, dest=f"refused_{name[2:]}", help=argparse.SUPPRESS)
 
 
 def _refuse(options: Any) -> None:
     from ringfence.sandbox.errors import UsageError
 
-    for name, hint in _OTHERWISE.items():
+    for name, hint in _ALTERNATIVES.items():
         if getattr(options, f"refused_{name[2:]}") is not None:
-            raise UsageError(f"there is no {name}", hint=hint)
+            raise UsageError(f"{name} is not supported", hint=hint)
 
 
 def roots_of(options: Any) -> Any:
-    """Where things are kept."""
+    """Returns the directories of sandbox state and images."""
     from ringfence.sandbox.request import Roots
 
     usual = Roots()
@@ -228,7 +233,7 @@ def roots_of(options: Any) -> Any:
 
 
 def request_of(options: Any) -> Any:
-    """The request. Raises UsageError with the option's name."""
+    """Returns the request that the options describe. Raises UsageError with the option's name."""
     from ringfence.sandbox import values
     from ringfence.sandbox.errors import UsageError
     from ringfence.sandbox.request import Request
@@ -236,7 +241,7 @@ def request_of(options: Any) -> Any:
     _refuse(options)
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
     if options.rootfs is None and not words:
-        raise UsageError("no image is named", hint="ringfence run [options] IMAGE [COMMAND...]")
+        raise UsageError("no image given", hint="ringfence run [options] IMAGE [COMMAND...]")
     source, command = (words[0], words[1:]) if options.rootfs is None else (options.rootfs, words)
     return Request(
         source=source,
@@ -306,8 +311,8 @@ def _resources(options: Any) -> Any:
     def size(option: str, text: str) -> int:
         count = bytes_of(option, text) if text else 0
         if 0 < count < 1 << 20:
-            hint = "a number without a unit is bytes: write 512m"
-            raise UsageError(f"{option}: nothing starts with {count} bytes", hint=hint)
+            hint = "a number without a unit is in bytes: write 512m"
+            raise UsageError(f"{option}: {count} bytes are too few to start a program", hint=hint)
         return count
 
     swap = -1 if options.memory_swap == "-1" else size("--memory-swap", options.memory_swap)

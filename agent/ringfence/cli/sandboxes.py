@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence ps`, `stop`, `rm`, `exec` and `logs`: what one needs after `ringfence run --detach`."""
+"""`ringfence ps`, `stop`, `rm`, `exec` and `logs`: manage the sandboxes of `ringfence run`."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def _register_exec(commands: Commands) -> None:
         "exec",
         run_in,
         help="run another program in a sandbox",
-        text="Run another program in a running sandbox, as its user and with its fences (but Landlock).\n"
-        "Ends with the program's status; 125: it could not be started, 126, 127: as in `run`.",
+        text="Run another program in a running sandbox, as its user and with its fences except Landlock.\n"
+        "The exit code is the program's; 125: could not be started, 126 and 127: as for `run`.",
         examples="ringfence exec web ps\nringfence exec -it web /bin/sh\nringfence exec -u 0 -w /etc web ls",
     )
     execute.add_argument("name", metavar="NAME")
@@ -50,9 +50,20 @@ def _register_exec(commands: Commands) -> None:
     execute.add_argument("-i", "--interactive", action="store_true", help="keep standard input open")
     execute.add_argument("-t", "--tty", action="store_true", help="allocate a terminal")
     execute.add_argument("-d", "--detach", action="store_true", help="run in the background")
-    execute.add_argument("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="repeatable")
-    execute.add_argument("-w", "--workdir", default="", metavar="PATH")
-    execute.add_argument("-u", "--user", default="", metavar="USER[:GROUP]")
+    execute.add_argument(
+        "-e", "--env", action="append", default=[], metavar="NAME=VALUE",
+        help="environment variable; repeatable",
+    )  # fmt: skip
+    execute.add_argument(
+        "-w", "--workdir", default="", metavar="PATH", help="working directory (default: the sandbox's)"
+    )
+    execute.add_argument(
+        "-u",
+        "--user",
+        default="",
+        metavar="USER[:GROUP]",
+        help="user, by name or number (default: the sandbox's)",
+    )
     add_roots(execute)
 
 
@@ -66,7 +77,9 @@ def _register_logs(commands: Commands) -> None:
         examples="ringfence logs web\nringfence logs --follow web",
     )
     logs.add_argument("name", metavar="NAME")
-    logs.add_argument("-f", "--follow", action="store_true", help="follow until it exits")
+    logs.add_argument(
+        "-f", "--follow", action="store_true", help="keep printing new output until the sandbox exits"
+    )
     add_roots(logs)
 
 
@@ -81,10 +94,14 @@ def _register_ends(commands: Commands) -> None:
     )
     _add_names(stop)
     stop.add_argument(
-        "-t", "--time", type=float, metavar="SECONDS", help="grace period (default: as given to `run`, 10)"
+        "-t",
+        "--time",
+        type=float,
+        metavar="SECONDS",
+        help="grace period in seconds (default: that of `run`, else 10)",
     )
     stop.add_argument(
-        "-s", "--signal", default="", metavar="SIGNAL", help="signal (default: the image's, or TERM)"
+        "-s", "--signal", default="", metavar="SIGNAL", help="stop signal (default: the image's, or TERM)"
     )
     remove = add_command(
         commands,
@@ -95,7 +112,7 @@ def _register_ends(commands: Commands) -> None:
         examples="ringfence rm web\nringfence rm --force web db",
     )
     _add_names(remove)
-    remove.add_argument("-f", "--force", action="store_true", help="also remove running sandboxes")
+    remove.add_argument("-f", "--force", action="store_true", help="stop and remove running sandboxes, too")
 
 
 def _add_names(parser: Parser) -> None:
@@ -104,7 +121,7 @@ def _add_names(parser: Parser) -> None:
 
 
 def show(options: Any) -> int:
-    """One line a sandbox."""
+    """Prints one line per sandbox."""
     from ringfence.sandbox import remove
     from ringfence.sandbox.errors import translated
     from ringfence.sandbox.place import places
@@ -135,13 +152,13 @@ def show(options: Any) -> int:
 
 
 def run_in(options: Any) -> int:
-    """The program's status."""
+    """Runs the program and returns its exit code."""
     from ringfence.sandbox.errors import UsageError
     from ringfence.sandbox.execute import Inner, execute
 
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
     if not words:
-        raise UsageError("no command is given", hint="ringfence exec NAME COMMAND...")
+        raise UsageError("no command given", hint="ringfence exec NAME COMMAND...")
     inner = Inner(
         command=tuple(words), environment=tuple(options.env), workdir=options.workdir, user=options.user,
         tty=options.tty, interactive=options.interactive, detach=options.detach,
@@ -150,7 +167,7 @@ def run_in(options: Any) -> int:
 
 
 def print_output(options: Any) -> int:
-    """Bytes as they are: what a program prints is its user's affair."""
+    """Prints the sandbox's output unchanged: escape sequences of the program are passed through."""
     from ringfence.sandbox.errors import translated
     from ringfence.sandbox.output import follow
 
@@ -162,7 +179,7 @@ def print_output(options: Any) -> int:
 
 
 def stop_all(options: Any) -> int:
-    """Print the names of those that ran."""
+    """Stops sandboxes and prints the names of those that were running."""
     from ringfence.sandbox import remove
     from ringfence.sandbox.errors import translated
     from ringfence.sandbox.place import find
@@ -177,7 +194,7 @@ def stop_all(options: Any) -> int:
 
 
 def remove_all(options: Any) -> int:
-    """Print the names of those that were removed."""
+    """Removes sandboxes and prints their names."""
     from ringfence.sandbox import remove
     from ringfence.sandbox.errors import translated
     from ringfence.sandbox.place import find

@@ -17,8 +17,8 @@ def register(commands: Commands) -> None:
         "status",
         run,
         help="show the agent's status",
-        text="Show the status of this node's agent: policies, containers, events, losses, cost.\n"
-        "Exit code 1 means that it runs, but is not well; the first line says why.",
+        text="Show the status of this node's agent: policies, containers, events, losses, resource usage.\n"
+        "Exit code 1 means that the agent runs but reports problems; the first line names them.",
         examples="ringfence status\nringfence status -o json | jq .policies.generation",
     )
     add_output(parser, "text", "json")
@@ -26,7 +26,7 @@ def register(commands: Commands) -> None:
 
 
 def run(options: Any) -> int:
-    """Ask and print."""
+    """Queries the agent and prints its status."""
     from ringfence.cli.client import request
 
     status = request(options.socket, "status")
@@ -63,7 +63,7 @@ def _lines(status: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _probe(row: Mapping[str, Any]) -> str:
-    """One custom probe."""
+    """The status of one custom probe, on a line."""
     colours = {"running": "green", "loading": "dim", "outdated": "yellow", "failed": "red"}
     text = f"{row['name']}: {colour(row['state'], colours[row['state']])}"
     if "received" in row:

@@ -12,7 +12,7 @@ from typing import Any
 from ringfence.cli.output import number, print_json, table
 from ringfence.cli.parser import Commands, add_command, add_output, add_socket
 
-# column -> the counters that it adds up (see docs/metrics.md)
+# column -> the counters that are added up in it (see docs/metrics.md)
 _COLUMNS: Mapping[str, Sequence[str]] = {
     "EXEC": ("exec",),
     "FORK": ("fork",),
@@ -45,23 +45,29 @@ def register(commands: Commands) -> None:
         "top",
         run,
         help="containers by activity, live",
-        text="Containers by system activity per second. On a terminal the table refreshes\n"
-        "itself until interrupted; into a pipe it is printed once.",
+        text="Show containers by events per second. On a terminal the table refreshes until interrupted;\n"
+        "otherwise it is printed once.",
         examples="ringfence top\nringfence top --once --sort alerts\nringfence top -n 5 -i 2 | tee top.txt",
     )
     parser.add_argument(
-        "-1", "--once", action="store_true", help="print one table (for one interval) and exit"
+        "-1", "--once", action="store_true", help="print one table, after one interval, and exit"
     )
     parser.add_argument("-n", "--count", type=_positive, metavar="N", help="print N tables and exit")
-    parser.add_argument("-i", "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="default: 1")
-    parser.add_argument("-l", "--limit", type=_positive, default=40, metavar="ROWS", help="default: 40")
-    parser.add_argument("--sort", choices=_SORTS, default="activity", help="default: activity")
+    parser.add_argument(
+        "-i", "--interval", type=_seconds, default=1.0, metavar="SECONDS",
+        help="time between two tables, in seconds (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-l", "--limit", type=_positive, default=40, metavar="ROWS",
+        help="maximum number of containers shown (default: 40)",
+    )  # fmt: skip
+    parser.add_argument("--sort", choices=_SORTS, default="activity", help="sort order (default: activity)")
     add_output(parser, "table", "json")
     add_socket(parser)
 
 
 def run(options: Any) -> int:
-    """Take two snapshots, print what changed; again and again on a terminal."""
+    """Prints the difference of two snapshots, repeatedly on a terminal."""
     from ringfence.cli.client import request
 
     live = sys.stdout.isatty() and options.output == "table"
@@ -79,7 +85,7 @@ def run(options: Any) -> int:
 
 
 def rates(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Counts a second of every container that is in the second snapshot."""
+    """Returns the counts per second of every container in the second snapshot."""
     seconds = max(now["time"] - before["time"], 1e-3)
     old = {container["cgroup"]: container["counts"] for container in before["containers"]}
     rows = []
@@ -103,7 +109,7 @@ def _show(options: Any, rows: list[dict[str, Any]], *, redraw: bool) -> None:
     lines = table(["CONTAINER", "IMAGE", "TASKS", *_COLUMNS], [_cells(row) for row in rows])
     if not rows:
         lines.append("no containers")
-    # Home, the lines, each cleared to its end, then everything below: no flicker.
+    # Cursor home, then each line cleared to its end, then the rest of the screen: avoids flicker.
     print("\x1b[H" + "\x1b[K\n".join(lines) + "\x1b[K\n\x1b[J" if redraw else "\n".join(lines), flush=True)
 
 
@@ -125,7 +131,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 def _positive(text: str) -> int:
     if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
 
 

@@ -18,7 +18,7 @@ def register(commands: Commands) -> None:
         "tree",
         run,
         help="processes by container",
-        text="Show the armed processes (those running workload code) of all containers, or of some.",
+        text="Show the armed processes (those that run workload code) of all or some containers.",
         examples="ringfence tree\nringfence tree web-1\nringfence tree -o json 3f2a",
     )
     parser.add_argument("container", nargs="*", help="id (prefix), name or pod (default: all)")
@@ -27,7 +27,7 @@ def register(commands: Commands) -> None:
 
 
 def run(options: Any) -> int:
-    """Ask and print."""
+    """Queries the agent and prints the process trees."""
     from ringfence.cli.client import request
 
     containers = request(options.socket, "tree", containers=options.container)
@@ -43,13 +43,13 @@ def run(options: Any) -> int:
 
 
 def lines(container: Mapping[str, Any]) -> Iterator[str]:
-    """One container's head line and its processes, children below their parents."""
+    """Yields one container's header line and its processes, children below their parents."""
     about = [str(container.get(part)) for part in ("name", "image", "pod", "state") if container.get(part)]
     yield colour(str(container["id"])[:12], "bold") + (f"  {'  '.join(about)}" if about else "")
     children: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     pids = {process["pid"] for process in container["processes"]}
     for process in sorted(container["processes"], key=lambda process: process["pid"]):
-        # A parent outside the container (a shim, or itself by a reused number) makes a root.
+        # A process is a root if its parent is outside the container (a shim), or is itself (a reused pid).
         inside = process["ppid"] in pids and process["ppid"] != process["pid"]
         children[process["ppid"] if inside else 0].append(process)
     yield from _branch(children)
@@ -58,7 +58,7 @@ def lines(container: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _branch(children: Mapping[int, list[Mapping[str, Any]]]) -> Iterator[str]:
-    """Depth first without recursion: a fork bomb's tree is as deep as it likes."""
+    """Depth first without recursion, as the tree of a fork bomb can be arbitrarily deep."""
     stack = [(process, "") for process in reversed(children.get(0, ()))]
     shown: set[int] = set()
     while stack:

@@ -26,7 +26,7 @@ def register(commands: Commands) -> None:
 
 
 def run(options: Any) -> int:
-    """Print it."""
+    """Prints the versions."""
     facts = {"ringfence": __version__, "python": platform.python_version(), "kernel": os.uname().release}
     if options.output == "json":
         print_json(facts)

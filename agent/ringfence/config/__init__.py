@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's configuration: a YAML file, RINGFENCE_* variables and flags; later ones override earlier ones.
 
-Every key is declared once, in KEYS: the file's `http: {listen: X}`, the variable RINGFENCE_HTTP_LISTEN and
-the flag `--http-listen` are the same key. All mistakes are reported at once, each with its place. An unknown
-key is a mistake: a misspelt `mode` must not silently leave a node unprotected. Nothing but the one file is
-read.
+Every key is declared once, in KEYS: `http: {listen: X}` in the file, the variable RINGFENCE_HTTP_LISTEN
+and the flag `--http-listen` set the same key. All errors are reported at once, each with its location.
+An unknown key is an error: a misspelt `mode` must not silently leave a node unprotected. No other file
+is read.
 """
 
 from __future__ import annotations
 
 from ringfence.config.keys import KEYS
 from ringfence.config.load import load, packaged_policies
-from ringfence.config.model import DEFAULT_FILE, DEFAULT_SOCKET, ENROLL_SOCKET, Config, Mode
+from ringfence.config.model import DEFAULT_FILE, DEFAULT_SOCKET, Config, Mode
 from ringfence.config.values import Key, Listen
 
 __all__ = [
     "DEFAULT_FILE",
     "DEFAULT_SOCKET",
-    "ENROLL_SOCKET",
     "KEYS",
     "Config",
     "Key",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration's YAML file: keys with their places, nothing about what they mean."""
+"""Reads the configuration's YAML file: keys with their locations; knows nothing of their meaning."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ringfence.errors import Problem
 __all__ = ["MAX_BYTES", "read"]
 
 MAX_BYTES = 1 << 20
-_MAX_NODES = 10_000  # aliases can make a small file mean a huge value
+_MAX_NODES = 10_000  # aliases let a small file expand to a huge value
 _MAX_DEPTH = 8
 Take = Callable[[str, Any], str | None]
 
 
 def read(file: str, text: bytes, take: Take, sections: Collection[str]) -> list[Problem]:
-    """Hand every key of the file to `take`, which answers with its complaint; all the problems, each with
-    its place.
+    """Passes every key of the file to `take`, which returns an error message or None.
 
-    `sections` names the keys that hold further keys; a key below one is handed over as `section.key`.
+    `sections` names the keys that hold further keys; a key in one is passed as `section.key`. Returns all
+    problems, each with its location.
     """
     if len(text) > MAX_BYTES:
-        return [Problem(file, 0, 0, "", f"more than {MAX_BYTES} bytes: not a configuration")]
+        return [Problem(file, 0, 0, "", f"larger than {MAX_BYTES} bytes: not a configuration file")]
     try:
         root = yaml.compose(text.decode(), Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -37,7 +37,7 @@ def read(file: str, text: bytes, take: Take, sections: Collection[str]) -> list[
     if root is None:
         return []
     if not isinstance(root, yaml.MappingNode):
-        return [_problem(file, root, "", "expected keys with values")]
+        return [_problem(file, root, "", "must be a mapping of keys to values")]
     return _section(file, root, "", take, sections)
 
 
@@ -48,20 +48,22 @@ def _section(
     seen: dict[str, int] = {}
     for name_node, value_node in node.value:
         if not isinstance(name_node, yaml.ScalarNode):
-            problems.append(_problem(file, name_node, above, "a key must be a word"))
+            problems.append(_problem(file, name_node, above, "a key must be a single word"))
             continue
         path = f"{above}.{name_node.value}" if above else name_node.value
         if path in seen:
-            problems.append(_problem(file, name_node, path, f"given already in line {seen[path]}"))
+            problems.append(_problem(file, name_node, path, f"already set in line {seen[path]}"))
             continue
         seen[path] = name_node.start_mark.line + 1
         if path in sections and isinstance(value_node, yaml.MappingNode):
             problems += _section(file, value_node, path, take, sections)
             continue
-        complaint = "expected keys with values" if path in sections else _take_node(path, value_node, take)
-        if complaint:
-            at = name_node if complaint.startswith("unknown key") else value_node
-            problems.append(_problem(file, at, path, complaint))
+        error = (
+            "must be a mapping of keys to values" if path in sections else _take_node(path, value_node, take)
+        )
+        if error:
+            at = name_node if error.startswith("unknown key") else value_node
+            problems.append(_problem(file, at, path, error))
     return problems
 
 
@@ -74,10 +76,10 @@ def _take_node(path: str, node: yaml.Node, take: Take) -> str | None:
 
 
 def _plain(node: yaml.Node, depth: int, left: list[int]) -> Any:
-    """Words, lists and mappings of words. `off` stays the word off: YAML 1.1 would make it false."""
+    """Returns strings, lists and mappings of strings. `off` stays a string: YAML 1.1 would read false."""
     left[0] -= 1
     if depth == 0 or left[0] < 0:
-        raise ValueError("nested too deeply, or far too long")
+        raise ValueError("nested too deeply, or too long")
     if isinstance(node, yaml.ScalarNode):
         return node.value
     if isinstance(node, yaml.SequenceNode):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a YAML file, RINGFENCE_* variables and flags to a checked Config, or to every mistake in them."""
+"""Reads a YAML file, RINGFENCE_* variables and flags into a checked Config, or reports all errors."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 from ringfence.config import values
 from ringfence.config.keys import KEYS
 from ringfence.config.model import DEFAULT_FILE, DEFAULT_POLICIES, Config
-from ringfence.config.receivers import hosts_of_shared_headers
+from ringfence.config.receivers import hosts_of_shared_headers, http_receivers
 from ringfence.config.values import Key
 from ringfence.errors import ConfigError, Problem
 
 __all__ = ["load", "packaged_policies"]
 
-#: the pack that comes with the package: in a wheel, and in a checkout
+#: the bundled policies: in a wheel, and in a checkout
 _PACKAGED = (Path(__file__).parents[1] / "_policies", Path(__file__).parents[3] / "policies")
 _BY_PATH = {key.path: key for key in KEYS}
 _SECTIONS = {key.path.split(".")[0] for key in KEYS if "." in key.path}
 
 
 def packaged_policies() -> Path | None:
-    """The pack that came with this package; its optional rules are in `optional` below it."""
+    """Returns the directory of the bundled policies (optional ones in `optional` below it), or None."""
     return next((path for path in _PACKAGED if path.is_dir()), None)
 
 
@@ -34,10 +34,10 @@ def load(
     environment: Mapping[str, str] = os.environ,
     flags: Mapping[str, Sequence[str]] | None = None,
 ) -> Config:
-    """The configuration from all three places; raises ConfigError with every problem, one a line.
+    """Returns the configuration from all three sources; raises ConfigError with one problem per line.
 
-    `file` None means DEFAULT_FILE, which may be absent; a file that was asked for must be there. `flags`
-    maps a key's path to the words given.
+    `file` None means DEFAULT_FILE, which may be absent; a file that was named must exist. `flags` maps a
+    key's path to the values given.
     """
     chosen: dict[str, Any] = {key.path: key.default for key in KEYS}
     problems = _from_file(file, chosen)
@@ -50,7 +50,7 @@ def load(
     if problems:
         raise ConfigError(
             "\n".join(str(problem) for problem in problems),
-            hint="`ringfence agent --help` lists the keys; `ringfence agent --check` tries a configuration",
+            hint="`ringfence agent --help` lists the keys; `ringfence agent --check` checks a configuration",
         )
     return Config(file=file or DEFAULT_FILE, **{key.field: chosen[key.path] for key in KEYS})
 
@@ -62,7 +62,7 @@ def _from_file(file: Path | None, chosen: dict[str, Any]) -> list[Problem]:
         return [] if file is None else [Problem(str(file), 0, 0, "", "no such file")]
     except OSError as error:
         return [Problem(str(file or DEFAULT_FILE), 0, 0, "", f"cannot be read: {error.strerror}")]
-    # YAML costs 30 ms to import; without a file nobody pays it here.
+    # Importing YAML takes 30 ms: only if there is a file.
     from ringfence.config.file import read
 
     def take(path: str, value: Any) -> str | None:
@@ -92,10 +92,10 @@ def _from_environment(environment: Mapping[str, str], chosen: dict[str, Any]) ->
         if not name.startswith("RINGFENCE_"):
             continue
         if key := variables.get(name):
-            value = value.rstrip("\n")  # a secret that was made of a file ends so
+            value = value.rstrip("\n")  # a secret that was created from a file may end with a newline
             words = [word for word in value.split(",") if word] if key.many else [value]
             problems += _take_words(key, name, words, chosen)
-        # A cluster sets RINGFENCE_SERVICE_HOST and the like: only a near miss is taken for a mistake.
+        # A cluster sets RINGFENCE_SERVICE_HOST and the like: only a near miss is an error.
         elif near := difflib.get_close_matches(name[10:], [v[10:] for v in variables], n=1, cutoff=0.8):
             problems.append(Problem(name, 0, 0, "", f"unknown variable; did you mean 'RINGFENCE_{near[0]}'?"))
     return problems
@@ -113,15 +113,15 @@ def _cross_checks(chosen: Mapping[str, Any]) -> list[Problem]:
     problems = []
     if chosen["activity.rate"] > 0 and chosen["activity.burst"] < chosen["activity.rate"] // 100:
         problems.append(
-            Problem("activity.burst", 0, 0, "", "less than 10 ms of activity.rate: nothing would pass")
+            Problem("activity.burst", 0, 0, "", "less than 10 ms of activity.rate: all records would be lost")
         )
     if chosen["output"] is not None and chosen["output"] == chosen["socket"]:
         problems.append(Problem("output", 0, 0, "", "is the same path as `socket`"))
     if chosen["alerts.file"] is not None and chosen["alerts.file"] in (chosen["output"], chosen["socket"]):
         problems.append(Problem("alerts.file", 0, 0, "", "is the same path as `output` or `socket`"))
-    http = (*chosen["alerts.webhook"], *chosen["alerts.alertmanager"], *chosen["alerts.otlp"])
+    http = [one for key in KEYS if key.parse is http_receivers for one in chosen[key.path]]
     if chosen["alerts.headers"] is not None and len(hosts := hosts_of_shared_headers(http)) > 1:
-        text = f"would be shown to {', '.join(hosts)}: give each receiver `headers` of its own, or off"
+        text = f"would be sent to {', '.join(hosts)}: set `headers` (or off) for each receiver instead"
         problems.append(Problem("alerts.headers", 0, 0, "", text))
     problems += _same_addresses(chosen)
     return problems

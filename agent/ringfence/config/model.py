@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checked configuration, and where things are when nobody says."""
+"""The checked configuration, and the default paths."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Literal, NamedTuple
 
 from ringfence.config.receivers import Receiver
 from ringfence.config.values import Listen, Pattern
+from ringfence_linux.enroll import SOCKET_NAME
 
-__all__ = ["DEFAULT_FILE", "DEFAULT_POLICIES", "DEFAULT_SOCKET", "ENROLL_SOCKET", "Config", "Mode"]
+__all__ = ["DEFAULT_FILE", "DEFAULT_POLICIES", "DEFAULT_SOCKET", "Config", "Mode"]
 
 DEFAULT_FILE = Path("/etc/ringfence/agent.yaml")
 DEFAULT_SOCKET = Path("/run/ringfence/agent.sock")
-ENROLL_SOCKET = "enroll.sock"  # its name, beside the agent's socket
 DEFAULT_POLICIES = Path("/etc/ringfence/policies")
 Mode = Literal["audit", "enforce", "policy"]
 
 
 class Config(NamedTuple):
-    """A checked configuration. Sizes are bytes, rates are records a second and container."""
+    """A checked configuration. Sizes are in bytes, rates in records per second and container."""
 
-    file: Path  # it need not be there
+    file: Path  # may be absent
     policies: tuple[Path, ...]
     mode: Mode
     patterns: tuple[Pattern, ...]
-    known_names: bool  # the cgroup names of the known runtimes are containers, too
+    known_names: bool  # cgroups named as the known runtimes name them are containers, too
     adopt: bool
     max_containers: int
-    max_tasks: int  # of one container; 0: by the agent's memory limit
-    helpers: tuple[Path, ...]  # programs that the kernel may run, beside those that it was told of
+    max_tasks: int  # per container; 0: derived from the agent's memory limit
+    helpers: tuple[Path, ...]  # usermode helpers to allow, besides those found configured on the node
     observe: Mapping[str, str]  # event label -> off, activity, alerts
     compat: Literal["full", "watch", "off"]
     learn: bool
@@ -44,10 +44,10 @@ class Config(NamedTuple):
     activity_ring: int
     http_listen: Listen | None
     http_gzip: bool
-    health_listen: Listen | None  # None: only where metrics are served
+    health_listen: Listen | None  # None: only on http_listen
     socket: Path
     state_dir: Path
-    pins: str  # auto, off, or where a bpffs is or may be mounted
+    pins: str  # auto, off, or the path of a bpffs (mounted there if absent)
     fail_mode: Literal["closed", "open"]
     self_defence: Literal["auto", "deny", "alert", "off"]
     canary: bool
@@ -59,11 +59,11 @@ class Config(NamedTuple):
     runtime_roots: Mapping[str, Path]  # runc, crun, containerd, docker, podman -> state directory or socket
     cri_socket: Path | Literal["auto"] | None
     kubernetes_watch: Literal["auto", "on", "off"]
-    kubernetes_api: str  # URL; empty: what the pod's environment says
+    kubernetes_api: str  # URL; empty: from the pod's environment
     kubernetes_node: str  # empty: the host's name; see `node_name`
-    kubernetes_taint: str  # empty: none
+    kubernetes_taint: str  # empty: no taint
     kubernetes_token: Path
-    kubernetes_ca: Path | None  # None: whom the system believes
+    kubernetes_ca: Path | None  # None: the system's CA store
     alerts_webhook: tuple[Receiver, ...]
     alerts_alertmanager: tuple[Receiver, ...]
     alerts_syslog: tuple[Receiver, ...]
@@ -72,7 +72,7 @@ class Config(NamedTuple):
     alerts_file_size: int
     alerts_file_keep: int
     alerts_format: Literal["native", "ecs", "ocsf"]
-    alerts_severity: str  # the least that leaves the node
+    alerts_severity: str  # minimum severity that is sent to receivers
     alerts_headers: Path | None
     alerts_ca: Path | None
     alerts_certificate: Path | None
@@ -82,7 +82,7 @@ class Config(NamedTuple):
     alerts_queue_size: int
     alerts_queue_sync: Literal["always", "second", "never"]
     alerts_identity_wait: int  # ms
-    alerts_rate: int  # a minute
+    alerts_rate: int  # per minute
     alerts_burst: int
     alerts_repeat: int  # seconds
     redact_patterns: tuple[re.Pattern[str], ...]
@@ -96,35 +96,38 @@ class Config(NamedTuple):
 
     @property
     def defence(self) -> Literal["deny", "alert", "off"]:
-        """`self_defence`, decided: an agent that only looks on does so here, too."""
+        """The effective value of `self_defence`: `auto` means alert in mode audit, else deny."""
         if self.self_defence == "auto":
             return "alert" if self.mode == "audit" else "deny"
         return self.self_defence
 
     @property
     def enroll_socket(self) -> Path:
-        """Where runtimes ask for containers to be enrolled: beside `socket`."""
-        return self.socket.with_name(ENROLL_SOCKET)
+        """The socket for enrolment requests of runtimes: in the same directory as `socket`."""
+        return self.socket.with_name(SOCKET_NAME)
 
     @property
     def queue_dir(self) -> Path:
-        """Alerts that wait for receivers, a directory each."""
+        """The directory of queued alerts, with one subdirectory per receiver."""
         return self.alerts_queue_dir or self.state_dir / "queue"
 
     @property
-    def told_dir(self) -> Path:
-        """What runtimes told of their containers (ringfence.daemon.tracking.enrolment_store)."""
+    def enrolments_dir(self) -> Path:
+        """Stored enrolment requests (ringfence.daemon.tracking.enrolment_store).
+
+        The name on disk is part of the takeover between versions and stays as it is.
+        """
         return self.state_dir / "told"
 
     @property
     def workshop_dir(self) -> Path:
-        """Header trees, and custom probes that are being compiled (ringfence.probes.compiler)."""
+        """Header trees and custom probes during compilation (ringfence.probes.compiler)."""
         return self.state_dir / "probes"
 
     @property
     def node_name(self) -> str:
-        """This node, as its cluster calls it, in all that leaves it and in all that is asked about it.
+        """The node's name in the cluster, in all output and in requests to the API server.
 
-        Without `kubernetes.node` the host's own name in lower case, as the kubelet registers it.
+        Without `kubernetes.node` it is the host name in lower case, as the kubelet registers it.
         """
         return self.kubernetes_node or platform.node().lower()

@@ -10,11 +10,13 @@ __all__ = ["PROBE_KEYS"]
 
 PROBE_KEYS: tuple[Key, ...] = (
     Key("probes.directory", "probes_directory", values.off_or(values.absolute_path), None,
-        "custom probes: NAME.c (bcc) with NAME.yaml, compiled on this node; off: none", "off|PATH"),
+        "directory of custom probes: pairs of NAME.c (bcc) and NAME.yaml, compiled on this node; off: no"
+        " custom probes", "off|PATH"),
     Key("probes.headers", "probes_headers", values.choice("btf", "installed"), "btf",
-        "what they are compiled against: the kernel's own BTF, or installed kernel headers", "btf|installed"),
+        "type definitions for compiling custom probes; btf: the running kernel's BTF; installed: installed"
+        " kernel headers", "btf|installed"),
     Key("probes.memory", "probes_memory", values.size, 768 << 20,
-        "address space of the process that compiles them", "SIZE"),
+        "maximum address space of the process that compiles custom probes", "SIZE"),
     Key("probes.timeout", "probes_timeout", values.integer(1, 600), 30,
-        "seconds that compiling one may take", "SECONDS"),
+        "maximum time to compile one custom probe, in seconds", "SECONDS"),
 )  # fmt: skip

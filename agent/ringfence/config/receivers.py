@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the words of a configuration become receivers of alerts: an address, and settings of one receiver.
+"""Parses receivers of alerts from configuration values: an address, and settings of that receiver.
 
-In the file a receiver is a URL, or `{url: URL, headers: PATH, ca: PATH, certificate: PATH, key: PATH}`; as a
-flag or in a variable the same is written `URL headers=PATH ca=PATH ...`.
+In the file a receiver is a URL, or `{url: URL, headers: PATH, ca: PATH, certificate: PATH, key: PATH}`; in
+a flag or a variable it is `URL headers=PATH ca=PATH ...`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ __all__ = ["Receiver", "hosts_of_shared_headers", "http_receivers", "labels", "s
 
 Choice = Path | None | Literal["shared"]
 _OPTIONS = ("headers", "ca", "certificate", "key")
-_LABEL = re.compile(
-    r"[a-zA-Z_][a-zA-Z0-9_]{0,31}"
-)  # a name in Prometheus, and in the structured data of syslog
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,31}")  # valid in Prometheus and in syslog structured data
 _LABELS_MAX, _LABEL_VALUE_MAX = 16, 128
-#: labels of ringfence.export.sinks.web.Alertmanager, and what Prometheus keeps for itself
+#: labels that ringfence.export.sinks.web.Alertmanager sets
 _TAKEN = frozenset(
     ("alertname", "id", "attack", "rule", "severity", "outcome", "mechanism", "namespace", "pod", "container",
      "image", "node")
@@ -31,7 +29,7 @@ _TAKEN = frozenset(
 
 
 class Receiver(NamedTuple):
-    """Where alerts go. `shared`: as `alerts.headers`, `alerts.ca` and `alerts.certificate` say; None: off."""
+    """A receiver of alerts. `shared`: use `alerts.headers`, `alerts.ca`, `alerts.certificate`; None: off."""
 
     url: str
     headers: Choice = "shared"
@@ -41,14 +39,16 @@ class Receiver(NamedTuple):
 
 
 def url(value: Any) -> str:
-    """An http or https address without a user name: secrets belong into a file of headers."""
+    """An http or https URL without a user name: secrets belong in a file of headers."""
     if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
         raise ValueError("expected a URL")
     parts, port = _split(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValueError(f"{value[:80]!r} is not http://HOST... or https://HOST...")
+        raise ValueError(f"{value[:80]!r} is not a URL of the form http://HOST... or https://HOST...")
     if parts.username is not None or parts.fragment:
-        raise ValueError("a URL without user name, password and fragment is expected: see `alerts.headers`")
+        raise ValueError(
+            "the URL must not contain a user name, password or fragment: use `alerts.headers` for secrets"
+        )
     return value
 
 
@@ -68,16 +68,16 @@ def _split(value: str) -> tuple[Any, int | None]:
         parts = urlsplit(value)
         return parts, parts.port
     except ValueError as error:
-        raise ValueError(f"{value[:80]!r}: expected a URL: {error}") from error
+        raise ValueError(f"{value[:80]!r} is not a URL: {error}") from error
 
 
 def http_receivers(value: Any) -> tuple[Receiver, ...]:
-    """A list of receivers, each address once."""
+    """A list of HTTP receivers, each address once."""
     return _receivers(value, url, _OPTIONS)
 
 
 def syslog_receivers(value: Any) -> tuple[Receiver, ...]:
-    """A list of receivers that get no HTTP headers, each address once."""
+    """A list of syslog receivers (no HTTP headers), each address once."""
     return _receivers(value, syslog_url, _OPTIONS[1:])
 
 
@@ -98,11 +98,11 @@ def _receiver(item: Any, parse: Callable[[Any], str], options: Sequence[str]) ->
     for name in given:
         if name not in ("url", *options):
             raise ValueError(
-                f"{name[:80]!r} is no option of a receiver{values.suggest(name, ('url', *options))}"
+                f"{name[:80]!r} is not an option of a receiver{values.suggest(name, ('url', *options))}"
             )
     chosen = {name: values.off_or(values.absolute_path)(given[name]) for name in options if name in given}
     if chosen.get("key") and not chosen.get("certificate"):
-        raise ValueError("`key` is of no use without `certificate`")
+        raise ValueError("`key` requires `certificate`")
     return Receiver(parse(given["url"]), **chosen)
 
 
@@ -114,25 +114,23 @@ def _given(item: Any) -> Mapping[str, Any]:
     first, *more = item.split(" ")
     pairs = [word.partition("=") for word in more]
     if not all(equals for _, equals, _ in pairs):
-        raise ValueError(f"{item[:80]!r} is not URL, or URL OPTION=PATH ...")
+        raise ValueError(f"{item[:80]!r} is neither URL nor URL OPTION=PATH ...")
     return {"url": first} | {name: path for name, _, path in pairs}
 
 
 def hosts_of_shared_headers(receivers: Sequence[Receiver]) -> list[str]:
-    """Which hosts would see the headers of `alerts.headers`."""
+    """Returns the hosts that `alerts.headers` would be sent to."""
     return sorted({urlsplit(one.url).netloc for one in receivers if one.headers == "shared"})
 
 
 def labels(value: Any) -> dict[str, str]:
-    """NAME -> value, for every alert. As a list of words: NAME=VALUE."""
+    """NAME -> value, added to every alert. In a list: NAME=VALUE."""
     found: dict[str, str] = {}
     for name, text in values.pairs(value, "NAME=VALUE"):
         if not _LABEL.fullmatch(name) or name.startswith("__") or name in _TAKEN:
-            raise ValueError(f"{name[:80]!r} is no name of a label, or one that alerts have already")
+            raise ValueError(f"{name[:80]!r} is not a valid label name, or alerts already have this label")
         if not isinstance(text, str) or not text.isprintable() or not 0 < len(text) <= _LABEL_VALUE_MAX:
-            raise ValueError(
-                f"{name}: the value of a label is one line of 1 to {_LABEL_VALUE_MAX} characters"
-            )
+            raise ValueError(f"{name}: a label value must be one line of 1 to {_LABEL_VALUE_MAX} characters")
         found[name] = text
     if len(found) > _LABELS_MAX:
         raise ValueError(f"at most {_LABELS_MAX} labels")

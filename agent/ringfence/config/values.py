@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the words of a configuration become values. Each parser raises ValueError with what it got and
-expected."""
+"""Parsers of configuration values. Each raises ValueError naming the value it got and what it expected."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ __all__ = [
     "words",
 ]
 
-#: as ringfence.response.detectors has them, which this module cannot import; a test compares
+#: the ids in ringfence.response.detectors, which this module must not import; a test compares the two
 DETECTORS = (
     "image-link", "spec-sysctl", "spec-loader", "spec-text", "host-root", "helper-changed",
     "agent-tampered", "limit-hit",
@@ -62,19 +61,19 @@ class Listen(NamedTuple):
 
 
 class Pattern(NamedTuple):
-    """Cgroup names that are containers: the prefix, then 64 hex digits, 25 base-36 digits, or anything."""
+    """Cgroup names of containers: the prefix, then 64 hex digits, 25 base-36 digits, or anything."""
 
     prefix: str
     hex64: bool
-    build: bool = False  # the base-36 digits of BuildKit; without a prefix, in a cgroup named buildkit alone
+    build: bool = False  # BuildKit's base-36 digits; without a prefix, only in a cgroup named buildkit
 
 
 class Key(NamedTuple):
-    """One key: where it lies in the file, how its text becomes a value, and what it means."""
+    """One configuration key: its path in the file, its parser, default and help text."""
 
     path: str
     field: str
-    parse: Callable[[Any], Any]  # plain YAML values (str, list, dict) in; ValueError says what was expected
+    parse: Callable[[Any], Any]  # takes plain YAML values (str, list, dict); raises ValueError
     default: Any
     help: str
     metavar: str
@@ -82,19 +81,19 @@ class Key(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """The command line's name of this key."""
+        """The command-line flag of this key."""
         return "--" + self.path.replace(".", "-").replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """The environment's name of this key."""
+        """The environment variable of this key."""
         return "RINGFENCE_" + self.path.replace(".", "_").upper()
 
 
 def suggest(word: str, known: Sequence[str]) -> str:
-    """`; did you mean X?` where something known is near, else what is known."""
+    """Returns `; did you mean X?` if a known word is similar, else the list of known words."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}"
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
 def choice(*words: str) -> Callable[[Any], str]:
@@ -124,7 +123,7 @@ def integer(least: int, most: int) -> Callable[[Any], int]:
 
 
 def boolean(value: Any) -> bool:
-    """Yes or no, in YAML's usual words."""
+    """yes/true/on or no/false/off, in any case."""
     if isinstance(value, str) and value.lower() in ("yes", "true", "on"):
         return True
     if isinstance(value, str) and value.lower() in ("no", "false", "off"):
@@ -133,7 +132,7 @@ def boolean(value: Any) -> bool:
 
 
 def ring_size(value: Any) -> int:
-    """Bytes of a ring: a power of two that the kernel accepts."""
+    """The size of a ring buffer in bytes: a power of two that the kernel accepts."""
     found = _bytes(value)
     if not 1 << 16 <= found <= 1 << 28 or found & (found - 1):
         raise ValueError(f"{_shown(value)} is not a power of two from 64KiB to 256MiB, such as '4MiB'")
@@ -141,7 +140,7 @@ def ring_size(value: Any) -> int:
 
 
 def size(value: Any) -> int:
-    """Bytes of a file, a queue or memory."""
+    """The size of a file, a queue or memory, in bytes."""
     found = _bytes(value)
     if not 1 << 20 <= found <= 1 << 40:
         raise ValueError(f"{_shown(value)} is not a size from 1MiB to 1024GiB, such as '64MiB'")
@@ -149,7 +148,7 @@ def size(value: Any) -> int:
 
 
 def _bytes(value: Any) -> int:
-    """0: not a size."""
+    """Returns the number of bytes, or 0 if the value is not a size."""
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     return int(match[1]) << _SHIFTS[match[2]] if match else 0
 
@@ -169,14 +168,14 @@ def listen(value: Any) -> Listen | None:
 
 
 def absolute_path(value: Any) -> Path:
-    """A path that does not depend on where the agent was started."""
+    """A path that does not depend on the working directory."""
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise ValueError(f"{_shown(value)} is not an absolute path")
     return Path(value)
 
 
 def pins(value: Any) -> str:
-    """Where pins go."""
+    """auto, off or an absolute path."""
     if value in ("auto", "off"):
         return str(value)
     try:
@@ -186,26 +185,26 @@ def pins(value: Any) -> str:
 
 
 def output(value: Any) -> Path | None:
-    """Standard output or a file."""
+    """Standard output (None) or a file."""
     return None if value == "stdout" else absolute_path(value)
 
 
 def off_or(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The word off, which means None, or what `parse` makes of it."""
+    """Returns a parser that maps `off` to None and everything else through `parse`."""
     return lambda value: None if value == "off" else parse(value)
 
 
 def detectors(value: Any) -> tuple[str, ...]:
-    """Names of detectors."""
+    """Ids of detectors."""
     given = tuple(words(value))
     for word in given:
         if word not in DETECTORS:
-            raise ValueError(f"{_shown(word)} is no detector{suggest(word, DETECTORS)}")
+            raise ValueError(f"{_shown(word)} is not a detector{suggest(word, DETECTORS)}")
     return given
 
 
 def paths(value: Any) -> tuple[Path, ...]:
-    """A list of paths; relative ones mean the working directory. An empty list is no list of policies."""
+    """A list of at least one path; relative ones are resolved against the working directory."""
     given = words(value)
     if not given or not all(given):
         raise ValueError("expected at least one path")
@@ -213,7 +212,7 @@ def paths(value: Any) -> tuple[Path, ...]:
 
 
 def patterns(value: Any) -> tuple[Pattern, ...]:
-    """Names of cgroups: PREFIX* or PREFIX{hex64}. A bare `*` would take every cgroup of the host."""
+    """Names of cgroups: PREFIX* or PREFIX{hex64}. A bare `*` is refused: it matches all of the host."""
     return tuple(_pattern(word) for word in words(value))
 
 
@@ -223,19 +222,19 @@ def _pattern(word: str) -> Pattern:
     if not hex64 and not word.endswith("*"):
         raise ValueError(f"{_shown(word)} ends neither with '*' nor with '{_HEX}'")
     if not prefix or set(prefix) & set("*{}/"):
-        raise ValueError(f"{_shown(word)} must be a name before its '*' or '{_HEX}', without '/'")
+        raise ValueError(f"{_shown(word)} needs a name without '/' before its '*' or '{_HEX}'")
     if len(prefix.encode()) > abi.PATTERN_LEN - 2:
         raise ValueError(f"{_shown(word)} is longer than {abi.PATTERN_LEN - 2} bytes")
     return Pattern(prefix, hex64)
 
 
 def observe(value: Any) -> dict[str, str]:
-    """EVENT -> off, activity or alerts. As a list of words: EVENT=LEVEL."""
+    """EVENT -> off, activity or alerts. In a list: EVENT=LEVEL."""
     labels = [kind.label for kind in abi.EventKind]
     chosen = {}
     for label, level in pairs(value, "EVENT=LEVEL"):
         if label not in labels:
-            raise ValueError(f"{_shown(label)} is no event{suggest(label, labels)}")
+            raise ValueError(f"{_shown(label)} is not an event{suggest(label, labels)}")
         if level not in _LEVELS:
             raise ValueError(f"{label}: {_shown(level)} is not one of {', '.join(map(repr, _LEVELS))}")
         chosen[label] = level
@@ -243,17 +242,17 @@ def observe(value: Any) -> dict[str, str]:
 
 
 def roots(value: Any) -> dict[str, Path]:
-    """RUNTIME -> its state directory or socket. As a list of words: RUNTIME=PATH."""
+    """RUNTIME -> its state directory or socket. In a list: RUNTIME=PATH."""
     chosen = {}
     for runtime, path in pairs(value, "RUNTIME=PATH"):
         if runtime not in RUNTIMES:
-            raise ValueError(f"{_shown(runtime)} is no runtime{suggest(runtime, RUNTIMES)}")
+            raise ValueError(f"{_shown(runtime)} is not a known runtime{suggest(runtime, RUNTIMES)}")
         chosen[runtime] = absolute_path(path)
     return chosen
 
 
 def words(value: Any) -> list[str]:
-    """A list of words, or one."""
+    """A list of strings, or a single one."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
@@ -262,7 +261,7 @@ def words(value: Any) -> list[str]:
 
 
 def pairs(value: Any, shape: str) -> Iterable[tuple[str, Any]]:
-    """What a mapping holds, or a list of words of the form `shape`, which has an equals sign."""
+    """Returns the items of a mapping, or of a list of strings of the form `shape`, such as NAME=VALUE."""
     if isinstance(value, Mapping):
         return value.items()
     found = []

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which container a task belongs to: cgroups, containers, what runtimes say about them, and their processes.
+"""Attribution of tasks to containers: cgroups, containers, facts from runtimes, and processes.
 
-Nothing here decides about rules, and nothing is guessed: a container that is not known stays unknown, and is
-counted.
+Nothing here decides about rules, and nothing is guessed: an unknown container stays unknown and is counted.
 """

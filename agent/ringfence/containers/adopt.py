@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take in the containers that run already: enroll their cgroups; the kernel's iterator then arms their tasks.
+"""Adopts running containers: enrols their cgroups. The kernel's iterator then arms the tasks.
 
-Safe against the kernel enrolling at the same moment, in this order:
+This is safe if the kernel enrols at the same time, because of the order:
 
 1. The agent attaches the cgroup_mkdir program *before* it scans. The kernel runs that program before it
-   makes the new directory visible (cgroup_mkdir: the tracepoint, then kernfs_activate), so a directory that
-   the scan sees was either enrolled by the kernel already (it is in `containers`: skipped here), or it
+   makes the new directory visible (cgroup_mkdir: the tracepoint, then kernfs_activate). So a directory that
+   the scan sees was either enrolled by the kernel already (it is in `containers` and skipped here), or it
    never will be.
-2. Slots come from the same stack that the kernel takes from: nobody gets one twice. The slot is written
-   before its number is published in `containers`, and published with BPF_NOEXIST: who comes second puts the
-   slot back.
-3. A directory that vanished between listing and binding is unbound again: its rmdir may have come too early
+2. Slots come from the stack that the kernel uses, too, so each is taken once. The slot is written before its
+   number is published in `containers`, with BPF_NOEXIST: the second publisher puts its slot back.
+3. A directory that vanished between listing and binding is unbound again: its rmdir may have been too early
    for the kernel to see a container in it.
 4. Only then are tasks armed (Kernel.adopt()). A task that execs meanwhile is armed by the kernel itself.
 
-What lies below a container's cgroup is not looked at: the kernel finds it by its ancestors, and there may
-be any number of it. Cgroups of a container's name without a task of their own come last, and get no more
-than half of the slots: who can write the host's cgroups could make thousands. The kernel enrolls one when
-somebody begins to run in it.
+Cgroups below a container's are not examined: the kernel finds them by their ancestors, and there may be any
+number of them. Cgroups with a container's name but no task of their own come last and use at most half of
+the slots, because a process that can write the host's cgroups could create thousands. The kernel enrols such
+a cgroup when a task starts to run in it.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ from ringfence.containers.slots import SlotTable
 
 __all__ = ["Adopted", "Adopter", "pids_by_slot"]
 
-_LOOKED_AT = 256  # directories below a cgroup, in search of a task of its own
+_EXAMINED_MAX = 256  # directories below a cgroup that are searched for a task
 
 
 def pids_by_slot(processes: Iterable[tuple[bytes, bytes]]) -> dict[int, list[int]]:
-    """The armed processes of all containers, from the entries of the kernel's table: slot -> PIDs."""
+    """Returns the armed processes of all containers, from the kernel's table: slot -> PIDs."""
     found: dict[int, list[int]] = {}
     for key, value in processes:
         task = TaskValue._make(TASK.unpack(value))
@@ -53,8 +52,10 @@ def pids_by_slot(processes: Iterable[tuple[bytes, bytes]]) -> dict[int, list[int
 
 @dataclass(slots=True)
 class Adopted:
-    """What one adoption did. `refused`: containers that found no free slot; `cut`: there are more cgroups
-    than are looked at."""
+    """The result of an adoption.
+
+    `refused`: containers without a free slot; `cut`: there are more cgroups than are examined.
+    """
 
     containers: int = 0
     refused: int = 0
@@ -62,7 +63,7 @@ class Adopted:
 
 
 class Adopter:
-    """Finds containers by the names of their cgroups, and enrols them through the maps."""
+    """Finds containers by the names of their cgroups and enrols them through the maps."""
 
     def __init__(
         self,
@@ -73,14 +74,16 @@ class Adopter:
         owner_of: Callable[[int], int] = lambda pid: 0,
         never: frozenset[int] = frozenset(),
     ) -> None:
-        """`owner_of`: the cgroup id of the container that a process belongs to already, 0: to none.
-        `never`: ids of cgroups that are no containers, whatever their names: those that hold the agent."""
+        """`owner_of`: the cgroup id of the container to which a process already belongs; 0: none.
+
+        `never`: ids of cgroups that contain the agent and so are never containers, regardless of their names.
+        """
         self._hierarchy, self._patterns = hierarchy, tuple(patterns)
         self._slots, self._registry, self._never = slots, registry, never
         self._owner_of = owner_of
 
     def adopt(self, *, passes: int = 2) -> Adopted:
-        """Enroll every container that is there and not enrolled yet; may be called again at any time."""
+        """Enrols every existing container that is not enrolled yet; may be called again at any time."""
         done = Adopted()
         for _ in range(passes):
             self._pass(done)
@@ -101,7 +104,7 @@ class Adopter:
                 self._bind(directory, done)
 
     def candidates(self) -> list[CgroupDir]:
-        """Containers that are not enrolled. From any thread."""
+        """Returns the cgroups of containers that are not enrolled. From any thread."""
         named: list[CgroupDir] = []
 
         def outside(one: CgroupDir) -> bool:
@@ -113,14 +116,14 @@ class Adopter:
         return named
 
     def take(self, found: Iterable[CgroupDir]) -> Adopted:
-        """Enroll these."""
+        """Enrols these cgroups."""
         done = Adopted()
         for directory in found:
             self._visit(directory, done, [])
         return done
 
     def _visit(self, directory: CgroupDir, done: Adopted, idle: list[CgroupDir]) -> bool:
-        """Whether it is a container, or will be one: nothing below it is looked at."""
+        """Enrols a cgroup. Returns True if it is or will be a container: cgroups below it are skipped."""
         if directory.cgroup_id in self._never:
             return False
         slot = self._slots.owner(directory.cgroup_id)
@@ -145,7 +148,7 @@ class Adopter:
             self._slots.put_back(slot)
             done.refused += self._slots.owner(directory.cgroup_id) is None
             return True
-        if not self._still_there(directory):
+        if not self._still_exists(directory):
             self._slots.free(slot, directory.cgroup_id)
             return False
         done.containers += 1
@@ -154,21 +157,21 @@ class Adopter:
         return True
 
     def _is_inhabited(self, directory: CgroupDir) -> bool:
-        """Whether a process runs there that belongs to no other container."""
+        """Returns True if a process runs in it that belongs to no other container."""
         base = os.fspath(self._hierarchy.directory(directory.path))
-        for looked_at, (path, _, _) in enumerate(os.walk(base)):
+        for number, (path, _, _) in enumerate(os.walk(base)):
             try:
                 pids = Path(path, "cgroup.procs").read_text(encoding="ascii").split()
             except OSError:  # a threaded cgroup of v2
                 return True
-            if looked_at >= _LOOKED_AT or any(
+            if number >= _EXAMINED_MAX or any(
                 self._owner_of(int(pid)) in (0, directory.cgroup_id) for pid in pids
             ):
                 return True
         return False
 
     def _remember(self, directory: CgroupDir, slot: int) -> None:
-        """A container that the kernel (or an earlier agent) enrolled: the registry may not know it yet."""
+        """Adds a container that the kernel or an earlier agent enrolled, which the registry may not know."""
         if self._registry.find(directory.cgroup_id) is not None:
             self._registry.add(Container.unnamed(directory.cgroup_id, slot).at(directory.path))
             return
@@ -176,16 +179,16 @@ class Adopter:
         if value is not None and value.cgroup == directory.cgroup_id:
             self._registry.add(restored(slot, value).at(directory.path))
 
-    def _still_there(self, directory: CgroupDir) -> bool:
+    def _still_exists(self, directory: CgroupDir) -> bool:
         try:
             return cgroup_id(self._hierarchy.directory(directory.path)) == directory.cgroup_id
         except OSError:
             return False
 
     def armed(self, pids: Mapping[int, Sequence[int]]) -> int:
-        """After Kernel.adopt(): containers whose tasks were armed are running; `pids` are processes by slot.
+        """After Kernel.adopt(): marks containers with armed tasks as running; `pids` are processes by slot.
 
-        Returns how many run.
+        Returns the number of running containers.
         """
         running = 0
         for container in self._registry:

@@ -9,8 +9,7 @@ identifies it. This module only reads.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,12 +24,12 @@ from ringfence.abi import (
     HIERARCHY_V2,
     LEVELS,
 )
-from ringfence.bpf import mountinfo
-from ringfence.bpf.mountinfo import MountLine
 from ringfence.errors import KernelError
+from ringfence_linux import cgroups, mountinfo
+from ringfence_linux.cgroups import CONTROLLERS
+from ringfence_linux.namespaces import INITIAL_INODES, NAMES, inode
 
 __all__ = [
-    "CONTROLLERS",
     "CgroupDir",
     "Hierarchy",
     "HierarchyKind",
@@ -47,9 +46,8 @@ __all__ = [
     "walk",
 ]
 
-# Runtimes always set up `devices`; the others follow in the order of how sure it is that they are joined.
-# The position is RF_HIERARCHY_* of maps.h, where 0 is v2.
-CONTROLLERS = {
+# The position is RF_HIERARCHY_* of config.h, where 0 is v2.
+CODES = {
     "devices": HIERARCHY_DEVICES,
     "pids": HIERARCHY_PIDS,
     "memory": HIERARCHY_MEMORY,
@@ -57,20 +55,7 @@ CONTROLLERS = {
     "freezer": HIERARCHY_FREEZER,
 }
 
-# include/linux/proc_ns.h: fixed since 3.8, so they tell the initial namespaces without any access to them.
-INITIAL_INUMS = {
-    "ipc": 0xEFFFFFFF,
-    "uts": 0xEFFFFFFE,
-    "user": 0xEFFFFFFD,
-    "pid": 0xEFFFFFFC,
-    "cgroup": 0xEFFFFFFB,
-    "time": 0xEFFFFFFA,
-}
-NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time")
-
 WALK_MAX = 262_144  # directories of one walk
-
-_INUM = re.compile(r"^\w+:\[(\d+)\]$")
 
 
 class HierarchyKind(StrEnum):
@@ -92,8 +77,8 @@ class Hierarchy:
 
     @property
     def code(self) -> int:
-        """RF_HIERARCHY_* of maps.h."""
-        return CONTROLLERS[self.controller] if self.controller else HIERARCHY_V2
+        """RF_HIERARCHY_* of config.h."""
+        return CODES[self.controller] if self.controller else HIERARCHY_V2
 
     def directory(self, path: str) -> Path:
         """The directory of a cgroup path ("/a/b") of this hierarchy."""
@@ -128,14 +113,6 @@ class HostNamespaces:
     notes: tuple[str, ...] = ()
 
 
-def _whole(mounts: Iterable[MountLine], fstype: str, controller: str = "") -> str:
-    """Where a hierarchy, of that controller if it is of version 1, is mounted whole; "": nowhere."""
-    for mount in mounts:
-        if mount.fstype == fstype and mount.whole and (not controller or controller in mount.super_options):
-            return mount.target
-    return ""
-
-
 def _v1_controllers(cgroups: str) -> set[str]:
     """Controllers that /proc/cgroups shows enabled and bound to a v1 hierarchy (or to v2, as 0)."""
     rows = (line.split() for line in cgroups.splitlines() if not line.startswith("#"))
@@ -147,17 +124,16 @@ def detect(proc: Path = Path("/proc")) -> Hierarchy:
 
     Raises KernelError when no usable cgroup hierarchy is mounted.
     """
-    mounts = list(mountinfo.read(proc / "self"))
+    mounted = _mounted(proc / "self")
     try:
         bound = _v1_controllers((proc / "cgroups").read_text())
     except OSError:  # CONFIG_PROC_PID_CGROUP off, or hidden: what is mounted is then all there is to know
         bound = set(CONTROLLERS)
-    unified = _whole(mounts, "cgroup2")
-    v2_mount = Path(unified) if unified else None
+    v2_mount = Path(mounted.unified) if mounted.unified else None
     for controller in CONTROLLERS:
-        found = _whole(mounts, "cgroup", controller)
+        found = mounted.mount_of(controller)
         if found and controller in bound:
-            kind = HierarchyKind.HYBRID if unified else HierarchyKind.V1
+            kind = HierarchyKind.HYBRID if v2_mount else HierarchyKind.V1
             return Hierarchy(kind, controller, Path(found), v2_mount)
     if v2_mount is None:
         raise KernelError(
@@ -169,9 +145,14 @@ def detect(proc: Path = Path("/proc")) -> Hierarchy:
 
 def hierarchy_mounts(process: Path = Path("/proc/self")) -> tuple[dict[str, str], str]:
     """Where each v1 controller is mounted whole, and where version 2 is ("" : nowhere)."""
-    mounts = list(mountinfo.read(process))
-    v1 = {name: found for name in CONTROLLERS if (found := _whole(mounts, "cgroup", name))}
-    return v1, _whole(mounts, "cgroup2")
+    mounted = _mounted(process)
+    v1 = {name: found for name in CONTROLLERS if (found := mounted.mount_of(name))}
+    return v1, mounted.unified
+
+
+def _mounted(process: Path) -> cgroups.Hierarchies:
+    """The hierarchies that are mounted whole."""
+    return cgroups.hierarchies(mountinfo.read_text(process), whole=True)
 
 
 def cgroup_id(directory: str | os.PathLike[str]) -> int:
@@ -256,7 +237,7 @@ def own_directories(proc: Path = Path("/proc")) -> list[OwnDirectory]:
         if mount.fstype not in ("cgroup", "cgroup2") or not mount.whole:
             continue
         root = Path(mount.target)
-        controllers = mount.super_options if mount.fstype == "cgroup" else frozenset(("",))
+        controllers = frozenset(mount.super_options if mount.fstype == "cgroup" else ("",))
         places = (root / _told_of(controllers, proc).lstrip("/"), root / elsewhere)
         own = next((path for path in places if _holds_us(path)), root)
         while own != root:
@@ -274,13 +255,12 @@ def _told_of(controllers: frozenset[str], proc: Path) -> str:
 
     `controllers` are one hierarchy's, perhaps with other words; an empty one is version 2's.
     """
-    for line in (proc / "self/cgroup").read_text(errors="surrogateescape").splitlines():
-        number, _, rest = line.partition(":")
-        names, _, path = rest.partition(":")
-        same = number == "0" if "" in controllers else not controllers.isdisjoint(names.split(","))
-        if same:
-            return path
-    return "/"
+    paths = cgroups.paths_of("self", proc)
+    if "" in controllers:
+        return paths.get("", "/")
+    return next(
+        (path for key, path in paths.items() if key and not controllers.isdisjoint(key.split(","))), "/"
+    )
 
 
 def _holds_us(cgroup: Path) -> bool:
@@ -302,14 +282,6 @@ def _children(mount: str, parent: CgroupDir) -> Iterator[CgroupDir]:
         pass
 
 
-def _inum(proc: Path, pid: str, name: str) -> int | None:
-    try:
-        found = _INUM.match(os.readlink(proc / pid / "ns" / name))
-    except OSError:
-        return None
-    return int(found[1]) if found else None
-
-
 def host_namespaces(proc: Path = Path("/proc")) -> HostNamespaces:
     """Inode numbers of the host's namespaces, from PID 1 or kthreadd; what cannot be read is noted.
 
@@ -317,17 +289,17 @@ def host_namespaces(proc: Path = Path("/proc")) -> HostNamespaces:
     """
     notes: list[str] = []
     inums: dict[str, int] = {}
-    pid_ns = _inum(proc, "self", "pid")
-    host_pid = pid_ns is None or pid_ns == INITIAL_INUMS["pid"]
+    pid_ns = inode("self", "pid", proc)
+    host_pid = pid_ns is None or pid_ns == INITIAL_INODES["pid"]
     if not host_pid:
         notes.append("the agent is not in the host's PID namespace: run it with hostPID")
-    for name in NAMESPACES:
+    for name in NAMES:
         # kthreadd (PID 2) is in the initial namespaces, too; some hosts hide PID 1 even from root.
-        found = (_inum(proc, "1", name) or _inum(proc, "2", name)) if host_pid else None
-        if found is None and name in INITIAL_INUMS:
-            found = INITIAL_INUMS[name]  # certain: these numbers are fixed
+        found = (inode("1", name, proc) or inode("2", name, proc)) if host_pid else None
+        if found is None and name in INITIAL_INODES:
+            found = INITIAL_INODES[name]  # certain: these numbers are fixed
         if found is None:
-            found = _inum(proc, "self", name) or 0
+            found = inode("self", name, proc) or 0
             notes.append(f"/proc/1/ns/{name} cannot be read: the agent's own counts as the host's")
         inums[name] = found
     return HostNamespaces(**inums, notes=tuple(notes))

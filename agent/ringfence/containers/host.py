@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the host's files are: the agent may be in a container itself."""
+"""The host's root directory: the agent may run in a container itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["host_root"]
 
 
 def host_root() -> Path:
-    """The root of the host's first process, where that is not ours; else ours."""
+    """Returns the root of process 1 if it is in another mount namespace, else the own root."""
     with suppress(OSError):
         if os.stat("/proc/1/ns/mnt").st_ino != os.stat("/proc/self/ns/mnt").st_ino:
             return Path("/proc/1/root")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's addresses, for rules that say `address: node`: those of all interfaces of the host's network
-namespace except the loopback, which every network namespace has for itself.
+"""The node's addresses, for rules with `address: node`.
 
-Read from /proc/1/net, which shows the host's namespace to a process in any other.
+They are the addresses of all interfaces of the host's network namespace, except the loopback, which every
+network namespace has. They are read from /proc/1/net, which shows the host's namespace from any other.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["Addresses", "node_addresses"]
 
 Address = IPv4Address | IPv6Address
 
-_EVERY = 30.0  # seconds between two looks: the table of routes can be long
-_MOST = 8 << 20  # bytes of it that are read
+_EVERY = 30.0  # seconds between two reads: the routing table can be long
+_MOST = 8 << 20  # maximum bytes read of it
 _LOCAL = re.compile(r"\|-- ([0-9.]+)\n +/32 host LOCAL")
 
 
 def node_addresses(proc: Path = Path("/proc")) -> frozenset[Network]:
-    """As ranges of one address each. Files that cannot be read are left out."""
+    """Returns the node's addresses as ranges of one address. Unreadable files are skipped."""
     return frozenset(_ranges(address for address in _read(proc) if not address.is_loopback))
 
 
@@ -45,22 +45,22 @@ def _ranges(addresses: Iterable[Address]) -> Iterator[Network]:
         packed = address.packed
         yield Network(address.version, packed, address.max_prefixlen)
         if address.version == 4:
-            # An IPv6 socket reaches IPv4 by ::ffff:a.b.c.d.
+            # An IPv6 socket reaches IPv4 addresses as ::ffff:a.b.c.d.
             yield Network(6, bytes(10) + b"\xff\xff" + packed, 128)
 
 
 class Addresses:
-    """What they are now, and whether that has changed."""
+    """The node's current addresses, with change detection."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
-        self._looked = time.monotonic()
+        self._read_at = time.monotonic()
         self.now = node_addresses(proc)
 
     def changed(self, *, every: float = _EVERY) -> bool:
-        """Look, if the last look is that long ago."""
-        if time.monotonic() - self._looked < every:
+        """Reads the addresses if `every` seconds have passed. Returns True if they changed."""
+        if time.monotonic() - self._read_at < every:
             return False
-        self._looked = time.monotonic()
+        self._read_at = time.monotonic()
         before, self.now = self.now, node_addresses(self._proc)
         return self.now != before

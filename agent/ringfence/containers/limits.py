@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often a cgroup hit its limits: pids.events, memory.events, and their equivalents of version 1."""
+"""Counts how often a cgroup hit its limits: pids.events, memory.events, and their cgroup v1 equivalents."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _V1 = (("processes", "pids", "pids.events", "max"), ("memory", "memory", "memory
 
 
 class LimitReader:
-    """Reads the counts of one cgroup path; what is not there counts as never."""
+    """Reads the counts of a cgroup path; a missing file counts as 0."""
 
     def __init__(self, process: Path = Path("/proc/self")) -> None:
-        """`process`: one that sees the host's hierarchies, by its directory in a procfs."""
+        """`process`: the procfs directory of a process that sees the host's hierarchies."""
         v1, v2 = hierarchy_mounts(process)
         self._files: list[tuple[str, str, str, str]] = [
             (what, v1[controller], file, key) for what, controller, file, key in _V1 if controller in v1
@@ -28,7 +28,7 @@ class LimitReader:
         self._files += [(what, v2, file, key) for what, file, key in _V2 if v2 and what not in known]
 
     def read(self, path: str) -> Mapping[str, int]:
-        """Times that the cgroup was refused a process, or lost one for want of memory."""
+        """Returns how often the cgroup was denied a process, and how often the OOM killer ended one."""
         return {what: _count(f"{mount}{path}/{file}", key) for what, mount, file, key in self._files}
 
 

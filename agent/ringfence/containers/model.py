@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known about one container. Values are frozen: new knowledge makes a new value.
+"""The facts about one container. Values are frozen: a new fact creates a new value.
 
-None means "not known (yet)", never "none": `enrichment` says whether more may come.
+None means "not known (yet)", never "none"; `enrichment` says whether more facts may follow.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ def _no_labels() -> Mapping[str, str]:
     return _NO_LABELS
 
 
-# What Container.enriched takes from Facts as it is.
-_TAKEN = (
+# The fields that Container.enriched copies from Facts.
+_COPIED = (
     "runtime", "name", "image", "image_id", "image_digest", "labels", "namespace", "pod", "pod_uid", "owner",
     "posture",
 )  # fmt: skip
 
 
 class State(StrEnum):
-    """Where in its life a container is."""
+    """The lifecycle state of a container."""
 
-    CREATED = "created"  # its cgroup exists; nothing of the workload ran
+    CREATED = "created"  # its cgroup exists, the workload has not started
     RUNNING = "running"
     STOPPED = "stopped"  # its last armed task ended
-    REMOVED = "removed"  # its cgroup is gone
+    REMOVED = "removed"  # its cgroup was removed
 
 
 class Enrichment(StrEnum):
-    """The state of asking the runtime."""
+    """The state of the queries to runtimes."""
 
     PENDING = "pending"
     DONE = "done"
-    NONE = "none"  # no runtime on this node knows it
-    GONE = "gone"  # it ended before anybody could be asked
+    NONE = "none"  # no runtime on this node knows the container
+    GONE = "gone"  # the container ended before the queries
     FAILED = "failed"
     DROPPED = "dropped"  # the queue was full
 
 
 @dataclass(frozen=True, slots=True)
 class SensitiveMount:
-    """A mount that hands the container a part of its host."""
+    """A mount that gives the container access to a part of the host."""
 
     kind: str  # host-root, docker-socket, proc, sysfs, device, cgroup ...
     source: str
@@ -62,9 +62,9 @@ class SensitiveMount:
 
 @dataclass(frozen=True, slots=True)
 class Posture:
-    """How a container is held: what the kernel and its configuration say, and a score of how little that is.
+    """The confinement of a container, from the kernel and its configuration, with a score.
 
-    None: not known. `score` counts from 0 (fenced) to 100 (as good as the host); `reasons` are its parts.
+    None: not known. `score` ranges from 0 (confined) to 100 (like the host); `reasons` are its parts.
     """
 
     capabilities: tuple[str, ...] | None = None  # effective, of its first task
@@ -82,7 +82,7 @@ class Posture:
 
 
 class Suspicion(NamedTuple):
-    """Something in a bundle that looks like an attack on whoever starts it (enrich.inspect)."""
+    """A part of a bundle that looks like an attack on the runtime that starts it (enrich.inspect)."""
 
     detector: str
     what: str
@@ -90,10 +90,10 @@ class Suspicion(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What enrichment found out. Empty fields were not found."""
+    """The facts that enrichment found. Empty fields were not found."""
 
     enrichment: Enrichment
-    source: str = ""  # who said so: docker, containerd, runc ...
+    source: str = ""  # docker, containerd, runc ...
     runtime: str = ""
     name: str = ""
     image: str = ""
@@ -112,7 +112,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A cgroup that a runtime made for a workload. The selectors of policies read this."""
+    """A cgroup that a runtime created for a workload. Selectors of policies test these facts."""
 
     id: str  # 64 hex digits, or the cgroup's name
     cgroup_id: int
@@ -125,56 +125,56 @@ class Container:
     image_id: str | None = None
     image_digest: str | None = None
     labels: Mapping[str, str] = field(default_factory=_no_labels)
-    namespace: str | None = None  # of Kubernetes, as the four after it
+    namespace: str | None = None  # this and the next four are facts of Kubernetes
     pod: str | None = None
     pod_uid: str | None = None
     owner: str | None = None
     qos: str | None = None
-    pid: int = 0  # of its first armed task, as the host counts; start_ns makes it an identity
+    pid: int = 0  # of its first armed task, in the host's PID namespace; unique together with start_ns
     start_ns: int = 0
     created_ns: int = 0
     adopted: bool = False
-    told: bool = False  # its runtime said who it is, before its start
-    chosen: tuple[str, ...] = ()  # policies that it asked for: names, and keys of files that came with it
+    enrolled_by_runtime: bool = False  # its runtime enrolled it before its start
+    chosen: tuple[str, ...] = ()  # requested policies: names, and keys of files in the enrolment request
     enrichment: Enrichment = Enrichment.PENDING
     posture: Posture | None = None
 
     @property
     def privileged(self) -> bool | None:
-        """Held by so little that it counts as privileged; None: not known yet."""
+        """True if it counts as privileged; None: not known yet."""
         return None if self.posture is None else self.posture.privileged
 
     @property
     def settled(self) -> bool:
-        """No runtime is still to be asked who this is."""
+        """True if all runtimes were queried about it."""
         return self.enrichment is not Enrichment.PENDING
 
     @property
     def short_id(self) -> str:
-        """Twelve digits, as the commands of runtimes print ids; a name stays whole."""
+        """The first twelve digits, as runtimes print ids; a name is not cut."""
         return self.id[:12] if len(self.id) == 64 else self.id
 
     def enriched(self, facts: Facts) -> Container:
-        """This container with what enrichment found; nothing known is replaced by something unknown.
+        """Returns this container with the found facts; a known fact is never replaced by an unknown one.
 
-        Names of a pod are taken only from who agrees with the cgroup's path on which pod it is. Where that
-        names none there is none: engines copy annotations of an image, and its author could name any.
+        Names of a pod are only accepted if the source agrees with the cgroup's path on the pod's uid. If the
+        path has no uid, there is no pod: engines copy annotations of an image, and its author could name any.
         """
         here = self.at(facts.cgroup_path)
         if (here.cgroup_path or here.pod_uid) and facts.pod_uid != here.pod_uid:
             facts = replace(facts, pod="", namespace="", pod_uid="", owner="")
-        known = {name: getattr(facts, name) for name in _TAKEN if getattr(facts, name)}
+        known = {name: getattr(facts, name) for name in _COPIED if getattr(facts, name)}
         if facts.pid and not self.pid:
             known["pid"] = facts.pid
-        # What its own runtime told for certain is not made uncertain by others who do not know it.
-        keeps = self.told and self.settled and facts.enrichment is not Enrichment.DONE
-        # One that was asked about anew is not unknown meanwhile.
+        # What its runtime reported stays certain if other sources do not know the container.
+        keeps = self.enrolled_by_runtime and self.settled and facts.enrichment is not Enrichment.DONE
+        # A repeated query does not make a known container unknown in the meantime.
         keeps = keeps or (self.settled and facts.enrichment is Enrichment.PENDING)
         known["enrichment"] = self.enrichment if keeps else facts.enrichment
         return replace(here, **known)
 
     def at(self, path: str) -> Container:
-        """This container with what its cgroup path says, where it had none yet."""
+        """Returns this container with the facts in its cgroup path, if it had no path yet."""
         if not path or self.cgroup_path:
             return self
         identity = identify(path)
@@ -189,5 +189,5 @@ class Container:
 
     @classmethod
     def unnamed(cls, cgroup_id: int, slot: int, **known: Any) -> Container:
-        """A container of which only the kernel's word is known: `at` and `enriched` fill in the rest."""
+        """Returns a container with facts of the kernel only: `at` and `enriched` add the others."""
         return cls(f"cgroup-{cgroup_id}", cgroup_id, slot, **known)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which cgroup names are containers, and what a cgroup path says about one.
+"""Recognises containers by cgroup names, and reads facts about them from cgroup paths.
 
-The kernel enrols by the same patterns at cgroup_mkdir (container.bpf.c); `matches` must give the same answer.
-Only what runtimes and the kubelet put into a path is read from it: nothing is looked up, nothing is guessed.
+The kernel enrols by the same patterns at cgroup_mkdir (container.bpf.c); `matches` must agree with it. Only
+what runtimes and the kubelet put into a path is used: nothing is looked up, nothing is guessed.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ DEFAULT_PATTERNS = tuple(
     for prefix in ("", "docker-")
 )
 _RUNTIMES = {"docker-": "docker", "cri-containerd-": "containerd", "crio-": "cri-o", "libpod-": "podman"}
-# Parents that only one runtime makes; below kubepods with the cgroupfs driver any of them is possible.
+# Parents that only one runtime creates; below kubepods with the cgroupfs driver any runtime is possible.
 _BUILDKIT = "buildkit"
 _PARENTS = {"docker": "docker", "libpod_parent": "podman", "machine.slice": "podman", _BUILDKIT: _BUILDKIT}
 
 # kubelet, pkg/kubelet/cm: /kubepods/burstable/pod<uid>/... (cgroupfs) and
 # /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid, - as _>.slice/... (systemd). A pod of
-# class Guaranteed lies directly below kubepods; a static pod's uid is a hash of 32 digits.
+# class Guaranteed is directly below kubepods; a static pod's uid is a hash of 32 digits.
 _UID = r"(?P<uid>[0-9a-f]{8}([-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})"
 _POD_CGROUPFS = re.compile(rf"(?:^|/)kubepods(?:/(?P<qos>besteffort|burstable))?/pod{_UID}(?:/|$)")
 _POD_SYSTEMD = re.compile(rf"(?:^|[/-])kubepods(?:-(?P<qos>besteffort|burstable))?-pod{_UID}\.slice(?:/|$)")
 
 
 class Identity(NamedTuple):
-    """What a cgroup path says. Empty: the path does not say."""
+    """The facts in a cgroup path. Empty: not in the path."""
 
     id: str  # 64 hex digits, or the cgroup's own name
     runtime: str
     pod_uid: str
     qos: str  # guaranteed, burstable, besteffort
-    driver: str  # cgroupfs, systemd: how the kubelet made the pod's cgroup
+    driver: str  # cgroupfs, systemd: how the kubelet created the pod's cgroup
 
 
 def patterns_for(configured: Iterable[Pattern] = (), *, known: bool = True) -> tuple[Pattern, ...]:
-    """The default patterns (unless not `known`) and the configured ones.
+    """Returns the default patterns (if `known`) and the configured ones.
 
-    Raises ConfigError when the kernel's list has no room.
+    Raises ConfigError if they exceed the capacity of the kernel's list.
     """
     merged = tuple(dict.fromkeys((*(DEFAULT_PATTERNS if known else ()), *configured)))
     if len(merged) > PATTERNS:
         raise ConfigError(
-            f"containers.patterns: {len(merged)} of them, and the kernel's list holds {PATTERNS}"
+            f"containers.patterns: {len(merged)} patterns, but the kernel's list holds at most {PATTERNS}"
         )
     return merged
 
 
 def matches(path: str, patterns: Iterable[Pattern]) -> Pattern | None:
-    """The first pattern that a cgroup fits, by the last component of its path."""
+    """Returns the first pattern that the last component of a cgroup's path matches, or None."""
     parents, _, name = path.rpartition("/")
     for pattern in patterns:
         if not name.startswith(pattern.prefix):
@@ -82,7 +82,7 @@ def matches(path: str, patterns: Iterable[Pattern]) -> Pattern | None:
 
 
 def identify(path: str) -> Identity:
-    """Read a cgroup path: id and runtime from its own name, pod and QoS class from its parents."""
+    """Reads a cgroup path: id and runtime from its last component, pod and QoS class from its parents."""
     parents, _, name = path.rpartition("/")
     bare = name.removesuffix(_SCOPE)
     prefix, hexadecimal = bare[:-64], bare[-64:]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How strongly a container is confined: capability names, and the score behind `privileged`, shown in alerts.
+"""How strongly a container is confined: the score behind `privileged`, shown in alerts.
 
 Pure functions of what was read elsewhere (the CONTAINER_START event, /proc, config.json).
 """
@@ -11,38 +11,15 @@ from dataclasses import replace
 from ringfence.abi import Fact
 from ringfence.containers.model import Posture, SensitiveMount
 from ringfence.events import ContainerEvent
+from ringfence_linux import capabilities, namespaces
 
 __all__ = [
-    "CAPABILITIES",
     "SECCOMP_MODES",
-    "capability_names",
     "from_event",
     "merge",
-    "namespace_names",
     "scored",
 ]
 
-# include/uapi/linux/capability.h, in the order of their numbers.
-CAPABILITIES = (
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
-    "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
-)  # fmt: skip
-NAMESPACE_BITS = {
-    "time": 0x00000080,
-    "mnt": 0x00020000,
-    "cgroup": 0x02000000,
-    "uts": 0x04000000,
-    "ipc": 0x08000000,
-    "user": 0x10000000,
-    "pid": 0x20000000,
-    "net": 0x40000000,
-}
 SECCOMP_MODES = ("disabled", "strict", "filter")
 
 # Capabilities by which a container acts on its host, and what each adds to the score.
@@ -63,35 +40,23 @@ _KNOWN = (
 
 
 def from_event(event: ContainerEvent) -> Posture:
-    """What the kernel recorded when it armed the container's first task."""
+    """Returns the posture that the kernel recorded when it armed the container's first task."""
     return scored(
         Posture(
-            capabilities=capability_names(event.cap_effective),
-            bounding=capability_names(event.cap_bounding),
+            capabilities=capabilities.names(event.cap_effective),
+            bounding=capabilities.names(event.cap_bounding),
             seccomp=SECCOMP_MODES[event.seccomp] if event.seccomp < len(SECCOMP_MODES) else None,
             user_namespace=event.user_ns_level > 0,
-            shared_namespaces=namespace_names(event.shared_namespaces),
+            shared_namespaces=namespaces.names(event.shared_namespaces),
             no_new_privs=bool(event.facts & Fact.NO_NEW_PRIVS),
         )
     )
 
 
-def capability_names(mask: int) -> tuple[str, ...]:
-    """The names of a capability set; a bit that has no name yet is CAP_<number>."""
-    return tuple(
-        CAPABILITIES[bit] if bit < len(CAPABILITIES) else f"CAP_{bit}" for bit in range(64) if mask >> bit & 1
-    )
-
-
-def namespace_names(bits: int) -> tuple[str, ...]:
-    """CLONE_NEW* bits as the names that /proc/PID/ns uses."""
-    return tuple(name for name, bit in NAMESPACE_BITS.items() if bits & bit)
-
-
 def _capability_reasons(posture: Posture) -> list[tuple[int, str]]:
     held = set(posture.capabilities or ())
     if posture.user_namespace:
-        return []  # they count in its own user namespace only
+        return []  # they are only effective in its own user namespace
     return [(weight, name) for name, weight in _STRONG.items() if name in held]
 
 
@@ -114,8 +79,8 @@ def scored(posture: Posture) -> Posture:
         if name in _SHARED:
             reasons.append((_SHARED[name], f"host {name} namespace"))
     reasons.sort(key=lambda reason: -reason[0])
-    # What `--privileged` means everywhere: capabilities without bound, the host's user namespace, no filter.
-    # The bounding set tells it of a container whose first program runs as an ordinary user, too.
+    # The meaning of `--privileged`: all capabilities, the host's user namespace, no filter. The bounding set
+    # also shows it for a container that starts its first program as an unprivileged user.
     held = set(posture.bounding or posture.capabilities or ())
     unbound = {"CAP_SYS_ADMIN", "CAP_SYS_RAWIO"} <= held and posture.seccomp == "disabled"
     privileged = unbound and not posture.user_namespace
@@ -124,7 +89,7 @@ def scored(posture: Posture) -> Posture:
 
 
 def merge(first: Posture | None, second: Posture | None) -> Posture | None:
-    """One posture of two, scored again: what the first knows counts, the second fills in the rest.
+    """Merges two postures and scores the result: the second one supplies what the first one lacks.
 
     The order is the kernel's own word of the first task, then /proc, then configuration files.
     """

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every container that is alive or ended recently: cgroup id -> Container.
+"""The registry of containers that are alive or ended recently: cgroup id -> Container.
 
-Fed by the events of the `alerts` ring, asked for each event of both rings. It never guesses: an event belongs
-to a container because the kernel wrote that container's cgroup id (never reused) into it.
+It is updated by the events of the `alerts` ring and queried for each event of both rings. It never guesses:
+an event belongs to a container because the kernel recorded the container's cgroup id (never reused) in it.
 
-Order: a container's records reach `activity` after its CONTAINER_CREATE went into `alerts`. So read `alerts`
-once more after `activity`, and process all of them in the order of their times. If that order was not kept,
-or the CREATE was lost, the kernel's own table is asked, and answers for certain; the name comes later.
+Order: a container's records reach `activity` after its CONTAINER_CREATE went into `alerts`. So `alerts` is
+read once more after `activity`, and all records are processed in the order of their times. If this order was
+not kept, or the CREATE was lost, the kernel's table is read, which is authoritative; the name follows later.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ TOMBSTONES = 1024
 
 @dataclass(slots=True)
 class Counts:
-    """What the metrics show. `unattributed` by reason: see Registry.get."""
+    """Counters for the metrics. `unattributed` by reason: see Registry.get."""
 
     created: int = 0
     started: int = 0
     removed: int = 0
-    recovered: int = 0  # containers whose CREATE was lost or late, found in the kernel's table
-    evicted: int = 0  # tombstones that went before their time
+    recovered: int = 0  # containers with a lost or late CREATE, found in the kernel's table
+    evicted: int = 0  # tombstones dropped before they expired
     unattributed: dict[str, int] = field(
         default_factory=lambda: {"no-container": 0, "unknown": 0, "slot-reused": 0}
     )
@@ -58,18 +58,20 @@ class _Tombstone(NamedTuple):
 
 
 class Registry:
-    """All containers, keyed by the id of their cgroup. Not thread-safe: the event loop owns it."""
+    """All containers, by the id of their cgroup. Not thread-safe: the event loop owns it."""
 
     def __init__(
         self,
         slots: SlotTable,
         *,
         tombstones: int = TOMBSTONES,
-        on_free: Callable[[Container, bool], None] = lambda container, ours: None,
+        on_free: Callable[[Container, bool], None] = lambda container, owned: None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`on_free` is called before a slot is emptied, for whoever still wants its counters; or with False
-        where the kernel gave it back, and it is somebody else's by now."""
+        """`on_free` is called with True before a slot is cleared, so that its counters can be read.
+
+        It is called with False if the kernel already freed the slot, which may have a new owner.
+        """
         self._slots = slots
         self._live: dict[int, Container] = {}
         self._tombstones: OrderedDict[int, _Tombstone] = OrderedDict()
@@ -81,10 +83,10 @@ class Registry:
     # -- questions -----------------------------------------------------------
 
     def get(self, slot: int, cgroup_id: int) -> Container | None:
-        """The container of an event's `slot` and `container`; None when there is none, counted by reason.
+        """Returns the container of an event's `slot` and `container`; counts an event without one.
 
-        Reasons: no-container (the record names none), slot-reused (it died longer ago than tombstones are
-        kept), unknown (the kernel's table does not know it).
+        Reasons: no-container (the record names none), slot-reused (it ended before the oldest tombstone),
+        unknown (it is not in the kernel's table).
         """
         found = self._live.get(cgroup_id)
         if found is not None:
@@ -94,7 +96,7 @@ class Registry:
         return self._recover(slot, cgroup_id)
 
     def find(self, cgroup_id: int) -> Container | None:
-        """The living or dead container of that cgroup id, as far as it is remembered. Counts nothing."""
+        """Returns the living or dead container of that cgroup id, if remembered. Counts nothing."""
         dead = self._tombstones.get(cgroup_id)
         return self._live.get(cgroup_id) or (dead.container if dead else None)
 
@@ -106,25 +108,35 @@ class Registry:
 
     @property
     def tombstones(self) -> int:
-        """How many dead containers are remembered."""
+        """The number of dead containers that are remembered."""
         return len(self._tombstones)
 
     @property
-    def room(self) -> tuple[int, int]:
-        """The same, and how many may be."""
+    def capacity(self) -> tuple[int, int]:
+        """The number of tombstones, and its maximum."""
         return len(self._tombstones), self._tombstones_max
 
     @property
     def unfreed(self) -> int:
-        """Removed containers whose slot is held by tasks that moved elsewhere."""
+        """The number of removed containers with a slot that tasks elsewhere still use."""
         return sum(container.state is State.REMOVED for container in self._live.values())
 
     # -- events --------------------------------------------------------------
 
     def on_event(self, event: Event) -> Container | None:
-        """Take a CONTAINER_* or CGROUP_* event; the container that changed, or None."""
-        handler = _HANDLERS.get(event.event)
-        return handler(self, event) if handler else None
+        """Processes an event; returns the container that changed, or None."""
+        if not isinstance(event, ContainerEvent):
+            return None
+        match event.event:
+            case EventKind.CONTAINER_CREATE:
+                return self._create(event)
+            case EventKind.CONTAINER_START:
+                return self._start(event)
+            case EventKind.CONTAINER_STOP:
+                return self._stop(event)
+            case EventKind.CONTAINER_REMOVE:
+                return self._remove(event)
+        return None
 
     def _create(self, event: ContainerEvent) -> Container:
         path = "" if event.flags & FLAG_TRUNCATED else os.fsdecode(event.path)
@@ -167,26 +179,26 @@ class Registry:
         self._try_free(gone)
         return gone
 
-    # -- what others learn ---------------------------------------------------
+    # -- facts from other sources --------------------------------------------
 
     def add(self, container: Container) -> Container:
-        """Take a container that was adopted; one that is known keeps what is known of it."""
+        """Adds an adopted container; a known one keeps its facts."""
         known = self.find(container.cgroup_id)
         if known is not None:
             return self._store(known.at(container.cgroup_path))
         self.counts.created += 1
         return self._store(container)
 
-    def told(self, container: Container, facts: Facts, name: str, chosen: tuple[str, ...]) -> Container:
-        """What a container's own runtime says of it, before it starts."""
+    def enroll(self, container: Container, facts: Facts, name: str, chosen: tuple[str, ...]) -> Container:
+        """Stores what a container's runtime reported about it before its start (an enrolment request)."""
         known = self.add(container)
         if known.enrichment is not Enrichment.PENDING and facts.enrichment is Enrichment.PENDING:
             facts = replace(facts, enrichment=known.enrichment)
         known = replace(known.enriched(facts), posture=merge(known.posture, facts.posture))
-        return self._store(replace(known, id=name, told=True, chosen=chosen))
+        return self._store(replace(known, id=name, enrolled_by_runtime=True, chosen=chosen))
 
     def apply(self, cgroup_id: int, facts: Facts) -> Container | None:
-        """Fill in what enrichment found; None when the container is forgotten already."""
+        """Adds the facts that enrichment found; returns None if the container is already forgotten."""
         known = self.find(cgroup_id)
         if known is None:
             return None
@@ -194,20 +206,22 @@ class Registry:
         return self._store(replace(known.enriched(facts), posture=posture))
 
     def running(self, cgroup_id: int, pid: int) -> None:
-        """An adopted container whose tasks were armed; `pid` is one of its processes, or 0."""
+        """Marks an adopted container with armed tasks as running; `pid` is one of its processes, or 0."""
         known = self._live.get(cgroup_id)
         if known is not None and known.state is State.CREATED:
             self.counts.started += 1
             self._store(replace(known, state=State.RUNNING, pid=known.pid or pid))
 
     def dropped(self, cgroup_id: int) -> None:
-        """Enrichment had no room for this container."""
+        """Records that the enrichment queue was full for this container."""
         if known := self.find(cgroup_id):
             self._store(replace(known, enrichment=Enrichment.DROPPED))
 
     def reconcile(self) -> tuple[int, int]:
-        """Take over what the kernel's table has and this has not, and let go of what it no longer has; how
-        many each. After a record of a container's life was lost."""
+        """Synchronises with the kernel's table after a lifecycle record was lost.
+
+        Returns the numbers of containers added and removed.
+        """
         found = gone = 0
         owners = {value.cgroup: (slot, value) for slot, value in list(self._slots.used())}
         for cgroup_id, (slot, value) in owners.items():
@@ -223,15 +237,15 @@ class Registry:
         return found, gone
 
     def sweep(self) -> int:
-        """Free what can be freed, also where an event was lost, and expire tombstones.
+        """Frees slots of removed containers, including those with lost events, and expires tombstones.
 
-        To be called every few seconds. Returns the number of slots given back.
+        To be called every few seconds. Returns the number of slots freed.
         """
         freed = 0
         used = list(self._slots.used())
         owners = {value.cgroup for _, value in used}
         for container in [one for one in self._live.values() if one.cgroup_id not in owners]:
-            # The kernel gave its slot back, in a time without an agent's beat.
+            # The kernel freed its slot while no agent signalled that it runs.
             self.counts.removed += container.state is not State.REMOVED
             self._try_free(container)
         for slot, value in used:
@@ -259,7 +273,7 @@ class Registry:
             self._live[container.cgroup_id] = container
         return container
 
-    def _bury(self, container: Container) -> None:
+    def _retire(self, container: Container) -> None:
         self._live.pop(container.cgroup_id, None)
         if container.cgroup_id in self._tombstones:
             return
@@ -269,20 +283,20 @@ class Registry:
         self._tombstones[container.cgroup_id] = _Tombstone(container, self._now_ns() + TOMBSTONE_NS)
 
     def _try_free(self, container: Container) -> bool:
-        """Give back the slot of a removed container, unless armed tasks that moved elsewhere still hold it.
+        """Frees the slot of a removed container, unless armed tasks that moved elsewhere still use it.
 
-        Such a container stays with the living: its tasks are still its own.
+        Such a container stays among the live ones: the tasks still belong to it.
         """
         cgroup_id, slot = container.cgroup_id, container.slot
         value = self._slots.read(slot)
-        ours = value is not None and value.cgroup == cgroup_id
-        if value is not None and ours and (value.tasks > 0 or not value.state & STATE_REMOVED):
+        owned = value is not None and value.cgroup == cgroup_id
+        if value is not None and owned and (value.tasks > 0 or not value.state & STATE_REMOVED):
             return False
-        self._on_free(container, ours)
-        if ours:
+        self._on_free(container, owned)
+        if owned:
             self._slots.free(slot, cgroup_id)
-        self._bury(container)
-        return ours
+        self._retire(container)
+        return owned
 
     def _recover(self, slot: int, cgroup_id: int) -> Container | None:
         if not cgroup_id:
@@ -298,15 +312,7 @@ class Registry:
 
 
 def restored(slot: int, value: ContainerValue) -> Container:
-    """What the kernel's table alone says of a container."""
+    """Returns a container with the facts in the kernel's table."""
     state = State.RUNNING if value.state & STATE_STARTED else State.CREATED
     adopted = bool(value.state & STATE_ADOPTED)
     return Container.unnamed(value.cgroup, slot, state=state, created_ns=value.created_ns, adopted=adopted)
-
-
-_HANDLERS: dict[int, Callable[[Registry, Event], Container | None]] = {
-    EventKind.CONTAINER_CREATE: Registry._create,  # type: ignore[dict-item]
-    EventKind.CONTAINER_START: Registry._start,  # type: ignore[dict-item]
-    EventKind.CONTAINER_STOP: Registry._stop,  # type: ignore[dict-item]
-    EventKind.CONTAINER_REMOVE: Registry._remove,  # type: ignore[dict-item]
-}

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel's table of containers, as the registry and the adopter use it.
 
-A slot is free (its number lies in `free_slots`), or it belongs to one cgroup id. Probes take slots at
-cgroup_mkdir, the adopter takes them for what already ran. The agent gives them back, and the kernel where
-no agent beats: who takes the owner out of `containers` does, which only one can. Whole slots are written
-here only while nobody else knows their number: so nothing that the probes count is overwritten.
+A slot is free (its number is in `free_slots`), or it belongs to one cgroup id. Probes take slots at
+cgroup_mkdir, the adopter takes them for running containers. The agent frees them, or the kernel if no agent
+signals that it runs: whichever deletes the owner from `containers`, which only one can. Whole slots are only
+written here while no other party knows their number, so the probes' counters are never overwritten.
 """
 
 from __future__ import annotations
@@ -29,48 +29,48 @@ __all__ = ["KernelSlots", "SlotTable"]
 
 
 class SlotTable(Protocol):
-    """What the registry needs of the kernel's table; unit tests bring a fake."""
+    """The interface of the kernel's table; unit tests use a fake."""
 
     @property
     def size(self) -> int: ...
 
     @property
     def unused(self) -> int:
-        """Slots that are free."""
+        """The number of free slots."""
 
     def read(self, slot: int) -> ContainerValue | None:
-        """The slot as it is now; None when there is no such slot."""
+        """Returns the current contents of a slot; None if there is no such slot."""
 
     def used(self) -> Iterator[tuple[int, ContainerValue]]:
-        """Every slot that is not free."""
+        """Yields every slot that is not free."""
 
     def owner(self, cgroup_id: int) -> int | None:
-        """The slot of a container's own cgroup; NEVER_SLOT: it shall be none."""
+        """Returns the slot of a container's cgroup; NEVER_SLOT: it must never be a container."""
 
     def take(self) -> int | None:
-        """A free slot, which nobody else gets; None: the table is full."""
+        """Takes a free slot for exclusive use; None: the table is full."""
 
     def put_back(self, slot: int) -> None:
-        """Give back a slot that was taken and whose number nobody else knows."""
+        """Returns a taken slot that was not published."""
 
     def fill(
         self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True, removed: bool = False
     ) -> None:
-        """Write a slot that was taken."""
+        """Writes a taken slot."""
 
     def bind(self, cgroup_id: int, slot: int) -> bool:
-        """Enroll a cgroup with this slot; False: it already is enrolled, or the table has no room."""
+        """Enrols a cgroup with this slot; False: it is already enrolled, or the table is full."""
 
     def exempt(self, holders: Sequence[int], own: int) -> None:
-        """What holds the agent is no container, whatever its name: `own` with all below it, and `holders`,
-        which lie above, for themselves alone."""
+        """Marks the agent's cgroups as no containers: `own` with all below it, and each of its ancestors
+        `holders` without the cgroups below them."""
 
     def free(self, slot: int, cgroup_id: int) -> bool:
-        """Empty a slot and its counters and give it back; False: the kernel was faster."""
+        """Clears a slot and its counters and frees it; False: the kernel did so first."""
 
 
 _NOEXIST = 1
-_NO_ROOM = (errno.E2BIG, errno.ENOSPC, errno.ENOMEM)
+_FULL = (errno.E2BIG, errno.ENOSPC, errno.ENOMEM)
 _WORDS = CONTAINER.size // 8  # `cgroup` is the first of them
 
 
@@ -82,7 +82,7 @@ class KernelSlots:
         self._memory = slots.mapped()
         self._cgroups = memoryview(self._memory).cast("Q")[::_WORDS]
         self._size = slots.max_entries
-        self.full = 0  # times that a cgroup found no room in `containers`
+        self.full = 0  # how often `containers` was full
 
     @property
     def size(self) -> int:
@@ -122,7 +122,7 @@ class KernelSlots:
         except FileExistsError:
             return False
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in _FULL:
                 raise
             self.full += 1
             return False
@@ -144,13 +144,13 @@ class KernelSlots:
 
     @property
     def unused(self) -> int:
-        """Slots that are free: a look at all of them."""
+        """The number of free slots; examines all of them."""
         return self._size - sum(map(bool, self._cgroups.tolist()))
 
     def _zero(self, slot: int) -> None:
         CONTAINER.pack_into(self._memory, slot * CONTAINER.size, *([0] * len(CONTAINER.names)))
 
     def close(self) -> None:
-        """Unmap the slots."""
+        """Unmaps the slots."""
         self._cgroups.release()
         self._memory.close()

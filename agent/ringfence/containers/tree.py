@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes of containers and their origin: PID and start time -> program, parent.
 
-Fed by fork, exec and exit; asked for the ancestry of an alert and for `ringfence tree`. A PID alone
-identifies nothing: it is reused. The number of entries is bounded, and a fork bomb only costs its own
-history: the entry that makes room is the oldest of a container that has more than its share.
+Updated by fork, exec and exit; queried for the ancestry of an alert and for `ringfence tree`. A PID alone
+does not identify a process, as it is reused. The number of entries is limited, and a fork bomb only evicts
+its own history: the evicted entry is the oldest of a container with more than its share.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from ringfence.abi import EventKind
-from ringfence.containers.procstat import TICK_NS, read_stat
 from ringfence.events import Event, ExecEvent, TaskEvent
+from ringfence_linux.procfs import TICK_NS, read_stat
 
 __all__ = ["Ancestor", "Process", "ProcessTree", "read_processes"]
 
@@ -30,7 +30,7 @@ ARGS_MAX = 256
 class Process:
     """One thread group. Mutable: exec changes what it runs, and this is the hot path.
 
-    `start_ns` from /proc is exact to a clock tick only.
+    `start_ns` from /proc is only exact to a clock tick.
     """
 
     __slots__ = ("args", "comm", "container", "exe", "pid", "ppid", "pstart_ns", "start_ns", "uid")
@@ -55,7 +55,7 @@ class Process:
 
 
 class Ancestor(NamedTuple):
-    """One step of an ancestry. `missing`: nothing but the PID is known (of outside, or forgotten)."""
+    """One step of an ancestry. `missing`: only the PID is known (outside the container, or forgotten)."""
 
     pid: int
     start_ns: int
@@ -66,8 +66,7 @@ class Ancestor(NamedTuple):
 
 
 class _Pool(Generic[K]):
-    """Processes by a key, oldest first, at most `size`; and by container, for a fair choice of who must
-    go."""
+    """Processes by a key, oldest first, at most `size`; also by container, for a fair eviction."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -101,7 +100,7 @@ class _Pool(Generic[K]):
         return process
 
     def _evict(self, newcomer: int) -> None:
-        """One of the newcomer's own container where that has its share already, else one of the largest."""
+        """Evicts a process of the newcomer's container if that has its share, else of the largest one."""
         self.evicted += 1
         container = newcomer
         if len(self._of.get(newcomer, ())) * len(self._of) < self.size:
@@ -110,7 +109,7 @@ class _Pool(Generic[K]):
 
 
 class ProcessTree:
-    """Not thread-safe: the event loop owns it."""
+    """The processes of all containers. Not thread-safe: the event loop owns it."""
 
     def __init__(self, *, live_max: int = LIVE_MAX, dead_max: int = DEAD_MAX) -> None:
         self._live: _Pool[int] = _Pool(live_max)  # by PID
@@ -126,26 +125,26 @@ class ProcessTree:
 
     @property
     def dead(self) -> int:
-        """Ended processes that are remembered for the ancestry of others."""
+        """The number of ended processes that are remembered for the ancestry of others."""
         return len(self._dead)
 
     @property
-    def room(self) -> tuple[int, int]:
-        """Living processes that are known, and may be."""
+    def capacity(self) -> tuple[int, int]:
+        """The number of living processes, and its maximum."""
         return len(self._live), self._live.size
 
     @property
-    def room_of_dead(self) -> tuple[int, int]:
-        """The same of those that ended."""
+    def capacity_of_dead(self) -> tuple[int, int]:
+        """The number of ended processes, and its maximum."""
         return len(self._dead), self._dead.size
 
     @property
     def evicted(self) -> int:
-        """Living processes that were forgotten for want of room."""
+        """The number of living processes evicted because the table was full."""
         return self._live.evicted
 
     def on_event(self, event: Event) -> None:
-        """Take PROCESS_FORK, PROCESS_EXEC or PROCESS_EXIT; anything else changes nothing."""
+        """Processes PROCESS_FORK, PROCESS_EXEC and PROCESS_EXIT; ignores other events."""
         handler = self._handlers.get(event.event)
         if handler is not None:
             handler(event)  # type: ignore[operator]
@@ -185,33 +184,33 @@ class ProcessTree:
 
     def _exit(self, event: TaskEvent) -> None:
         process = self._live.get(event.pid)
-        # Else it is the exit of one before it, read late.
+        # Otherwise it is the late exit of a previous process with this PID.
         if process is not None and process.start_ns // TICK_NS == event.start_ns // TICK_NS:
             self._live.pop(event.pid)
-            self._bury(process)
+            self._retire(process)
 
     def _add(self, process: Process) -> None:
         if (before := self._live.get(process.pid)) is not None:  # its exit was lost
-            self._bury(before)
+            self._retire(before)
         self._live.put(process.pid, process)
 
-    def _bury(self, process: Process) -> None:
+    def _retire(self, process: Process) -> None:
         self._dead.put((process.pid, process.start_ns), process)
 
     # -- questions -----------------------------------------------------------
 
     def find(self, pid: int, start_ns: int) -> Process | None:
-        """The process, living or dead; a start time of 0 takes the living one whatever its age."""
+        """Returns the process, living or dead; a start time of 0 matches the living one."""
         process = self._live.get(pid)
         if process is not None and (not start_ns or process.start_ns // TICK_NS == start_ns // TICK_NS):
             return process
         return self._dead.get((pid, start_ns))
 
     def ancestry(self, pid: int, start_ns: int, *, ppid: int = 0) -> list[Ancestor]:
-        """Parent, grandparent and so on, at most DEPTH_MAX; it ends where the container begins.
+        """Returns parent, grandparent and so on, at most DEPTH_MAX, up to the container's first process.
 
-        The last one is marked as missing where its own parent is known by PID only. `ppid` is the event's own
-        word, for a process that is not known here.
+        The last one is `missing` if only its PID is known. `ppid` is the event's value, for a process that is
+        not in the tree.
         """
         process = self.find(pid, start_ns)
         parent_pid, parent_start = (process.ppid, process.pstart_ns) if process else (ppid, 0)
@@ -219,7 +218,7 @@ class ProcessTree:
         chain: list[Ancestor] = []
         while parent_pid and len(chain) < DEPTH_MAX:
             parent = self.find(parent_pid, parent_start)
-            # A parent is never younger than its child: then the PID belongs to somebody else by now.
+            # A parent is never younger than its child: then the PID was reused.
             if parent is None or parent.start_ns > child_start:
                 chain.append(Ancestor(parent_pid, parent_start, b"", b"", b"", missing=True))
                 break
@@ -229,11 +228,11 @@ class ProcessTree:
         return chain
 
     def of_container(self, container: int) -> list[Process]:
-        """The living processes of a container, oldest first."""
+        """Returns the living processes of a container, oldest first."""
         return self._live.of(container)
 
     def forget(self, container: int) -> int:
-        """A container is gone, and so are its processes, whatever was lost. Returns how many were left."""
+        """Removes the processes of a container that is gone. Returns how many remained (exits were lost)."""
         left = self.of_container(container)
         for process in left:
             self._live.pop(process.pid)
@@ -242,17 +241,19 @@ class ProcessTree:
     # -- adoption ------------------------------------------------------------
 
     def seed(self, pids: Iterable[int], container: int, proc: Path = Path("/proc")) -> int:
-        """Add processes of an adopted container from /proc; known ones stay. Returns how many were added."""
+        """Adds processes of an adopted container from /proc; known ones stay. Returns the number added."""
         return self._take(read_processes(pids, container, proc))
 
-    def mend(self, container: int, found: Sequence[Process], asked_ns: int) -> tuple[int, int]:
-        """`found` is all that ran in a container when it was asked (CLOCK_BOOTTIME): add what is not known,
-        bury what is gone. Says how many each."""
+    def reconcile(self, container: int, found: Sequence[Process], asked_ns: int) -> tuple[int, int]:
+        """Synchronises a container with `found`, all its processes at the time `asked_ns` (CLOCK_BOOTTIME).
+
+        Adds unknown processes and ends those that are gone. Returns both numbers.
+        """
         there = {process.pid for process in found}
         ended = [p for p in self.of_container(container) if p.pid not in there and p.start_ns < asked_ns]
         for process in ended:
             self._live.pop(process.pid)
-            self._bury(process)
+            self._retire(process)
         return self._take(found), len(ended)
 
     def _take(self, found: Sequence[Process]) -> int:
@@ -268,7 +269,7 @@ class ProcessTree:
 
 
 def read_processes(pids: Iterable[int], container: int, proc: Path = Path("/proc")) -> list[Process]:
-    """Of a container's processes what /proc says; those that end meanwhile are left out. Any thread."""
+    """Reads a container's processes from /proc; skips those that end meanwhile. From any thread."""
     return list(_read(pids, container, proc))
 
 
@@ -287,7 +288,7 @@ def _read(pids: Iterable[int], container: int, proc: Path) -> Iterator[Process]:
             continue
         after = read_stat(pid, proc)
         if after is None or after.start != before.start:
-            continue  # the PID changed hands meanwhile
+            continue  # the PID was reused meanwhile
         yield Process(pid, before.start * TICK_NS, before.ppid, 0, container, before.comm, exe, args, uid)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first steps of a start, in parallel: the kernel verifies our programs while Python imports the rest of
-the agent. Each takes a quarter of a second. So this module imports little; `run` is the daemon's entry point.
+"""The first steps of a start, in parallel: the kernel verifies the programs while Python imports
+the rest of the agent. Each takes a quarter of a second. So this module imports little; `run` is
+the daemon's entry point.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from ringfence.containers.hierarchy import (
     host_namespaces,
     own_cgroup,
 )
+from ringfence.daemon.parts import Node
 from ringfence.daemon.startup.handover import NOTHING, admit, earlier_pins
 from ringfence.daemon.startup.lock import Lock
-from ringfence.daemon.startup.resource_limits import OwnLimits, hurry_us
+from ringfence.daemon.startup.resource_limits import ResourceLimits, raise_priority
 
 _GUARD = {"deny": GUARD_DENY, "alert": GUARD_ALERT, "off": GUARD_OFF}
 
@@ -35,44 +37,48 @@ __all__ = ["Boot", "kernel_settings", "run"]
 def run(config: Config) -> int:
     """Be the agent until a signal stops it; returns the exit code."""
     early: list[int] = []
-    signal.signal(signal.SIGHUP, lambda number, _frame: early.append(number))  # by default it ends us
+    signal.signal(
+        signal.SIGHUP, lambda number, _frame: early.append(number)
+    )  # its default would end this process
     with contextlib.ExitStack() as stack:
         boot = Boot(config, stack)
         from ringfence.daemon.agent import Agent
 
-        agent = Agent(config, stack, boot)
+        agent = Agent(boot.node, stack, boot.kernel)
         agent.start()
         if early:
-            agent.loop.call(agent.hang_up)
-        agent.loop.run()
+            agent.hang_up()
+        agent.run()
         agent.stop()
     return 0
 
 
 class Boot:
-    """The lock, what the node offers, and the programs, which are loaded in a thread from construction on."""
+    """The lock, the capabilities of the node, and the programs, which a thread loads from
+    construction on.
+    """
 
     def __init__(self, config: Config, stack: contextlib.ExitStack) -> None:
         lock = Lock(config.state_dir)
         stack.callback(lock.close)
-        hurry_us()  # before any thread exists: each may hold the interpreter's lock, so all need the priority
-        self.handover = _pass_pins(config)  # before any call for which pinned programs would kill us
+        # Before any thread exists: each may hold the interpreter's lock, so all need the priority.
+        raise_priority()
+        handover = _pass_pins(config)  # before any call for which pinned programs would kill this process
         lock.sign()
-        self.capabilities = NodeCapabilities.detect()
-        self.capabilities.require()
-        self.hierarchy: Hierarchy = detect()
+        capabilities = NodeCapabilities.detect()
+        capabilities.require()
+        hierarchy: Hierarchy = detect()
         host = host_namespaces()
-        self.notes = host.notes  # what had to be assumed of the host
-        own = own_cgroup(self.hierarchy)
-        self.limits = OwnLimits(f"/{own.relative_to(self.hierarchy.mount)}" if own is not None else "")
-        self._settings = kernel_settings(config, self.hierarchy, host, self.capabilities, self.limits)
+        own = own_cgroup(hierarchy)
+        limits = ResourceLimits(f"/{own.relative_to(hierarchy.mount)}" if own is not None else "")
+        self.node = Node(config, hierarchy, capabilities, limits, handover, host.notes)
+        self._settings = kernel_settings(config, hierarchy, host, capabilities, limits)
         self._kernel: Kernel | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._load, name="load", daemon=True)
         stack.callback(self._close)
         self._thread.start()
 
-    @property
     def kernel(self) -> Kernel:
         """The loaded programs and maps; waits for them. Raises what the load raised."""
         self._thread.join()
@@ -94,8 +100,8 @@ class Boot:
 
 
 def _pass_pins(config: Config) -> str:
-    """In a pod, get past the pins of an earlier agent. Policies are checked first: a mistake in them must not
-    use up a ticket or remove a pin.
+    """In a pod, pass the pins of an earlier agent. Policies are checked first: a mistake in them
+    must not use up a ticket or remove a pin.
     """
     earlier = earlier_pins(config)
     if not earlier:
@@ -108,7 +114,7 @@ def _pass_pins(config: Config) -> str:
 
 
 def kernel_settings(
-    config: Config, hierarchy: Hierarchy, host: HostNamespaces, node: NodeCapabilities, limits: OwnLimits
+    config: Config, hierarchy: Hierarchy, host: HostNamespaces, node: NodeCapabilities, limits: ResourceLimits
 ) -> KernelSettings:
     """Sizes and constants of the probes."""
     namespaces = {name: inum for name, inum in asdict(host).items() if name != "notes"}

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The event loop: both rings, timers, signals, and work handed in by other threads. It knows nothing about
-what it drives.
+"""The event loop: both rings, timers, signals, and calls from other threads. It knows nothing
+about the parts that it drives.
 
-Alerts come first. Whenever there are some, they are read together with one bounded batch of activity: an
-alert waits for no more than that, and the handler sees the exec before the verdict on it. Without alerts, the
-activity ring is read when it wakes the loop, and then every few milliseconds while records keep coming: a
-wake-up per record would cost more than the record.
+Alerts come first. If there are any, they are read together with one bounded batch of activity. So
+an alert waits for no more than that batch, and the handler sees an exec before the verdict on it.
+Without alerts, the activity ring is read when it wakes the loop, and then every few milliseconds
+while records keep coming: a wake-up per record would cost more than the record.
 
-Alerts stay in their ring until they have been reported, so an agent that is killed meanwhile leaves them to
-the next.
+Alerts stay in their ring until they have been reported, so an agent that is killed meanwhile
+leaves them to the next.
 
 A handler that raises is counted and logged (ringfence.faults), and the loop goes on.
 """
@@ -22,56 +22,45 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
-from ringfence.faults import Guard, handler_errors
+from prometheus_client.core import Metric
 
-__all__ = ["ALERTS", "BATCH", "CALLS_MAX", "Loop", "RingLike"]
+from ringfence.bpf.ring import Ring
+from ringfence.export import families
+from ringfence.faults import ErrorCounter, handler_errors
+
+__all__ = ["ALERTS", "BATCH", "CALLS_MAX", "Loop"]
 
 BATCH = 256  # activity records a turn: under a millisecond of work
-ALERTS = (
-    4096  # of alerts: in a large batch the handler sees which container makes many, and serves others first
-)
-CALLS_MAX = 10_000  # that wait: a loop that stands still must not fill the memory
-_ROUNDS = 4  # batches of alerts a turn, so that timers and signals are served in a storm, too
-_ACTIVITY_PAUSE = 0.01  # seconds between two looks at a ring of activity that was not empty
-Records = Sequence[Any]
+#: alerts per batch: in a large batch the handler sees which container makes many, and serves
+#: others first
+ALERTS = 4096
+CALLS_MAX = 10_000  # queued calls: a blocked loop must not fill the memory
+_ROUNDS = 4  # batches of alerts a turn, so that timers and signals are served in a flood, too
+_ACTIVITY_PAUSE = 0.01  # seconds between two reads of an activity ring that was not empty
+Records = Sequence[bytes]
+#: gets alerts and activity, each in the order of its ring; one of them may be empty
+Handler = Callable[[Records, Records], None]
 T = TypeVar("T")
-
-
-class RingLike(Protocol):
-    """The part of ringfence.bpf.ring.Ring that is used here."""
-
-    def fileno(self) -> int: ...
-    def read(self, max_records: int, *, keep: bool = False) -> Records: ...
-    def commit(self) -> None: ...
 
 
 class Loop:
     """Runs on the thread that calls `run`. Other threads may use `call` and `ask` only."""
 
-    def __init__(
-        self,
-        alerts: RingLike,
-        activity: RingLike,
-        on_records: Callable[[Records, Records], None],
-        told: Callable[[], object] = lambda: None,
-    ) -> None:
-        """`on_records` gets alerts and activity, each in the order of its ring; one of them may be empty.
-        `told` waits, for a bounded time, until the output has taken the alerts.
-        """
-        self._alerts, self._activity, self._handle = alerts, activity, on_records
-        self._told = told
-        self._guards = {place: Guard(place) for place in ("records", "timer", "call", "signal")}
+    def __init__(self, alerts: Ring, activity: Ring, settle: Callable[[], object] = lambda: None) -> None:
+        """`settle` waits, for a bounded time, until the output has written the alerts."""
+        self._alerts, self._activity, self._settle = alerts, activity, settle
+        self._guards = {place: ErrorCounter(place) for place in ("records", "timer", "call", "signal")}
         self._timers: list[tuple[float, int, float, Callable[[], None]]] = []
         self._timer_count = 0
         self._calls: deque[Callable[[], None]] = deque()
         self._watched: dict[int, Callable[[], None]] = {}
         self._signals: dict[int, Callable[[], None]] = {}
         self._stopping = False
-        self._activity_due = 0.0  # monotonic time of the next look; 0: asleep, the ring wakes us
+        self._activity_due = 0.0  # monotonic time of the next read; 0: the ring wakes the loop
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._signal_in, self._signal_out = socket.socketpair()
@@ -107,8 +96,8 @@ class Loop:
         signal.signal(number, lambda _number, _frame: None)
 
     def call(self, work: Callable[[], None]) -> bool:
-        """Run `work` in the loop soon. From any thread. If too many calls are waiting, it is dropped and
-        counted: False.
+        """Run `work` in the loop soon. From any thread. If too many calls are waiting, it is
+        dropped and counted: False.
         """
         if len(self._calls) >= CALLS_MAX:
             handler_errors["call_dropped"] += 1
@@ -117,14 +106,13 @@ class Loop:
         os.eventfd_write(self._wake_fd, 1)
         return True
 
-    @property
-    def room(self) -> tuple[int, int]:
-        """Calls that are waiting, and the maximum."""
-        return len(self._calls), CALLS_MAX
+    def samples(self) -> Iterator[Metric]:
+        """How many calls wait."""
+        yield from families.capacity("calls", (len(self._calls), CALLS_MAX))
 
     def ask(self, question: Callable[[], T], timeout: float = 10.0) -> T:
-        """Run `question` in the loop and wait for its result. From any other thread. Exceptions are raised
-        here; TimeoutError if the loop does not get to it.
+        """Run `question` in the loop and return its result. From any other thread. Exceptions are
+        raised here; TimeoutError if the loop does not run it in time.
         """
         answer: Future[T] = Future()
 
@@ -135,43 +123,44 @@ class Loop:
                 answer.set_exception(error)
 
         if not self.call(work):
-            raise TimeoutError("too much waits for the loop")
+            raise TimeoutError("too many calls wait for the loop")
         return answer.result(timeout)
 
     def stop(self) -> None:
         """Leave `run` after this turn."""
         self._stopping = True
 
-    def run(self) -> None:
-        """Turn until `stop`."""
+    def run(self, handler: Handler) -> None:
+        """Turn until `stop`; `handler` gets the records."""
         while not self._stopping:
-            self.turn(self._timeout())
+            self.turn(handler, self._timeout())
 
-    def turn(self, timeout: float = 0.0) -> None:
-        """Wait for at most `timeout` seconds, then do what there is to do."""
+    def turn(self, handler: Handler, timeout: float = 0.0) -> None:
+        """Wait for at most `timeout` seconds, then handle records, calls and timers that are due."""
         for fd, _ in self._epoll.poll(timeout):
             if fd == self._wake_fd:
                 os.eventfd_read(fd)
             elif fd == self._signal_in.fileno():
-                self._take_signals()
+                self._read_signals()
             elif fd == self._activity.fileno():
                 self._activity_due = time.monotonic()
                 self._epoll.modify(fd, 0)
             elif work := self._watched.get(fd):
                 self._calls.append(work)
-        self._read_rings()
-        # What is handed in meanwhile waits for the next turn: a call that hands in another cannot hold us.
+        self._read_rings(handler)
+        # A call that is queued meanwhile waits for the next turn: a call that queues another
+        # cannot block.
         for _ in range(len(self._calls)):
             self._guards["call"](self._calls.popleft())
         self._run_timers()
 
-    def drain(self) -> None:
-        """Take what the rings still hold; at the end."""
+    def drain(self, handler: Handler) -> None:
+        """Handle the records that the rings still hold; at the end."""
         for _ in range(_ROUNDS):
             alerts, activity = self._alerts.read(ALERTS, keep=True), self._activity.read(BATCH)
             if not alerts and not activity:
                 break
-            self._on_records(alerts, activity)
+            self._on_records(handler, alerts, activity)
 
     def close(self) -> None:
         """Free the descriptors, and restore the signal handlers."""
@@ -188,38 +177,41 @@ class Loop:
         if self._calls:
             return 0.0
         due = [when for when in (self._activity_due, self._timers[0][0] if self._timers else 0.0) if when]
-        # One millisecond is as fine as epoll is: rounding down would turn the loop for nothing.
+        # epoll rounds to milliseconds; rounding down would turn the loop for nothing.
         return max(0.0, min(due) - time.monotonic()) if due else 60.0
 
-    def _on_records(self, alerts: Records, activity: Records) -> None:
+    def _on_records(self, handler: Handler, alerts: Records, activity: Records) -> None:
         guard = self._guards["records"]
-        guard(lambda: self._handle(alerts, activity))
+        guard(lambda: handler(alerts, activity))
         if alerts:
-            guard(self._told)
+            guard(self._settle)
             self._alerts.commit()
 
-    def _read_rings(self) -> None:
+    def _read_rings(self, handler: Handler) -> None:
         now = time.monotonic()
         due = bool(self._activity_due) and self._activity_due <= now
         for _ in range(_ROUNDS):
             alerts = self._alerts.read(ALERTS, keep=True)
             if not alerts:
                 break
-            # Read after the alerts: the exec that came before a verdict is in here.
+            # Read after the alerts: an exec that came before a verdict is in here.
             activity = self._activity.read(BATCH)
-            self._on_records(alerts, activity)
+            self._on_records(handler, alerts, activity)
             if activity:
-                self._look_again(now, len(activity))
+                self._read_again(now, len(activity))
                 due = False
         if due:
             activity = self._activity.read(BATCH)
             if activity:
-                # Read after the activity: the making of a container that is already active is in here.
-                self._on_records(self._alerts.read(ALERTS, keep=True), activity)
-            self._look_again(now, len(activity))
+                # Read after the activity: the creation of a container that is already active is in
+                # here.
+                self._on_records(handler, self._alerts.read(ALERTS, keep=True), activity)
+            self._read_again(now, len(activity))
 
-    def _look_again(self, now: float, taken: int) -> None:
-        """At once while the ring is full, a little later while it is not empty, else when it wakes us."""
+    def _read_again(self, now: float, taken: int) -> None:
+        """Plan the next read: at once while the ring is full, a little later while it is not
+        empty, else when the ring wakes the loop.
+        """
         if taken:
             self._activity_due = now if taken == BATCH else now + _ACTIVITY_PAUSE
             self._epoll.modify(self._activity.fileno(), 0)
@@ -227,7 +219,7 @@ class Loop:
             self._activity_due = 0.0
             self._epoll.modify(self._activity.fileno(), select.EPOLLIN)
 
-    def _take_signals(self) -> None:
+    def _read_signals(self) -> None:
         try:
             numbers = self._signal_in.recv(64)
         except BlockingIOError:

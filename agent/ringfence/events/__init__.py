@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Typed events: one flat NamedTuple for each struct of probes/include/events.h, header fields first.
+"""Typed events: one class for each struct of probes/include/events.h, header fields first.
 
 Texts are bytes that the observed process chose. The fields `*_raw` hold them as they came; the properties
-without the suffix cut them, when somebody asks. Nothing here reads bytes of a record: that is ringfence.wire.
+without the suffix cut them, on demand. Nothing here reads bytes of a record: that is ringfence.wire.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from socket import AF_INET
 from typing import Protocol
 
 from ringfence.abi import EventKind
-from ringfence.events.tuples import (
+from ringfence.abi.records import (
     CgroupFields,
     ContainerFields,
     DeviceFields,
@@ -27,6 +27,7 @@ from ringfence.events.tuples import (
 )
 
 __all__ = [
+    "RECORDS",
     "CgroupEvent",
     "ContainerEvent",
     "DeviceEvent",
@@ -60,7 +61,7 @@ class _Header(Protocol):
 
 
 class Observed:
-    """What every event can tell of itself."""
+    """What every event says of itself."""
 
     __slots__ = ()
 
@@ -218,3 +219,19 @@ Event = (
     | TamperEvent
     | SyscallEvent
 )
+
+#: The kinds of each class; `*` stands for any end of a name.
+RECORDS: dict[type[Event], tuple[str, ...]] = {
+    ContainerEvent: ("CONTAINER_*",),
+    TaskEvent: ("PROCESS_FORK", "PROCESS_EXIT"),
+    ExecEvent: ("PROCESS_EXEC", "KERNEL_HELPER"),
+    CgroupEvent: ("CGROUP_*",),
+    FileEvent: ("FILE_*", "HOST_MAP"),
+    DeviceEvent: ("DEVICE_ACCESS",),
+    SysctlEvent: ("SYSCTL_ACCESS",),
+    NetEvent: ("NET_*",),
+    UnixEvent: ("UNIX_CONNECT",),
+    DriftEvent: ("TASK_DRIFT",),
+    TamperEvent: ("AGENT_TAMPER",),
+    SyscallEvent: ("SYS_*", "MODULE_REQUEST", "SETSOCKOPT"),
+}

@@ -1,3 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What leaves the agent: JSON lines, metrics, HTTP, the local socket, receivers. Nothing here decides
-anything."""
+"""The agent's outputs: JSON lines, metrics, HTTP, the local socket, receivers. No decisions are made here."""

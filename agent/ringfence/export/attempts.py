@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attempts by technique, namespace and outcome: the view of a fleet. Every label is bounded."""
+"""Attempts by technique, namespace and outcome, for a view of a fleet. Every label is bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OTHER = "other"
 
 
 class Attempts:
-    """Counts verdicts; a rule with two techniques counts for both."""
+    """Counts verdicts; a verdict of a rule with two techniques counts for both."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str, str]] = Counter()
@@ -25,19 +25,21 @@ class Attempts:
         self._namespaces: set[str] = set()
 
     def add(self, techniques: Iterable[str], namespace: str | None, outcome: str) -> None:
-        """One verdict, of a container of this namespace (None or empty: of none)."""
+        """Counts one verdict for a container in this namespace (None or empty: no namespace)."""
         where = _bounded(escape(namespace, 64) if namespace else "", self._namespaces, _MAX_NAMESPACES)
         for technique in techniques:
             self._counts[_bounded(technique, self._techniques, _MAX_TECHNIQUES), where, outcome] += 1
 
     def add_series(self, technique: str, outcome: str) -> None:
-        """A series at 0, outside of any namespace."""
+        """Creates a series at 0 without a namespace."""
         self._counts[_bounded(technique, self._techniques, _MAX_TECHNIQUES), "", outcome] += 0
 
     def collect(self) -> Iterator[Metric]:
-        """The family of one scrape."""
+        """Yields the metric family of one scrape."""
         family = CounterMetricFamily(
-            "ringfence_attempts", "Verdicts, by technique.", labels=["technique", "namespace", "outcome"]
+            "ringfence_attempts",
+            "Verdicts by ATT&CK technique, namespace and outcome.",
+            labels=["technique", "namespace", "outcome"],
         )
         for labels, count in list(self._counts.items()):
             family.add_metric(labels, count)

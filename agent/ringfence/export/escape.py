@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one function that turns observed text into something safe to show.
+"""The one function that turns observed text into text that is safe to show.
 
-Task names, paths, arguments and container names are bytes chosen by the observed process. Inside the agent
-they stay as they are; this is the edge where they become text. The result breaks no log line, no label and
-no terminal, and is unambiguous: two different inputs that fit give two different outputs.
+Task names, paths, arguments and container names are bytes chosen by the observed process. They stay
+bytes inside the agent and become text here, on export. The result breaks no log line, no label and
+no terminal. It is unambiguous: two different inputs below the limit give two different outputs.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _ELLIPSIS = "…"
 
 
 def escape(text: bytes | str, limit: int = DEFAULT_LIMIT) -> str:
-    """Observed text as one printable line of at most `limit` characters.
+    """Returns observed text as one printable line of at most `limit` characters.
 
-    Printable is Python's `str.isprintable`: no control characters, no line or paragraph separators, no
-    direction overrides, no surrogates. Everything else, and the backslash, is written as an escape; bytes
-    that are no UTF-8 as `\\xNN`. Text that was cut ends with an ellipsis.
+    Printable means Python's `str.isprintable`: no control characters, no line or paragraph separators,
+    no direction overrides, no surrogates. Everything else, and the backslash, is written as an escape;
+    bytes that are not UTF-8 as `\\xNN`. Truncated text ends with an ellipsis.
     """
-    # A cut before the decode bounds the work: one character is at most four bytes.
+    # Truncating before decoding bounds the work: one character is at most four bytes.
     shown = text[: limit * 4 + 4] if isinstance(text, bytes) else text[: limit + 1]
     cut = len(shown) < len(text)
     decoded = shown.decode("utf-8", "surrogateescape") if isinstance(shown, bytes) else shown
@@ -33,7 +33,7 @@ def escape(text: bytes | str, limit: int = DEFAULT_LIMIT) -> str:
 
 
 def arguments(text: bytes, limit: int = DEFAULT_LIMIT) -> list[str]:
-    """NUL-separated arguments of a program, each escaped; together at most about `limit` characters."""
+    """Splits NUL-separated arguments and escapes each; together at most about `limit` characters."""
     words = []
     left = limit
     for word in text.split(b"\0"):
@@ -54,7 +54,7 @@ def _escape_character(character: str) -> str:
     if character.isprintable():
         return character
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8, carried by surrogateescape
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, carried by surrogateescape
         return f"\\x{code - 0xDC00:02x}"
     if code < 0x80:
         return f"\\x{code:02x}"

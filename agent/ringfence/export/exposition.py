@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes Prometheus' text format (version 0.0.4), quickly.
+"""A fast writer of Prometheus' text format (version 0.0.4).
 
-prometheus-client's own writer looks at each sample several times, and makes an object for each: 12 us per
-sample, 160 ms for 500 containers, in threads that hold the interpreter's lock. Here each line is written
-once; families with many series per container (`BulkFamily`) keep the text that did not change since the last
-scrape.
+prometheus-client's own writer visits each sample several times, and creates an object for each: 12 us
+per sample, 160 ms for 500 containers, in threads that hold the interpreter's lock. Here each line is
+written once; families with many series per container (`BulkFamily`) keep the text that did not change
+since the last scrape.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Rows = Iterable[tuple[Sequence[str], float]]
 
 @lru_cache(16384)
 def quoted(label: str) -> str:
-    """A label's value as it stands between the quotes."""
+    """Returns a label's value, escaped for use between quotes."""
     return label.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
 class BulkFamily(Metric):
-    """A gauge or counter (whose samples end in `_total`) of many series, all with the same labels."""
+    """A gauge or counter (with the suffix `_total`) of many series, all with the same labels."""
 
     def __init__(self, kind: str, name: str, documentation: str, labels: Sequence[str]) -> None:
         self._blocks: list[tuple[str, Callable[[], Rows]]] = []
@@ -40,21 +40,21 @@ class BulkFamily(Metric):
         self._full = f"{name}_total" if kind == "counter" else name
 
     def prefix(self, labels: Sequence[str]) -> str:
-        """What stands before the value of a series: as long as its labels are the same, so is this."""
+        """Returns the text before the value of a series; it depends on the labels only."""
         pairs = (f'{name}="{quoted(label)}"' for name, label in zip(self._labels, labels, strict=True))
         return f"{self._full}{{{','.join(pairs)}}} "
 
     def add_metric(self, labels: Sequence[str], value: float) -> None:
-        """One series, as of the families of prometheus-client."""
+        """Adds one series, like prometheus-client's families."""
         self.add_block(f"{self.prefix(labels)}{value}\n", lambda: [(labels, value)])
 
     def add_block(self, text: str, rows: Callable[[], Rows]) -> None:
-        """Whole lines; `rows` says the same for whoever does not read the text."""
+        """Adds whole lines; `rows` returns the same series for readers of `samples`."""
         self._blocks.append((text, rows))
 
     @property
     def samples(self) -> list[Sample]:
-        """As prometheus-client has them."""
+        """The samples in prometheus-client's form."""
         return [
             Sample(self._full, dict(zip(self._labels, labels, strict=True)), value)
             for _, rows in self._blocks
@@ -63,16 +63,16 @@ class BulkFamily(Metric):
 
     @samples.setter
     def samples(self, value: list[Sample]) -> None:
-        """The base class begins with none."""
+        """Ignored: the base class assigns an empty list."""
 
     def text(self) -> str:
-        """Its lines."""
+        """Returns the lines of the family."""
         head = f"# HELP {self._full} {self.documentation}\n# TYPE {self._full} {self.type}\n"
         return head + "".join(text for text, _ in self._blocks)
 
 
 class _Fixed(CollectorRegistry):
-    """Families that were collected already."""
+    """Families that have already been collected."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class _Fixed(CollectorRegistry):
 
 
 def exposition(registry: CollectorRegistry) -> bytes:
-    """One scrape. Labels are escaped where they are made; one that is no text must not cost the others."""
+    """Returns one scrape. Labels are escaped where they are made; invalid text must not lose the others."""
     return "".join(map(_text, registry.collect())).encode("utf-8", "replace")
 
 
@@ -103,5 +103,5 @@ def _text(family: Metric) -> str:
 
 
 def _number(value: float) -> str:
-    """Whole numbers are most of them."""
+    """Formats a value; most are whole numbers."""
     return str(value) if type(value) is int else str(floatToGoString(value))  # type: ignore[no-untyped-call]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """/metrics, /healthz and /readyz. Read-only; binds to the loopback by default.
 
-healthz: the loop still turns. readyz: programs are attached and policies are in the kernel. The checks may
-have a port of their own (`health.listen`), so that the port of the metrics can be closed to all but
-Prometheus.
+healthz: the event loop is running. readyz: programs are attached and policies are in the kernel. The
+checks may have a separate port (`health.listen`), so that the metrics port can be closed to all
+clients except Prometheus.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ringfence.export.http_server import Request, Response, Server, text
 
 __all__ = ["HealthServer", "HttpServer"]
 
-_FRESH_S = 1.0  # a scrape is answered with what is not older than that
+_FRESH_S = 1.0  # maximum age of the exposition that answers a scrape
 _GZIP_LEVEL = 1  # a tenth of the size already; more costs more than it saves
-Check = Callable[[], str]  # "" when well, else what is wrong
+Check = Callable[[], str]  # returns "" if healthy, else the problem
 
 
 class HealthServer(Server):
-    """The two checks, and nothing else."""
+    """Serves the two checks only."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class HealthServer(Server):
 
 
 class HttpServer(HealthServer):
-    """Metrics, and the checks beside them."""
+    """Serves the metrics and the checks."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class HttpServer(HealthServer):
         *,
         compress: bool = False,
     ) -> None:
-        """`compress`: with gzip, for clients that take it."""
+        """`compress`: with gzip, for clients that accept it."""
         super().__init__(listen, healthy, ready, "http", self._metrics)
         self._page, self._compress = _Scrape(registry), compress
 
@@ -79,7 +79,7 @@ class HttpServer(HealthServer):
 
 
 class _Scrape:
-    """The exposition, made at most once a second; concurrent scrapes wait for the same one."""
+    """The exposition, created at most once a second; concurrent scrapes wait for the same one."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -93,7 +93,7 @@ class _Scrape:
             return self._fresh()
 
     def compressed(self) -> bytes:
-        """The same, compressed."""
+        """Returns the exposition, compressed."""
         with self._lock:
             plain = self._fresh()
             self._gzip = self._gzip or gzip.compress(plain, _GZIP_LEVEL, mtime=0)

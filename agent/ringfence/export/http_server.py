@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small HTTP server that no client can block: one thread moves bytes, others compute slow answers.
+"""A small HTTP server that no client can block: one thread does I/O, others compute slow answers.
 
-GET and HEAD, one request per connection, heads of at most 8 KiB. A silent or slow client holds a descriptor
-until its deadline, but no thread. When there are too many connections, the address that holds most loses its
-oldest first. So /healthz is answered whatever other clients do.
+It supports GET and HEAD, one request per connection, heads of at most 8 KiB. A silent or slow client
+occupies a descriptor until its deadline, but no thread. With too many connections, the address with
+the most loses its oldest first. So /healthz is answered whatever other clients do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from ringfence.config import Listen
 from ringfence.errors import ConfigError, Error, NotPermittedError
-from ringfence.faults import ACCEPT_PAUSE, Guard, SupervisedThread, cannot_accept
+from ringfence.faults import ACCEPT_PAUSE, ErrorCounter, SupervisedThread, cannot_accept
 
 __all__ = ["Request", "Response", "Server", "text"]
 
@@ -32,12 +32,12 @@ _TURN_S = 0.5
 
 
 class Request(NamedTuple):
-    """The parts of a request that are used. `path` as it was sent, without the query."""
+    """The used parts of a request. `path` is as sent, without the query."""
 
     method: str
     path: str
     host: str = ""
-    gzip: bool = False  # the client takes it
+    gzip: bool = False  # the client accepts it
 
 
 class Response(NamedTuple):
@@ -50,7 +50,7 @@ class Response(NamedTuple):
 
 
 def text(status: str, body: str) -> Response:
-    """Plain text."""
+    """Returns a response with plain text."""
     return Response(status, "text/plain; charset=utf-8", body.encode())
 
 
@@ -65,14 +65,14 @@ class _Connection:
         self.inbox = bytearray()
         self.outbox = memoryview(b"")
         self.method = ""
-        self.reading = True  # its request is not whole yet
+        self.reading = True  # its request is not complete yet
 
 
 class Server:
-    """Listens from construction on; `start` begins to answer.
+    """Listens from construction on, and answers after `start`.
 
-    `quick` is called by the thread that serves all connections: it answers at once, or returns None; then
-    `slow` is called in another thread.
+    `quick` is called by the thread that serves all connections: it answers immediately, or returns
+    None; then `slow` is called in another thread.
     """
 
     def __init__(
@@ -82,8 +82,9 @@ class Server:
         quick: Callable[[Request], Response | None],
         slow: Callable[[Request], Response] | None = None,
     ) -> None:
-        """`key` is the section of the configuration that says where. Without `slow` all is answered at once.
-        Raises Error.
+        """`key` is the configuration section of the address. Without `slow`, `quick` answers everything.
+
+        Raises Error if it cannot listen.
         """
         self._quick, self._slow = quick, slow
         self._listener = _listen(listen, key)
@@ -95,8 +96,8 @@ class Server:
         self._work: queue.SimpleQueue[tuple[_Connection, Request] | None] = queue.SimpleQueue()
         self._done: deque[tuple[_Connection, Response]] = deque()
         self._stopping = threading.Event()
-        self._accept_at = 0.0  # not before; 0: at once
-        self._guard = Guard(key)
+        self._accept_at = 0.0  # earliest time of the next accept; 0: now
+        self._guard = ErrorCounter(key)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._woken, selectors.EVENT_READ, self._answered)
         self._threads = [SupervisedThread(key, self._run, on_failure=self._drop_all)]
@@ -105,17 +106,17 @@ class Server:
 
     @property
     def address(self) -> Listen:
-        """Where it listens, with the port that the kernel chose for 0."""
+        """The address, with the port that the kernel chose if 0 was configured."""
         host, port = self._listener.getsockname()[:2]
         return Listen(str(host), int(port))
 
     def start(self) -> None:
-        """Answer requests, in threads."""
+        """Starts answering requests, in threads."""
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """Stop listening; what is under way is cut."""
+        """Stops listening; aborts open connections."""
         self._stopping.set()
         self._nudge()
         for thread in self._threads:
@@ -149,26 +150,26 @@ class Server:
                     self._selector.unregister(self._listener)
                     self._accept_at = time.monotonic() + ACCEPT_PAUSE
                     return
-                continue  # a client that was gone before it was taken
+                continue  # the client disconnected before it was accepted
             sock.setblocking(False)
             made = _Connection(sock, str(address[0]).removeprefix("::ffff:"), time.monotonic())
-            if self._make_room(made.peer):
+            if self._limit_connections(made.peer):
                 self._connections[made] = None
                 self._selector.register(sock, selectors.EVENT_READ, lambda made=made: self._read(made))
             else:
                 sock.close()
 
-    def _make_room(self, peer: str) -> bool:
-        """Put out whoever is in the way; False where the newcomer is."""
+    def _limit_connections(self, peer: str) -> bool:
+        """Closes a connection if there are too many; returns False if the new one must be closed."""
         counts = Counter(connection.peer for connection in self._connections)
         if counts[peer] >= PER_PEER:
-            return self._put_out(peer)
+            return self._evict(peer)
         if len(self._connections) >= TOTAL:
-            return any(self._put_out(other) for other, _ in counts.most_common())
+            return any(self._evict(other) for other, _ in counts.most_common())
         return True
 
-    def _put_out(self, peer: str) -> bool:
-        """The oldest of that address, of those whose request is not whole if there is one."""
+    def _evict(self, peer: str) -> bool:
+        """Closes the address's oldest connection, preferably one with an incomplete request."""
         theirs = [connection for connection in self._connections if connection.peer == peer]
         victim = next(
             (connection for connection in theirs if connection.reading), theirs[0] if theirs else None
@@ -186,7 +187,7 @@ class Server:
             data = b""
         if not data:
             self._drop(connection)
-        elif connection.reading:  # else: unexpected data, discarded until the client hangs up
+        elif connection.reading:  # else: unexpected data, discarded until the client disconnects
             connection.inbox += data
             if (end := _end_of_head(connection.inbox)) >= 0:
                 self._handle(connection, _parse(bytes(connection.inbox[:end])))
@@ -195,7 +196,7 @@ class Server:
 
     def _handle(self, connection: _Connection, request: Request | None) -> None:
         if request is None:
-            self._send(connection, text("400 Bad Request", "no request\n"))
+            self._send(connection, text("400 Bad Request", "not a request\n"))
         elif request.method not in ("GET", "HEAD"):
             self._send(connection, text("405 Method Not Allowed", "only GET\n"))
         else:
@@ -256,7 +257,7 @@ class Server:
         if connection.outbox:
             self._want(connection, selectors.EVENT_WRITE, lambda: self._write(connection))
             return
-        # Closed with something unread, the kernel would reset the connection and take the answer with it.
+        # If data is unread at close, the kernel resets the connection and discards the answer.
         connection.deadline = time.monotonic() + _DRAIN_S
         with contextlib.suppress(OSError):
             connection.sock.shutdown(socket.SHUT_WR)
@@ -265,7 +266,7 @@ class Server:
     def _want(self, connection: _Connection, event: int, call: Callable[[], None]) -> None:
         try:
             self._selector.modify(connection.sock, event, call)
-        except KeyError:  # it was taken out while its answer was computed
+        except KeyError:  # it was closed while its answer was computed
             self._selector.register(connection.sock, event, call)
 
     def _drop(self, connection: _Connection) -> None:
@@ -280,13 +281,13 @@ class Server:
 
 
 def _end_of_head(data: bytearray) -> int:
-    """Where the empty line is; -1: it did not come yet."""
+    """Returns the offset of the empty line; -1: not received yet."""
     found = [at for at in (data.find(b"\r\n\r\n"), data.find(b"\n\n")) if at >= 0]
     return min(found, default=-1)
 
 
 def _parse(head: bytes) -> Request | None:
-    """RFC 9112, as far as it is needed."""
+    """Parses the head of a request (the needed parts of RFC 9112)."""
     first, *lines = head.decode("latin-1").replace("\r\n", "\n").split("\n")
     words = first.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith("/"):
@@ -302,16 +303,16 @@ def _parse(head: bytes) -> Request | None:
 
 
 def _listen(listen: Listen, key: str) -> socket.socket:
-    """A socket that takes connections. Raises Error with what is in the way."""
+    """Returns a listening socket. Raises Error with the cause."""
     if listen.host == "::" and not _has_ipv6():
         listen = Listen("0.0.0.0", listen.port)
     hint = f"another program may use it: choose with `--{key}-listen HOST:PORT`, or `off`"
     sock: socket.socket | None = None
     try:
         sock = socket.socket(socket.AF_INET6 if ":" in listen.host else socket.AF_INET)
-        # Addresses of connections that ended a moment ago must not keep a restarted agent out.
+        # Recently closed connections (TIME_WAIT) must not prevent a restarted agent from listening.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if sock.family == socket.AF_INET6:  # `::` means both families, whatever the node's bindv6only
+        if sock.family == socket.AF_INET6:  # `::` means both families, regardless of the node's bindv6only
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind((listen.host, listen.port))
         sock.listen(TOTAL)
@@ -322,14 +323,14 @@ def _listen(listen: Listen, key: str) -> socket.socket:
         if isinstance(error, PermissionError):
             raise NotPermittedError(f"cannot listen on {listen}: {error.strerror}", hint=hint) from error
         if isinstance(error, socket.gaierror):
-            text = f"{key}.listen: {listen.host!r} is no address of this machine"
+            text = f"{key}.listen: {listen.host!r} is not an address of this machine"
             raise ConfigError(text, hint=hint) from error
         raise Error(f"cannot listen on {listen}: {error.strerror}", hint=hint) from error
     return sock
 
 
 def _has_ipv6() -> bool:
-    """False on kernels that were started with ipv6.disable=1: they know no such socket."""
+    """Returns False on kernels started with ipv6.disable=1: they have no such sockets."""
     try:
         socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
     except OSError:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON lines to standard output or a file, written by a thread, so that a slow output never holds up the
-loop.
+"""JSON lines to standard output or a file, written by a thread, so that a slow output never holds
+up the loop.
 
-A closed pipe, a full disk or a reader that does not read costs lines, never the agent. Each lost line is
-counted by reason; the first of a series is reported to `complain`.
+A closed pipe, a full disk or a reader that does not read costs lines, never the agent. Each lost
+line is counted by reason; the first of a run of losses is reported to `complain`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import structlog
-
-__all__ = ["JsonLines", "LineWriter", "dumps"]
+__all__ = ["LineWriter", "dumps", "line_of"]
 
 _BATCH_BYTES = 1 << 16
 _REASONS = {
@@ -35,17 +33,23 @@ _REASONS = {
 Complain = Callable[[str, str], None]
 
 
-def dumps(record: Any, **_: Any) -> str:
+def dumps(record: Any) -> str:
     """One record as one line of JSON without its newline. Text must have been through `escape`."""
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def line_of(record: Any) -> bytes:
+    """One record as a whole line; a lone surrogate, which UTF-8 does not have, is escaped."""
+    return dumps(record).encode("utf-8", "backslashreplace") + b"\n"
 
 
 class LineWriter:
     """A bounded queue of lines in front of a descriptor or a file.
 
-    `written` counts lines, `dropped` counts lines by reason: slow (queue full), closed, disk_full, error.
-    `complain(reason, destination)` is called from the writer's thread when a row of losses begins, and with
-    `not_reopened` when a rotated file cannot be opened again (nothing is lost by that).
+    `written` counts lines, `dropped` counts lines by reason: slow (queue full), closed, disk_full,
+    error. `complain(reason, destination)` is called from the writer's thread when a run of losses
+    begins, and with `not_reopened` when a rotated file cannot be opened again (no line is lost by
+    that).
     """
 
     def __init__(self, target: int | Path, *, capacity: int = 4096, complain: Complain | None = None) -> None:
@@ -61,15 +65,15 @@ class LineWriter:
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._failing = ""
         self._torn = _ends_torn(self._fd, self._path)  # the last write ended inside a line
-        self._reopen = self._stuck = False  # stuck: the file cannot be opened again, which was told
-        self._queued = 0  # lines taken, and of these those that were written or lost
-        self._settled = 0
+        self._reopen = self._stuck = False  # stuck: the file cannot be opened again, which was reported
+        self._queued = 0  # lines accepted
+        self._settled = 0  # lines written or lost, of those accepted
         self._progress = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"writer-{self.name}", daemon=True)
         self._thread.start()
 
     def write(self, line: bytes) -> bool:
-        """Queue one line, newline included. Never blocks; False when it was dropped."""
+        """Queue one line, newline included. Never blocks; returns False if it was dropped."""
         if self._lines.qsize() >= self._capacity:
             self.dropped["slow"] += 1
             if not self._failing:
@@ -80,23 +84,29 @@ class LineWriter:
         self._lines.put(line)
         return True
 
+    def emit(self, record: Mapping[str, Any]) -> bool:
+        """Queue one record as a line of JSON. Never blocks; False if it was dropped."""
+        return self.write(line_of(record))
+
     @property
-    def room(self) -> tuple[int, int]:
-        """Lines that wait, and may."""
+    def capacity(self) -> tuple[int, int]:
+        """Lines that are queued, and the maximum."""
         return self._lines.qsize(), self._capacity
 
     def settle(self, timeout: float) -> bool:
-        """Wait until every line taken so far was written or lost, for at most `timeout` seconds."""
+        """Wait until every line accepted so far was written or lost, for at most `timeout`
+        seconds.
+        """
         wanted = self._queued
         with self._progress:
             return self._progress.wait_for(lambda: self._settled >= wanted, timeout)
 
     def reopen(self) -> None:
-        """Open the file again before the next line: it was rotated."""
+        """Open the file again before the next line, because it was rotated."""
         self._reopen = self._path is not None
 
     def close(self, timeout: float = 1.0) -> None:
-        """Write what is queued, for at most `timeout` seconds, and stop."""
+        """Write the queued lines, for at most `timeout` seconds, and stop."""
         self._lines.put(None)
         self._thread.join(timeout)
 
@@ -135,7 +145,7 @@ class LineWriter:
             self._lost(_REASONS.get(error.errno or 0, "error"), lines - whole)
 
     def _follow_rotation(self) -> None:
-        """Go over to the new file, once there is one: until then, lines stay where they were going."""
+        """Switch to the new file once it can be opened. Until then, lines go to the old one."""
         if not self._reopen or self._path is None:
             return
         self._reopen = False
@@ -147,7 +157,7 @@ class LineWriter:
                 self._stuck = True
                 self._complain("not_reopened", self.name)
             return
-        # Closed first, its number could be anybody's by the next line.
+        # Only now: had it been closed first, another thread could have got its number.
         with contextlib.suppress(OSError):
             os.close(self._fd)
         self._fd, self._stuck, self._torn = fresh, False, _ends_torn(fresh, self._path)
@@ -160,7 +170,7 @@ class LineWriter:
         while True:
             try:
                 return os.write(self._fd, data)
-            except BlockingIOError:  # someone made our standard output non-blocking
+            except BlockingIOError:  # another process made standard output non-blocking
                 poll = select.poll()
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll(1000)
@@ -172,32 +182,12 @@ class LineWriter:
             self._complain(reason, self.name)
 
 
-class JsonLines:
-    """Records to a LineWriter, rendered by structlog."""
-
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self._write = write
-        self._logger = structlog.wrap_logger(
-            self,
-            processors=[structlog.processors.JSONRenderer(serializer=dumps)],
-            wrapper_class=structlog.BoundLogger,
-        )
-
-    def emit(self, record: Mapping[str, Any]) -> None:
-        """Write one record. Its `event` names what happened."""
-        self._logger.msg(**record)
-
-    def msg(self, line: str) -> None:
-        """Called by structlog with the finished line."""
-        self._write(line.encode("utf-8", "backslashreplace") + b"\n")
-
-
 def _open(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
 
 
 def _ends_torn(fd: int, path: Path | None) -> bool:
-    """Whether somebody before us was killed inside a line of the file."""
+    """Returns True if the file ends inside a line: an earlier writer was killed while it wrote."""
     state = os.fstat(fd) if path is not None else None
     if path is None or state is None or not stat.S_ISREG(state.st_mode) or not state.st_size:
         return False

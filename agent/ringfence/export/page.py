@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The status page: one file of HTML, style and script, and a few small JSON documents. Read-only.
 
-Everything on it is text from elsewhere: it is escaped where records are made, and the script inserts it as
-text, never as markup. The page's Content-Security-Policy lets no other script run and loads nothing. Pages of
-other sites cannot read it: the Host header must be an address (DNS rebinding).
+It shows observed text, which is escaped where records are made; the script inserts it as text, never
+as markup. The page's Content-Security-Policy allows no other script and loads nothing. Pages of other
+sites cannot read it: the Host header must be an address (against DNS rebinding).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Recent = Callable[[str, int], Sequence[Mapping[str, Any]]]
 
 
 def content_security_policy(html: str) -> str:
-    """Only the page's own script and style, by their hashes; JSON from the same place; nothing else."""
+    """Returns a policy that allows the page's own script and style, by hash, and JSON from itself."""
     hashes = {}
     for tag in ("script", "style"):
         digests = (
@@ -45,7 +45,7 @@ def content_security_policy(html: str) -> str:
 
 
 class PageServer(Server):
-    """`answer` is that of the local socket (status, top, policies), `recent` gives the last alerts."""
+    """`answer` is the local socket's (status, top, policies); `recent` returns the last alerts."""
 
     def __init__(self, listen: Listen, answer: Answer, recent: Recent) -> None:
         super().__init__(listen, "page", self._at_once, self._document)
@@ -72,9 +72,9 @@ class PageServer(Server):
         return {"containers": rows[:_CONTAINERS], "more": max(0, len(rows) - _CONTAINERS)}
 
     def _at_once(self, request: Request) -> Response | None:
-        """The page itself; None for a document."""
+        """Answers requests for the page itself; returns None for a document."""
         if not _is_address(request.host):
-            return self._respond("421 Misdirected Request", "text/plain", b"ask by address\n")
+            return self._respond("421 Misdirected Request", "text/plain", b"use an IP address\n")
         if request.path == "/":
             return self._respond("200 OK", "text/html", self._html)
         if request.path not in self._documents:
@@ -85,7 +85,7 @@ class PageServer(Server):
         try:
             body = dumps(self._documents[request.path]()).encode("utf-8", "backslashreplace")
         except (Error, TimeoutError, KeyError, RuntimeError):
-            return self._respond("503 Service Unavailable", "text/plain", b"not now\n")
+            return self._respond("503 Service Unavailable", "text/plain", b"not available now\n")
         return self._respond("200 OK", "application/json", body)
 
     def _respond(self, status: str, kind: str, body: bytes) -> Response:
@@ -93,7 +93,7 @@ class PageServer(Server):
 
 
 def _is_address(host: str) -> bool:
-    """A name could be made to lead here by whoever owns it."""
+    """Returns True if `host` is an address: a domain's owner could make its name resolve to this server."""
     bare = re.sub(r":\d{1,5}$", "", host)
     if bare == "localhost":
         return True

@@ -28,7 +28,7 @@ Record = dict[str, Any]
 
 
 class Verdict(NamedTuple):
-    """A rule that held for an event, and what was done."""
+    """A rule that matched an event, and the action taken."""
 
     id: str
     event: ProbeEvent
@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
 
 
 def event_record(event: ProbeEvent, container: Container | None, offset_ns: int) -> Record:
-    """One event, of whatever container."""
+    """Returns the record of one event, with or without a container."""
     decoded = event.decoded
     return {
         "time": timestamp(decoded.time_ns, offset_ns),
@@ -62,7 +62,7 @@ def _details(event: ProbeEvent) -> Mapping[str, Any]:
 
 
 def _process(event: ProbeEvent) -> Record:
-    """Who it was about, where the probe says so."""
+    """Returns the process of the event, if the probe records it."""
     decoded = event.decoded
     if not decoded.pid:
         return {}
@@ -73,7 +73,7 @@ def _process(event: ProbeEvent) -> Record:
 
 
 def verdict_record(verdict: Verdict, offset_ns: int, latency_ns: int) -> Record:
-    """One alert."""
+    """Returns the record of one alert."""
     event, rule, known = verdict.event, verdict.rule, verdict.process
     record = event_record(event, verdict.container, offset_ns)
     process = dict(record.get("process") or {})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events and alerts as records: plain values for JSON, every observed text escaped here and nowhere else."""
+"""Events and alerts as records: plain values for JSON. All observed text is escaped here, and only here."""
 
 from __future__ import annotations
 
@@ -33,17 +33,16 @@ __all__ = [
 
 Record = dict[str, Any]
 _PROCESS_KINDS = frozenset((EventKind.PROCESS_FORK, EventKind.PROCESS_EXEC, EventKind.PROCESS_EXIT))
-_LABELS, _MOUNTS, _REASONS = 32, 16, 8  # of a container that are shown
+_LABELS, _MOUNTS, _REASONS = 32, 16, 8  # maximum shown of a container
 
 
 def boot_offset_ns() -> int:
-    """What to add to the kernel's CLOCK_BOOTTIME for a time of day; it changes when somebody sets the
-    clock."""
+    """Returns the offset from CLOCK_BOOTTIME to the time of day; it changes when the clock is set."""
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def timestamp(time_ns: int, offset_ns: int) -> str:
-    """A kernel time as ISO 8601 with microseconds; an impossible one becomes the beginning of time."""
+    """Returns a kernel time as ISO 8601 with microseconds; an impossible one becomes the epoch."""
     try:
         moment = datetime.fromtimestamp((time_ns + offset_ns) / 1e9, UTC)
     except (OverflowError, ValueError, OSError):
@@ -52,7 +51,7 @@ def timestamp(time_ns: int, offset_ns: int) -> str:
 
 
 def event_record(event: Event, container: Container | None, offset_ns: int) -> Record:
-    """One event that no rule matched."""
+    """Returns the record of an event that no rule matched."""
     lifecycle = event.event <= EventKind.CGROUP_RELEASE and event.event not in _PROCESS_KINDS
     return {
         "time": timestamp(event.time_ns, offset_ns),
@@ -66,7 +65,7 @@ def event_record(event: Event, container: Container | None, offset_ns: int) -> R
 
 
 def alert_record(alert: Alert, offset_ns: int, latency_ns: int) -> Record:
-    """One verdict, with all that a person needs to judge it."""
+    """Returns the record of one verdict."""
     event, rule = alert.event, alert.rule
     record: Record = {
         "time": timestamp(event.time_ns, offset_ns),
@@ -100,7 +99,7 @@ def alert_record(alert: Alert, offset_ns: int, latency_ns: int) -> Record:
 
 
 def finding_record(found: Finding, node: str, offset_ns: int) -> Record:
-    """What a detector found, in the shape of an alert: it goes the same ways."""
+    """Returns a detector's finding in the form of an alert: it uses the same outputs."""
     detector, event = found.detector, found.event
     process = _process(event) if event else {"pid": found.container.pid if found.container else 0, "comm": ""}
     return {
@@ -117,14 +116,14 @@ def finding_record(found: Finding, node: str, offset_ns: int) -> Record:
         "process": process | {"exe": "", "args": [], "ancestry": []},
         "details": plain(dict(found.details)),
         "latency_us": 0,
-        "allow": f"to hear of it no more: `detectors: {{off: [{detector.id}]}}` in the agent's configuration",
+        "allow": f"to disable: `detectors: {{off: [{detector.id}]}}` in the agent's configuration",
         "generation": 0,
         "node": escape(node, 128),
     }
 
 
 def container_record(container: Container) -> Record:
-    """A container without what is not known of it. Names and labels are the workload's own words."""
+    """Returns the known facts of a container. Names and labels are chosen by the workload."""
     posture = container.posture
     record: Record = {
         "id": escape(container.id, 128),
@@ -162,7 +161,7 @@ def container_record(container: Container) -> Record:
 
 
 def plain(value: Any) -> Any:
-    """Details as JSON can carry them: bytes and texts escaped, at any depth."""
+    """Returns details as JSON values: bytes and text are escaped, at any depth."""
     if isinstance(value, (bytes, str)):
         return escape(value)
     if isinstance(value, dict):
@@ -177,7 +176,7 @@ def _known(text: str | None) -> str:
 
 
 def _pasted(text: str) -> str:
-    """Lines that somebody copies into a policy: what is printable stays as it is, the ends of lines, too."""
+    """Escapes lines meant to be copied into a policy: printable text and line ends stay unchanged."""
     return "\n".join(line if line.isprintable() else escape(line) for line in text.split("\n"))
 
 
@@ -195,7 +194,7 @@ def _rule(alert: Alert) -> Record:
 def rule_record(
     rule: str, title: str, policy: str, file: str, line: int, attack: Sequence[str], mode: str
 ) -> Record:
-    """Which rule, and where it stands; `file` is empty for what stands in no file."""
+    """Returns the record of a rule and its place; `file` is empty for built-in rules."""
     return {
         "id": rule,
         "title": escape(title),
@@ -208,24 +207,24 @@ def rule_record(
 
 
 def ancestry_record(ancestry: Sequence[Ancestor]) -> list[Record]:
-    """The parent first."""
+    """Returns the ancestry, the parent first."""
     return [
         {"pid": parent.pid, "comm": escape(parent.comm, 64), "exe": escape(parent.exe)} for parent in ancestry
     ]
 
 
 def response_record(answer: KillResult) -> Record:
-    """What user space did after the event."""
+    """Returns the record of user space's response to the event."""
     return {"pid": answer.pid, "outcome": str(answer.outcome), "error": answer.error}
 
 
 def _container(event: Event, container: Container | None) -> Record:
-    # Unknown stays unknown; its cgroup id is never used twice, so it still can be looked up.
+    # An unknown container stays unknown; cgroup ids are never reused, so it can be looked up later.
     return container_record(container) if container else {"id": "", "cgroup": event.container}
 
 
 def _process(event: Event) -> Record:
-    """Who did it. pid, tid and ppid as the host counts, vpid as the container does."""
+    """Returns the acting process. pid, tid and ppid are the host's; vpid is the container's."""
     return {
         "pid": event.pid,
         "tid": event.tid,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hides secrets in what leaves the agent: passwords, tokens and keys in arguments, environments and details.
+"""Hides secrets in the agent's outputs: passwords, tokens and keys in arguments, environments and details.
 
-A net, not a wall: no table knows every secret. An argument is judged as the program gets it (the value of
-`--password=` is hidden to its end), a command in one text (`sh -c`) is taken apart first, everything else is
-searched as text. Applied once, to escaped text, before a record goes anywhere.
+Best effort: no table contains every secret. An argument is examined as the program receives it (the
+value of `--password=` is hidden to its end). A command in one text (`sh -c`) is split first.
+Everything else is searched as text. Applied once, to escaped text, before a record reaches any output.
 """
 
 from __future__ import annotations
@@ -19,33 +19,45 @@ __all__ = ["HIDDEN", "Redactor"]
 
 HIDDEN = "[redacted]"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
-#: behind a name: a quote (JSON), the sign, blanks
+#: after a name: a quote (JSON), the separator, blanks
 _SIGN = re.compile(r"""(\\*["'])?\s*(=>|:=|[=:])\s*""")
 _QUOTE = re.compile(r"""\\*["']""")
-#: a value in a text; `\\\\` is a backslash of its own, `\\n` the end of a line
+#: a value in a text; `\\\\` is a literal backslash, `\\n` the end of a line
 _IN_TEXT = re.compile(r"""(?:[^\s"'&;,)\\]|\\\\(?!["'])|\\x[0-9a-f]{2}|\\u[0-9a-f]{4})*""")
 _IN_QUERY = re.compile(r"""[^\s"'&#]*""")
 _BLANK = re.compile(r"\s|\\[nrt]")
 _SURELY_A_FLAG = re.compile(r"--[a-z][a-z0-9-]*(?:=.*)?")
 _COMMAND_FLAG = re.compile(r"-[a-z]*c")
 _SHELLS = frozenset(("sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "su"))
-_DEPTH = 3  # commands inside of commands
+_DEPTH = 3  # levels of nested commands
 
 
 class Redactor:
-    """Applies patterns to every text of a record; the fields that say whose it is are left alone."""
+    """Applies patterns to every text of a record, except the fields that identify it."""
 
     _LEFT = frozenset(
-        ("time", "event", "kind", "id", "severity", "action", "outcome", "mechanism", "node", "rule", "told")
+        (
+            "time",
+            "event",
+            "kind",
+            "id",
+            "severity",
+            "action",
+            "outcome",
+            "mechanism",
+            "node",
+            "rule",
+            "reported",
+        )
     )
 
     def __init__(self, patterns: Sequence[re.Pattern[str]] = (), *, defaults: bool = True) -> None:
-        """`defaults` are all that is built in; `patterns` are searched in every text."""
+        """`defaults` enables the built-in tables; `patterns` are searched in every text."""
         self._patterns, self._defaults = tuple(patterns), defaults
-        self.redacted = 0  # records in which something was hidden
+        self.redacted = 0  # records with a redacted text
 
     def record(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The record without its secrets."""
+        """Returns the record without its secrets."""
         if not self._patterns and not self._defaults:
             return dict(record)
         clean = {key: value if key in self._LEFT else self._any(value) for key, value in record.items()}
@@ -53,12 +65,12 @@ class Redactor:
         return clean
 
     def text(self, text: str) -> str:
-        """One text of which nothing is known."""
+        """Redacts one text of unknown form."""
         text = self._forms(text)
         return _named_values(text, to_end=False) if self._defaults else text
 
     def arguments(self, words: Sequence[str]) -> list[str]:
-        """A command line."""
+        """Redacts a command line."""
         if not self._defaults:
             return [self._forms(word) for word in words]
         return self._command(list(words), _DEPTH)
@@ -71,10 +83,10 @@ class Redactor:
         return text
 
     def _command(self, words: list[str], depth: int) -> list[str]:
-        """The words of one program's command line."""
+        """Redacts the words of one program's command line."""
         clean: list[str] = []
         flags: Flags | None = None
-        everything = False  # behind a header's name that stands alone
+        everything = False  # after a header's name in a word of its own
         for n, word in enumerate(words):
             hidden = HIDDEN if everything else _behind(words, n)
             if hidden is None and flags is not None and (not flags.only or flags.only in words[:n]):
@@ -83,12 +95,12 @@ class Redactor:
                 hidden = self._script(word, depth) if _is_script(words, n) else self._word(word, depth)
             clean.append(hidden)
             everything = everything or (word.endswith(":") and is_header(word[:-1]))
-            # also behind sudo, env, docker exec ...: the last word that is a program's name
+            # also after sudo, env, docker exec ...: the last word that is a program's name
             flags = PROGRAMS.get(word.rpartition("/")[2], flags)
         return clean
 
     def _word(self, word: str, depth: int) -> str:
-        """One argument, as a program gets it."""
+        """Redacts one argument, as a program receives it."""
         word, at = self._forms(word), 0
         # NAME=value, NAME: value, --set=NAME=value
         while (name := _NAME.match(word, at)) and (sign := _SIGN.match(word, name.end())) and not sign[1]:
@@ -100,7 +112,7 @@ class Redactor:
         return self._script(word, depth)
 
     def _script(self, text: str, depth: int) -> str:
-        """A text that is a command, or may be one: its words are judged, what stands between them stays."""
+        """Redacts the words of a text that is or may be a command; the text between them stays."""
         text = self._forms(text)
         shown: list[str] = []
         at = 0
@@ -138,7 +150,7 @@ def _is_script(words: Sequence[str], n: int) -> bool:
 
 
 def _behind(words: Sequence[str], n: int) -> str | None:
-    """A word behind a flag or a key, or behind a name that is `set`, whose value it is; None: it is not."""
+    """Redacts a word that is the value of a preceding flag, key or `set` name; None: it is no such value."""
     if not n:
         return None
     before, word = words[n - 1], words[n]
@@ -150,7 +162,7 @@ def _behind(words: Sequence[str], n: int) -> str | None:
 
 
 def _by_flag(flags: Flags, before: str, word: str) -> str | None:
-    """What a program's own flags say of a word; None: nothing."""
+    """Redacts a word by the program's own flags; None: no flag applies."""
     if before in flags.next:
         return HIDDEN
     if before in flags.pair:
@@ -172,8 +184,10 @@ def _second_half(word: str) -> str:
 
 
 def _named_values(text: str, *, to_end: bool) -> str:
-    """The text with what stands behind names of secrets hidden. `to_end`: it is one argument, so the value
-    is all that follows, whatever is in it."""
+    """Hides the values of secret names in the text.
+
+    `to_end`: the text is one argument, so the value extends to its end.
+    """
     if "=" not in text and ":" not in text:
         return text
     shown: list[str] = []
@@ -194,7 +208,7 @@ def _named_values(text: str, *, to_end: bool) -> str:
 
 
 def _header(text: str, begin: int, before: str, sign: re.Match[str]) -> tuple[int, int]:
-    """Where a header's value stands: to the quote that is open before its name, else to the end."""
+    """Returns the bounds of a header's value: up to the quote open before its name, else to the end."""
     if sign[1]:  # JSON
         return _value(text, begin, before, sign, to_end=False)
     end = text.find(before, begin) if before and before in "'\"" else -1
@@ -202,7 +216,7 @@ def _header(text: str, begin: int, before: str, sign: re.Match[str]) -> tuple[in
 
 
 def _value(text: str, begin: int, before: str, sign: re.Match[str], *, to_end: bool) -> tuple[int, int]:
-    """Where a value begins and ends."""
+    """Returns the bounds of a value."""
     quote = _QUOTE.match(text, begin)
     if quote and (sign[1] or not to_end):
         end = text.find(quote[0], quote.end())
@@ -218,7 +232,7 @@ def _value(text: str, begin: int, before: str, sign: re.Match[str], *, to_end: b
 
 
 def _hide(match: re.Match[str]) -> str:
-    """The match with its groups hidden; a match without groups is hidden whole."""
+    """Returns the match with its groups hidden; a match without groups is hidden entirely."""
     if not match.re.groups:
         return HIDDEN
     text, shift = match[0], match.start()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What secrets look like and how they are called: names of variables and flags, forms of keys, flags of
-programs. Tables, and the one function that judges a name."""
+"""Tables of secrets: names of variables and flags, forms of keys, flags of programs.
+
+Also the one function that decides whether a name is a secret's.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ _KEY_OF = frozenset(
      "encryption", "license", "master", "private", "root", "secret", "service", "session", "shared",
      "signature", "signing", "storage", "subscription")
 )  # fmt: skip
-#: a name that ends or begins with one of these says something about a secret, and is none
+#: a name that ends or begins with one of these describes a secret, but does not contain one
 _ABOUT_ENDS = frozenset(
     ("age", "bucket", "count", "dir", "directory", "enabled", "endpoint", "env", "expires", "expiry", "file",
      "fd", "format", "len", "length", "limit", "lifetime", "max", "min", "mode", "name", "path", "policy",
@@ -39,7 +41,10 @@ _HEADERS = frozenset(("authorization", "proxy-authorization", "cookie", "set-coo
 
 @lru_cache(4096)
 def is_secret(name: str) -> bool:
-    """Does a variable, a flag or a key of this name hold a secret? Underscores, dashes, dots, camelCase."""
+    """Returns True if a variable, flag or key of this name holds a secret.
+
+    Words may be separated by underscores, dashes, dots or camelCase.
+    """
     bare = name.strip("-._")
     if bare in ("PWD", "OLDPWD"):
         return False
@@ -55,18 +60,18 @@ def is_secret(name: str) -> bool:
 
 
 def is_header(name: str) -> bool:
-    """Is all of this HTTP header's value a secret, however it is put together? `-HNAME`: curl's."""
+    """Returns True if the whole value of this HTTP header is a secret. `-HNAME` is curl's form."""
     return name.lower().removeprefix("-h") in _HEADERS
 
 
-#: keys of well-known forms, and what stands in a text as a secret without a name; each hides its groups
+#: well-known key formats, and other secrets without a name; each pattern hides its groups
 FORMS = tuple(
     re.compile(text)
     for text in (
         # Authorization without the header's name
         r"\b[Bb]earer\s+([A-Za-z0-9._~+/=-]{8,})",
         r"\b[Bb]asic\s+(?=[A-Za-z0-9+/]*[A-Z0-9=])([A-Za-z0-9+/=]{8,})",
-        # scheme://user:password@host, up to the last @; a port is no password. A token in the user's place.
+        # scheme://user:password@host, up to the last @; a port is not a password. Also a token as the user.
         r"://[^\s/:@?#]{0,256}:(?!\d{1,5}(?:[/?#]|$))([^\s?#]+)@",
         r"\bhttps?://([^\s/:@?#]{16,256})@",
         r"[?&](?:sig|X-Amz-Signature|X-Goog-Signature)=([^\s&#\"']+)",
@@ -85,7 +90,7 @@ FORMS = tuple(
 )
 
 
-#: what each of them has in it: a text without is not searched further
+#: literals of these patterns: a text without any of them is not searched further
 HINT = re.compile(
     r"earer|asic|://|[?&]|AKIA|ASIA|gh[pousr]_|ithub_pat|glpat|xox|xapp|_live_|_test_|whsec|AIza|ya29|npm_|pypi-|"
     r"dckr|sk-|SG\.|hv[sbr]\.|dop_v1|shp|eyJ|BEGIN|AGE-|slack|iscord"
@@ -93,8 +98,11 @@ HINT = re.compile(
 
 
 class Flags(NamedTuple):
-    """Flags of a program that take a secret. `next`: as the next word; `glued`: without a blank; `pair`: as
-    the second half of USER:PASSWORD, next or glued. `only`: a word that must stand before them."""
+    """Flags of a program that take a secret.
+
+    `next`: as the next word; `glued`: without a blank; `pair`: as the second half of USER:PASSWORD, next
+    or glued. `only`: a word that must precede them.
+    """
 
     next: tuple[str, ...] = ()
     glued: tuple[str, ...] = ()
@@ -109,7 +117,7 @@ _MONGO = Flags(next=("-p",))
 _SNMP = Flags(next=("-A", "-X", "-c"))
 _SMB = Flags(pair=("-U", "--user"))
 _OPENSSL = Flags(next=("-passin", "-passout", "-pass", "-k", "-K"))
-#: by the program's file name; what is called --password and the like needs no entry
+#: by the program's file name; flags named --password and the like need no entry
 PROGRAMS: Mapping[str, Flags] = {
     "mysql": _MYSQL, "mysqldump": _MYSQL, "mysqladmin": _MYSQL, "mysqlimport": _MYSQL, "mysqlcheck": _MYSQL,
     "mysqlbinlog": _MYSQL, "mariadb": _MYSQL, "mariadb-dump": _MYSQL, "mariadb-admin": _MYSQL,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command line in one text, as a shell would take it apart, with the place of each word.
+"""Splits a command line in one text like a shell, with the position of each word.
 
-Good enough to find what stands behind a flag: quotes, backslashes, separators of commands. No expansion, no
-here-documents. The text has been through `escape`: a line's end is `\\n`, a backslash stands twice.
+Sufficient to find the word after a flag: quotes, backslashes, command separators. No expansion, no
+here-documents. The text is already escaped: a line's end is `\\n`, a backslash is doubled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ESCAPED_BLANK = {"t": " ", "n": "\n", "r": "\n"}
 
 
 class Word(NamedTuple):
-    """`text` is without its quotes; it stands at `begin` to `end` of the whole."""
+    """`text` is without quotes; `begin` and `end` are its position in the whole."""
 
     text: str
     begin: int
@@ -25,7 +25,7 @@ class Word(NamedTuple):
 
 
 def commands(text: str) -> Iterator[list[Word]]:
-    """The simple commands of a text. A quote that is never closed goes to the end."""
+    """Yields the simple commands of a text. An unclosed quote extends to the end."""
     found: list[Word] = []
     at = 0
     while at < len(text):
@@ -43,7 +43,7 @@ def commands(text: str) -> Iterator[list[Word]]:
 
 
 def _gap(text: str, at: int) -> int:
-    """How many characters stand between words there; 0: a word."""
+    """Returns the number of separator characters at this position; 0: a word."""
     if text[at] in _BLANK or text[at] in _BREAK:
         return 1
     return 2 if text[at] == "\\" and text[at + 1 : at + 2] in _ESCAPED_BLANK else 0
@@ -71,13 +71,13 @@ def _word(text: str, begin: int) -> tuple[Word, int]:
 
 
 def _escaped(text: str, at: int, quote: str) -> tuple[str, int]:
-    """What a backslash of the escaped text stands for, and where it goes on."""
+    """Returns what a backslash of the escaped text means, and the position after it."""
     following = text[at + 1 : at + 2]
     if following in _ESCAPED_BLANK:
         return _ESCAPED_BLANK[following], at + 2
     if following != "\\":
         return text[at : at + 2], at + 2
-    # the command's own backslash: in single quotes it is a letter, else it takes the next one's meaning
+    # the command's own backslash: literal in single quotes, else it quotes the next character
     if quote == "'":
         return "\\", at + 2
     if text[at + 2 : at + 3] == "\\" and at + 3 < len(text):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counters of the agent itself. Written by the loop's thread, read by a scrape: plain numbers, no locks."""
+"""Counters of the agent itself, written by the loop's thread and read by a scrape: no locks needed."""
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter
 
@@ -11,7 +12,7 @@ from ringfence.export.attempts import Attempts
 
 __all__ = ["LATENCY_BUCKETS", "Histogram", "Stats"]
 
-_MAX_RULES = 1000  # that have time series of their own
+_MAX_RULES = 1000  # rules with their own time series
 LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)  # seconds
 
 
@@ -26,12 +27,12 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value, in the unit of the bounds."""
+        """Counts one value, in the unit of the bounds."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Buckets as Prometheus wants them: (upper bound, values up to it)."""
+        """Returns Prometheus' buckets: (upper bound, number of values up to it)."""
         pairs, so_far = [], 0
         for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
             so_far += count
@@ -40,45 +41,51 @@ class Histogram:
 
 
 class Stats:
-    """Counters since the agent started. Seconds are seconds."""
+    """Counters since the agent started. Durations are in seconds."""
 
     __slots__ = (
-        "activity_halvings",
         "alert_latency",
         "alerts",
         "alerts_suppressed",
         "attach_seconds",
         "attempts",
-        "canaries",
-        "canary_seen",
         "decode_errors",
         "loop_seen",
         "received",
         "reloads",
+        "responses",
         "rules",
         "startup_seconds",
-        "unattributed",
     )
 
     def __init__(self) -> None:
         self.received = [0] * EVENT_MAX  # records decoded, by event number
         self.decode_errors: Counter[str] = Counter()  # by reason
-        self.unattributed: Counter[str] = Counter()  # by reason
         self.alerts: Counter[tuple[str, str, str, str]] = Counter()  # by rule, severity, action, outcome
         self.attempts = Attempts()
         self.alerts_suppressed: Counter[str] = Counter()  # by rule
         self.alert_latency = Histogram()
         self.reloads: Counter[str] = Counter()  # by result: loaded, refused
-        self.activity_halvings = 0  # how often the rate of activity is halved just now
+        self.responses: Counter[str] = Counter()  # kills from user space, by result
         self.startup_seconds = 0.0  # process start -> ready
         self.attach_seconds = 0.0
-        self.canary_seen = 0.0  # time.monotonic() when it was heard last; 0: there is none
-        self.canaries = 0  # heard
-        self.loop_seen = 0.0  # time.monotonic() of the loop's last turn
-        self.rules: set[str] = set()  # that have series
+        self.loop_seen = 0.0  # time.monotonic() of the loop's last iteration
+        self.rules: set[str] = set()  # rules with series
+
+    def attached(self, seconds: float) -> None:
+        """Attaching the programs has taken so long."""
+        self.attach_seconds = seconds
+
+    def started(self, seconds: float) -> None:
+        """The start, from the process's beginning to ready, has taken so long."""
+        self.startup_seconds = seconds
+
+    def turned(self) -> None:
+        """The loop is alive."""
+        self.loop_seen = time.monotonic()
 
     def series(self, rule: str) -> str:
-        """A rule's label. Its id is the operator's, but a year of reloads must not fill the metrics."""
+        """Returns a rule's label. Reloads must not grow the number of labels without bound."""
         if rule not in self.rules:
             if len(self.rules) >= _MAX_RULES:
                 return "other"

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The local socket: JSON lines for `ringfence status`, `events`, `top`, `tree` and `policy list`.
 
-One thread serves all clients with non-blocking sockets. A request is one line, `{"op": "status", ...}`; the
-answer is one line, `{"ok": true, "result": ...}` or `{"ok": false, "error": ...}`. `{"op": "events"}` is
-answered by `{"ok": true}` and then one line per record. A client that reads too slowly loses records, and
-gets a line `{"event": "dropped", "count": N}`; other clients are not affected. The socket is root's: mode
-0600.
+One thread serves all clients with non-blocking sockets. A request is one line,
+`{"op": "status", ...}`; the answer is one line, `{"ok": true, "result": ...}` or
+`{"ok": false, "error": ...}`. `{"op": "events"}` is answered by `{"ok": true}` and then one line per
+record. A client that reads too slowly loses records, and gets a line
+`{"event": "dropped", "count": N}`; other clients are not affected. The socket has mode 0600.
 """
 
 from __future__ import annotations
@@ -19,29 +19,41 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ringfence.abi import EVENT_MAX
 from ringfence.errors import Error
-from ringfence.export.jsonl import dumps
+from ringfence.export.jsonl import line_of
 from ringfence.export.subscription import ALL_PROBES, Subscription
-from ringfence.faults import ACCEPT_PAUSE, Guard, SupervisedThread, cannot_accept
+from ringfence.faults import ACCEPT_PAUSE, ErrorCounter, SupervisedThread, cannot_accept
+
+if TYPE_CHECKING:
+    from ringfence.containers.model import Container
 
 __all__ = ["StreamServer"]
 
 _MAX_CLIENTS = 32
 _MAX_REQUEST = 1 << 16
-_MAX_BEHIND = 1 << 20  # bytes that a client may leave unread
+_MAX_BEHIND = 1 << 20  # maximum unread bytes of a client
 _QUEUE = 1 << 14
 _REQUEST_SECONDS = 10.0
 _HISTORY = 1000
 Record = Mapping[str, Any]
 Answer = Callable[[str, Mapping[str, Any]], Any]
-Render = Callable[[Any, Any], Record]
+Render = Callable[[Any, "Container | None"], Record]
+Refuses = Callable[[socket.socket], bool]
+
+
+class _Offered(NamedTuple):
+    """An event that is not a record yet."""
+
+    render: Render
+    event: Any
+    container: Container | None
 
 
 class _Client:
-    """One connection: what it asked for, and what it has not read yet."""
+    """One connection: its subscription and its unread data."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -53,7 +65,7 @@ class _Client:
         self.deadline = time.monotonic() + _REQUEST_SECONDS
 
     def send(self, line: bytes, *, may_drop: bool) -> bool:
-        """Queue one line; False when the client is too far behind."""
+        """Queues one line. Returns False if the client is too far behind."""
         if may_drop and len(self.out) + len(line) > _MAX_BEHIND:
             self.missed += 1
             return False
@@ -67,31 +79,25 @@ class _Client:
 class StreamServer:
     """Serves from `start` on. `publish` and `offer` are called by the loop's thread and never block.
 
-    `answer(op, request)` makes the result of a request, in the server's thread; an Error is sent to the
-    client. `render(event, container)` makes the record of an offered event. `wanted[event number]` says which
-    events some client follows; the loop offers no others. `refuses(connection)` rejects a peer.
+    `wanted[event number]` is true for events that a client follows; the loop offers no others.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        answer: Answer,
-        render: Render,
-        refuses: Callable[[socket.socket], bool] = lambda connection: False,
-    ) -> None:
+    def __init__(self, path: Path) -> None:
+        """Listens from here on; clients wait for `start`."""
         self.path = path
         self.wanted = bytearray(EVENT_MAX)
         self._probes: frozenset[str] = frozenset()
-        self.lost = 0  # records that no client got, because the queue was full
-        self.missed = 0  # records that one client did not get, because it read too slowly
-        self._guard = Guard("stream")
-        self._answer, self._render, self._refuses = answer, render, refuses
-        self._queue: deque[tuple[Any, Any]] = deque(maxlen=_QUEUE)
+        self.lost = 0  # records dropped for all clients, because the queue was full
+        self.missed = 0  # records dropped for one client, because it read too slowly
+        self._guard = ErrorCounter("stream")
+        self._answer: Answer  # given to `start`
+        self._refuses: Refuses
+        self._queue: deque[_Offered | Record] = deque(maxlen=_QUEUE)
         self._history: deque[Record] = deque(maxlen=_HISTORY)
         self._clients: dict[int, _Client] = {}
         self._awake = False
         self._stopping = False
-        self._accept_at = 0.0  # monotonic time of the next look at the listener; 0: it is looked at
+        self._accept_at = 0.0  # monotonic time when the listener is polled again; 0: it is polled now
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._listener = _listen(path)
@@ -100,21 +106,26 @@ class StreamServer:
         self._thread = SupervisedThread("stream", self._run, on_failure=self._hang_up)
 
     @property
-    def room(self) -> tuple[int, int]:
-        """Records that wait for the server's thread, and may."""
+    def capacity(self) -> tuple[int, int]:
+        """Records that wait for the server's thread, and the maximum."""
         return len(self._queue), _QUEUE
 
     @property
     def clients(self) -> int:
-        """Connections now open."""
+        """The number of open connections."""
         return len(self._clients)
 
-    def start(self) -> None:
-        """Begin to serve."""
+    def start(self, answer: Answer, refuses: Refuses = lambda connection: False) -> None:
+        """Starts serving.
+
+        `answer(op, request)` makes the result of a request, in the server's thread; an Error is sent to the
+        client. `refuses(connection)` rejects a peer.
+        """
+        self._answer, self._refuses = answer, refuses
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving and remove the socket."""
+        """Stops serving and removes the socket."""
         self._stopping = True
         self._thread.stop()
         self._wake()
@@ -126,12 +137,12 @@ class StreamServer:
             self.path.unlink()
 
     def _hang_up(self) -> None:
-        """What a client was about to get may have been the reason."""
+        """Closes all clients: the pending data of one may have caused the failure."""
         for client in list(self._clients.values()):
             self._drop(client)
 
     def recent(self, kind: str, most: int) -> list[Record]:
-        """The last records of a kind, the newest first. From any thread."""
+        """Returns the last records of a kind, the newest first. Callable from any thread."""
         for _ in range(8):
             try:
                 found = [record for record in self._history if record.get("kind") == kind]
@@ -141,23 +152,23 @@ class StreamServer:
         return []
 
     def publish(self, record: Record) -> None:
-        """A finished record, for every subscriber that it suits and for the history."""
-        self._put((None, record))
+        """Queues a finished record for all matching subscribers and for the history."""
+        self._put(record)
 
-    def offer(self, event: Any, container: Any) -> None:
-        """An event that some client wants; it becomes a record in the server's thread."""
-        self._put((event, container))
+    def offer(self, render: Render, event: Any, container: Container | None) -> None:
+        """Queues an event that a client follows; `render` makes its record, in the server's thread."""
+        self._put(_Offered(render, event, container))
 
     def wants_probe(self, label: str) -> bool:
-        """Whether some client listens to the events of that custom probe."""
+        """Returns True if a client follows the events of that custom probe."""
         return bool(self._probes) and (label in self._probes or ALL_PROBES in self._probes)
 
-    def _put(self, item: tuple[Any, Any]) -> None:
+    def _put(self, item: _Offered | Record) -> None:
         if len(self._queue) == _QUEUE:
             self.lost += 1
             return
         self._queue.append(item)
-        # The server clears `_awake` before it drains, so an item put after that wakes it again.
+        # The server clears `_awake` before it drains, so a later item wakes it again.
         if not self._awake:
             self._awake = True
             self._wake()
@@ -170,7 +181,7 @@ class StreamServer:
         while not self._stopping:
             for key, mask in self._selector.select(self._timeout()):
                 if key.fd == self._wake_fd:
-                    # In this order: otherwise a wake-up in between is consumed, and no other follows.
+                    # In this order: otherwise a wake-up in between would be lost.
                     os.eventfd_read(self._wake_fd)
                     self._awake = False
                 elif key.fileobj is self._listener:
@@ -246,17 +257,17 @@ class StreamServer:
             reply = {"ok": False, "error": "not a line of JSON"}
         except Error as error:
             reply = {"ok": False, "error": error.message, "hint": error.hint}
-        except Exception as error:  # a bug of ours must not end the thread that serves everybody
+        except Exception as error:  # a bug must not end the thread that serves all clients
             self._guard.failed(error)
             reply = {"ok": False, "error": f"internal error: {type(error).__name__}: {error}"}
-        client.send(dumps(reply).encode("utf-8", "backslashreplace") + b"\n", may_drop=False)
+        client.send(line_of(reply), may_drop=False)
 
     def _subscribe(self, client: _Client, request: Mapping[str, Any]) -> None:
         subscription = Subscription.from_request(request)
         client.send(b'{"ok":true}\n', may_drop=False)
         for record in list(self._history):
             if subscription.wants(record) and subscription.recent(record):
-                client.send(_line(record), may_drop=False)
+                client.send(line_of(record), may_drop=False)
         if request.get("follow") is True:
             client.subscription = subscription
             self._want()
@@ -275,20 +286,20 @@ class StreamServer:
     def _distribute(self) -> None:
         subscribers = [client for client in self._clients.values() if client.subscription]
         for _ in range(len(self._queue)):
-            event, item = self._queue.popleft()
-            if event is None:
+            item = self._queue.popleft()
+            if not isinstance(item, _Offered):
                 record = item
                 self._history.append(record)
             else:
                 try:
-                    record = self._render(event, item)
-                except Exception as error:  # a bug of ours costs one record
+                    record = item.render(item.event, item.container)
+                except Exception as error:  # a bug loses only one record
                     self._guard.failed(error)
                     continue
             line = b""
             for client in subscribers:
                 if client.subscription and client.subscription.wants(record):
-                    line = line or _line(record)
+                    line = line or line_of(record)
                     if not client.send(line, may_drop=True):
                         self.missed += 1
         for client in subscribers:
@@ -327,21 +338,17 @@ class StreamServer:
                 self._drop(client)
 
 
-def _line(record: Record) -> bytes:
-    return dumps(record).encode("utf-8", "backslashreplace") + b"\n"
-
-
 def _listen(path: Path) -> socket.socket:
-    """A listening socket at `path`, never open to others, not even between bind and chmod."""
+    """Returns a listening socket at `path`, never accessible to others, even between bind and chmod."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     listener.setblocking(False)
     mask = os.umask(0o177)
     try:
         with contextlib.suppress(FileNotFoundError):
-            path.unlink()  # of an agent that was killed: this one holds the lock
+            path.unlink()  # left by an agent that was killed: this agent holds the lock
         listener.bind(str(path))
-        listener.listen(2 * _MAX_CLIENTS)  # with a full queue, a client that waits is refused (EAGAIN)
+        listener.listen(2 * _MAX_CLIENTS)  # with a full backlog, a waiting client gets EAGAIN
     except OSError as error:
         listener.close()
         raise Error(

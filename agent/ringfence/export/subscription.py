@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one client of the local socket wants to see. Requests come from outside: everything is checked."""
+"""The subscription of one client of the local socket. Requests are untrusted: everything is checked."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _PROBE = re.compile(r"probe\.[a-z0-9-]{1,40}")
 
 
 class Subscription(NamedTuple):
-    """Filters of one client; an empty one lets everything pass, and all of them must."""
+    """Filters of one client. A record must pass all of them; an empty filter passes everything."""
 
     containers: tuple[str, ...]
     events: frozenset[str]
     rules: frozenset[str]
-    severity: str  # the least one; of records without one, those pass
+    severity: str  # the minimum; records without a severity pass
     alerts_only: bool
     since: float  # seconds since the epoch
     kinds: frozenset[int]  # numbers of the observed events that must be offered
@@ -36,18 +36,18 @@ class Subscription(NamedTuple):
 
     @classmethod
     def from_request(cls, request: Mapping[str, Any]) -> Subscription:
-        """Read the request; raises Error with what is wrong with it."""
+        """Parses the request. Raises Error with the problem."""
         labels = {kind.label: int(kind) for kind in EventKind if kind}
         events = _words(request, "events")
         for label in events:
             if label not in labels and not _PROBE.fullmatch(label):
-                raise Error(f"{label!r} is no event", hint="`ringfence probe` lists the events")
+                raise Error(f"{label!r} is not an event", hint="`ringfence probe` lists the events")
         severity = request.get("severity", SEVERITIES[0])
         if severity not in SEVERITIES:
-            raise Error(f"severity is one of {', '.join(SEVERITIES)}")
+            raise Error(f"severity must be one of {', '.join(SEVERITIES)}")
         since = request.get("since", 0)
         if not isinstance(since, (int, float)):
-            raise Error("since is a number of seconds since the epoch")
+            raise Error("since must be a number of seconds since the epoch")
         rules, activity = _words(request, "rules"), request.get("activity") is True
         alerts_only = request.get("alerts") is True or bool(rules) or severity != SEVERITIES[0]
         probes = [label for label in events if label not in labels] if events else [ALL_PROBES] * activity
@@ -70,7 +70,7 @@ class Subscription(NamedTuple):
         )
 
     def wants(self, record: Mapping[str, Any]) -> bool:
-        """Whether this record passes every filter."""
+        """Returns True if this record passes every filter."""
         alert = record.get("kind") == "alert"
         if self.alerts_only and not alert:
             return False
@@ -83,7 +83,7 @@ class Subscription(NamedTuple):
         return not self.containers or _suits(record.get("container") or {}, self.containers)
 
     def recent(self, record: Mapping[str, Any]) -> bool:
-        """Whether a record of the history is young enough."""
+        """Returns True if a record of the history is recent enough."""
         if not self.since:
             return True
         try:
@@ -93,7 +93,7 @@ class Subscription(NamedTuple):
 
 
 def _suits(container: Mapping[str, Any], words: tuple[str, ...]) -> bool:
-    """A container is meant by the beginning of its id (4 digits or more), or by its whole name or pod."""
+    """Matches a container by the start of its id (4 digits or more), or by its full name or pod."""
     identity, name, pod = (str(container.get(part) or "") for part in ("id", "name", "pod"))
     return any(
         word in (identity, name, pod) or (len(word) >= 4 and identity.startswith(word))
@@ -109,5 +109,5 @@ def _words(request: Mapping[str, Any], name: str) -> list[str]:
         or len(words) > _MAX_WORDS
         or not all(isinstance(word, str) for word in words)
     ):
-        raise Error(f"{name} is a list of at most {_MAX_WORDS} words")
+        raise Error(f"{name} must be a list of at most {_MAX_WORDS} words")
     return words

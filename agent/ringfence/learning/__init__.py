@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence run --learn` and `--verify`: a run watched by an agent of its own, and the fences made of it."""
+"""`ringfence run --learn` and `--verify`: a run under a private agent, and the fences derived from it."""

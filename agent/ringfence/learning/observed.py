@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one run did, summed up by what fences are about: calls, capabilities, files, programs, addresses.
+"""The observed behaviour of a run, summarised for fences: calls, capabilities, files, programs, addresses.
 
-Counts are by program: the name that a task had when it made the call. Names come from the workload, so they
-are escaped before they are written anywhere.
+Counts are by program: the name of the task when it made the call. Names come from the workload, so they are
+escaped before they are written anywhere.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ringfence.bpf.mountinfo import MountLine
+from ringfence_linux.mountinfo import MountLine
 
 __all__ = ["Observed", "Peer", "observe"]
 
 Counts = dict[Any, Counter[str]]
-_CALL, _CALL_REFUSED, _CAPABILITY, _CAPABILITY_REFUSED = 1, 2, 3, 4  # RF_LEARNED_* of maps.h
+_CALL, _CALL_REFUSED, _CAPABILITY, _CAPABILITY_REFUSED = 1, 2, 3, 4  # RF_LEARNED_* of learn.h
 _COMPAT = "x86"
 
 
 class Peer(NamedTuple):
-    """The other end of a connection, or an address of the sandbox's own."""
+    """The remote address of a connection, or a local address of the sandbox."""
 
     protocol: str
     address: str
@@ -40,9 +40,9 @@ def _counts() -> Counts:
 
 @dataclass
 class Observed:
-    """One run. `lost`: records that did not arrive, so that something may be missing."""
+    """One run. `lost`: the number of lost records, because of which the summary may be incomplete."""
 
-    calls: Counts = field(default_factory=_counts)  # (name, whether by a 32-bit program)
+    calls: Counts = field(default_factory=_counts)  # (name, True if by a 32-bit program)
     refused: Counts = field(default_factory=_counts)  # name; with EPERM, EACCES or ENOSYS
     capabilities: Counts = field(default_factory=_counts)
     capabilities_refused: Counts = field(default_factory=_counts)
@@ -51,19 +51,19 @@ class Observed:
     programs: Counts = field(default_factory=_counts)  # path
     connected: Counts = field(default_factory=_counts)  # Peer
     bound: Counts = field(default_factory=_counts)  # Peer
-    sockets: Counts = field(default_factory=_counts)  # of the unix kind
-    families: Counts = field(default_factory=_counts)  # numbers of the families that sockets were made of
+    sockets: Counts = field(default_factory=_counts)  # unix sockets
+    families: Counts = field(default_factory=_counts)  # address families of created sockets, as numbers
     alerts: list[dict[str, Any]] = field(default_factory=list)
     lost: int = 0
 
     def called(self, names: Iterable[str]) -> bool:
-        """Whether any of these calls was made."""
+        """Returns True if any of these calls was made."""
         made = {name for name, _ in self.calls}
         return any(name in made for name in names)
 
 
 def _shown(device: str, path: str, mounts: Mounts) -> str:
-    """The path in the sandbox of a file that the kernel names by its filesystem; empty: not on any mount."""
+    """Converts a path on a filesystem to the path in the sandbox; empty if it is on no mount."""
     best = ("", "")
     for mount in mounts:
         root = mount.root.rstrip("/")
@@ -79,7 +79,7 @@ def observe(
     mounts: Mounts,
     lost: int,
 ) -> Observed:
-    """`rows` as the agent counted them, `records` as it told them."""
+    """Summarises a run from the agent's counts (`rows`) and its event records."""
     seen = Observed(lost=lost)
     _count_rows(seen, rows)
     for record in records:
@@ -92,7 +92,7 @@ def observe(
 
 
 def _count_rows(seen: Observed, rows: Iterable[Sequence[Any]]) -> None:
-    from ringfence_runtime.security.caps import CAPABILITIES
+    from ringfence_linux.capabilities import CAPABILITIES
     from ringfence_runtime.security.seccomp import call_names
 
     names = {0: call_names(""), 1: call_names(_COMPAT)}

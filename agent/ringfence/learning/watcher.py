@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent of a run's own, which watches one sandbox and nothing else, and tells all that it saw.
+"""A private agent that watches one sandbox, and reports everything that it observes.
 
-The node's agent, if there is one, goes on undisturbed: that one neither counts every call nor reports every
-file. Ours knows the sandbox by the hand-shake alone, so nobody else's container is ever looked at.
+The node's agent, if there is one, is not affected: it neither counts every call nor reports every file. The
+private agent enrols containers by request only, so it never observes other containers.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from ringfence.child_agent import Ask, PrivateAgent
-from ringfence.config import ENROLL_SOCKET
+from ringfence.child_agent import Ask, ChildAgent
 from ringfence.errors import Error
+from ringfence_linux.enroll import SOCKET_NAME
 
 __all__ = ["Record", "Watcher", "records_lost"]
 
 Record = dict[str, Any]
 Follow = Callable[..., Iterator[Record]]
-# Reported without a rule, without a limit on how many.
+# Reported without a rule, and without a rate limit.
 _OBSERVED = (
     "process.exec", "file.open", "network.connect", "network.sendmsg", "network.bind", "unix.connect",
     "socket"
 )  # fmt: skip
-# An agent wants a policy; this one is about nobody.
+# An agent needs a policy; this one applies to no container.
 _NOTHING = """apiVersion: ringfence.dev/v1
 kind: Policy
 metadata: {name: learning}
@@ -41,7 +41,7 @@ _QUIET_SECONDS = 0.3
 
 
 class Watcher:
-    """Use as a context: the agent is ready within, and ends with it. `ask` and `follow` speak to a socket."""
+    """A context manager: the agent runs within it. `ask` and `follow` use the agent's socket."""
 
     def __init__(self, ask: Ask, follow: Follow) -> None:
         self._ask, self._follow = ask, follow
@@ -51,7 +51,7 @@ class Watcher:
     def __enter__(self) -> Watcher:
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ringfence-learn-")))
-            self._agent = stack.enter_context(PrivateAgent(directory / "agent", self._ask, _flags(directory)))
+            self._agent = stack.enter_context(ChildAgent(directory / "agent", self._ask, _flags(directory)))
             threading.Thread(target=self._read, daemon=True).start()
             self._stack = stack.pop_all()
         return self
@@ -61,8 +61,8 @@ class Watcher:
 
     @property
     def enroll(self) -> Path:
-        """Where the runtime shakes hands with it."""
-        return self._agent.socket.with_name(ENROLL_SOCKET)
+        """The socket for enrolment requests."""
+        return self._agent.socket.with_name(SOCKET_NAME)
 
     def _read(self) -> None:
         with suppress(Error, OSError):
@@ -71,9 +71,9 @@ class Watcher:
                 self._last = time.monotonic()
 
     def finish(self) -> tuple[list[list[Any]], int]:
-        """The rows of `learned` (ringfence.daemon.queries.status), and how many records were lost.
+        """Returns the rows of `learned` (ringfence.daemon.queries.status), and the number of lost records.
 
-        Waits until no record has come for a while.
+        Waits until no record has arrived for a while.
         """
         time.sleep(_QUIET_SECONDS)
         while time.monotonic() - self._last < _QUIET_SECONDS:
@@ -82,7 +82,7 @@ class Watcher:
 
 
 def records_lost(status: Mapping[str, Any]) -> int:
-    """Records that the socket's clients did not get, by the agent's status; lines to its output are apart."""
+    """Returns the number of records that the socket's clients lost, without lost lines of the output."""
     return sum(n for reason, n in status["lost"].items() if not reason.startswith("output: "))
 
 

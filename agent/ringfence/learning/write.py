@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a run did to the fences that let just that pass: five files, each line with its reason.
+"""Writes fences that allow exactly what a run did: five files, each line with its reason.
 
-policy.yaml (programs, addresses, calls that were never made), seccomp.json, capabilities.txt, landlock.json,
-and run.json, which says what ran. Nothing here touches the kernel: the same values give the same text.
+They are policy.yaml (programs, addresses, calls that were never made), seccomp.json, capabilities.txt,
+landlock.json, and run.json, which has the command. Nothing here uses the kernel: the same values give the
+same text.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ringfence.abi import EventKind
-from ringfence.abi.constants import MATCH_TEXT
+from ringfence.abi import MATCH_TEXT, EventKind
 from ringfence.bpf.syscalls import names_of
 from ringfence.learning.observed import Counts, Observed, Peer
 from ringfence.policy.conditions import MAX_LIST
@@ -23,9 +23,9 @@ from ringfence.policy.lower import MAX_EXCEPTIONS
 
 __all__ = ["files", "write"]
 
-# The runtime's own execve comes after the filter, and the kernel itself returns from signals.
+# The runtime's execve follows the filter, and the kernel itself returns from signals.
 _ALWAYS = ("execve", "exit", "exit_group", "restart_syscall", "rt_sigreturn")
-# Told by the kernel as a filesystem path inside these, too many to name one by one.
+# Directories with too many files to name each.
 _WHOLE = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc", "/proc", "/sys", "/dev")
 _PROGRAMS = ("/bin", "/sbin", "/usr", "/lib", "/lib32", "/lib64")
 # Calls that change a directory; their paths are not recorded.
@@ -33,7 +33,7 @@ _ENTRIES = (
     "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat",
     "symlink", "symlinkat", "mknod", "mknodat",
 )  # fmt: skip
-#: events of which a run that never had one needs none
+#: events that are denied if the run never had one
 _NEVER = (
     "unshare", "setns", "mount", "umount", "pivot_root", "chroot", "fsopen", "fsconfig", "fsmount", "fspick",
     "open_tree", "move_mount", "mount_setattr", "ptrace", "process_vm", "pidfd_getfd", "bpf",
@@ -43,7 +43,7 @@ _NEVER = (
 
 
 def why(counts: Counter[str]) -> str:
-    """How often, by which programs: the reason of a line."""
+    """Returns the reason of a line: how often, and by which programs."""
     total = sum(counts.values())
     shown = [f"{_plain(name)} {times}" for name, times in counts.most_common(4)]
     more = f" and {len(counts) - 4} more" if len(counts) > 4 else ""
@@ -51,12 +51,12 @@ def why(counts: Counter[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """A program's name in a comment: it must not end the line, nor look like anything else."""
+    """Makes a program's name safe for a comment: it must not end the line or look like other syntax."""
     return "".join(letter if letter.isprintable() and letter not in '#"\\' else "?" for letter in text)[:64]
 
 
 def _quoted(text: str) -> str:
-    """A string of YAML. JSON's escapes will not do: YAML refuses halves of a surrogate pair."""
+    """Returns a YAML string. JSON's escapes are not suitable: YAML refuses halves of a surrogate pair."""
     letters = [
         letter if " " <= letter <= "~" and letter not in '"\\' else f"\\U{ord(letter):08x}" for letter in text
     ]
@@ -64,7 +64,7 @@ def _quoted(text: str) -> str:
 
 
 def _can_be_named(path: str) -> bool:
-    """Whether a rule can have this as a whole path: the rest are patterns, or too long for the kernel."""
+    """Returns True if a rule can name this path: it is not a pattern, nor too long for the kernel."""
     plain = posixpath.normpath(path) == path and not set(path) & set("*?[]") and path.isprintable()
     whole = path.startswith("/") and not path.startswith("//") and path != "/"  # normpath keeps two slashes
     return whole and plain and len(path.encode()) < MATCH_TEXT
@@ -73,7 +73,7 @@ def _can_be_named(path: str) -> bool:
 def files(
     seen: Observed, name: str, granted: Sequence[str], base: Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """Name -> text. `granted`: the capabilities that the run had; `base`: the seccomp profile that it had."""
+    """Returns file name -> text. `granted`: the run's capabilities; `base`: its seccomp profile."""
     return {
         "policy.yaml": "\n".join(_policy(seen, name)) + "\n",
         "seccomp.json": _seccomp(seen, base),
@@ -83,43 +83,46 @@ def files(
 
 
 def write(directory: Path, texts: Mapping[str, str], run: Mapping[str, Any]) -> None:
-    """Write all of it. Raises OSError."""
+    """Writes all files. Raises OSError."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file, text in {**texts, "run.json": json.dumps(run, indent=1) + "\n"}.items():
         (directory / file).write_text(text)
 
 
 def _policy(seen: Observed, name: str) -> Iterator[str]:
-    yield f"# What one run of {name} did, and nothing else. Read it before you rely on it: what the run did"
-    yield "# not come to (an error, a reload, another day) is refused, too."
+    yield f"# Allows what one run of {name} did, and nothing else. Review it before use: actions that did not"
+    yield "# happen in this run (error handling, a reload, a daily job) are denied, too."
     if seen.lost:
-        yield f"# {seen.lost} records were lost while it ran: something may be missing."
+        yield f"# {seen.lost} records were lost during the run: this policy may be incomplete."
     yield from (
         "apiVersion: ringfence.dev/v1",
         "kind: Policy",
         f"metadata: {{name: {name}-learned}}",
         "spec:",
     )
-    # Not all containers: the rules would lock them out, and `policy check` would say so.
-    yield f'  selector: {{names: ["{name}"]}}  # by --policy it is for the one sandbox, whatever its name'
+    # Not all containers: the rules would stop them, and `policy check` would refuse it.
+    yield f'  selector: {{names: ["{name}"]}}  # with --policy it applies to that sandbox, with any name'
     yield "  mode: enforce"
     yield "  rules:"
-    yield from _rule(f"{name}-program", "runs a program that it never ran", "process.exec", "kill")
+    yield from _rule(
+        f"{name}-program", "runs a program that the learned run did not run", "process.exec", "kill"
+    )
     yield "      match: any"
     named = [path for path in sorted(seen.programs) if _can_be_named(path)]
     if named:
         yield "      exceptions:"
     yield from _programs({path: seen.programs[path] for path in named})
     for path in sorted(set(seen.programs) - set(named)):
-        yield f"        # no rule can name this one, so it is killed: {_plain(path)}"
+        yield f"        # no rule can name this program, so it is killed: {_plain(path)}"
     for event, word, peers in (
         ("[network.connect, network.sendmsg]", "connects", seen.connected),
         ("network.bind", "binds", seen.bound),
     ):
-        yield from _rule(f"{name}-{word}", f"{word} where it never did", event, "deny")
+        title = f"{word} to an address that the learned run did not use"
+        yield from _rule(f"{name}-{word}", title, event, "deny")
         yield "      match: any"
         yield from _exceptions(peers)
-    yield from _rule(f"{name}-call", "makes a call that it never made", "", "kill")
+    yield from _rule(f"{name}-call", "makes a call that the learned run did not make", "", "kill")
     yield "      event:"
     for label in _NEVER:
         calls = names_of(frozenset((EventKind.from_label(label),)))
@@ -165,8 +168,10 @@ def _exceptions(peers: Counts) -> Iterator[str]:
 
 
 def _grouped(wanted: Mapping[tuple[str, int], Counter[str]]) -> Iterator[str]:
-    """More peers than fit into a rule: addresses of the same ports are one exception; no other passes by it.
-    Where not even that fits, each address is at any port.
+    """Yields exceptions for more peers than fit into a rule.
+
+    Addresses with the same ports share an exception, which allows no other pair. If this is still too many,
+    each address is allowed with any port.
     """
     ports: dict[str, set[int]] = {}
     counts: Counts = {}
@@ -178,7 +183,7 @@ def _grouped(wanted: Mapping[tuple[str, int], Counter[str]]) -> Iterator[str]:
         groups.setdefault(tuple(sorted(ports[address])), []).append(address)
     blocks = [(key, part) for key, some in groups.items() for part in _batched(some, MAX_LIST)]
     if len(blocks) > MAX_EXCEPTIONS or any(len(key) > MAX_LIST for key in groups):
-        yield "        # more than a rule has room for: the ports are left out"
+        yield "        # more than a rule can have: without ports"
         blocks = [((), part) for part in _batched(sorted(ports), MAX_LIST)]
     for key, addresses in blocks:
         if key:
@@ -190,7 +195,7 @@ def _grouped(wanted: Mapping[tuple[str, int], Counter[str]]) -> Iterator[str]:
 def _capabilities(seen: Observed, granted: Sequence[str]) -> Iterator[str]:
     recorded = bool(seen.capabilities or seen.capabilities_refused)
     if not recorded:
-        yield "# This kernel does not tell which capabilities are used (it needs 6.14): all that it had."
+        yield "# This kernel does not report used capabilities (needs Linux 6.14): all granted ones."
     for name in granted:
         if not recorded:
             yield name
@@ -198,11 +203,11 @@ def _capabilities(seen: Observed, granted: Sequence[str]) -> Iterator[str]:
             yield f"{name}  # {why(seen.capabilities[name])}"
     for name in granted:
         if recorded and name not in seen.capabilities:
-            yield f"# {name}: granted and never used"
+            yield f"# {name}: granted but never used"
 
 
 def _seccomp(seen: Observed, base: Mapping[str, Any] | None) -> str:
-    """Of the profile that the run had, the calls that it made; each on a line of its own."""
+    """Returns the run's seccomp profile, reduced to the calls that it made, one per line."""
     made: dict[str, Counter[str]] = {}
     for (name, _), counts in seen.calls.items():
         made.setdefault(name, Counter()).update(counts)
@@ -210,9 +215,9 @@ def _seccomp(seen: Observed, base: Mapping[str, Any] | None) -> str:
     conditional: set[str] = set()
     for rule in (base or {}).get("syscalls", ()):
         for name in rule["names"]:
-            if rule["action"] != "SCMP_ACT_ALLOW":  # an answer such as ENOSYS, which libraries count on
-                rules.append({**rule, "names": [name], "comment": "as the profile before it"})
-            elif rule.get("args") and name in made and _is_of_use(rule, seen):
+            if rule["action"] != "SCMP_ACT_ALLOW":  # a result such as ENOSYS, on which libraries rely
+                rules.append({**rule, "names": [name], "comment": "as in the original profile"})
+            elif rule.get("args") and name in made and _is_used(rule, seen):
                 rules.append({**rule, "names": [name], "comment": why(made[name])})
                 conditional.add(name)
     for name in sorted({*made, *_ALWAYS} - conditional):
@@ -224,8 +229,8 @@ def _seccomp(seen: Observed, base: Mapping[str, Any] | None) -> str:
     return json.dumps(head)[:-1] + ', "syscalls": [\n' + lines + "\n]}\n"
 
 
-def _is_of_use(rule: Mapping[str, Any], seen: Observed) -> bool:
-    """Of the families of sockets, those that were made; where none was recorded, all that there were."""
+def _is_used(rule: Mapping[str, Any], seen: Observed) -> bool:
+    """Returns False for a rule on socket() with families that the run did not use (if any were recorded)."""
     families = {argument.get("valueTwo") for argument in rule["args"]}
     return rule["names"] != ["socket"] or not seen.families or bool(families & set(seen.families))
 
@@ -235,7 +240,7 @@ def _compat(seen: Observed) -> bool:
 
 
 def _landlock(seen: Observed) -> str:
-    """Directories, not files: a file that is replaced by another of its name is the same to a program."""
+    """Returns rules on directories, not files, as programs replace files by new ones of the same name."""
     rules: dict[tuple[str, str], Counter[str]] = {}
     for access, paths in (("read", seen.read), ("write", seen.written)):
         for path, counts in paths.items():
@@ -248,11 +253,11 @@ def _landlock(seen: Observed) -> str:
         for (path, access), counts in sorted(rules.items())
     ]
     rows += [
-        {"path": path, "access": "execute", "comment": "programs and what loads them"} for path in _PROGRAMS
+        {"path": path, "access": "execute", "comment": "programs and their loaders"} for path in _PROGRAMS
     ]
     for path in sorted({posixpath.dirname(program) for program in seen.programs}):
         if not path.startswith(tuple(f"{each}/" for each in _PROGRAMS)) and path not in _PROGRAMS:
-            rows.append({"path": path, "access": "execute", "comment": "a program of its own"})
+            rows.append({"path": path, "access": "execute", "comment": "a program outside the above"})
     rows += _ports("connectTcp", seen.connected) + _ports("bindTcp", seen.bound)
     return "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in rows) + "\n]\n"
 

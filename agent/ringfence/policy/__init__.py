@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies: files -> model -> tables -> kernel. See docs/policy-language.md for the language.
 
-`load_policies` reads, `compile_policies` makes tables, `Generations` puts them in force, `explain` says what
-each rule results in on a node.
+`load_policies` reads files, `compile_policies` makes the tables, `Generations` puts them in force, and
+`explain` describes the effective action of each rule on a node.
 """
 
 from ringfence.policy.compiled import CompiledPolicies, CompiledRule, Shortfall
 from ringfence.policy.compiler import compile_policies
-from ringfence.policy.compiler import compile_policies as compile
 from ringfence.policy.load import load_bytes, load_policies
 from ringfence.policy.model import ContainerFacts, Mode, Policy, PolicySet, Rule
 from ringfence.policy.tiers import NodeTiers, Outcome
@@ -23,7 +22,6 @@ __all__ = [
     "PolicySet",
     "Rule",
     "Shortfall",
-    "compile",
     "compile_policies",
     "load_bytes",
     "load_policies",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Assigns the bits of a generation. A rule's atom and its exceptions share a 64-bit word.
 
-The kernel looks only at words in which something may match, so rules on one event are placed together, and so
-are those on events that some rule has in common: of two rules that alert, it tells of the lower bit.
+The kernel only examines words in which something may match, so rules on one event are placed together. So
+are rules on events that another rule has in common: of two rules that alert, the lower bit is reported.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _WORD = 64
 
 
 class OutOfBits(Exception):
-    """There are more atoms and exceptions than bits in a generation."""
+    """The atoms and exceptions exceed the bits of a generation."""
 
 
 class Group(NamedTuple):
-    """Bits that must share a word: one rule's and, below it, those of its exceptions."""
+    """Bits that must share a word: those of a rule's exceptions and, above them, of the rule."""
 
     events: frozenset[EventKind]
     exceptions: int
-    action: Action = Action.ALERT  # the stronger come first
+    action: Action = Action.ALERT  # stronger actions come first
 
 
 def place(groups: Sequence[Group]) -> list[int]:
-    """The first bit of each group: its exceptions come first, then its rule. Raises OutOfBits."""
-    # Stable: the order of the files within an action. In audit mode all only alert, and the one that is told
-    # of must be the one that would have won, on each event of a rule.
+    """Returns the first bit of each group: its exceptions come first, then its rule. Raises OutOfBits."""
+    # Stable: file order within an action. In audit mode all rules alert, and the reported one must be the
+    # one that would have won, on each event of a rule.
     linked = _linked(groups)
     runs = [linked[min(group.events)] for group in groups]
     order = sorted(range(len(groups)), key=lambda index: (runs[index], -groups[index].action))
@@ -43,14 +43,14 @@ def place(groups: Sequence[Group]) -> list[int]:
             return starts
     needed = sum(group.exceptions + 1 for group in groups)
     raise OutOfBits(
-        f"the rules and exceptions of this set come apart into {needed} pieces; {MAX_RULES} fit "
-        f"(in {RULE_WORDS} words of 64, no rule across two): "
-        "use lists in place of similar rules, or give this node fewer policies"
+        f"the rules and exceptions of this set need {needed} bits; there are {MAX_RULES} "
+        f"({RULE_WORDS} words of 64, no rule across two): "
+        "use lists in place of similar rules, or load fewer policies on this node"
     )
 
 
 def _linked(groups: Sequence[Group]) -> Mapping[EventKind, EventKind]:
-    """Event -> the lowest of all events that rules link it to, directly or by others."""
+    """Event -> the lowest of all events that rules link it to, directly or transitively."""
     lowest = {event: event for group in groups for event in group.events}
     for events in {group.events for group in groups if len(group.events) > 1}:
         old = {lowest[event] for event in events}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One dim of one event -> a table from operand to the set of atoms that it passes. Sets are ints.
+"""Builds, for one dim of one event, a table from operand to the set of atoms that it satisfies.
 
-This is packet classification by bitmaps: each dim is looked up once, and the AND of the sets found is what
-matches. A table is exact: `other` is the set for every operand that is in no entry.
+This is packet classification by bitmaps: each dim is looked up once, and the AND of the sets found gives
+the matches. Sets are ints. A table is exact: `other` is the set for every operand without an entry.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = [
     "texts",
 ]
 
-#: bits of one dim whose every combination is written out
+#: the maximum number of bits of one dim for which all combinations are enumerated
 ENUMERATED_BITS = 14
 
 Number = Values | Bits
 
 
 class TooManyBits(Exception):
-    """The rules on one dim look at more different bits than can be written out."""
+    """The rules on one dim test more different bits than can be enumerated."""
 
 
 class NumberTable(NamedTuple):
@@ -43,21 +43,24 @@ class NumberTable(NamedTuple):
 
 
 class TextTable(NamedTuple):
-    """(text, whether it is the whole string) -> set; the longest entry that fits counts."""
+    """(text, whether it is the whole string) -> set; the longest matching entry decides."""
 
     other: int
     entries: Mapping[tuple[bytes, bool], int]
 
 
 class AddressTable(NamedTuple):
-    """Range -> set; the longest that fits counts."""
+    """Range -> set; the longest matching range decides."""
 
     other: int
     entries: Mapping[Network, int]
 
 
 def numbers(tests: Mapping[int, Sequence[Number]], untested: int) -> NumberTable:
-    """`tests`: bit number -> all of its predicates on this dim. `untested`: the set of atoms without any."""
+    """Builds a table of numbers.
+
+    `tests`: bit number -> its predicates on this dim. `untested`: the set of atoms without predicates.
+    """
     shapes: dict[tuple[Number, ...], int] = defaultdict(int)
     for bit, predicates in tests.items():
         shapes[tuple(predicates)] |= 1 << bit
@@ -70,7 +73,7 @@ def numbers(tests: Mapping[int, Sequence[Number]], untested: int) -> NumberTable
     if all(isinstance(p, Values) and p.mask == mask for predicates in shapes for p in predicates):
         return _listed(shapes, mask, untested)
     raise TooManyBits(
-        f"the rules on it look at {mask.bit_count()} different bits, at most {ENUMERATED_BITS} fit: "
+        f"the rules test {mask.bit_count()} different bits, at most {ENUMERATED_BITS} are supported: "
         "use fewer different flags (and none as numbers) in the rules on this event"
     )
 
@@ -97,7 +100,7 @@ def _combinations(mask: int) -> Iterable[int]:
 
 
 def _listed(shapes: Mapping[tuple[Number, ...], int], mask: int, untested: int) -> NumberTable:
-    """Lists of values: those that occur are entries, all the rest pass what is negated."""
+    """Builds a table of lists of values: listed values have entries, all others satisfy negated lists."""
     passes: dict[int, int] = defaultdict(int)
     fails: dict[int, int] = defaultdict(int)
     other = untested
@@ -112,7 +115,7 @@ def _listed(shapes: Mapping[tuple[Number, ...], int], mask: int, untested: int) 
 
 
 def _intersection(predicates: Sequence[Values]) -> tuple[bool, frozenset[int]]:
-    """(True, values that fail) or (False, values that pass) of predicates that must all hold."""
+    """Intersects predicates that must all hold: (True, values that fail) or (False, values that pass)."""
     fail = frozenset().union(*(p.values for p in predicates if p.negated))
     positive = [p.values for p in predicates if not p.negated]
     if not positive:
@@ -121,7 +124,7 @@ def _intersection(predicates: Sequence[Values]) -> tuple[bool, frozenset[int]]:
 
 
 def texts(tests: Mapping[int, Texts], untested: int) -> TextTable:
-    """Each entry holds what its own beginnings hold, because the kernel answers with the longest only."""
+    """Builds a table of texts. An entry includes the sets of its prefixes: the kernel returns the longest."""
     exact: dict[bytes, _Marks] = defaultdict(_Marks)
     prefixes: dict[bytes, _Marks] = defaultdict(_Marks)
     other = untested
@@ -140,7 +143,7 @@ def texts(tests: Mapping[int, Texts], untested: int) -> TextTable:
 
 
 def addresses(tests: Mapping[int, Networks], untested: int) -> AddressTable:
-    """As texts: a range holds what the wider ranges around it hold."""
+    """Builds a table of ranges. A range includes the sets of the wider ranges that contain it."""
     nodes: dict[tuple[int, int, int], _Marks] = defaultdict(_Marks)
     ranges: set[Network] = set()
     other = untested
@@ -162,7 +165,7 @@ def _node(network: Network, prefix: int) -> tuple[int, int, int]:
 
 
 class _Marks:
-    """The atoms that name one text or range: those that pass there, and those that (negated) fail."""
+    """The atoms that name one text or range: those that it satisfies, and those (negated) that it fails."""
 
     __slots__ = ("fails", "passes")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the compiler produces: the tables of one generation, and the meaning of its rule numbers."""
+"""The output of the compiler: the tables of one generation, and the meaning of its rule numbers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ __all__ = ["Actions", "CompiledPolicies", "CompiledRule", "EventTable", "Shortfa
 
 
 class CompiledRule(NamedTuple):
-    """The meaning of a rule number in a record. `action` is in force; `enforced` would be, in mode
-    enforce.
+    """The meaning of a rule number in a record.
+
+    `action` is in force; `enforced` is the outcome that mode enforce has or would have.
     """
 
     number: int
@@ -37,7 +38,7 @@ class CompiledRule(NamedTuple):
 
 
 class Shortfall(NamedTuple):
-    """A rule that gets less than it asks for, on one of its events."""
+    """A rule with a weaker effective action than requested, on one of its events."""
 
     rule: Rule
     event: EventKind
@@ -45,9 +46,12 @@ class Shortfall(NamedTuple):
 
     def __str__(self) -> str:
         place, asked = self.rule.place, self.rule.action.label
-        got = "nothing" if self.outcome.action is Action.NONE else self.outcome.action.label
+        effective = self.outcome.action.label
         where = f"{place.file}:{place.line}: rule {self.rule.id}"
-        return f"{where}: asks for {asked} on {self.event.label}, gets {got} here: {self.outcome.why}"
+        return (
+            f"{where}: requests {asked} on {self.event.label}; effective action on this node: {effective}"
+            f" ({self.outcome.why})"
+        )
 
 
 class EventTable(NamedTuple):
@@ -60,7 +64,10 @@ class EventTable(NamedTuple):
 
 
 class Actions(NamedTuple):
-    """Sets of what deny, kill, and are exceptions (others alert); exception -> the bit that it clears."""
+    """Sets of bits that deny, that kill, and that are exceptions (the others alert).
+
+    `clears`: exception -> the bit that it clears.
+    """
 
     deny: int
     kill: int
@@ -70,7 +77,7 @@ class Actions(NamedTuple):
 
 @dataclass(frozen=True)
 class CompiledPolicies:
-    """One generation. A set has a bit for each rule; ids are indexes into `sets`, 0 is the empty set."""
+    """One generation. A set has a bit for each rule; ids are indexes into `sets`; 0 is the empty set."""
 
     policies: PolicySet
     rules: Mapping[int, CompiledRule]
@@ -87,19 +94,19 @@ class CompiledPolicies:
     def at_birth(self) -> frozenset[int]:
         """The policies (by index) that apply to a container about which nothing is known yet.
 
-        Never those that some container brought for itself, whatever their selectors say.
+        A policy from an enrolment request is never one of them, regardless of its selector.
         """
         policies = enumerate(self.policies.policies)
         return frozenset(i for i, policy in policies if policy.selector.at_birth and not policy.bound)
 
     def select(self, container: ContainerFacts | None) -> frozenset[int]:
-        """The policies (by index) that apply to a container; None: nothing is known about it."""
+        """Returns the policies (by index) that apply to a container; None: nothing is known about it."""
         if container is None:
             return self.at_birth
         return frozenset(i for i, p in enumerate(self.policies.policies) if p.holds_for(container))
 
     def bits(self, policies: Iterable[int]) -> int:
-        """The set of all rules and exceptions of these policies."""
+        """Returns the set of all rules and exceptions of these policies."""
         bits = 0
         for index in policies:
             bits |= self.policy_bits[index]
@@ -107,12 +114,12 @@ class CompiledPolicies:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Rules that get less than they ask for on this node, one per line."""
+        """The rules with a weaker effective action than requested, one per line."""
         return tuple(str(shortfall) for shortfall in self.shortfalls)
 
     @property
     def entries(self) -> Mapping[str, int]:
-        """How full the tables are, by the name of their outer map."""
+        """The number of entries of each table, by the name of its outer map."""
         return {
             "rule_sets": len(self.sets),
             "rule_operands": len(self.operands),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PolicySet -> CompiledPolicies: every table that a generation has in the kernel, as plain values. Pure.
+"""Compiles a PolicySet to CompiledPolicies: every table of a generation, as plain values. Pure.
 
-Nothing here reads a file or touches a map: `ringfence.policy.install` writes what this makes, and a dry run
-takes the same way.
+No file is read and no map is touched: `ringfence.policy.install` writes the result, and a dry run uses the
+same code.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["compile_policies"]
 
 
 class _Piece(NamedTuple):
-    """One future bit: an atom of a rule, for the events on which it has the same outcome."""
+    """A bit to be assigned: an atom of a rule, for the events on which it has the same outcome."""
 
     policy: int
     rule: Rule
@@ -44,17 +44,17 @@ class _Piece(NamedTuple):
 
     @property
     def exceptions(self) -> int:
-        """The most that one of its events has."""
+        """The maximum number of exceptions of its events."""
         return max(len(atom.exceptions) for atom in self.atoms.values())
 
 
 def compile_policies(
     policies: PolicySet, node: NodeTiers, mode_override: Mode | Literal["policy"] | None = None
 ) -> CompiledPolicies:
-    """The tables for this node. Raises PolicyError with every rule that does not fit, or is not available
-    here.
+    """Returns the tables for this node.
 
-    `mode_override` replaces the mode of every policy; None and "policy" leave each its own.
+    Raises PolicyError with every rule that exceeds a limit or requires what the node lacks. `mode_override`
+    replaces the mode of every policy; None and "policy" keep each policy's own mode.
     """
     override = None if mode_override == "policy" else mode_override
     problems: list[Problem] = []
@@ -69,7 +69,7 @@ def compile_policies(
         problems.append(_problem(pieces[_first_beyond(pieces)].rule, str(error)))
     if problems:
         raise PolicyError(
-            problems, hint="`ringfence policy explain` shows what each rule becomes on this node"
+            problems, hint="`ringfence policy explain` shows the effective action of each rule on this node"
         )
     tables = _Tables()
     for piece, start in zip(pieces, starts, strict=True):
@@ -90,7 +90,7 @@ def _pieces(
             shortfalls.append(Shortfall(rule, event, outcome))
         if rule.require_deny and outcome.action is not Action.DENY:
             problems.append(
-                _problem(rule, f"requires deny, but on {event.label} this node can not: {outcome.why}")
+                _problem(rule, f"requires deny, which is not available for {event.label}: {outcome.why}")
             )
         elif outcome.action is not Action.NONE:
             try:
@@ -107,7 +107,7 @@ def _pieces(
 
 
 def _on_node(atom: Atom, node: NodeTiers) -> Atom:
-    """The atom with the node's addresses in place of the word `node`."""
+    """Replaces the word `node` by the node's addresses."""
 
     def expand(conjunction: Conjunction) -> Conjunction:
         return tuple(
@@ -119,7 +119,7 @@ def _on_node(atom: Atom, node: NodeTiers) -> Atom:
 
 
 def _first_beyond(pieces: list[_Piece]) -> int:
-    """The first of them, in the order of the files, for which no bit is left."""
+    """Returns the index of the first piece, in file order, for which no bit is left."""
     used = 0
     for index, piece in enumerate(pieces):
         used += piece.exceptions + 1
@@ -133,7 +133,7 @@ def _problem(rule: Rule, message: str) -> Problem:
 
 
 class _Tables:
-    """The tables while they are filled."""
+    """The tables under construction."""
 
     def __init__(self) -> None:
         self.rules: dict[int, CompiledRule] = {}
@@ -179,7 +179,7 @@ class _Tables:
             self.events[event] = EventTable(self._set(every), bytes(dims), tuple(others), tuple(masks))
 
     def _dim(self, event: EventKind, dim: int, atoms: dict[int, Conjunction]) -> tuple[int, int, int]:
-        """Fill in one dim's table; (DIM_* or 0 if nobody asks, mask, the set of `other`)."""
+        """Fills one dim's table. Returns (DIM_*, or 0 if no rule tests it; mask; the set of `other`)."""
         tests = {bit: [p for p in atom if p.dim == dim] for bit, atom in atoms.items()}
         untested = sum(1 << bit for bit, some in tests.items() if not some)
         if dim == DIM_OBJECT:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The value of one key of a match block -> predicates. One small parser for each kind of operand."""
+"""Compiles the value of one key of a match block to predicates: one parser for each kind of operand."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ringfence.abi import MATCH_TEXT
 from ringfence.policy import paths
 from ringfence.policy.model import Condition
 from ringfence.policy.operand import Bits, Conjunction, Kind, Network, Networks, Operand, Texts, Values, fnv1a
-from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
+from ringfence.policy.reader import MappingNode, Node, Scalar, SequenceNode
 
 __all__ = ["Complain", "parse_condition", "suggestion", "sysctl_name"]
 
-#: reports a mistake at a node
+#: reports an error at a node
 Complain = Callable[[Node, str], None]
 
 _RANGE = re.compile(r"([0-9]+)-([0-9]+)")
 _DEVICE = re.compile(r"([abc]) ([0-9]+|\*):([0-9]+|\*)")
 _DEVICE_TYPES = {"b": 1, "c": 2}
-#: an address of the node that the rule is compiled on
+#: stands for the addresses of the node on which the rule is compiled
 NODE = "node"
 MAX_RANGE = 1024
 MAX_LIST = 1024
@@ -34,7 +34,7 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 class _Words(NamedTuple):
-    """A value taken apart: `plain` words, or those of {any|all|none|not: [...]}."""
+    """The words of a value: plain ones (in `any`), or those of {any|all|none|not: [...]}."""
 
     any: tuple[Scalar, ...] = ()
     all: tuple[Scalar, ...] = ()
@@ -47,24 +47,25 @@ class _Words(NamedTuple):
 
 
 def parse_condition(operand: Operand, node: Node, complain: Complain) -> Condition | None:
-    """What one key asks. Every mistake goes to `complain`; then None is returned."""
+    """Returns the condition of one key; None after errors, which are passed to `complain`."""
     words = _words(operand, node, complain)
     if words is None:
         return None
-    mistakes = 0
+    errors = 0
 
     def complain_counted(where: Node, message: str) -> None:
-        nonlocal mistakes
-        mistakes += 1
+        nonlocal errors
+        errors += 1
         complain(where, message)
 
     for word in words.every:
-        if "\0" in word.text and not word.text.startswith("@"):  # the name of an abstract socket may
-            complain_counted(word, f"{word.text!r} holds a NUL, as no name can: this can never match")
+        if "\0" in word.text and not word.text.startswith("@"):  # abstract socket names may contain NUL
+            complain_counted(word, f"{word.text!r} contains a NUL, which no name can: it can never match")
     alternatives = _PARSERS[operand.kind](operand, words, complain_counted)
-    if mistakes or not alternatives:
+    if errors or not alternatives:
         return None
-    return Condition(operand.name, _written(words), tuple(alternatives), node.line, node.column)
+    texts = tuple(word.text for word in words.every)
+    return Condition(operand.name, _written(words), tuple(alternatives), texts, node.line, node.column)
 
 
 def _written(words: _Words) -> str:
@@ -80,24 +81,24 @@ def _written(words: _Words) -> str:
 
 
 def _words(operand: Operand, node: Node, complain: Complain) -> _Words | None:
-    if not isinstance(node, Mapping_):
+    if not isinstance(node, MappingNode):
         plain = _list(node, complain)
         return _Words(any=plain) if plain else None
     allowed = ("any", "all", "none") if operand.kind is Kind.FLAGS else ("not",)
     found: dict[str, tuple[Scalar, ...]] = {}
     for item in node.items:
         if item.key.text not in allowed:
-            complain(item.key, f"{item.key.text!r} cannot stand here{suggestion(item.key.text, allowed)}")
+            complain(item.key, f"{item.key.text!r} is not allowed here{suggestion(item.key.text, allowed)}")
             return None
         if item.key.text in found:
-            complain(item.key, f"{item.key.text!r} is there twice")
+            complain(item.key, f"{item.key.text!r} is given twice")
             return None
         some = _list(item.value, complain)
         if some is None:
             return None
         found[item.key.text] = some
     if not found:
-        complain(node, "is empty, and so would match everything: leave the key out, or say what it must be")
+        complain(node, "is empty and would match everything: remove the key, or give values")
         return None
     if "not" in found:
         return _Words(any=found["not"], negated=True)
@@ -107,16 +108,16 @@ def _words(operand: Operand, node: Node, complain: Complain) -> _Words | None:
 def _list(node: Node, complain: Complain) -> tuple[Scalar, ...] | None:
     if isinstance(node, Scalar):
         nodes: Sequence[Node] = (node,)
-    elif isinstance(node, Sequence_):
+    elif isinstance(node, SequenceNode):
         nodes = node.items
     else:
         complain(node, "must be a word or a list of words")
         return None
     if not nodes:
-        complain(node, "is an empty list, which nothing can match")
+        complain(node, "is an empty list, which can never match")
         return None
     if len(nodes) > MAX_LIST:
-        complain(node, f"lists {len(nodes)} values; at most {MAX_LIST} are taken")
+        complain(node, f"lists {len(nodes)} values; at most {MAX_LIST} are allowed")
         return None
     good = []
     for word in nodes:
@@ -128,17 +129,17 @@ def _list(node: Node, complain: Complain) -> tuple[Scalar, ...] | None:
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """`; did you mean X?` for a near miss, else what is known, if that is a short list."""
+    """Returns `; did you mean X?` for a near miss, else the first known words."""
     upper = {name.lower(): name for name in known}
     near = get_close_matches(word.lower(), upper, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {upper[near[0]]!r}?"
     some = sorted(known)
-    return f"; known here: {', '.join(some[:24])}{', ...' if len(some) > 24 else ''}" if some else ""
+    return f"; known: {', '.join(some[:24])}{', ...' if len(some) > 24 else ''}" if some else ""
 
 
 def _integer(text: str, base: int = 10) -> int:
-    """Its value; of one that is too long for any operand, one that is too large for any."""
+    """Returns the number; for one with too many digits, a value that exceeds every operand."""
     return int(text, base) if len(text) <= _MAX_DIGITS else 1 << 256
 
 
@@ -175,7 +176,7 @@ def _flags(operand: Operand, words: _Words, complain: Complain) -> list[Conjunct
             elif word.kind == "int" and operand.largest:
                 number = _number(operand, word, complain)
                 if number == 0:
-                    complain(word, "0 asks for no bit: say which there must be, or leave the key out")
+                    complain(word, "0 tests no bit: name the bits that must be set, or remove the key")
                 total |= number or 0
             else:
                 hint = suggestion(word.text, [*operand.words])
@@ -184,9 +185,9 @@ def _flags(operand: Operand, words: _Words, complain: Complain) -> list[Conjunct
 
     wanted = Bits(operand.dim, bits(words.any), bits(words.all), bits(words.none))
     if clash := wanted.all & wanted.none:
-        complain(words.none[0], f"asks for {operand.word_of(clash)} and against it: this can never match")
+        complain(words.none[0], f"requires and excludes {operand.word_of(clash)}: this can never match")
     elif wanted.any and not wanted.any & ~wanted.none:
-        complain(words.none[0], "forbids everything that `any` asks for: this can never match")
+        complain(words.none[0], "excludes everything that `any` requires: this can never match")
     return [(wanted,)]
 
 
@@ -198,7 +199,7 @@ def _numbers(operand: Operand, words: _Words, complain: Complain) -> list[Conjun
             if low > high or high > operand.largest:
                 complain(word, f"is not a range within 0-{operand.largest}")
             elif high - low >= MAX_RANGE:
-                complain(word, f"is a range of {high - low + 1} values; at most {MAX_RANGE} fit into one")
+                complain(word, f"is a range of {high - low + 1} values; at most {MAX_RANGE} are allowed")
             else:
                 values.update(range(low, high + 1))
         elif word.text.isascii() and word.text.isdigit():
@@ -225,7 +226,7 @@ def _names(operand: Operand, words: _Words, complain: Complain) -> list[Conjunct
     hashes = set()
     for word in words.any:
         if "/" in word.text or paths.has_glob(word.text):
-            complain(word, f"{word.text!r} must be a plain name, without `/` and `*`")
+            complain(word, f"{word.text!r} must be a plain name, without `/` and wildcards")
         hashes.add(fnv1a(word.text.encode()))
     return [(Values(operand.dim, operand.mask, frozenset(hashes), words.negated),)]
 
@@ -237,7 +238,7 @@ def _texts(operand: Operand, words: _Words, complain: Complain) -> list[Conjunct
         text = sysctl_name(word.text) if operand.name == "sysctl" else word.text
         begin = text.rstrip("*")
         if paths.has_glob(begin):
-            complain(word, f"{word.text!r}: `*` can only stand at the end")
+            complain(word, f"{word.text!r}: `*` is only allowed at the end")
         elif len(begin.encode()) >= MATCH_TEXT:
             complain(word, f"is longer than {MATCH_TEXT - 1} bytes")
         (prefixes if begin != text else exact).add(begin.encode())
@@ -245,10 +246,10 @@ def _texts(operand: Operand, words: _Words, complain: Complain) -> list[Conjunct
 
 
 def sysctl_name(text: str) -> str:
-    """As the kernel names it, kernel/core_pattern, of what sysctl(8) takes, and of the file's name."""
+    """Returns the kernel's name (kernel/core_pattern) of a sysctl written as for sysctl(8) or as a file."""
     text = text.removeprefix("/proc/sys/").removeprefix("proc:sys/").lstrip("/")
     separator = re.search("[./]", text)
-    # net.ipv4.conf.eth0/1.forwarding: what separates first does so throughout, and the other is itself.
+    # net.ipv4.conf.eth0/1.forwarding: the first separator is used throughout, the other one is literal.
     return text.translate(_SWAPPED) if separator and separator[0] == "." else text
 
 
@@ -266,14 +267,14 @@ def _networks(operand: Operand, words: _Words, complain: Complain) -> list[Conju
             complain(word, f"{word.text!r} is not an address, a range or the word `{NODE}`: {error}")
             continue
         if "%" in word.text:
-            complain(word, f"{word.text!r}: no event tells of a zone: leave out `%` and what follows")
+            complain(word, f"{word.text!r}: events have no zone: remove `%` and what follows")
         found |= _both_families(network)
     node = any(word.text == NODE for word in words.any)
     return [(Networks(frozenset(found), words.negated, node=node),)]
 
 
 def _both_families(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> set[Network]:
-    """An IPv6 socket reaches IPv4 by ::ffff:a.b.c.d: whichever is written, both are meant."""
+    """Returns a range in both families: an IPv6 socket reaches IPv4 addresses as ::ffff:a.b.c.d."""
     packed, prefix = network.network_address.packed, network.prefixlen
     if isinstance(network, ipaddress.IPv6Network):
         found = {Network(6, packed, prefix)}
@@ -284,7 +285,7 @@ def _both_families(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> se
 
 def _devices(operand: Operand, words: _Words, complain: Complain) -> list[Conjunction]:
     if words.negated:
-        complain(words.any[0], "devices cannot be negated: match them all and put these into `exceptions`")
+        complain(words.any[0], "devices cannot be negated: match all and put these into `exceptions`")
     shapes: dict[tuple[int | None, str], set[int]] = {}
     for word in words.any:
         found = _DEVICE.fullmatch(word.text)
@@ -295,7 +296,7 @@ def _devices(operand: Operand, words: _Words, complain: Complain) -> list[Conjun
         if any(
             n != "*" and _integer(n) > _MAX_DEVICE[which] for which, n in (("major", major), ("minor", minor))
         ):
-            complain(word, f"{word.text!r}: majors go to 4095, minors to 1048575")
+            complain(word, f"{word.text!r}: the maximum is 4095 for majors, 1048575 for minors")
             continue
         shape = "any" if major == "*" else "major" if minor == "*" else "number"
         value = 0 if shape == "any" else int(major) if shape == "major" else int(major) << 20 | int(minor)
@@ -306,7 +307,7 @@ def _devices(operand: Operand, words: _Words, complain: Complain) -> list[Conjun
         parts = [] if type_ is None else [Values(0, operand.mask, frozenset((type_,)))]
         if shape in dims:
             parts.append(Values(dims[shape], operand.mask, frozenset(values)))
-        # "a *:*" tests nothing; a predicate that always holds keeps it a condition that one can see.
+        # "a *:*" tests nothing; a predicate that always holds makes it a visible condition.
         alternatives.append(tuple(parts) or (Values(0, 0, frozenset((0,))),))
     return alternatives
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's constants by name: the vocabulary of policies, with the values in calls and objects.
+"""The kernel's constants by name: the vocabulary of policies, with their values in calls and objects.
 
-Names and numbers are those of the UAPI headers; a test compiles against them to compare. No logic here.
+Names and numbers are those of the UAPI headers; a test compiles against the headers to compare. No logic.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ OPEN_FLAGS: Mapping[str, int] = {
     "O_APPEND": 0o2000,
     "O_NONBLOCK": 0o4000,
     "O_PATH": 0o10000000,
-    "moved": 1 << 30,  # ours: a link or a rename, see probes/lsm_names.bpf.c
+    "moved": 1 << 30,  # defined by the probes: a link or a rename, see probes/lsm_dentry_ops.bpf.c
 }
 #: linux/stat.h
 FILE_TYPES: Mapping[str, int] = {
@@ -212,7 +212,7 @@ def _options(level: str, **numbers: int) -> dict[str, int]:
     return {name: SOCKET_LEVELS[level] << 32 | number for name, number in numbers.items()}
 
 
-#: those that attacks on the kernel go through, each with its level in the upper half: linux/netfilter_*.h,
+#: options that attacks on the kernel use, each with its level in the upper half: linux/netfilter_*.h,
 #: linux/if_packet.h, asm/socket.h, linux/tcp.h, linux/udp.h, linux/in.h, linux/in6.h, linux/if_alg.h
 SOCKET_OPTIONS: Mapping[str, int] = {
     **_options("SOL_IP", IPT_SO_SET_REPLACE=64, IPT_SO_SET_ADD_COUNTERS=65, ARPT_SO_SET_REPLACE=96),
@@ -268,15 +268,15 @@ SECCOMP_OPERATIONS: Mapping[str, int] = _numbered(
     "SECCOMP_SET_MODE_STRICT SECCOMP_SET_MODE_FILTER SECCOMP_GET_ACTION_AVAIL SECCOMP_GET_NOTIF_SIZES"
 )
 
-#: s_magic of a filesystem; linux/magic.h, and the filesystem's own source where it is not there.
-#: A word may stand for several: `cgroup` is both versions, `disk` is what node disks are formatted with.
+#: s_magic of a filesystem; linux/magic.h, else the filesystem's source.
+#: A word may stand for several: `cgroup` is both versions, `disk` is any filesystem of node disks.
 FILESYSTEMS: Mapping[str, tuple[int, ...]] = {
     "proc": (0x9FA0,),
     "sysfs": (0x62656572,),
     "cgroup": (0x27E0EB, 0x63677270),
     "cgroup1": (0x27E0EB,),
     "cgroup2": (0x63677270,),
-    "tmpfs": (0x01021994,),  # devtmpfs and memfd have it too
+    "tmpfs": (0x01021994,),  # also devtmpfs and memfd
     "ramfs": (0x858458F6,),
     "devpts": (0x1CD1,),
     "disk": (0xEF53, 0x58465342, 0x9123683E, 0xF2F52010),

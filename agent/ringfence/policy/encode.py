@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of CompiledPolicies as the bytes of maps.h. Pure; every target of ours is little endian."""
+"""Encodes the tables of CompiledPolicies as in rules.h. Pure; all supported targets are little-endian."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ringfence.policy.compiled import CompiledPolicies
 __all__ = ["actions", "addresses", "events", "operands", "ruleset", "texts", "u32"]
 
 _BYTES = RULE_WORDS * 8
-_KEY_HEAD = 32  # bits of a trie's key that are always compared: event, dim, and family or nothing
+_KEY_HEAD = 32  # bits of a trie's key that are always compared: event, dim, and family or padding
 
 
 def u32(number: int) -> bytes:
-    """An array index, or the id of a set."""
+    """Encodes an array index, or the id of a set."""
     return number.to_bytes(4, "little")
 
 
@@ -54,11 +54,11 @@ def operands(compiled: CompiledPolicies) -> dict[bytes, bytes]:
 
 
 def texts(compiled: CompiledPolicies) -> dict[bytes, bytes]:
-    """struct rf_text_key -> id of a set. A whole string is held with the NUL that ends it."""
+    """struct rf_text_key -> id of a set. A whole string is stored with its terminating NUL."""
     found = {}
     for (event, text, whole), number in compiled.texts.items():
-        held = text + b"\0" if whole else text
-        found[TEXT_KEY.pack(_KEY_HEAD + 8 * len(held), event, _OBJECT, held)] = u32(number)
+        stored = text + b"\0" if whole else text
+        found[TEXT_KEY.pack(_KEY_HEAD + 8 * len(stored), event, _OBJECT, stored)] = u32(number)
     return found
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies in words: when each rule matches, what it results in on a node, and its weaknesses."""
+"""Explains policies in words: when each rule matches, its effective action on a node, its weaknesses."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["cautions", "explain", "explain_rule", "selector_in_words"]
 _BY = {
     Mechanism.LSM: "before its effect, by BPF-LSM: the call fails with EPERM",
     Mechanism.CGROUP: "before its effect, by cgroup-BPF: the call fails with EPERM",
-    Mechanism.KILL: "by SIGKILL: the process never returns from the call, but the call may have been done",
-    Mechanism.OBSERVE: "seen and reported",
+    Mechanism.KILL: "by SIGKILL: the process never returns from the call, which may have taken effect",
+    Mechanism.OBSERVE: "observed and reported",
 }
 
 
@@ -29,9 +29,9 @@ def explain(
     node: NodeTiers | None = None,
     tried: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[str]:
-    """Lines on every rule (or on those with the ids in `only`). `node` None: a usual one, without LSM.
+    """Yields lines about every rule, or those in `only`. `node` None: a typical one, without BPF-LSM.
 
-    `tried`: how rules are tested, by their ids.
+    `tried`: rule id -> how the rule is tested.
     """
     tiers = node or NodeTiers.usual()
     for policy in policies.policies:
@@ -52,14 +52,14 @@ def explain(
 
 
 def _on_probe(rule: ProbeRule) -> list[str]:
-    """A rule on a custom probe; its words are those of the file, which the reader has at hand."""
+    """Explains a rule on a custom probe, with the names in its file."""
     attack = f" {' '.join(rule.attack)}" if rule.attack else ""
-    what = "alert" if rule.action is Action.ALERT else "kill by SIGKILL from the agent, milliseconds after"
+    what = "alert" if rule.action is Action.ALERT else "kill by SIGKILL from the agent, milliseconds later"
     named = ", ".join(test.field for test in rule.match) or "any event"
     return [
         f"{rule.id} [{rule.severity}{attack}] {rule.title} ({rule.place.file}:{rule.place.line})",
-        f"  when {rule.label} tells of it (decided on {named}, in user space)",
-        f"  asks for {rule.action.label}; here: {what}: the effect has happened by then",
+        f"  when {rule.label} reports an event (decided by {named}, in user space)",
+        f"  action {rule.action.label}; effective: {what}, after the effect",
     ]
 
 
@@ -68,15 +68,15 @@ def _mode(policy: Policy) -> str:
 
 
 def selector_in_words(selector: Selector) -> str:
-    """Which containers, in half a sentence."""
-    chosen = "all containers" if selector.only is None else f"containers with {_traits(selector.only)}"
-    left_out = "" if selector.but is None else f", except those with {_traits(selector.but)}"
+    """Describes the selected containers."""
+    selected = "all containers" if selector.only is None else f"containers with {_traits(selector.only)}"
+    excluded = "" if selector.but is None else f", except those with {_traits(selector.but)}"
     birth = (
         "from its first instruction"
         if selector.at_birth
-        else "once the agent knows what it is (milliseconds)"
+        else "once the agent has identified it (milliseconds)"
     )
-    return f"{chosen}{left_out}; a new one {birth}"
+    return f"{selected}{excluded}; a new container {birth}"
 
 
 def _traits(traits: Traits) -> str:
@@ -93,12 +93,12 @@ def _traits(traits: Traits) -> str:
     ]
     parts += [f"label {key}={glob}" for key, glob in traits.labels]
     if traits.privileged is not None:
-        parts.append("every privilege" if traits.privileged else "less than every privilege")
+        parts.append("full privileges" if traits.privileged else "less than full privileges")
     return " and ".join(parts)
 
 
 def explain_rule(rule: Rule, node: NodeTiers) -> list[str]:
-    """One rule: its sentence, its outcome here, and what its author should know."""
+    """Explains one rule: a sentence, its effective action, and cautions for its author."""
     attack = f" {' '.join(rule.attack)}" if rule.attack else ""
     lines = [f"{rule.id} [{rule.severity}{attack}] {rule.title} ({rule.place.file}:{rule.place.line})"]
     events = " or ".join(EVENTS[event].meaning for event in rule.events)
@@ -108,11 +108,11 @@ def explain_rule(rule: Rule, node: NodeTiers) -> list[str]:
     for event, outcome in ((event, node.outcome_of(rule, event)) for event in rule.events):
         where = f" on {event.label}" if len(rule.events) > 1 else ""
         lines.append(
-            f"  asks for {rule.action.label}{where}; here: {_outcome(rule, outcome)}{_hooks(node, event)}"
+            f"  action {rule.action.label}{where}; effective: {_outcome(rule, outcome)}{_hooks(node, event)}"
         )
         if node.limits(event):
-            lines.append(f"  careful: {node.limits(event)}")
-    lines += [f"  careful: {text}" for text in cautions(rule, node)]
+            lines.append(f"  caution: {node.limits(event)}")
+    lines += [f"  caution: {text}" for text in cautions(rule, node)]
     return lines
 
 
@@ -131,9 +131,9 @@ def _any_of(condition: Condition) -> str:
 
 def _outcome(rule: Rule, outcome: Outcome) -> str:
     if outcome.action is Action.NONE:
-        return f"{'nothing' if rule.otherwise is Action.NONE else 'BLIND'}, {outcome.why}"
+        return f"{'none' if rule.otherwise is Action.NONE else 'BLIND'}, {outcome.why}"
     if rule.require_deny and outcome.action is not Action.DENY:
-        return f"REFUSED, it requires deny and {outcome.why}"
+        return f"REFUSED, it requires deny, but {outcome.why}"
     why = f" ({outcome.why})" if outcome.why else ""
     return f"{outcome.action.label} {_BY[outcome.mechanism]}{why}"
 
@@ -144,14 +144,14 @@ def _hooks(node: NodeTiers, event: EventKind) -> str:
 
 
 def cautions(rule: Rule, node: NodeTiers | None = None) -> list[str]:
-    """How the rule can be evaded, and what it costs where that matters. Each text once.
+    """Returns how the rule can be evaded, and its cost if that matters. Each text once.
 
-    `node` None: on a usual one, without BPF-LSM.
+    `node` None: on a typical node, without BPF-LSM.
     """
     found: dict[str, None] = {}
     for event in rule.events:
-        kernels = node is not None and node.has_text(event)
-        found.update(dict.fromkeys(_weak_operands(rule, event, text_is_safe=kernels)))
+        text_is_safe = node is not None and node.has_text(event)
+        found.update(dict.fromkeys(_weak_operands(rule, event, text_is_safe=text_is_safe)))
         found.update(dict.fromkeys(_dead_exceptions(rule, event)))
         if node is None or event not in node.hooks:
             found.update(dict.fromkeys(_wide_exceptions(rule, event)))
@@ -168,12 +168,12 @@ def _weak_operands(rule: Rule, event: EventKind, *, text_is_safe: bool) -> Itera
             if operand is not None and operand.kind is Kind.TEXT and text_is_safe:
                 continue
             if operand is not None and operand.caution:
-                yield f"`{operand.name}` of {event.label} is decided on a string: {operand.caution}"
+                yield f"`{operand.name}` of {event.label} is decided by a string: {operand.caution}"
             elif operand is not None and operand.kind is Kind.OBJECT and _has_plain_path(condition):
                 yield (
-                    f"`{operand.name}` without a filesystem holds for that path on every one, and is asked "
-                    "on every open: name it (proc:..., disk:...). It begins at the filesystem's own root: a "
-                    "file in /proc, /dev, /run or a volume has another path there"
+                    f"`{operand.name}` without a filesystem matches that path on every filesystem, and is "
+                    "tested for every open: add the filesystem (proc:..., disk:...). The path starts at the "
+                    "filesystem's root, so a file in /proc, /dev, /run or a volume has another path"
                 )
 
 
@@ -188,7 +188,7 @@ def _wide_exceptions(rule: Rule, event: EventKind) -> Iterator[str]:
             if operand and operand.by_hook and may_be_unknown(condition, operand.dim):
                 yield (
                     f"where BPF-LSM does not decide {event.label}, `{operand.name}` is not known, and the "
-                    f"exception `{operand.name}: {condition.written}` holds whatever it is"
+                    f"exception `{operand.name}: {condition.written}` always holds"
                 )
 
 
@@ -199,11 +199,11 @@ def _dead_exceptions(rule: Rule, event: EventKind) -> Iterator[str]:
         yield f"on {event.label} it {error}"
         return
     if rule.exceptions and not any(atom.exceptions for atom in whole):
-        yield f"no exception can ever hold on {event.label}: what they ask for is not what the rule matches"
+        yield f"no exception can ever hold on {event.label}: none overlaps with what the rule matches"
 
 
 def _tests_early(match: Match) -> bool:
-    """Whether the first dim that is looked up drops most events."""
+    """Returns True if the rule tests the first dim, so that its lookup drops most events."""
     return any(
         p.dim == 0 for condition in match for alternative in condition.alternatives for p in alternative
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading typed fields out of YAML nodes: every mistake is noted with its place, and reading goes on."""
+"""Reads typed fields from YAML nodes. Errors are collected with their locations; reading continues."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from collections.abc import Mapping, Sequence
 
 from ringfence.errors import Problem
 from ringfence.policy.conditions import suggestion
-from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
+from ringfence.policy.reader import MappingNode, Node, Scalar, SequenceNode
 
-__all__ = ["Notes"]
+__all__ = ["Diagnostics"]
 
 _MAX_TEXT = 4096
 _MAX_MESSAGE = 600
 
 
-class Notes:
-    """The mistakes of one file so far, and how to read without stopping at one."""
+class Diagnostics:
+    """Reads fields of one file and collects the errors found."""
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[Problem] = []
 
     def add(self, node: Node, where: str, message: str) -> None:
-        """Note a mistake at a node. What a hostile file says must not fill the log."""
+        """Records an error at a node. Long messages are cut, so that a hostile file cannot fill the log."""
         if len(message) > _MAX_MESSAGE:
-            half = _MAX_MESSAGE // 2  # what was written stands first, what is wrong with it last
+            half = _MAX_MESSAGE // 2  # the value is at the start, the reason at the end: keep both
             message = f"{message[:half]} ... {message[-half:]}"
         self.problems.append(Problem(self.file, node.line, node.column, where, message))
 
     def mapping(
         self, node: Node, where: str, known: Sequence[str], required: Sequence[str] = ()
     ) -> dict[str, Node] | None:
-        """The keys of a mapping. Unknown, repeated, missing ones are mistakes; None if it is no mapping."""
-        if not isinstance(node, Mapping_):
-            self.add(node, where, f"must be a mapping with {', '.join(required or known)}")
+        """Returns the keys of a mapping; None if the node is not a mapping.
+
+        Unknown, repeated and missing keys are errors.
+        """
+        if not isinstance(node, MappingNode):
+            self.add(node, where, f"must be a mapping with the keys {', '.join(required or known)}")
             return None
         found: dict[str, Node] = {}
         for item in node.items:
@@ -43,7 +46,7 @@ class Notes:
             if key not in known:
                 self.add(item.key, where, f"unknown key {key!r}{suggestion(key, known)}")
             elif key in found:
-                self.add(item.key, where, f"{key!r} is there twice")
+                self.add(item.key, where, f"{key!r} is given twice")
             else:
                 found[key] = item.value
         for key in required:
@@ -54,7 +57,7 @@ class Notes:
     def text(
         self, node: Node, where: str, pattern: re.Pattern[str] | None = None, expected: str = "a text"
     ) -> str:
-        """One line of text; "" after a mistake."""
+        """Returns the text of a scalar; "" after an error."""
         if not isinstance(node, Scalar) or node.kind not in ("str", "int") or not node.text.strip():
             is_other = isinstance(node, Scalar) and node.kind in ("bool", "null") and node.text.strip()
             self.add(node, where, f"must be {expected}{': put it in quotes' if is_other else ''}")
@@ -68,7 +71,7 @@ class Notes:
         return node.text
 
     def choice(self, node: Node, where: str, known: Sequence[str]) -> str | None:
-        """One of a few words; None after a mistake."""
+        """Returns one of the known words; None after an error."""
         if isinstance(node, Scalar) and node.text in known:
             return node.text
         got = shown(node.text) if isinstance(node, Scalar) else "this"
@@ -78,7 +81,7 @@ class Notes:
         return None
 
     def boolean(self, node: Node, where: str) -> bool | None:
-        """true or false; None after a mistake."""
+        """Returns a boolean; None after an error."""
         if isinstance(node, Scalar) and node.kind == "bool":
             return node.text == "true"
         self.add(node, where, "must be true or false")
@@ -87,26 +90,26 @@ class Notes:
     def texts(
         self, node: Node, where: str, pattern: re.Pattern[str] | None = None, expected: str = "a text"
     ) -> tuple[str, ...]:
-        """A list of texts, or one; () after a mistake. An empty list is one."""
-        items = node.items if isinstance(node, Sequence_) else (node,)
+        """Returns a non-empty list of texts, or a single text as a list; () after an error."""
+        items = node.items if isinstance(node, SequenceNode) else (node,)
         if not items:
             self.add(node, where, "is an empty list")
         found = [self.text(item, f"{where}[{index}]", pattern, expected) for index, item in enumerate(items)]
         return tuple(found) if all(found) else ()
 
     def labels(self, node: Node, where: str) -> tuple[tuple[str, str], ...]:
-        """A mapping of words to words."""
-        if not isinstance(node, Mapping_) or not node.items:
+        """Returns the items of a mapping of strings to strings; () after an error."""
+        if not isinstance(node, MappingNode) or not node.items:
             self.add(node, where, "must be a mapping of names to values")
             return ()
         found: Mapping[str, str] = {
             i.key.text: self.text(i.value, f"{where}.{i.key.text}") for i in node.items
         }
         if len(found) != len(node.items):
-            self.add(node, where, "names a label twice")
+            self.add(node, where, "has a label twice")
         return tuple(found.items())
 
 
 def shown(text: str) -> str:
-    """A text of the file in a message: short, quoted, without control characters."""
+    """Formats a text from a file for a message: short, quoted, without control characters."""
     return repr(text if len(text) <= 60 else text[:57] + "...")

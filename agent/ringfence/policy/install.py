@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CompiledPolicies -> the kernel: from one generation to the next by a single write, without gap or mixture.
+"""Installs CompiledPolicies in the kernel: one write switches generations, without a gap or a mixture.
 
 A generation is a set of inner maps in one of the two halves of each outer map. The next one is built in the
 other half, complete with the profile of every container. Then `generation` is written, and every event that
-begins after that is decided by the new rules. The old maps are freed once no program can be using them.
+starts after that is decided by the new rules. The old maps are freed once no program can be using them.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from ringfence.policy.model import ContainerFacts
 
 __all__ = ["Generations"]
 
-#: what is in these is there from the beginning: frozen, they cannot be changed by whoever gets hold of them
+#: complete when created: frozen, so that a process that obtains a descriptor cannot change them
 _CONSTANT = frozenset(("rule_events", "rule_operands", "rule_texts", "rule_addresses", "rule_actions"))
-_SPARE_SETS, _SPARE_PROFILES = 64, 64
-_REMEMBERED = 8  # generations whose rule numbers can still be told, for records that are in the rings
+_RESERVED_SETS, _RESERVED_PROFILES = 64, 64
+_REMEMBERED = 8  # generations of rule numbers that are kept, for records that are still in the rings
 
 
 class Generations:
-    """The policies in force. `map_of` gives the kernel's maps by name. Used by the agent's loop only."""
+    """The policies in force. Used by the agent's loop only."""
 
-    def __init__(self, map_of: Callable[[str], Map]) -> None:
-        self._map_of = map_of
-        #: called with every inner map before it is used
-        self.made: Callable[[Map], None] = lambda made: None
+    def __init__(self, map_of: Callable[[str], Map], made: Callable[[Map], None] = lambda made: None) -> None:
+        """`map_of` gives the kernel's maps by name; `made` is called with every inner map before
+        it is used.
+        """
+        self._map_of, self._made = map_of, made
         self._number = map_of("generation").get_int(0)
         self._live: _Generation | None = None
-        self._assigned: dict[int, tuple[int, int]] = {}  # slot -> whose it was, and the profile that it got
+        self._assigned: dict[int, tuple[int, int]] = {}  # slot -> cgroup that owned it, assigned profile
         self._remembered: OrderedDict[int, Mapping[int, CompiledRule]] = OrderedDict()
         slots = map_of("slots")
         self._slots = slots.max_entries
@@ -45,27 +46,27 @@ class Generations:
 
     @property
     def number(self) -> int:
-        """The generation in force; 0: none yet."""
+        """The number of the generation in force; 0: none yet."""
         return self._number
 
     @property
     def compiled(self) -> CompiledPolicies | None:
-        """What is in force."""
+        """The policies in force, or None."""
         return self._live.compiled if self._live else None
 
     def install(
         self, compiled: CompiledPolicies, containers: Mapping[int, ContainerFacts | None] | None = None
     ) -> int:
-        """Put a set in force for all containers (slot -> its facts) at once; returns its generation number.
+        """Puts a set in force for all containers (slot -> its facts) at once; returns its generation number.
 
-        After an OSError the former set is still in force.
+        After an OSError the previous set is still in force.
         """
         number = self._number + 1
         half = number % GENERATIONS
-        building = _Generation(compiled, self._map_of, half, lambda made: self.made(made))
+        building = _Generation(compiled, self._map_of, half, self._made)
         try:
             building.write()
-            assigned = self._give_profiles(building, containers or {})
+            assigned = self._write_profiles(building, containers or {})
             self._map_of("generation").set(0, number)
         except BaseException:
             building.discard()
@@ -78,10 +79,10 @@ class Generations:
             old.discard()
         return number
 
-    def _give_profiles(
+    def _write_profiles(
         self, building: _Generation, containers: Mapping[int, ContainerFacts | None]
     ) -> dict[int, tuple[int, int]]:
-        # This half still holds ids of the last but one generation: slots not named here fall to profile 0.
+        # This half still holds ids of the generation before the current one: other slots get profile 0.
         assigned: dict[int, tuple[int, int]] = {}
         for slot in range(self._slots):
             index = slot * self._stride + self._profile + building.half
@@ -94,17 +95,17 @@ class Generations:
         return assigned
 
     def _owner(self, slot: int) -> int:
-        """The cgroup whose slot it is: the first member."""
+        """Returns the cgroup that owns the slot: the first member of the struct."""
         at = slot * self._stride
         return int(self._words[at] | self._words[at + 1] << 32)
 
     @property
     def remembered(self) -> Mapping[int, Mapping[int, CompiledRule]]:
-        """Generation -> what its rule numbers mean, of the last few."""
+        """Generation -> the meaning of its rule numbers, for the last few generations."""
         return dict(self._remembered)
 
     def follow(self, generations: Mapping[int, Mapping[int, CompiledRule]]) -> None:
-        """Continue an earlier agent's numbering: no number is used twice. Before the first install."""
+        """Continues a previous agent's numbering, so that no number is reused. Before the first install."""
         for number in sorted(generations):
             self._number = max(self._number, number)
             self._remember(number, generations[number])
@@ -115,15 +116,15 @@ class Generations:
             self._remembered.popitem(last=False)
 
     def rule(self, generation: int, number: int) -> CompiledRule | None:
-        """The meaning of a rule number in a record; None for an unknown number or an old generation."""
+        """Returns the meaning of a rule number; None for an unknown number or an old generation."""
         return None if number == NO_RULE else self._remembered.get(generation, {}).get(number)
 
     def profile_for(self, policies: frozenset[int]) -> int:
-        """The profile of containers to which these policies (by index) apply; made if it is new."""
+        """Returns the profile of containers to which these policies (by index) apply; creates it if new."""
         return self._live.profile_for(policies) if self._live else 0
 
     def assign(self, slot: int, container: ContainerFacts | None) -> frozenset[int]:
-        """Put a container's policies in force for its slot (None: nothing is known about it)."""
+        """Puts a container's policies in force for its slot; None: nothing is known about it."""
         if self._live is None:
             return frozenset()
         policies = self._live.compiled.select(container)
@@ -132,16 +133,15 @@ class Generations:
         self._assigned[slot] = self._owner(slot), profile
         return policies
 
-    def put_right(self, slot: int, cgroup: int) -> bool:
-        """Restore the container's slot if it does not hold the profile that was assigned last; whether it did
-        not.
+    def restore_slot(self, slot: int, cgroup: int) -> bool:
+        """Restores the profile in a container's slot. Returns True if it had to be corrected.
 
-        A container without an assignment has profile 0, which all begin with.
+        A container without an assignment has profile 0, the initial one.
         """
         if self._live is None or self._owner(slot) != cgroup:
             return False
-        whose, wanted = self._assigned.get(slot, (cgroup, 0))
-        if whose != cgroup:  # the slot changed hands meanwhile
+        owner, wanted = self._assigned.get(slot, (cgroup, 0))
+        if owner != cgroup:  # the slot has been reused meanwhile
             return False
         index = slot * self._stride + self._profile + self._live.half
         if self._words[index] == wanted:
@@ -150,14 +150,14 @@ class Generations:
         return True
 
     def confirm(self, slot: int, policies: frozenset[int]) -> bool:
-        """Read back from the kernel that exactly these policies are in force for a slot."""
+        """Reads back from the kernel. Returns True if exactly these policies are in force for a slot."""
         if self._live is None:
             return False
         profile = self._words[slot * self._stride + self._profile + self._live.half]
         return self._live.holds(profile) == encode.ruleset(self._live.compiled.bits(policies))
 
     def clear(self, slot: int) -> None:
-        """A slot is about to be freed: its next container begins with profile 0, in every generation."""
+        """Resets a slot that is about to be freed: its next container starts with profile 0."""
         self._assigned.pop(slot, None)
         begin = slot * self._stride + self._profile
         for half in range(GENERATIONS):
@@ -182,28 +182,28 @@ class _Generation:
         self._profiles: dict[int, int] = {}  # id of a set -> number of a profile
 
     def write(self) -> None:
-        """Make all inner maps, fill them, put them into their half. Nothing looks there yet."""
+        """Creates and fills all inner maps and puts them into their half, which no program uses yet."""
         compiled = self.compiled
         at_birth = compiled.bits(compiled.at_birth)
         self._sets.setdefault(at_birth, len(self._sets))
         self._profiles[self._sets[at_birth]] = 0
         sets = {encode.u32(number): encode.ruleset(bits) for bits, number in self._sets.items()}
         contents = {
-            "rule_sets": (sets, len(sets) + _SPARE_SETS),
+            "rule_sets": (sets, len(sets) + _RESERVED_SETS),
             "rule_events": (encode.events(compiled), 0),
-            "rule_profiles": ({encode.u32(0): encode.u32(self._sets[at_birth])}, 1 + _SPARE_PROFILES),
+            "rule_profiles": ({encode.u32(0): encode.u32(self._sets[at_birth])}, 1 + _RESERVED_PROFILES),
             "rule_operands": (encode.operands(compiled), 0),
             "rule_texts": (encode.texts(compiled), 0),
             "rule_addresses": (encode.addresses(compiled), 0),
             "rule_actions": ({encode.u32(0): encode.actions(compiled)}, 0),
         }
-        for name, (entries, room) in contents.items():
-            self._inner[name] = self._make(name, entries, room)
+        for name, (entries, capacity) in contents.items():
+            self._inner[name] = self._make(name, entries, capacity)
             self._map_of(name).set(self.half, self._inner[name].fd)
 
-    def _make(self, name: str, entries: dict[bytes, bytes], room: int) -> Map:
+    def _make(self, name: str, entries: dict[bytes, bytes], capacity: int) -> Map:
         shape = INNER_MAPS[name]
-        count = shape.max_entries or room or max(1, len(entries))
+        count = shape.max_entries or capacity or max(1, len(entries))
         made = create_map(shape.type, name, shape.key, shape.value, count, flags=shape.flags)
         try:
             self._made(made)
@@ -229,14 +229,14 @@ class _Generation:
         return profile
 
     def holds(self, profile: int) -> bytes | None:
-        """The set of rules that a profile stands for, as the kernel has it."""
+        """Returns the set of rules of a profile as stored in the kernel, or None."""
         number = self._inner["rule_profiles"].get(profile)
         return None if number is None else self._inner["rule_sets"].get(int.from_bytes(number, sys.byteorder))
 
     def _put(self, name: str, index: int, value: bytes) -> None:
         inner = self._inner[name]
         if index >= inner.max_entries:
-            # Numbers keep their meaning in the larger copy, so a program may hold either.
+            # Numbers keep their meaning in the larger copy, so a program may use either.
             larger = self._make(name, dict(inner.items()), inner.max_entries * 2)
             self._map_of(name).set(self.half, larger.fd)
             inner.close()
@@ -244,15 +244,15 @@ class _Generation:
         inner.set(index, value)
 
     def wait_for_programs(self) -> None:
-        """Wait until no program that began under the previous generation is running.
+        """Waits until no program that started under the previous generation is running.
 
-        The kernel waits for an RCU grace period after every change of a map of maps (1ae80cf31938, 4.19),
-        even one that writes the same value.
+        The kernel waits for an RCU grace period after every change of a map of maps (1ae80cf31938,
+        4.19), even one that writes the same value.
         """
         self._map_of("rule_actions").set(self.half, self._inner["rule_actions"].fd)
 
     def discard(self) -> None:
-        """Free the maps."""
+        """Frees the maps."""
         for name, inner in self._inner.items():
             self._map_of(name).delete(self.half)
             inner.close()

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files -> PolicySet. All mistakes at once, each with its place; a set with one mistake is refused whole."""
+"""Loads files into a PolicySet. Reports all errors at once, each with its location.
+
+A set with one error is refused as a whole.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from typing import cast
 from ringfence.abi import EventKind
 from ringfence.errors import PolicyError, Problem
 from ringfence.policy import reader
-from ringfence.policy.fields import Notes, shown
+from ringfence.policy.fields import Diagnostics, shown
 from ringfence.policy.model import Mode, Place, Policy, PolicySet, Rule, Selector, Traits
 from ringfence.policy.probe_rules import ProbeRule, ProbeWords
-from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
+from ringfence.policy.reader import MappingNode, Node, Scalar, SequenceNode
 from ringfence.policy.rules import read_rules
 
 __all__ = ["API_VERSION", "KIND", "NAME", "load_bytes", "load_policies"]
@@ -25,25 +28,25 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _MAX_PROBLEMS = 200
 _UNCLOSED = re.compile(r"\[(?!!?\]?[^\]]*\])")
 _NO_PROBES: Mapping[str, ProbeWords] = {}
-#: events whose subject is no container
+#: events that do not belong to a container
 _OF_THE_HOST = (EventKind.KERNEL_HELPER, EventKind.HOST_MAP)
 _TRAITS = ("names", "images", "runtimes", "namespaces", "pods", "labels", "privileged")
-_HINT = "`ringfence policy check FILE` shows all of this; docs/policy-language.md explains every key"
+_HINT = "`ringfence policy check FILE` shows all errors; docs/policy-language.md explains every key"
 
 
 def load_policies(paths: Sequence[Path], probes: Mapping[str, ProbeWords] = _NO_PROBES) -> PolicySet:
-    """Every policy in these files and directories. Raises PolicyError with all mistakes.
+    """Returns every policy in these files and directories. Raises PolicyError with all errors.
 
     `probes` are the custom probes that rules may name, by the labels of their events.
     """
     files, problems = reader.expand(list(paths))
     read = [(str(path), *reader.read(path)) for path in files]
-    mistakes = problems + [p for _, _, ps in read for p in ps]
-    return _set_of([(file, documents) for file, documents, _ in read], mistakes, probes)
+    problems = problems + [p for _, _, ps in read for p in ps]
+    return _set_of([(file, documents) for file, documents, _ in read], problems, probes)
 
 
 def load_bytes(documents: Mapping[str, bytes], probes: Mapping[str, ProbeWords] = _NO_PROBES) -> PolicySet:
-    """The same from texts, by the names to be used in messages."""
+    """Like `load_policies`, for texts by the names that messages show."""
     read = [(name, *reader.parse(name, data)) for name, data in documents.items()]
     return _set_of([(name, nodes) for name, nodes, _ in read], [p for _, _, ps in read for p in ps], probes)
 
@@ -54,12 +57,12 @@ def _set_of(
     policies: list[Policy] = []
     problems = list(problems)
     for file, documents in files:
-        notes = Notes(file)
+        diagnostics = Diagnostics(file)
         for document in documents:
-            policy = _policy(notes, document, probes)
+            policy = _policy(diagnostics, document, probes)
             if policy is not None:
                 policies.append(policy)
-        problems += notes.problems
+        problems += diagnostics.problems
     problems += _repeated("policy", ((p.name, p.place) for p in policies))
     rules = [(rule.id, rule.place) for policy in policies for rule in policy.rules]
     rules += [(rule.id, rule.place) for policy in policies for rule in policy.probe_rules]
@@ -74,7 +77,7 @@ def _bounded(problems: list[Problem]) -> list[Problem]:
         return problems
     rest = len(problems) - _MAX_PROBLEMS
     return problems[:_MAX_PROBLEMS] + [
-        Problem(problems[_MAX_PROBLEMS].file, 0, 0, "", f"and {rest} more mistakes")
+        Problem(problems[_MAX_PROBLEMS].file, 0, 0, "", f"and {rest} more errors")
     ]
 
 
@@ -84,82 +87,90 @@ def _repeated(what: str, names: Iterable[tuple[str, Place]]) -> list[Problem]:
     for name, place in names:
         if name in first:
             other = first[name]
-            message = f"the {what} {name!r} is already at {other.file}:{other.line}"
+            message = f"the {what} {name!r} is already defined at {other.file}:{other.line}"
             problems.append(Problem(place.file, place.line, place.column, "", message))
         elif name:
             first[name] = place
     return problems
 
 
-def _policy(notes: Notes, node: Node, probes: Mapping[str, ProbeWords]) -> Policy | None:
-    before = len(notes.problems)
-    top = notes.mapping(
+def _policy(diagnostics: Diagnostics, node: Node, probes: Mapping[str, ProbeWords]) -> Policy | None:
+    before = len(diagnostics.problems)
+    top = diagnostics.mapping(
         node, "", ("apiVersion", "kind", "metadata", "spec"), ("apiVersion", "kind", "metadata", "spec")
     )
     if top is None:
         return None
-    _fixed(notes, top, "apiVersion", API_VERSION)
-    _fixed(notes, top, "kind", KIND)
-    name, description, labels = _metadata(notes, top.get("metadata"))
+    _fixed(diagnostics, top, "apiVersion", API_VERSION)
+    _fixed(diagnostics, top, "kind", KIND)
+    name, description, labels = _metadata(diagnostics, top.get("metadata"))
     spec = (
-        notes.mapping(top["spec"], "spec", ("selector", "mode", "rules"), ("selector", "rules"))
+        diagnostics.mapping(top["spec"], "spec", ("selector", "mode", "rules"), ("selector", "rules"))
         if "spec" in top
         else None
     )
     if spec is None:
         return None
-    selector = _selector(notes, spec.get("selector"))
-    mode = notes.choice(spec["mode"], "spec.mode", ("audit", "enforce")) if "mode" in spec else "audit"
+    selector = _selector(diagnostics, spec.get("selector"))
+    mode = diagnostics.choice(spec["mode"], "spec.mode", ("audit", "enforce")) if "mode" in spec else "audit"
     rules, probe_rules = (
-        read_rules(notes, spec["rules"], "spec.rules", probes) if "rules" in spec else ((), ())
+        read_rules(diagnostics, spec["rules"], "spec.rules", probes) if "rules" in spec else ((), ())
     )
     for kind in _OF_THE_HOST:
         if not _is_everything(selector) and any(kind in rule.events for rule in rules):
-            message = f"{kind.label} is of no container: the selector must be `containers: all`"
-            notes.add(spec["rules"], "spec.rules", message)
-    if len(notes.problems) > before:
-        # Enough of it for the check of repeated names; the set is refused anyway.
-        return _shell(notes, node, name, rules, probe_rules)
-    place = Place(notes.file, node.line, node.column)
+            message = f"{kind.label} does not belong to a container: the selector must be `containers: all`"
+            diagnostics.add(spec["rules"], "spec.rules", message)
+    if len(diagnostics.problems) > before:
+        # Enough for the check of repeated names; the set is refused anyway.
+        return _stub(diagnostics, node, name, rules, probe_rules)
+    place = Place(diagnostics.file, node.line, node.column)
     return Policy(
         name, description, labels, selector, cast(Mode, mode), rules, place, probe_rules=probe_rules
     )
 
 
-def _shell(
-    notes: Notes, node: Node, name: str, rules: tuple[Rule, ...], probe_rules: tuple[ProbeRule, ...]
+def _stub(
+    diagnostics: Diagnostics,
+    node: Node,
+    name: str,
+    rules: tuple[Rule, ...],
+    probe_rules: tuple[ProbeRule, ...],
 ) -> Policy:
-    place = Place(notes.file, node.line, node.column)
+    place = Place(diagnostics.file, node.line, node.column)
     return Policy(
         name, "", (), Selector(None, None, at_birth=False), "audit", rules, place, probe_rules=probe_rules
     )
 
 
-def _fixed(notes: Notes, top: Mapping[str, Node], key: str, wanted: str) -> None:
+def _fixed(diagnostics: Diagnostics, top: Mapping[str, Node], key: str, wanted: str) -> None:
     node = top.get(key)
     if node is not None and not (isinstance(node, Scalar) and node.text == wanted):
-        notes.add(node, key, f"must be {wanted!r}")
+        diagnostics.add(node, key, f"must be {wanted!r}")
 
 
-def _metadata(notes: Notes, node: Node | None) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-    keys = notes.mapping(node, "metadata", ("name", "description", "labels"), ("name",)) if node else None
+def _metadata(diagnostics: Diagnostics, node: Node | None) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    keys = (
+        diagnostics.mapping(node, "metadata", ("name", "description", "labels"), ("name",)) if node else None
+    )
     if keys is None:
         return "", "", ()
     name = ""
     if "name" in keys:
-        name = notes.text(
-            keys["name"], "metadata.name", NAME, "a name of a-z, 0-9, `-` and `.`, at most 63 long"
+        name = diagnostics.text(
+            keys["name"], "metadata.name", NAME, "a name (at most 63 characters of a-z, 0-9, `-` and `.`)"
         )
-    description = notes.text(keys["description"], "metadata.description") if "description" in keys else ""
-    labels = notes.labels(keys["labels"], "metadata.labels") if "labels" in keys else ()
+    description = (
+        diagnostics.text(keys["description"], "metadata.description") if "description" in keys else ""
+    )
+    labels = diagnostics.labels(keys["labels"], "metadata.labels") if "labels" in keys else ()
     return name, description.strip(), labels
 
 
-def _selector(notes: Notes, node: Node | None) -> Selector:
-    """Which containers. Choosing all of them must be written; an empty selector is a mistake."""
+def _selector(diagnostics: Diagnostics, node: Node | None) -> Selector:
+    """Reads the selector. Selecting all containers must be explicit; an empty selector is an error."""
     nothing = Selector(None, None, at_birth=False)
     keys = (
-        notes.mapping(node, "spec.selector", ("containers", *_TRAITS, "except", "unidentified"))
+        diagnostics.mapping(node, "spec.selector", ("containers", *_TRAITS, "except", "unidentified"))
         if node
         else None
     )
@@ -167,63 +178,71 @@ def _selector(notes: Notes, node: Node | None) -> Selector:
         return nothing
     everything = "containers" in keys
     if everything:
-        notes.choice(keys["containers"], "spec.selector.containers", ("all",))
+        diagnostics.choice(keys["containers"], "spec.selector.containers", ("all",))
     given = {key: keys[key] for key in _TRAITS if key in keys}
     if everything and given:
-        notes.add(
+        diagnostics.add(
             node,
             "spec.selector",
-            f"`containers: all` leaves nothing for {', '.join(given)} to choose: keep one",
+            f"`containers: all` cannot be combined with {', '.join(given)}: remove one of them",
         )
     if not everything and not given:
-        message = f"chooses nothing: write `containers: all`, or some of {', '.join(_TRAITS)}"
-        notes.add(node, "spec.selector", message)
-    only = _traits(notes, given, "spec.selector") if given else None
+        message = f"selects no container: write `containers: all`, or some of {', '.join(_TRAITS)}"
+        diagnostics.add(node, "spec.selector", message)
+    only = _traits(diagnostics, given, "spec.selector") if given else None
     but = None
     if "except" in keys:
-        left_out = notes.mapping(keys["except"], "spec.selector.except", _TRAITS)
-        if left_out is not None and not left_out:
-            notes.add(keys["except"], "spec.selector.except", "is empty: it would leave out every container")
-        but = _traits(notes, left_out or {}, "spec.selector.except")
-    return Selector(only, but, at_birth=_at_birth(notes, keys, certain=only is None and but is None))
+        excluded = diagnostics.mapping(keys["except"], "spec.selector.except", _TRAITS)
+        if excluded is not None and not excluded:
+            diagnostics.add(
+                keys["except"], "spec.selector.except", "is empty: it would exclude every container"
+            )
+        but = _traits(diagnostics, excluded or {}, "spec.selector.except")
+    return Selector(only, but, at_birth=_at_birth(diagnostics, keys, certain=only is None and but is None))
 
 
 def _is_everything(selector: Selector) -> bool:
     return selector.at_birth and selector.only is None and selector.but is None
 
 
-def _at_birth(notes: Notes, keys: Mapping[str, Node], *, certain: bool) -> bool:
+def _at_birth(diagnostics: Diagnostics, keys: Mapping[str, Node], *, certain: bool) -> bool:
     if "unidentified" not in keys:
         return certain
-    return notes.choice(keys["unidentified"], "spec.selector.unidentified", ("apply", "wait")) == "apply"
+    return (
+        diagnostics.choice(keys["unidentified"], "spec.selector.unidentified", ("apply", "wait")) == "apply"
+    )
 
 
-def _check_globs(notes: Notes, node: Node, where: str) -> None:
-    """What no name can fit, though its author means something by it."""
-    if isinstance(node, Mapping_):
+def _check_globs(diagnostics: Diagnostics, node: Node, where: str) -> None:
+    """Reports globs that match no name but have another meaning elsewhere."""
+    if isinstance(node, MappingNode):
         nodes: Sequence[Node] = [item.value for item in node.items]
     else:
-        nodes = node.items if isinstance(node, Sequence_) else (node,)
+        nodes = node.items if isinstance(node, SequenceNode) else (node,)
     for one in nodes:
         text = one.text if isinstance(one, Scalar) else ""
         if text.startswith("!"):
-            notes.add(one, where, f"{shown(text)}: `!` negates nothing here: `except` leaves containers out")
+            diagnostics.add(
+                one, where, f"{shown(text)}: `!` does not negate: use `except` to exclude containers"
+            )
         elif _UNCLOSED.search(text):
-            notes.add(one, where, f"{shown(text)} has a `[` without its `]`")
+            diagnostics.add(one, where, f"{shown(text)} has a `[` without its `]`")
 
 
-def _traits(notes: Notes, keys: Mapping[str, Node], where: str) -> Traits:
+def _traits(diagnostics: Diagnostics, keys: Mapping[str, Node], where: str) -> Traits:
     def globs(key: str) -> tuple[str, ...]:
-        return notes.texts(keys[key], f"{where}.{key}") if key in keys else ()
+        return diagnostics.texts(keys[key], f"{where}.{key}") if key in keys else ()
 
     for key, node in keys.items():
-        _check_globs(notes, node, f"{where}.{key}")
+        _check_globs(diagnostics, node, f"{where}.{key}")
     return Traits(
         names=globs("names"),
         images=globs("images"),
         runtimes=globs("runtimes"),
         namespaces=globs("namespaces"),
         pods=globs("pods"),
-        labels=notes.labels(keys["labels"], f"{where}.labels") if "labels" in keys else (),
-        privileged=notes.boolean(keys["privileged"], f"{where}.privileged") if "privileged" in keys else None,
+        labels=diagnostics.labels(keys["labels"], f"{where}.labels") if "labels" in keys else (),
+        privileged=diagnostics.boolean(keys["privileged"], f"{where}.privileged")
+        if "privileged" in keys
+        else None,
     )

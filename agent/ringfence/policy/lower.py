@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules -> atoms: conjunctions of predicates on one event, each of which takes one bit in the kernel.
+"""Lowers rules to atoms: conjunctions of predicates on one event, each of which takes one bit in the kernel.
 
-A rule's alternatives are multiplied out, each product is an atom. The same is done with its exceptions; those
-that cannot meet the rule's atom (another device, another filesystem) are dropped.
+A rule's alternatives are multiplied out, and each product is an atom; the same is done with its exceptions.
+An exception that cannot overlap with an atom (another device, another filesystem) is dropped for it.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from ringfence.policy.operand import Bits, Conjunction, Predicate, Values
 
 __all__ = ["MAX_ATOMS", "MAX_EXCEPTIONS", "Atom", "TooMany", "by_program", "lower"]
 
-#: of one rule, for one event
+#: per rule and event
 MAX_ATOMS = 64
 #: they share a 64-bit word with their rule
 MAX_EXCEPTIONS = 63
 
 
 class TooMany(Exception):
-    """A rule has more alternatives than fit. The message says which part, and what to do."""
+    """A rule has too many alternatives. The message names the part, and what to do."""
 
 
 class Atom(NamedTuple):
-    """One bit's worth of a rule, and the exceptions that clear it."""
+    """The part of a rule that takes one bit, and the exceptions that clear the bit."""
 
     matches: Conjunction
     exceptions: tuple[Conjunction, ...]
 
 
 def lower(rule: Rule, event: EventKind) -> list[Atom]:
-    """What the rule asks of one of its events. Raises TooMany."""
+    """Returns the atoms of a rule for one of its events. Raises TooMany."""
     matches = [by_program(c, trusted=False) for c in _conjunctions(rule.match[event])]
     if len(matches) > MAX_ATOMS:
         raise TooMany(
-            f"comes apart into {len(matches)} combinations, at most {MAX_ATOMS} fit: split the rule"
+            f"expands to {len(matches)} combinations, at most {MAX_ATOMS} are supported: split the rule"
         )
     blocks = (c for block in rule.exceptions for c in _conjunctions(block[event]))
     exceptions = [by_program(c, trusted=True) for c in blocks]
     atoms = []
     for match in matches:
-        meeting = (e for e in exceptions if _may_meet(match, e))
-        atoms.append(Atom(match, tuple(_narrowed(match, e) for e in meeting)))
+        relevant = (e for e in exceptions if _may_overlap(match, e))
+        atoms.append(Atom(match, tuple(_narrowed(match, e) for e in relevant)))
     most = max((len(atom.exceptions) for atom in atoms), default=0)
     if most > MAX_EXCEPTIONS:
         raise TooMany(
-            f"has {most} exceptions once lists are multiplied out, at most {MAX_EXCEPTIONS} fit: "
+            f"has {most} exceptions once lists are expanded, at most {MAX_EXCEPTIONS} are supported: "
             "join them into longer lists of one operand, or split the rule"
         )
     return atoms
@@ -61,7 +61,7 @@ def _conjunctions(match: Match) -> list[Conjunction]:
     for some in alternatives:
         total *= len(some)
     if total > 4096:
-        raise TooMany(f"comes apart into {total} combinations: use fewer kinds of values in one rule")
+        raise TooMany(f"expands to {total} combinations: use fewer kinds of values in one rule")
     combined = (
         tuple(p for part in choice for p in part if not _always(p)) for choice in product(*alternatives)
     )
@@ -69,11 +69,11 @@ def _conjunctions(match: Match) -> list[Conjunction]:
 
 
 def by_program(conjunction: Conjunction, *, trusted: bool) -> Conjunction:
-    """A path is only a name: a container that may write there can put another program in its place, which
-    overlayfs shows.
+    """Extends tests of a program to its changed state, unless they exempt it.
 
-    So a rule matches a program of that path in either state; what lets a program pass (an exception, a `not`)
-    only matches while it is as the image has it.
+    A path is only a name: a container that may write to it can replace the program, which overlayfs shows.
+    So a rule matches the program at that path in either state, while an exemption (an exception, a `not`)
+    only matches the unchanged program of the image.
     """
 
     def either(predicate: Predicate) -> Predicate:
@@ -85,9 +85,7 @@ def by_program(conjunction: Conjunction, *, trusted: bool) -> Conjunction:
 
 
 def _narrowed(match: Conjunction, exception: Conjunction) -> Conjunction:
-    """The exception, restricted to where its rule matches: the same effect, and both drop out at the same
-    dim.
-    """
+    """Restricts an exception to where its rule matches: same effect, but both fail at the same dim."""
     tested = {p.dim for p in exception}
     return exception + tuple(p for p in match if p.dim != DIM_OBJECT or DIM_OBJECT not in tested)
 
@@ -96,22 +94,10 @@ def _always(predicate: Predicate) -> bool:
     return isinstance(predicate, (Values, Bits)) and predicate.mask == 0 and predicate.holds(0)
 
 
-def _may_meet(one: Conjunction, other: Conjunction) -> bool:
-    """Whether some event could satisfy both, as far as lists of values tell."""
-    for a in one:
-        for b in other:
-            if not (isinstance(a, Values) and isinstance(b, Values)):
-                continue
-            if (a.dim, a.mask) == (b.dim, b.mask) and _disjoint(a, b):
-                return False
-    return True
+def _may_overlap(one: Conjunction, other: Conjunction) -> bool:
+    """Returns False if lists of values show that no event satisfies both.
 
-
-def _disjoint(a: Values, b: Values) -> bool:
-    if a.negated and b.negated:
-        return False
-    if a.negated:
-        return b.values <= a.values
-    if b.negated:
-        return a.values <= b.values
-    return a.values.isdisjoint(b.values)
+    Cheaper and less exact than `overlap.may_overlap`: an exception that is kept needlessly costs only a bit.
+    """
+    pairs = ((a, b) for a in one for b in other if isinstance(a, Values) and isinstance(b, Values))
+    return not any(a.excludes(b) for a, b in pairs)

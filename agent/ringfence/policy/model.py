@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies as values: what a checked file says, with the place of each rule. No YAML, no kernel."""
+"""Policies as values: the contents of checked files, with the location of each rule. No YAML, no kernel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
     "Traits",
 ]
 
-#: what a runtime tells of an image that has no name
+#: what a runtime reports for an image without a name
 _IMAGE_ID = re.compile(r"(sha256:)?[0-9a-f]{64}")
 
 Mode = Literal["audit", "enforce"]
@@ -34,7 +34,7 @@ Mode = Literal["audit", "enforce"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something is written. Counted from 1."""
+    """A location in a file. Lines and columns count from 1."""
 
     file: str
     line: int
@@ -43,11 +43,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One key of a match block: any of its alternatives must hold. `written` is the value as in the file."""
+    """One key of a match block: at least one of its alternatives must hold.
+
+    `written` is the value as in the file, `words` are its single words.
+    """
 
     operand: str
     written: str
     alternatives: tuple[Conjunction, ...]
+    words: tuple[str, ...] = field(default=(), compare=False)
     line: int = field(default=0, compare=False)
     column: int = field(default=0, compare=False)
 
@@ -58,7 +62,7 @@ Match = tuple[Condition, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One pattern. `match` and each of `exceptions` hold one block for every event of the rule."""
+    """One rule. `match` and each of `exceptions` have a block for every event of the rule."""
 
     id: str
     title: str
@@ -69,13 +73,13 @@ class Rule:
     exceptions: tuple[Mapping[EventKind, Match], ...]
     action: Action
     require_deny: bool
-    otherwise: Action  # where an asked `deny` cannot be had: KILL, or as the author says ALERT, NONE (skip)
+    otherwise: Action  # the action if `deny` is not available: KILL, or as written ALERT, NONE (skip)
     references: tuple[str, ...]
     place: Place
 
 
 class ContainerFacts(Protocol):
-    """What a selector looks at. None: not known (yet)."""
+    """The facts that a selector tests. None: not known (yet)."""
 
     @property
     def name(self) -> str | None: ...
@@ -93,16 +97,16 @@ class ContainerFacts(Protocol):
     def privileged(self) -> bool | None: ...
     @property
     def chosen(self) -> tuple[str, ...]:
-        """Policies that the container asked for: names, and keys of files that came with it."""
+        """Policies that the container requested: names, and keys of files in its enrolment request."""
 
     @property
     def settled(self) -> bool:
-        """No source is still to be asked: what is not known will not become known."""
+        """Returns True if all sources were queried: no further fact will become known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """Globs on facts of a container: every key that is given must match, each by any of its globs."""
+    """Globs on facts of a container: every given key must match, by at least one of its globs."""
 
     names: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
@@ -112,17 +116,17 @@ class Traits:
     labels: tuple[tuple[str, str], ...] = ()
     privileged: bool | None = None
 
-    def fit(self, container: ContainerFacts) -> bool:
-        """Whether everything that is asked for is known about the container, and matches."""
+    def matches(self, container: ContainerFacts) -> bool:
+        """Returns True if every tested fact is known about the container and matches."""
         if self.images and not any(_any_glob(self.images, name) for name in _image_names(container.image)):
             return False
-        asked = (
+        tests = (
             (self.names, container.name),
             (self.runtimes, container.runtime),
             (self.namespaces, container.namespace),
             (self.pods, container.pod),
         )
-        if not all(_any_glob(globs, value) for globs, value in asked if globs):
+        if not all(_any_glob(globs, value) for globs, value in tests if globs):
             return False
         if not all(_any_glob((glob,), container.labels.get(key)) for key, glob in self.labels):
             return False
@@ -130,9 +134,9 @@ class Traits:
 
 
 def _image_names(image: str | None) -> tuple[str, ...]:
-    """An image as its container asked for it, and in full: `nginx` is docker.io/library/nginx:latest.
+    """Returns an image's name as requested, and its full name: `nginx` is docker.io/library/nginx:latest.
 
-    Which of them a runtime tells depends on who typed it, and where.
+    Which of them a runtime reports depends on how the container was created.
     Source: distribution/reference, normalize.go
     """
     if not image or _IMAGE_ID.fullmatch(image):
@@ -150,9 +154,9 @@ def _any_glob(globs: tuple[str, ...], value: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which containers. `only` None means all of them (spelled out in the file); `but` are left out.
+    """Selects containers. `only` None means all of them (spelled out in the file); `but` are excluded.
 
-    `at_birth`: whether it applies to a container about which nothing is known yet, in its first milliseconds.
+    `at_birth`: it also applies to a container about which nothing is known yet, in its first milliseconds.
     """
 
     only: Traits | None
@@ -160,19 +164,19 @@ class Selector:
     at_birth: bool
 
     def covers(self, container: ContainerFacts) -> bool:
-        """Whether the policy is about this container, as far as it is known."""
-        if self.leaves_out(container):
+        """Returns True if the container is selected, as far as its facts are known."""
+        if self.excludes(container):
             return False
-        return self.only is None or self.only.fit(container)
+        return self.only is None or self.only.matches(container)
 
-    def leaves_out(self, container: ContainerFacts) -> bool:
-        """Whether the container is an exception, as far as it is known."""
-        return self.but is not None and self.but.fit(container)
+    def excludes(self, container: ContainerFacts) -> bool:
+        """Returns True if the container is excluded, as far as its facts are known."""
+        return self.but is not None and self.but.matches(container)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One document."""
+    """One policy document."""
 
     name: str
     description: str
@@ -181,18 +185,20 @@ class Policy:
     mode: Mode
     rules: tuple[Rule, ...]
     place: Place
-    bound: str = ""  # the key of the file that a container brought: for such containers alone
+    bound: str = ""  # key of the file in an enrolment request: only for containers that requested it
     probe_rules: tuple[ProbeRule, ...] = ()  # on events of custom probes, decided in user space
 
     def holds_for(self, container: ContainerFacts) -> bool:
-        """Whether this policy is in force for a container. What one asks for is added, and takes nothing
-        away."""
+        """Returns True if this policy is in force for a container.
+
+        A policy that a container requests is added to its other policies, and replaces none of them.
+        """
         if self.bound:
             return self.bound in container.chosen
         if self.name in container.chosen or self.selector.covers(container):
             return True
-        # Until all is known of it, what held at its birth goes on holding: a bundle's names may be an image's
-        # author's, and no way out.
+        # Until all facts are known, what applied at birth keeps applying: the names in a bundle may come from
+        # an image's author and must not exempt a container.
         return not container.settled and self.selector.at_birth
 
 
@@ -204,7 +210,7 @@ class PolicySet:
 
     @property
     def names_node(self) -> bool:
-        """Whether a rule asks for the node's own addresses, which can change."""
+        """Returns True if a rule tests the node's own addresses, which can change."""
         return any(
             isinstance(predicate, Networks) and predicate.node
             for policy in self.policies
@@ -218,5 +224,5 @@ class PolicySet:
 
     @property
     def rules(self) -> int:
-        """How many rules there are."""
+        """The number of rules."""
         return sum(len(policy.rules) + len(policy.probe_rules) for policy in self.policies)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operand is to a rule's author (a name, words) and what it is to the kernel (a dim, numbers).
+"""Operands, as a rule's author sees them (a name, words) and as the kernel does (a dim, numbers).
 
-An event has four numbers (dims 0 to 3), the task's facts (4), its program (5), and a string or address (6).
-A predicate asks one dim of one event. A conjunction is predicates that must all hold.
+The dims (dimensions) of an event are four numbers (0 to 3), the task's facts (4), its program (5), and a
+string or address (6). A predicate tests one dim. A conjunction is a set of predicates that must all hold.
 """
 
 from __future__ import annotations
@@ -42,12 +42,20 @@ class Values(NamedTuple):
     negated: bool = False
 
     def holds(self, value: int) -> bool:
-        """Whether an operand of that value passes."""
+        """Returns True if an operand of that value satisfies the predicate."""
         return ((value & self.mask) in self.values) != self.negated
+
+    def excludes(self, other: Values) -> bool:
+        """Returns True if no operand satisfies both predicates."""
+        if (self.dim, self.mask) != (other.dim, other.mask) or (self.negated and other.negated):
+            return False
+        if self.negated:
+            return other.values <= self.values
+        return self.values <= other.values if other.negated else self.values.isdisjoint(other.values)
 
 
 class Bits(NamedTuple):
-    """At least one bit of `any` (where it is not 0), every bit of `all`, no bit of `none`."""
+    """The operand has at least one bit of `any` (unless 0), every bit of `all`, and no bit of `none`."""
 
     dim: int
     any: int = 0
@@ -56,11 +64,11 @@ class Bits(NamedTuple):
 
     @property
     def mask(self) -> int:
-        """The bits that are looked at."""
+        """The bits that are tested."""
         return self.any | self.all | self.none
 
     def holds(self, value: int) -> bool:
-        """Whether an operand of that value passes."""
+        """Returns True if an operand of that value satisfies the predicate."""
         return (
             (not self.any or bool(value & self.any))
             and value & self.all == self.all
@@ -77,19 +85,19 @@ class Texts(NamedTuple):
     dim: int = DIM_OBJECT
 
     def holds(self, text: bytes) -> bool:
-        """Whether an event with that string passes."""
+        """Returns True if an event with that string satisfies the predicate."""
         return (text in self.exact or any(text.startswith(p) for p in self.prefixes)) != self.negated
 
 
 class Network(NamedTuple):
-    """An address range: family 4 or 6, its first address (4 or 16 bytes), the bits that are fixed."""
+    """An address range: family 4 or 6, its first address (4 or 16 bytes), and the prefix length."""
 
     family: int
     address: bytes
     prefix: int
 
     def contains(self, family: int, address: bytes) -> bool:
-        """Whether an address lies in the range."""
+        """Returns True if the address is in the range."""
         shift = len(self.address) * 8 - self.prefix
         return family == self.family and (
             int.from_bytes(address, "big") >> shift == int.from_bytes(self.address, "big") >> shift
@@ -99,7 +107,7 @@ class Network(NamedTuple):
 class Networks(NamedTuple):
     """The event's address lies in one of the ranges (or, negated, in none).
 
-    `node`: the node's own addresses belong to them, whatever they are when the rule is compiled.
+    `node`: the node's own addresses at the time of compilation are added to the ranges.
     """
 
     networks: frozenset[Network]
@@ -108,7 +116,7 @@ class Networks(NamedTuple):
     node: bool = False
 
     def holds(self, family: int, address: bytes) -> bool:
-        """Whether an event with that address passes."""
+        """Returns True if an event with that address satisfies the predicate."""
         return any(n.contains(family, address) for n in self.networks) != self.negated
 
 
@@ -117,7 +125,7 @@ Conjunction = tuple[Predicate, ...]
 
 
 class Kind(Enum):
-    """How an operand is written."""
+    """How an operand is written in a policy."""
 
     CHOICE = "choice"  # one of the words (or a number)
     FLAGS = "flags"  # bits; a list means any of them; {all: [...]}, {none: [...]}
@@ -125,7 +133,7 @@ class Kind(Enum):
     PROGRAM = "program"  # the whole path of a program
     NAME = "name"  # the last component of a path
     OBJECT = "object"  # filesystem:path, see ringfence.policy.paths
-    TEXT = "text"  # a string, or the beginning of one: "vm/*"
+    TEXT = "text"  # a string, or a prefix: "vm/*"
     SOCKET = "socket"  # the name of a unix socket: /run/x.sock, @abstract, @begin*
     NETWORK = "network"  # an address or a CIDR range
     DEVICE = "device"  # "c 1:3", "b *:*"
@@ -133,11 +141,11 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """One thing that a rule can ask of an event.
+    """A property of an event that a rule can test.
 
-    `words` are the values that have a name: several numbers where a word stands for several values, one set
-    of bits for flags. `mask` is where in the dim the operand lies. `caution` says what an observed
-    process could do to escape the test; empty when it is made on a kernel object.
+    `words` maps words to values: several numbers if a word stands for several values, one set of bits for
+    flags. `mask` selects the operand's bits in the dim. `caution` describes how an observed process could
+    evade the test; it is empty if the test uses a kernel object.
     """
 
     name: str
@@ -148,10 +156,10 @@ class Operand:
     mask: int = FULL
     largest: int = 0  # of a plain number; 0: only words
     caution: str = ""
-    by_hook: bool = False  # known where LSM hooks decide the event, and nowhere else
+    by_hook: bool = False  # only known if LSM hooks decide the event
 
     def word_of(self, value: int) -> str:
-        """The value as people read it: a word where there is one."""
+        """Returns the word of a value, or the number if it has no word."""
         if self.kind is Kind.FLAGS:
             return self._words_of_bits(value)
         found = [word for word, numbers in self.words.items() if value & self.mask in numbers]
@@ -170,7 +178,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class EventWords:
-    """An event as policies speak of it. `meaning` completes the sentence "a process ..."."""
+    """An event in the vocabulary of policies. `meaning` completes the sentence "a process ..."."""
 
     label: str
     meaning: str
@@ -178,12 +186,12 @@ class EventWords:
     hot: str = ""  # why a rule on it is not free, if it is not
 
     def operand(self, name: str) -> Operand | None:
-        """The operand of that name."""
+        """Returns the operand of that name, or None."""
         return next((operand for operand in self.operands if operand.name == name), None)
 
 
 def fnv1a(text: bytes) -> int:
-    """FNV-1a, 64 bits: how the probes hash the name of a program or a file."""
+    """Returns the 64-bit FNV-1a hash, which the probes use for names of programs and files."""
     value = 0xCBF29CE484222325
     for byte in text:
         value = (value ^ byte) * 0x100000001B3 & FULL

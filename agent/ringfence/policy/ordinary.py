@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every container does all the time, as events. A rule that stops one of these stops containers, and one
-that reports it reports nothing useful. For `ringfence policy check`."""
+"""Sample events of ordinary container behaviour, for `ringfence policy check`.
+
+A rule that stops one of these stops containers, and a rule that reports one reports nothing useful.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from collections.abc import Iterator
 from ringfence.abi import EventKind
 from ringfence.policy.model import Rule
 from ringfence.policy.operand import fnv1a
-from ringfence.policy.samples import Sample, device_sample, file_sample, meets, sample
+from ringfence.policy.samples import Sample, device_sample, file_sample, rule_matches, sample
 
 __all__ = ["ORDINARY", "VITAL", "matched"]
 
@@ -22,7 +24,7 @@ VITAL: tuple[Sample, ...] = (
                 access="read", type="file"),
     file_sample(_K.FILE_OPEN, "overlay", b"/etc/ld.so.cache", "the opening of /etc/ld.so.cache by the loader",
                 access="read", type="file"),
-    file_sample(_K.FILE_OPEN, "overlay", b"/var/lib/app/data", "the writing of a file of the container's own",
+    file_sample(_K.FILE_OPEN, "overlay", b"/var/lib/app/data", "the writing of a file of the container",
                 access="write", type="file"),
     file_sample(_K.FILE_OPEN, "tmpfs", b"/null", "the opening of /dev/null", access="write",
                 type="character-device"),
@@ -39,47 +41,47 @@ VITAL: tuple[Sample, ...] = (
     sample(_K.SYS_CLONE, "the start of a thread", vital=True, flags=0x3D0F00),
     sample(_K.SYS_SOCKET, "a TCP socket", vital=True, family="AF_INET", type="SOCK_STREAM"),
     sample(_K.SYS_SOCKET, "a unix socket", vital=True, family="AF_UNIX", type="SOCK_STREAM"),
-    sample(_K.SYS_IOCTL, "the question whether output is a terminal", vital=True, request=_TCGETS),
+    sample(_K.SYS_IOCTL, "the test whether output is a terminal", vital=True, request=_TCGETS),
     sample(_K.NET_CONNECT, "a connection to another service", vital=True, port=5432, family="AF_INET",
            protocol="tcp"),
-    sample(_K.NET_CONNECT, "asking the resolver by a connected socket", vital=True, port=53,
+    sample(_K.NET_CONNECT, "a DNS query over a connected socket", vital=True, port=53,
            family="AF_INET", protocol="udp"),
-    sample(_K.NET_SENDMSG, "asking the resolver", vital=True, port=53, family="AF_INET", protocol="udp"),
-    sample(_K.NET_BIND, "a server that takes a port", vital=True, port=8080, family="AF_INET",
+    sample(_K.NET_SENDMSG, "a DNS query", vital=True, port=53, family="AF_INET", protocol="udp"),
+    sample(_K.NET_BIND, "a server that binds its port", vital=True, port=8080, family="AF_INET",
            protocol="tcp", address=bytes(4)),
-    sample(_K.UNIX_CONNECT, "a connection to the image's own database", vital=True, server="container",
+    sample(_K.UNIX_CONNECT, "a connection to a database in the container", vital=True, server="container",
            text=b"/var/run/postgresql/.s.PGSQL.5432"),
     sample(_K.SYSCTL_ACCESS, "reading the host name", vital=True, access="read", text=b"kernel/hostname"),
 )  # fmt: skip
-#: lawful, and a container can do without
+#: legitimate, but containers can run without it
 ORDINARY: tuple[Sample, ...] = (
     *VITAL,
     sample(_K.KERNEL_HELPER, "modprobe, when the node loads a module", text=b"/usr/bin/modprobe",
            filesystem="disk", known="yes", name=fnv1a(b"modprobe")),
-    file_sample(_K.FILE_RECEIVE, "sockfs", b"/socket:[1]", "being handed a connection by one's own server",
+    file_sample(_K.FILE_RECEIVE, "sockfs", b"/socket:[1]", "receiving a connection from its own server",
                 vital=False, mount="none", type="socket"),
     file_sample(_K.FILE_LINK, "overlay", b"/usr/lib/libx.so", "a link inside the image", vital=False),
     sample(_K.SYS_UNSHARE, "`unshare -u`", flags="CLONE_NEWUTS"),
-    sample(_K.SYS_SETNS, "coming back to one's own namespace", nstype="CLONE_NEWNET", target="self"),
-    sample(_K.SYS_PTRACE, "strace of one's own child", request="PTRACE_SEIZE", target="container"),
-    sample(_K.SYS_PROCESS_VM, "a debugger and its own child", call="process_vm_readv", target="container"),
-    sample(_K.SYS_PIDFD_GETFD, "a descriptor of one's own", target="self"),
+    sample(_K.SYS_SETNS, "a return to its own namespace", nstype="CLONE_NEWNET", target="self"),
+    sample(_K.SYS_PTRACE, "strace of a child process", request="PTRACE_SEIZE", target="container"),
+    sample(_K.SYS_PROCESS_VM, "a debugger of a child process", call="process_vm_readv", target="container"),
+    sample(_K.SYS_PIDFD_GETFD, "a copy of its own descriptor", target="self"),
     sample(_K.SYS_PERF_EVENT_OPEN, "a program that measures itself", target="self"),
     sample(_K.SYS_CHMOD, "`chmod 755`", mode="execute"),
-    sample(_K.SYS_CHROOT, "a service that locks itself in", chrooted="no", target="other"),
+    sample(_K.SYS_CHROOT, "a service that confines itself by chroot", chrooted="no", target="other"),
     sample(_K.SYS_MEMFD_CREATE, "a buffer in memory", flags="MFD_CLOEXEC", call="memfd_create"),
     sample(_K.SYS_SETUID, "a service that drops its privileges", uid=1000, call="setuid"),
     sample(_K.SYS_SETGID, "a service that drops its groups", gid=1000, call="setgid"),
     sample(_K.SYS_CAPSET, "a service that drops its capabilities"),
-    sample(_K.SYS_SECCOMP, "a program that filters itself", operation="SECCOMP_SET_MODE_FILTER"),
+    sample(_K.SYS_SECCOMP, "a program that sets its own filter", operation="SECCOMP_SET_MODE_FILTER"),
     sample(_K.SYS_SPLICE, "a proxy that moves bytes from socket to socket", call="splice", source="other"),
     sample(_K.SYS_RENAME, "`mv -n`", flags="RENAME_NOREPLACE"),
     sample(_K.SYS_SYMLINK, "a link inside the image", text=b"libx.so.1"),
-    sample(_K.SYS_KEYCTL, "`su`, which makes a session keyring", operation="KEYCTL_JOIN_SESSION_KEYRING",
+    sample(_K.SYS_KEYCTL, "`su`, which creates a session keyring", operation="KEYCTL_JOIN_SESSION_KEYRING",
            call="keyctl"),
 )  # fmt: skip
 
 
 def matched(rule: Rule) -> Iterator[Sample]:
-    """The ordinary events that a rule matches, its exceptions considered."""
-    return (one for one in ORDINARY if meets(rule, one))
+    """Returns the ordinary events that a rule, with its exceptions, matches."""
+    return (one for one in ORDINARY if rule_matches(rule, one))

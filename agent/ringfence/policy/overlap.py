@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether one rule matches whenever another does, or may match together with it.
+"""Decides whether one rule matches whenever another does, or whether both may match the same event.
 
-Both answers come from predicates alone, and err on one side only: `implies` says yes only when it is certain,
-and `may_meet` says no only when it is certain.
+Both answers use the predicates alone and are one-sided: `implies` returns True only if it is certain, and
+`may_overlap` returns False only if it is certain.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from collections.abc import Sequence
 from ringfence.abi import EventKind
 from ringfence.policy.operand import Bits, Conjunction, Network, Networks, Predicate, Texts, Values
 
-__all__ = ["covers", "implies", "may_meet"]
+__all__ = ["covers", "implies", "may_overlap"]
 
 #: operands of device.access
 _NUMBER, _MAJOR = 2, 3
 
 
 def covers(wide: Sequence[Conjunction], narrow: Sequence[Conjunction]) -> bool:
-    """Whether every event of one set of alternatives is one of another's."""
+    """Returns True if every event of the alternatives `narrow` satisfies one of `wide`."""
     return all(any(implies(one, other) for other in wide) for one in narrow)
 
 
 def implies(match: Conjunction, other: Conjunction) -> bool:
-    """Whether every event of the first is one of the second, as far as predicates of one kind tell."""
+    """Returns True if predicates of the same kind show that every event of `match` satisfies `other`."""
     return all(any(_within(one, wanted) for one in match) for wanted in other)
 
 
-def may_meet(event: EventKind, one: Conjunction, other: Conjunction) -> bool:
-    """Whether some event could satisfy both, as far as predicates of one kind tell."""
+def may_overlap(event: EventKind, one: Conjunction, other: Conjunction) -> bool:
+    """Returns False if predicates of the same kind show that no event satisfies both."""
     if event is EventKind.DEVICE_ACCESS:
         one, other = _with_majors(one), _with_majors(other)
     return not any(_apart(a, b) or _apart(b, a) for a in one for b in other if a.dim == b.dim)
 
 
 def _with_majors(conjunction: Conjunction) -> Conjunction:
-    """Whole numbers of devices say which majors they have; these are an operand of their own."""
+    """Adds the majors of device numbers, which are a separate operand."""
     majors = (
         p._replace(dim=_MAJOR, values=frozenset(value >> 20 for value in p.values))
         for p in conjunction
@@ -71,22 +71,21 @@ def _values_within(one: Values, wanted: Values) -> bool:
 
 
 def _apart(a: Predicate, b: Predicate) -> bool:
-    """Whether no event satisfies both."""
-    if isinstance(a, Values) and isinstance(b, Values) and a.mask == b.mask:
-        if a.negated or b.negated:
-            return not a.negated and a.values <= b.values
-        return a.values.isdisjoint(b.values)
+    """Returns True if no event satisfies both."""
+    if isinstance(a, Values) and isinstance(b, Values):
+        return a.excludes(b)
     if isinstance(a, Bits) and isinstance(b, Bits):
         return bool(a.all & b.none) or (bool(a.any) and not a.any & ~b.none)
     if isinstance(a, Texts) and isinstance(b, Texts) and not (a.negated or b.negated):
-        return not any(map(b.holds, a.exact)) and not any(map(a.holds, b.exact)) and not _begin_alike(a, b)
+        exact = any(map(b.holds, a.exact)) or any(map(a.holds, b.exact))
+        return not exact and not _prefixes_overlap(a, b)
     if isinstance(a, Networks) and isinstance(b, Networks) and not (a.negated or b.negated):
         pairs = ((n, m) for n in a.networks for m in b.networks)
         return not (a.node or b.node) and not any(_inside(n, m) or _inside(m, n) for n, m in pairs)
     return False
 
 
-def _begin_alike(a: Texts, b: Texts) -> bool:
+def _prefixes_overlap(a: Texts, b: Texts) -> bool:
     return any(p.startswith(q) or q.startswith(p) for p in a.prefixes for q in b.prefixes)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How files and sockets are named in rules: `filesystem:path-inside-it`, `**/name`, `dir/**`, `@abstract`.
+"""Names of files and sockets in rules: `filesystem:path-inside-it`, `**/name`, `dir/**`, `@abstract`.
 
-A path here leads from the root of the file's own filesystem (of a superblock, not a mount): a bind mount, a
-second mount or a symbolic link changes nothing. It is held with a leading slash, as the probes write it.
+A path starts at the root of the file's filesystem (of its superblock, not of a mount), so a bind mount, a
+second mount or a symbolic link does not change it. It is stored with a leading slash, as the probes write it.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ Complain = Callable[[Node, str], None]
 
 
 def has_glob(text: str) -> bool:
-    """Whether some character would mean a pattern elsewhere."""
+    """Returns True if the text contains a wildcard character."""
     return _GLOB.search(text) is not None
 
 
 def problem_of_absolute(path: str) -> str:
-    """What keeps a text from being the whole path of a program; empty if nothing does."""
+    """Returns why a text is not the absolute path of a program; empty if it is one."""
     if not path.startswith("/"):
         return f"{path!r} must begin with `/`"
     if has_glob(path):
-        return f"{path!r} must be one program: patterns are not taken here"
+        return f"{path!r} must name one program: patterns are not allowed here"
     if path.endswith("/"):
-        return f"{path!r} ends with `/`: it must be one program"
+        return f"{path!r} ends with `/`: it must name one program"
     return _problem_of_parts(path) or (f"{path!r} is too long" if len(path.encode()) >= PATH_LEN else "")
 
 
 def _problem_of_parts(path: str) -> str:
     parts = path.strip("/").split("/")
     if any(part in (".", "..") for part in parts) or (path.strip("/") and "" in parts):
-        return f"{path!r} is not a plain path (it holds `.`, `..` or `//`)"
+        return f"{path!r} is not a plain path (it contains `.`, `..` or `//`)"
     return ""
 
 
 class _Pattern(NamedTuple):
-    """A path pattern: `begin` (exact, or how it begins) and `name` (of the last component)."""
+    """A path pattern: `begin` is the path or its prefix, `name` the last component."""
 
     begin: str | None
     is_prefix: bool
@@ -60,26 +60,26 @@ class _Pattern(NamedTuple):
 
 
 def _pattern(text: str) -> _Pattern | str:
-    """What a path pattern asks, or what is wrong with it. `text` has no leading slash."""
+    """Parses a path pattern without its leading slash. Returns the pattern, or an error message."""
     if text in ("**", "*"):
         return _Pattern(None, True, None)
     head, deep, name = text.rpartition("**/")
     if deep:
         if not name or has_glob(name) or "/" in name:
-            return "after `**/` there must be one plain name"
+            return "`**/` must be followed by one plain name"
         if has_glob(head) or (head and not head.endswith("/")):
-            return "only one `**/`, after whole components, is taken"
+            return "only one `**/` is allowed, after whole components"
         return _Pattern(head or None, True, name)
     begin = text.rstrip("*")
     if has_glob(begin):
-        return "patterns are `**/name`, `dir/**/name`, `dir/**` and `begin*`"
+        return "allowed patterns are `**/name`, `dir/**/name`, `dir/**` and `begin*`"
     if text.endswith("/"):
         return "ends with `/`: write `dir/**` for everything below, `dir` for the directory itself"
     return _Pattern(begin, begin != text, None)
 
 
 class _Group:
-    """What the patterns of one filesystem ask, kept apart by shape: each shape is an alternative."""
+    """The patterns of one filesystem, grouped by shape: each shape becomes an alternative."""
 
     def __init__(self) -> None:
         self.everything = False
@@ -111,7 +111,7 @@ class _Group:
 def objects(
     operand: Operand, words: Sequence[Scalar], *, negated: bool, complain: Complain
 ) -> list[Conjunction]:
-    """The alternatives of `path:`. Patterns on one filesystem share as few of them as can be."""
+    """Returns the alternatives of `path:`, as few as possible for each filesystem."""
     if negated:
         complain(words[0], "paths cannot be negated: match more and put these into `exceptions`")
         return []
@@ -123,7 +123,7 @@ def objects(
             if filesystem not in FILESYSTEMS:
                 near = get_close_matches(filesystem, FILESYSTEMS, n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(FILESYSTEMS)}"
-                complain(word, f"no filesystem {filesystem!r} is known{hint}")
+                complain(word, f"{filesystem!r} is not a known filesystem{hint}")
                 continue
         elif not path.startswith(("/", "**/")):
             complain(word, f"{path!r} must be filesystem:path, /path or **/name")
@@ -143,7 +143,7 @@ def _add(
     word: Scalar,
     complain: Complain,
 ) -> None:
-    pattern = _pattern(path) if path else "the path is missing; `**` stands for every file"
+    pattern = _pattern(path) if path else "the path is missing; `**` matches every file"
     problem = pattern if isinstance(pattern, str) else _problem_of_parts((pattern.begin or "x").rstrip("/"))
     if not problem and len(path.encode()) + 1 >= MATCH_TEXT:
         problem = f"is longer than {MATCH_TEXT - 1} bytes"
@@ -157,7 +157,7 @@ def _add(
 
 
 def _merged(alternatives: list[Conjunction]) -> list[Conjunction]:
-    """Alternatives that differ only in their filesystem become one."""
+    """Merges alternatives that differ only in their filesystem."""
     by_rest: dict[Conjunction, set[int]] = {}
     plain: list[Conjunction] = []
     for conjunction in alternatives:
@@ -172,7 +172,7 @@ def _merged(alternatives: list[Conjunction]) -> list[Conjunction]:
 
 
 def sockets(words: Sequence[Scalar], *, negated: bool, complain: Complain) -> list[Conjunction]:
-    """What `socket:` asks. An abstract name begins with @ in policies, with a NUL in the kernel."""
+    """Returns the alternatives of `socket:`. Abstract names begin with @ in policies, NUL in the kernel."""
     exact: set[bytes] = set()
     prefixes: set[bytes] = set()
     for word in words:
@@ -185,6 +185,6 @@ def sockets(words: Sequence[Scalar], *, negated: bool, complain: Complain) -> li
             complain(word, problem)
         else:
             name = begin.encode()
-            held = b"\0" + name[1:] if name.startswith(b"@") else name
-            (prefixes if begin != word.text else exact).add(held)
+            stored = b"\0" + name[1:] if name.startswith(b"@") else name
+            (prefixes if begin != word.text else exact).add(stored)
     return [(Texts(frozenset(exact), frozenset(prefixes), negated),)]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules on events of the operator's own probes (`event: probe.NAME`), which user space decides.
+"""Rules on events of custom probes (`event: probe.NAME`), which user space decides.
 
-The seam between policies and custom probes: a probe says which words its events have (ProbeWords), the
-loader (ringfence.policy.probe_reader) checks rules against them and keeps them apart from those that are
-compiled for the kernel, and `ProbeRule.holds` answers for one event. Nothing here knows bcc, files or the
+This is the interface between policies and custom probes. A probe declares the fields of its events
+(ProbeWords); the loader (ringfence.policy.probe_reader) checks rules against them and separates these rules
+from those compiled for the kernel; `ProbeRule.holds` decides one event. Independent of bcc, files and the
 kernel.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["PREFIX", "Block", "FieldTest", "FieldWords", "ProbeRule", "ProbeWords", "Test", "Value"]
 
 PREFIX = "probe."
-#: what an event holds: a number, a text, or an address as text
+#: a value of an event: a number, a text, or an address as text
 Value = int | str
 Test = Callable[[Value], bool]
 
@@ -34,12 +34,12 @@ class FieldWords(NamedTuple):
 
 
 class ProbeWords(NamedTuple):
-    """What policies may say of a probe. `in_task`: its events name the task that they are about."""
+    """The vocabulary of a probe for policies. `in_task`: its events identify the task."""
 
     label: str
     fields: Mapping[str, FieldWords]
     in_task: bool
-    broken: str = ""  # the file whose mistakes keep the probe from being known
+    broken: str = ""  # the file with errors, because of which the probe is not known
 
 
 class _Values(Protocol):
@@ -47,20 +47,20 @@ class _Values(Protocol):
 
 
 class FieldTest(NamedTuple):
-    """One key of a block: any of the tests holds (or, negated, none)."""
+    """One key of a block: at least one of the tests must hold (or, negated, none)."""
 
     field: str
     tests: tuple[Test, ...]
     negated: bool
 
 
-#: every key must hold; empty: always
+#: every key must hold; an empty block always holds
 Block = tuple[FieldTest, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeRule:
-    """One rule on one probe. `action` is what it asks for: ALERT or KILL."""
+    """One rule on one probe. `action` is ALERT or KILL."""
 
     id: str
     title: str
@@ -73,7 +73,7 @@ class ProbeRule:
     place: Place
 
     def holds(self, values: _Values) -> bool:
-        """Whether an event with these values is what the rule is about."""
+        """Returns True if the rule, with its exceptions, matches an event with these values."""
         return _holds(self.match, values) and not any(_holds(block, values) for block in self.exceptions)
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YAML to plain nodes with their line and column, within limits. Nothing is constructed, tags are ignored.
+"""Reads YAML into plain nodes with line and column, within limits. Constructs no objects, ignores tags.
 
-The limits apply before and while a file is parsed, so a hostile one costs little: first the size, then number
-and depth of nodes. Aliases are refused (policies do not need them, and a few lines of them can stand for a
-billion nodes).
+The limits apply before and during parsing, so a hostile file costs little: first the size, then the number
+and depth of nodes. Aliases are refused: policies do not need them, and a few lines of them can expand to a
+billion nodes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ __all__ = [
     "MAX_FILES",
     "MAX_NODES",
     "Item",
-    "Mapping_",
+    "MappingNode",
     "Node",
     "Scalar",
-    "Sequence_",
+    "SequenceNode",
 ]
 __all__ += ["expand", "parse", "read"]
 
@@ -38,7 +38,7 @@ MAX_NODES = 400_000
 MAX_DEPTH = 16
 MAX_FILES = 4096
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-#: what a word that is not quoted is. `no`, `on` and `1e3` are words here, whatever YAML 1.1 says.
+#: kinds of unquoted words. `no`, `on` and `1e3` are strings here, unlike in YAML 1.1.
 _KINDS = (
     ("null", re.compile("|~|null")),
     ("bool", re.compile("true|false")),
@@ -48,7 +48,7 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """Text, and whether it was written plainly (true, 80) or quoted ("80")."""
+    """A scalar: its text, and its kind, which is str if it was quoted ("80")."""
 
     text: str
     kind: str  # str, int, bool, null, tag
@@ -57,8 +57,8 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence_:
-    """A list."""
+class SequenceNode:
+    """A YAML sequence."""
 
     items: tuple[Node, ...]
     line: int
@@ -67,26 +67,26 @@ class Sequence_:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One key of a mapping and what it holds."""
+    """One key of a mapping and its value."""
 
     key: Scalar
     value: Node
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping_:
-    """Keys in the order of the file; a key may be there twice, which the loader refuses."""
+class MappingNode:
+    """A YAML mapping, in file order; a key may occur twice, which the loader refuses."""
 
     items: tuple[Item, ...]
     line: int
     column: int
 
 
-Node: TypeAlias = "Scalar | Sequence_ | Mapping_"
+Node: TypeAlias = "Scalar | SequenceNode | MappingNode"
 
 
 class _Refused(Exception):
-    """The file breaks one of our own limits."""
+    """The file exceeds a limit of this reader."""
 
     def __init__(self, message: str, mark: Any) -> None:
         super().__init__(message)
@@ -94,7 +94,7 @@ class _Refused(Exception):
 
 
 def expand(paths: list[Path]) -> tuple[list[Path], list[Problem]]:
-    """The files that are meant: of a directory the *.yaml and *.yml in it, without hidden ones."""
+    """Returns the policy files of paths: for a directory, its *.yaml and *.yml files except hidden ones."""
     files: list[Path] = []
     problems: list[Problem] = []
     for path in paths:
@@ -102,7 +102,7 @@ def expand(paths: list[Path]) -> tuple[list[Path], list[Problem]]:
             found = sorted(_in(path))
             if not found:
                 problems.append(
-                    Problem(str(path), 0, 0, "", "holds no policy: no *.yaml or *.yml file in it")
+                    Problem(str(path), 0, 0, "", "contains no policy: no *.yaml or *.yml file in it")
                 )
             files += found
         else:
@@ -113,18 +113,18 @@ def expand(paths: list[Path]) -> tuple[list[Path], list[Problem]]:
 
 
 def _in(folder: Path) -> Iterator[Path]:
-    # Not below: a pack keeps optional rules in a folder of their own. Hidden names are what a mounted
-    # ConfigMap has beside each file (`..data`, `..2026_...`), and what editors leave.
+    # Not recursive: a set of policies keeps optional rules in a subdirectory. Hidden files are skipped: a
+    # mounted ConfigMap has them next to each file (`..data`, `..2026_...`), and editors leave them.
     for entry in folder.iterdir():
         if entry.suffix in (".yaml", ".yml") and not entry.name.startswith(".") and not entry.is_dir():
             yield entry
 
 
 def read(path: Path) -> tuple[list[Node], list[Problem]]:
-    """The documents of one file, or what is wrong with it."""
+    """Returns the documents of one file, or its problems."""
     file = str(path)
     try:
-        # O_NONBLOCK: a FIFO in the directory must not hold the agent.
+        # O_NONBLOCK: a FIFO in the directory must not block the agent.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -136,7 +136,7 @@ def read(path: Path) -> tuple[list[Node], list[Problem]]:
 
 
 def parse(file: str, data: bytes) -> tuple[list[Node], list[Problem]]:
-    """The documents in some bytes, or what is wrong with them. `file` is only a name."""
+    """Returns the documents in `data`, or its problems. `file` is only used in messages."""
     if len(data) > MAX_BYTES:
         return [], [Problem(file, 0, 0, "", f"is larger than {MAX_BYTES >> 20} MiB")]
     try:
@@ -153,7 +153,7 @@ def parse(file: str, data: bytes) -> tuple[list[Node], list[Problem]]:
     except yaml.YAMLError as error:
         return [], [_yaml_problem(file, error)]
     if not documents:
-        return [], [Problem(file, 0, 0, "", "holds no document")]
+        return [], [Problem(file, 0, 0, "", "contains no document")]
     return documents, []
 
 
@@ -161,14 +161,14 @@ def _yaml_problem(file: str, error: yaml.YAMLError) -> Problem:
     mark = getattr(error, "problem_mark", None)
     text = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     context = getattr(error, "context", None)
-    if "nesting depth" in text:  # newer versions of libyaml, which look ahead, refuse it before we can
+    if "nesting depth" in text:  # newer versions of libyaml, which look ahead, refuse it first
         context, text = None, f"more than {MAX_DEPTH} levels deep"
     message = f"is not YAML: {f'{context}, ' if context else ''}{text}"
     return Problem(file, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, "", message)
 
 
 class _Open:
-    """A list or mapping that has begun and not ended."""
+    """A sequence or mapping that is being read."""
 
     __slots__ = ("column", "is_mapping", "key", "line", "parts")
 
@@ -187,20 +187,20 @@ class _Open:
         elif isinstance(node, Scalar):
             self.key = node
         else:
-            raise _Refused("a key must be a word", mark)
+            raise _Refused("a key must be a single word", mark)
 
     def close(self) -> Node:
-        make = Mapping_ if self.is_mapping else Sequence_
+        make = MappingNode if self.is_mapping else SequenceNode
         return make(tuple(self.parts), self.line, self.column)
 
 
 def _documents(text: str) -> Iterator[Node]:
-    """Compose from events, without recursion; with libyaml where PyYAML has it (ten times as fast)."""
+    """Composes documents from events, without recursion; with libyaml if available (ten times as fast)."""
     stack: list[_Open] = []
     count = 0
     for event in yaml.parse(text, Loader=_PARSER):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise _Refused("anchors and aliases are not taken: write it out", event.start_mark)
+            raise _Refused("anchors and aliases are not allowed: write the value out", event.start_mark)
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             stack.append(_Open(event))
             if len(stack) > MAX_DEPTH:
@@ -224,7 +224,7 @@ def _documents(text: str) -> Iterator[Node]:
 def _scalar(event: Any) -> Scalar:
     kind = "str"
     if event.tag is not None:
-        kind = "tag"  # !!python/object and the like: no value of a policy is of that kind
+        kind = "tag"  # !!python/object and the like: never valid in a policy
     elif event.implicit[0]:
         kind = next((kind for kind, pattern in _KINDS if pattern.fullmatch(event.value)), "str")
     return Scalar(event.value, kind, event.start_mark.line + 1, event.start_mark.column + 1)

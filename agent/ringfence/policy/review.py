@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mistakes in policies that load: rules that would stop every container or the node, that contradict each
-other, whose exceptions cover all they match. And remarks for their authors.
+"""Finds errors in policies that load, and remarks for their authors.
 
-`refuse` is called wherever a set is to be loaded: by `policy check`, `agent --check` and the agent itself.
+Errors are rules that would stop every container or the node, that contradict each other, or that have
+exceptions for everything they match. `refuse` is called for every set before it is used: by `policy check`,
+`agent --check` and the agent itself.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ from ringfence.policy.lower import Atom, TooMany, by_program, lower
 from ringfence.policy.model import Match, Policy, PolicySet, Rule
 from ringfence.policy.operand import Conjunction, Kind, Values
 from ringfence.policy.ordinary import matched
-from ringfence.policy.overlap import covers, implies, may_meet
-from ringfence.policy.samples import Sample, meets
+from ringfence.policy.overlap import covers, implies, may_overlap
+from ringfence.policy.samples import Sample, rule_matches
 from ringfence.policy.unavailable_names import absent_names
 from ringfence.policy.vocabulary import EVENTS
 
-__all__ = ["Note", "mistakes", "refuse", "remarks"]
+__all__ = ["Note", "find_errors", "refuse", "remarks"]
 
-#: pairs of rules on one event that are held against each other
+#: the maximum number of pairs of rules on one event that are compared
 _MOST_PAIRS = 50_000
 _K = EventKind
-#: where a container sees them, and how they are named
+#: mount point in a container -> how files on it are named in policies
 _ROOTS = {
     "/proc/": "write 'proc:{}'",
     "/sys/": "write 'sysfs:{}'",
-    "/dev/": "devices are told by number (event device.access), other files there by 'tmpfs:{}'",
+    "/dev/": "name devices by number (event device.access), other files as 'tmpfs:{}'",
 }
 
 
 class Note(NamedTuple):
-    """A remark. `level`: note or warning."""
+    """A remark for a rule's author. `level`: note or warning."""
 
     file: str
     line: int
@@ -48,13 +49,13 @@ class Note(NamedTuple):
 
 
 def refuse(policies: PolicySet) -> None:
-    """Raises PolicyError with every mistake in a set that parses but must not be used."""
-    if wrong := mistakes(policies):
-        raise PolicyError(wrong, hint="docs/policy-language.md says what is refused, and why")
+    """Raises PolicyError with every error in a set that loads but must not be used."""
+    if wrong := find_errors(policies):
+        raise PolicyError(wrong, hint="docs/policy-language.md describes what is refused, and why")
 
 
-def mistakes(policies: PolicySet) -> list[Problem]:
-    """The mistakes of a set that parses but must not be used."""
+def find_errors(policies: PolicySet) -> list[Problem]:
+    """Returns the errors in a set that loads but must not be used."""
     found: list[Problem] = []
     seen: dict[object, Rule] = {}
     for policy in policies.policies:
@@ -62,26 +63,26 @@ def mistakes(policies: PolicySet) -> list[Problem]:
             found += _hits_the_host(rule)
             found += _lock_out(policy, rule)
             found += _empty(rule)
-            who = (policy.bound, policy.selector, frozenset(rule.events))
-            key = (*who, *map(_frozen, (rule.match, *rule.exceptions)))
+            scope = (policy.bound, policy.selector, frozenset(rule.events))
+            key = (*scope, *map(_frozen, (rule.match, *rule.exceptions)))
             other = seen.setdefault(key, rule)
             if other is not rule and other.action is not rule.action:
-                what = f"asks for {rule.action.label}, and rule {_named(other)} for {other.action.label}"
-                found.append(_problem(rule, f"{what}: the same events of the same containers"))
+                what = f"has action {rule.action.label}, but rule {_named(other)} has {other.action.label}"
+                found.append(_problem(rule, f"{what} for the same events of the same containers"))
     return found
 
 
 def remarks(policies: PolicySet, twins: Mapping[str, Sequence[Sample]] | None = None) -> Iterator[Note]:
-    """What is legal, and mostly unintended. `twins`: the benign twins of rules, by their ids."""
+    """Yields remarks on what is allowed but mostly unintended. `twins`: rule id -> its benign twins."""
     for policy in policies.policies:
         for rule in policy.rules:
             for one in matched(rule):
-                yield _note(rule, "warning", f"matches what containers do lawfully: {one.what}")
+                yield _note(rule, "warning", f"matches ordinary behaviour of containers: {one.what}")
             for one in (twins or {}).get(rule.id, ()):
-                if meets(rule, one):
+                if rule_matches(rule, one):
                     yield _note(rule, "warning", f"matches its own benign twin: {one.what}")
             if _K.HOST_MAP in rule.events and rule.action is not Action.ALERT:
-                yield _note(rule, "warning", "stops programs of the host: see what it tells of first")
+                yield _note(rule, "warning", "stops programs of the host: try it with `action: alert` first")
             yield from _rooted_elsewhere(rule)
             for name in absent_names(rule):
                 level = "warning" if name.warns else "note"
@@ -91,18 +92,18 @@ def remarks(policies: PolicySet, twins: Mapping[str, Sequence[Sample]] | None = 
 
 
 def _rooted_elsewhere(rule: Rule) -> Iterator[Note]:
-    """Paths as a container sees them, of filesystems that begin at a root of their own: no file has them."""
+    """Yields warnings for paths as a container sees them, on filesystems that start at their own root."""
     event = rule.events[0]
     for match in (rule.match[event], *(block[event] for block in rule.exceptions)):
         for condition in match:
             operand = EVENTS[event].operand(condition.operand)
             if operand is None or operand.kind is not Kind.OBJECT:
                 continue
-            for word in condition.written.split(", "):
+            for word in condition.words:
                 root = next((root for root in _ROOTS if word.startswith(root)), None)
                 if root is not None:
-                    text = f"{operand.name}: {word!r} is on no filesystem, each begins at its own root: "
-                    text += _ROOTS[root].format(word[len(root) :])
+                    text = f"{operand.name}: {word!r} matches no file, as a path starts at its filesystem's"
+                    text += f" root: {_ROOTS[root].format(word[len(root) :])}"
                     yield Note(rule.place.file, condition.line, condition.column, rule.id, "warning", text)
 
 
@@ -119,25 +120,25 @@ def _named(rule: Rule) -> str:
 
 
 def _hits_the_host(rule: Rule) -> Iterator[Problem]:
-    """A rule that stops usermode helpers must be limited to those that the node does not know."""
+    """Yields an error if a rule stops usermode helpers that the node knows."""
     kind = _K.KERNEL_HELPER
     if rule.action is Action.ALERT or kind not in rule.events:
         return
     known = EVENTS[kind].operand("known")
     assert known is not None
-    spared = [
+    unknown_only = [
         any(isinstance(p, Values) and p.dim == known.dim and not p.holds(*known.words["yes"]) for p in one)
         for one in _matches(rule, kind)
     ]
-    if not all(spared):
-        what = "programs that the node has for the kernel to run, such as modprobe; say `known: no`"
-        yield _problem(rule, f"would lock the node out: it would {rule.action.label} {what}")
+    if not all(unknown_only):
+        what = "usermode helpers that the node needs, such as modprobe; add `known: no`"
+        yield _problem(rule, f"would disable the node: it would {rule.action.label} {what}")
 
 
 def _lock_out(policy: Policy, rule: Rule) -> Iterator[Problem]:
-    """A rule that stops what every container must do.
+    """Yields an error if a rule stops what every container must be able to do.
 
-    A policy for chosen containers may do so: their owner decides.
+    A policy for selected containers may do so: their owner decides.
     """
     if rule.action is Action.ALERT or policy.bound or policy.selector.only is not None:
         return
@@ -145,13 +146,13 @@ def _lock_out(policy: Policy, rule: Rule) -> Iterator[Problem]:
         if one.vital:
             yield _problem(
                 rule,
-                f"would lock every container of the node out: it would {rule.action.label} {one.what}; "
-                "say more in `match`, or choose containers",
+                f"would stop every container of the node: it would {rule.action.label} {one.what}; "
+                "narrow `match`, or select containers",
             )
 
 
 def _frozen(block: Mapping[EventKind, Match]) -> object:
-    # What is asked, not how it is written.
+    # The meaning of the block, independent of how it is written.
     return tuple(
         (event, frozenset((c.operand, frozenset(c.alternatives)) for c in match))
         for event, match in sorted(block.items())
@@ -170,16 +171,16 @@ def _matches(rule: Rule, event: EventKind) -> list[Conjunction]:
 
 
 def _empty(rule: Rule) -> Iterator[Problem]:
-    """An exception that holds whenever its rule does: nothing of the rule is left."""
+    """Yields an error if an exception holds whenever its rule matches."""
     for event in rule.events:
         atoms = _matches(rule, event)
         plain = [
-            by_program(c, trusted=False)  # as written: what the rule has of a program in any state
+            by_program(c, trusted=False)  # as written: tests of the program in either state
             for block in rule.exceptions
             for c in _conjunctions(block[event])
         ]
         if plain and atoms and covers(plain, atoms):
-            what = f"an exception takes all that it matches on {event.label}: it can never hold"
+            what = f"an exception covers everything it matches on {event.label}: the rule can never match"
             yield _problem(rule, what)
             return
 
@@ -192,44 +193,44 @@ def _conjunctions(match: Match) -> list[Conjunction]:
 
 
 def _overlaps(policies: PolicySet) -> Iterator[Note]:
-    """Rules of different actions that can match one event: the stronger one decides, and is reported."""
+    """Yields notes on rules with different actions that can match the same event: the stronger decides."""
     by_event: dict[EventKind, list[tuple[Policy, Rule]]] = defaultdict(list)
     for policy in policies.policies:
         for rule in policy.rules:
             for event in rule.events:
                 by_event[event].append((policy, rule))
-    told: set[tuple[str, str]] = set()
+    reported: set[tuple[str, str]] = set()
     for event, rules in by_event.items():
         if len(rules) ** 2 > _MOST_PAIRS:
             continue
-        asked = {rule.id: _atoms(rule, event) for _, rule in rules}
+        atoms = {rule.id: _atoms(rule, event) for _, rule in rules}
         for weak, strong in _contrasts(rules):
-            if (weak.id, strong.id) not in told and (text := _overlap(event, weak, strong, asked)):
-                told.add((weak.id, strong.id))
-                yield text
+            if (weak.id, strong.id) not in reported and (note := _overlap(event, weak, strong, atoms)):
+                reported.add((weak.id, strong.id))
+                yield note
 
 
 def _contrasts(rules: Iterable[tuple[Policy, Rule]]) -> Iterator[tuple[Rule, Rule]]:
-    """Pairs of rules for the same containers that ask for different actions, the weaker first."""
+    """Yields pairs of rules for the same containers with different actions, the weaker first."""
     for (one, first), (other, second) in combinations(rules, 2):
         everyone = one.selector.only is None or other.selector.only is None
         if first.action is not second.action and (everyone or one.selector == other.selector):
             yield (first, second) if first.action < second.action else (second, first)
 
 
-def _overlap(event: EventKind, weak: Rule, strong: Rule, asked: Mapping[str, Sequence[Atom]]) -> Note | None:
-    less, more = ([atom.matches for atom in asked[rule.id]] for rule in (weak, strong))
+def _overlap(event: EventKind, weak: Rule, strong: Rule, atoms: Mapping[str, Sequence[Atom]]) -> Note | None:
+    less, more = ([atom.matches for atom in atoms[rule.id]] for rule in (weak, strong))
     if covers(less, more):
-        return None  # a general rule, and a special one that does more
+        return None  # a general rule, and a special one with a stronger action
     if covers(more, less) and not strong.exceptions:
-        text = f"never decides on {event.label}: all of it is rule {_named(strong)}'s, which asks for"
+        text = f"has no effect on {event.label}: rule {_named(strong)} matches all of its events, with action"
         return _note(weak, "warning", f"{text} {strong.action.label}")
-    if any(_both(event, atom, other) for atom in asked[weak.id] for other in more):
-        text = f"asks for {weak.action.label}; where rule {_named(strong)} matches, too, "
+    if any(_both(event, atom, other) for atom in atoms[weak.id] for other in more):
+        text = f"has action {weak.action.label}; where rule {_named(strong)} also matches, "
         return _note(weak, "note", f"{text}{strong.action.label} wins")
     return None
 
 
 def _both(event: EventKind, atom: Atom, other: Conjunction) -> bool:
     excepted = any(implies(other, exception) for exception in atom.exceptions)
-    return not excepted and may_meet(event, atom.matches, other)
+    return not excepted and may_overlap(event, atom.matches, other)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rule book: the meaning of rule numbers, in a file. An agent that takes over from one that was killed
-can name the rules of records that were not read.
+"""The rule book: a file with the meaning of rule numbers.
 
-One JSON document: generation -> list of rules. It is written whole and renamed, so it is never partial.
+With it, an agent that takes over from a killed one can name the rules of records that were not read yet. It
+is one JSON document, generation -> list of rules, written as a whole and renamed, so it is never partial.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ringfence.abi import Action, EventKind, Mechanism
-from ringfence.files import replace_file
 from ringfence.policy.compiled import CompiledRule
 from ringfence.policy.tiers import Outcome
+from ringfence_linux.atomicfile import replace_file
 
 __all__ = ["FILE", "RuleBook", "Rules", "read", "write"]
 
-#: its name in the state directory
+#: the name of the file in the state directory
 FILE = "rules.json"
 
 Rules = Mapping[int, CompiledRule]  # rule number -> rule
 
 
 class RuleBook(NamedTuple):
-    """Generations by number; the highest is, or is about to be, in force."""
+    """Rules by generation number; the highest generation is in force, or about to be."""
 
     generations: Mapping[int, Rules]
 
 
 def write(path: Path, book: RuleBook) -> None:
-    """Raises OSError, and leaves what was there."""
+    """Writes the rule book. On OSError the previous file remains."""
     document = {n: [_plain(rule) for rule in rules.values()] for n, rules in book.generations.items()}
     replace_file(path, json.dumps(document).encode())
 
 
 def read(path: Path) -> RuleBook | None:
-    """None when there is no such file, or what is there is no rule book of this build."""
+    """Reads the rule book; None if there is no file, or it is not a rule book of this build."""
     try:
         document = json.loads(path.read_bytes())
         return RuleBook({int(n): _rules(rules) for n, rules in document.items()})

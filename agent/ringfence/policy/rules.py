@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One rule of a policy file -> Rule."""
+"""Reads one rule of a policy file: YAML nodes -> Rule."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from ringfence.abi import Action, EventKind
 from ringfence.policy.conditions import parse_condition, suggestion
-from ringfence.policy.fields import Notes, shown
+from ringfence.policy.fields import Diagnostics, shown
 from ringfence.policy.model import Condition, Match, Place, Rule
 from ringfence.policy.operand import EventWords
 from ringfence.policy.probe_reader import check_action, probe_words, read_block, read_exceptions
 from ringfence.policy.probe_rules import PREFIX, ProbeRule, ProbeWords
-from ringfence.policy.reader import Mapping_, Node, Scalar, Sequence_
+from ringfence.policy.reader import MappingNode, Node, Scalar, SequenceNode
 from ringfence.policy.vocabulary import event_words, labels
 from ringfence.severity import SEVERITIES
 
@@ -31,172 +31,191 @@ Events = Sequence[tuple[EventKind, EventWords]]
 
 
 def read_rules(
-    notes: Notes, node: Node, where: str, probes: Mapping[str, ProbeWords]
+    diagnostics: Diagnostics, node: Node, where: str, probes: Mapping[str, ProbeWords]
 ) -> tuple[tuple[Rule, ...], tuple[ProbeRule, ...]]:
-    """Every rule that can be read, those on custom probes apart; what cannot is noted."""
-    if not isinstance(node, Sequence_) or not node.items:
-        notes.add(node, where, "must be a list of rules, at least one")
+    """Returns the rules on events, and the rules on custom probes. Unreadable rules are errors."""
+    if not isinstance(node, SequenceNode) or not node.items:
+        diagnostics.add(node, where, "must be a list of at least one rule")
         return (), ()
-    rules = [_rule(notes, item, f"{where}[{index}]", probes) for index, item in enumerate(node.items)]
+    rules = [_rule(diagnostics, item, f"{where}[{index}]", probes) for index, item in enumerate(node.items)]
     return (
         tuple(rule for rule in rules if isinstance(rule, Rule)),
         tuple(rule for rule in rules if isinstance(rule, ProbeRule)),
     )
 
 
-def _rule(notes: Notes, node: Node, where: str, probes: Mapping[str, ProbeWords]) -> Rule | ProbeRule | None:
-    keys = notes.mapping(node, where, RULE_KEYS, _REQUIRED)
+def _rule(
+    diagnostics: Diagnostics, node: Node, where: str, probes: Mapping[str, ProbeWords]
+) -> Rule | ProbeRule | None:
+    keys = diagnostics.mapping(node, where, RULE_KEYS, _REQUIRED)
     if keys is None:
         return None
     event = keys.get("event")
     if isinstance(event, Scalar) and event.text.startswith(PREFIX):
-        return _probe_rule(notes, node, where, keys, probes)
+        return _probe_rule(diagnostics, node, where, keys, probes)
 
     def place(key: str) -> str:
         return f"{where}.{key}"
 
-    events = _events(notes, keys["event"], place("event")) if "event" in keys else ()
-    action, require_deny, otherwise = _response(notes, keys, where)
-    rule_id, title, severity = _identity(notes, keys, where)
+    events = _events(diagnostics, keys["event"], place("event")) if "event" in keys else ()
+    action, require_deny, otherwise = _response(diagnostics, keys, where)
+    rule_id, title, severity = _identity(diagnostics, keys, where)
     return Rule(
         id=rule_id,
         title=title,
         severity=severity,
-        attack=_attack(notes, keys, where),
+        attack=_attack(diagnostics, keys, where),
         events=tuple(kind for kind, _ in events),
-        match=_match(notes, keys["match"], place("match"), events) if "match" in keys and events else {},
-        exceptions=_exceptions(notes, keys["exceptions"], place("exceptions"), events)
+        match=_match(diagnostics, keys["match"], place("match"), events)
+        if "match" in keys and events
+        else {},
+        exceptions=_exceptions(diagnostics, keys["exceptions"], place("exceptions"), events)
         if "exceptions" in keys
         else (),
         action=action,
         require_deny=require_deny,
         otherwise=otherwise,
-        references=notes.texts(keys["references"], place("references")) if "references" in keys else (),
-        place=Place(notes.file, node.line, node.column),
+        references=diagnostics.texts(keys["references"], place("references")) if "references" in keys else (),
+        place=Place(diagnostics.file, node.line, node.column),
     )
 
 
-def _identity(notes: Notes, keys: Mapping[str, Node], where: str) -> tuple[str, str, str]:
-    """Id, title and severity."""
+def _identity(diagnostics: Diagnostics, keys: Mapping[str, Node], where: str) -> tuple[str, str, str]:
+    """Reads id, title and severity."""
     rule_id = title = severity = ""
     if "id" in keys:
-        rule_id = notes.text(
-            keys["id"], f"{where}.id", RULE_ID, "an id of a-z, 0-9, `-` and `.`, at most 63 long"
+        rule_id = diagnostics.text(
+            keys["id"], f"{where}.id", RULE_ID, "an id (at most 63 characters of a-z, 0-9, `-` and `.`)"
         )
     if "title" in keys:
-        title = notes.text(
-            keys["title"], f"{where}.title", expected="one line that says what happened"
+        title = diagnostics.text(
+            keys["title"], f"{where}.title", expected="one line that describes what happened"
         ).strip()
         if len(title) > _MAX_TITLE or "\n" in title:
-            notes.add(keys["title"], f"{where}.title", f"must be one line of at most {_MAX_TITLE} characters")
+            diagnostics.add(
+                keys["title"], f"{where}.title", f"must be one line of at most {_MAX_TITLE} characters"
+            )
     if "severity" in keys:
-        severity = notes.choice(keys["severity"], f"{where}.severity", SEVERITIES) or ""
+        severity = diagnostics.choice(keys["severity"], f"{where}.severity", SEVERITIES) or ""
     return rule_id, title, severity
 
 
 def _probe_rule(
-    notes: Notes, node: Node, where: str, keys: Mapping[str, Node], probes: Mapping[str, ProbeWords]
+    diagnostics: Diagnostics,
+    node: Node,
+    where: str,
+    keys: Mapping[str, Node],
+    probes: Mapping[str, ProbeWords],
 ) -> ProbeRule | None:
-    """A rule on a custom probe: user space decides it, so it goes another way from here on."""
-    words = probe_words(notes, keys["event"], f"{where}.event", probes)
-    rule_id, title, severity = _identity(notes, keys, where)
-    action, _, _ = _response(notes, keys, where)
+    """Reads a rule on a custom probe, which user space decides."""
+    words = probe_words(diagnostics, keys["event"], f"{where}.event", probes)
+    rule_id, title, severity = _identity(diagnostics, keys, where)
+    action, _, _ = _response(diagnostics, keys, where)
     if words is None:
         return None
     if "action" in keys:
-        check_action(notes, keys, f"{where}.action", action, words)
+        check_action(diagnostics, keys, f"{where}.action", action, words)
     exceptions = keys.get("exceptions")
     return ProbeRule(
         id=rule_id,
         title=title,
         severity=severity,
-        attack=_attack(notes, keys, where),
+        attack=_attack(diagnostics, keys, where),
         label=words.label,
-        match=read_block(notes, keys["match"], f"{where}.match", words) if "match" in keys else (),
-        exceptions=read_exceptions(notes, exceptions, f"{where}.exceptions", words) if exceptions else (),
+        match=read_block(diagnostics, keys["match"], f"{where}.match", words) if "match" in keys else (),
+        exceptions=read_exceptions(diagnostics, exceptions, f"{where}.exceptions", words)
+        if exceptions
+        else (),
         action=action,
-        place=Place(notes.file, node.line, node.column),
+        place=Place(diagnostics.file, node.line, node.column),
     )
 
 
-def _attack(notes: Notes, keys: Mapping[str, Node], where: str) -> tuple[str, ...]:
+def _attack(diagnostics: Diagnostics, keys: Mapping[str, Node], where: str) -> tuple[str, ...]:
     if "attack" not in keys:
         return ()
-    return notes.texts(
+    return diagnostics.texts(
         keys["attack"], f"{where}.attack", ATTACK, "an ATT&CK technique such as T1611 or T1055.008"
     )
 
 
-def _events(notes: Notes, node: Node, where: str) -> Events:
-    items = node.items if isinstance(node, Sequence_) else (node,)
+def _events(diagnostics: Diagnostics, node: Node, where: str) -> Events:
+    items = node.items if isinstance(node, SequenceNode) else (node,)
     if not items:
-        notes.add(node, where, "is an empty list")
+        diagnostics.add(node, where, "is an empty list")
     found: dict[EventKind, EventWords] = {}
     for item in items:
         words = event_words(item.text) if isinstance(item, Scalar) else None
         if words is None:
             got = shown(item.text) if isinstance(item, Scalar) else "this"
             hint = suggestion(item.text, labels()) if isinstance(item, Scalar) else ""
-            notes.add(item, where, f"{got} is not an event{hint}")
+            diagnostics.add(item, where, f"{got} is not an event{hint}")
         elif words[0] in found:
-            notes.add(item, where, f"{words[1].label!r} is there twice")
+            diagnostics.add(item, where, f"{words[1].label!r} is given twice")
         else:
             found[words[0]] = words[1]
     return tuple(found.items())
 
 
-def _response(notes: Notes, keys: Mapping[str, Node], where: str) -> tuple[Action, bool, Action]:
-    word = notes.choice(keys["action"], f"{where}.action", tuple(_ACTIONS)) if "action" in keys else None
+def _response(diagnostics: Diagnostics, keys: Mapping[str, Node], where: str) -> tuple[Action, bool, Action]:
+    word = (
+        diagnostics.choice(keys["action"], f"{where}.action", tuple(_ACTIONS)) if "action" in keys else None
+    )
     action = _ACTIONS.get(word or "", Action.ALERT)
-    require = "require" in keys and notes.choice(keys["require"], f"{where}.require", ("deny",)) is not None
+    require = (
+        "require" in keys and diagnostics.choice(keys["require"], f"{where}.require", ("deny",)) is not None
+    )
     otherwise = Action.KILL
     if "otherwise" in keys:
-        chosen = notes.choice(keys["otherwise"], f"{where}.otherwise", tuple(_OTHERWISE))
+        chosen = diagnostics.choice(keys["otherwise"], f"{where}.otherwise", tuple(_OTHERWISE))
         otherwise = _OTHERWISE[chosen or "kill"]
     for key in ("require", "otherwise"):
         if key in keys and word is not None and action is not Action.DENY:
-            notes.add(keys[key], f"{where}.{key}", "only goes with `action: deny`")
+            diagnostics.add(keys[key], f"{where}.{key}", "is only allowed with `action: deny`")
     if require and "otherwise" in keys:
-        notes.add(keys["otherwise"], f"{where}.otherwise", "`require: deny` leaves no otherwise")
+        diagnostics.add(keys["otherwise"], f"{where}.otherwise", "is not allowed with `require: deny`")
     return action, require, otherwise
 
 
-def _match(notes: Notes, node: Node, where: str, events: Events) -> Mapping[EventKind, Match]:
+def _match(diagnostics: Diagnostics, node: Node, where: str, events: Events) -> Mapping[EventKind, Match]:
     if isinstance(node, Scalar) and node.text == "any":
         return {kind: () for kind, _ in events}
-    return _block(notes, node, where, events)
+    return _block(diagnostics, node, where, events)
 
 
 def _exceptions(
-    notes: Notes, node: Node, where: str, events: Events
+    diagnostics: Diagnostics, node: Node, where: str, events: Events
 ) -> tuple[Mapping[EventKind, Match], ...]:
-    if not isinstance(node, Sequence_) or not node.items:
-        notes.add(node, where, "must be a list of match blocks, at least one")
+    if not isinstance(node, SequenceNode) or not node.items:
+        diagnostics.add(node, where, "must be a list of at least one match block")
         return ()
     blocks = (
-        [_block(notes, item, f"{where}[{i}]", events, "why") for i, item in enumerate(node.items)]
+        [_block(diagnostics, item, f"{where}[{i}]", events, "why") for i, item in enumerate(node.items)]
         if events
         else []
     )
     return tuple(block for block in blocks if block)
 
 
-def _block(notes: Notes, node: Node, where: str, events: Events, *also: str) -> Mapping[EventKind, Match]:
-    """A match block, once for every event of the rule: a key must mean something for each of them."""
-    if not isinstance(node, Mapping_):
-        everything = "" if also else ", or the word `any` to match every such event"
-        notes.add(node, where, f"must be a mapping of operands to values{everything}")
+def _block(
+    diagnostics: Diagnostics, node: Node, where: str, events: Events, *also: str
+) -> Mapping[EventKind, Match]:
+    """Reads a match block once for every event of the rule; its keys must be operands of all of them."""
+    if not isinstance(node, MappingNode):
+        everything = "" if also else ", or the word `any`, which matches every such event"
+        diagnostics.add(node, where, f"must be a mapping of operands to values{everything}")
         return {}
-    keys = notes.mapping(node, where, _common_operands(events) + list(also)) or {}
+    keys = diagnostics.mapping(node, where, _common_operands(events) + list(also)) or {}
     for key in also:
         if key in keys:
-            notes.text(keys.pop(key), f"{where}.{key}")
+            diagnostics.text(keys.pop(key), f"{where}.{key}")
     if not keys:
         if not node.items or also:
-            notes.add(node, where, "is empty: it would match everything")
+            diagnostics.add(node, where, "is empty: it would match everything")
         return {}
     return {
-        kind: _conditions(notes, keys, where, words, quiet=i > 0) for i, (kind, words) in enumerate(events)
+        kind: _conditions(diagnostics, keys, where, words, quiet=i > 0)
+        for i, (kind, words) in enumerate(events)
     }
 
 
@@ -206,19 +225,22 @@ def _common_operands(events: Events) -> list[str]:
 
 
 def _conditions(
-    notes: Notes, keys: Mapping[str, Node], where: str, words: EventWords, *, quiet: bool
+    diagnostics: Diagnostics, keys: Mapping[str, Node], where: str, words: EventWords, *, quiet: bool
 ) -> Match:
-    """`quiet`: the text was read before, for another event of the rule; what was wrong is not said twice."""
+    """Reads the conditions of a block for one event.
+
+    `quiet`: the block was already read for another event of the rule; its errors are not reported twice.
+    """
     conditions: list[Condition] = []
-    said = {(p.line, p.column, p.message) for p in notes.problems} if quiet else set()
+    reported = {(p.line, p.column, p.message) for p in diagnostics.problems} if quiet else set()
     for name, node in keys.items():
         operand = words.operand(name)
         if operand is None:
             continue
 
         def complain(at: Node, message: str, place: str = f"{where}.{name}") -> None:
-            if (at.line, at.column, message) not in said:
-                notes.add(at, place, message)
+            if (at.line, at.column, message) not in reported:
+                diagnostics.add(at, place, message)
 
         condition = parse_condition(operand, node, complain)
         if condition is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One event in the vocabulary of policies, to match rules against without a kernel."""
+"""Sample events in the vocabulary of policies, to match rules against without a kernel."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ringfence.policy.operand import Conjunction, Networks, Predicate, Texts, fn
 from ringfence.policy.shared_operands import TASK_WORDS
 from ringfence.policy.vocabulary import EVENTS
 
-__all__ = ["Sample", "device_sample", "file_sample", "meets", "sample"]
+__all__ = ["Sample", "device_sample", "file_sample", "rule_matches", "sample"]
 
-_ELSEWHERE = bytes((10, 0, 0, 7))  # an address that is in no list
+_ELSEWHERE = bytes((10, 0, 0, 7))  # an address in no list
 _PROGRAM = fnv1a(b"/usr/bin/program")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One event: its numbers by dim, its string or address. `vital`: programs do not run without it."""
+    """One event: its numbers by dim, its string or address. `vital`: programs cannot run without it."""
 
     kind: EventKind
     what: str
@@ -31,8 +31,8 @@ class Sample:
     address: bytes = _ELSEWHERE
     vital: bool = False
 
-    def meets(self, conjunction: Conjunction) -> bool:
-        """Whether all of it holds for this event."""
+    def satisfies(self, conjunction: Conjunction) -> bool:
+        """Returns True if this event satisfies every predicate."""
         return all(self._holds(predicate) for predicate in conjunction)
 
     def _holds(self, predicate: Predicate) -> bool:
@@ -53,7 +53,7 @@ def sample(
     task: str = "",
     **words: str | int,
 ) -> Sample:
-    """An event of that kind; `words` are its operands, `task` one of TASK_WORDS."""
+    """Returns an event of that kind; `words` are its operands, `task` one of TASK_WORDS."""
     numbers = {DIM_FACTS: TASK_WORDS[task] if task else 0, DIM_EXE: _PROGRAM}
     for name, word in words.items():
         operand = EVENTS[kind].operand(name)
@@ -66,23 +66,23 @@ def sample(
 def file_sample(
     kind: EventKind, filesystem: str, path: bytes, what: str, *, vital: bool = True, **more: Any
 ) -> Sample:
-    """One on a file."""
+    """Returns an event on a file."""
     name = fnv1a(path.rpartition(b"/")[2])
     return sample(kind, what, vital=vital, text=path, filesystem=filesystem, name=name, **more)
 
 
 def device_sample(what: str, major: int, minor: int, access: str, *, vital: bool = True) -> Sample:
-    """One on a character device."""
+    """Returns an event on a character device."""
     numbers = {0: 2, 1: {"mknod": 1, "read": 2, "write": 4}[access], 2: major << 20 | minor, 3: major}
     return Sample(EventKind.DEVICE_ACCESS, what, {**numbers, DIM_FACTS: 0}, vital=vital)
 
 
-def meets(rule: Rule, one: Sample) -> bool:
-    """Whether a rule matches an event, its exceptions considered."""
+def rule_matches(rule: Rule, one: Sample) -> bool:
+    """Returns True if a rule matches an event and none of its exceptions does."""
     if one.kind not in rule.events:
         return False
     try:
         atoms = lower(rule, one.kind)
     except TooMany:
         return False
-    return any(one.meets(a.matches) and not any(map(one.meets, a.exceptions)) for a in atoms)
+    return any(one.satisfies(a.matches) and not any(map(one.satisfies, a.exceptions)) for a in atoms)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The JSON Schema of policy files, generated from the vocabulary, for editors and CI systems.
 
-It is no stricter than the loader, which knows more (ranges, clashes, repeated ids).
+It is not stricter than the loader, which checks more (ranges, conflicts, repeated ids).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _PATTERNS = {
 
 
 def schema() -> Schema:
-    """The schema of one document."""
+    """Returns the schema of one document."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"https://{API_VERSION}/policy.schema.json",
         "title": "Ringfence policy",
-        "description": "Which containers, which rules, which mode. See docs/policy-language.md.",
+        "description": "Selects containers and defines their rules and mode. See docs/policy-language.md.",
         **_object(
             {
                 "apiVersion": {"const": API_VERSION},
@@ -88,7 +88,7 @@ def _traits() -> Schema:
     globs = _one_or_more(_word())
     names = ("names", "images", "runtimes", "namespaces", "pods")
     return {
-        **{name: {**globs, "description": "globs: any of them"} for name in names},
+        **{name: {**globs, "description": "globs, at least one of which must match"} for name in names},
         "labels": {"type": "object", "minProperties": 1, "additionalProperties": _word()},
         "privileged": {"type": "boolean"},
     }
@@ -96,8 +96,8 @@ def _traits() -> Schema:
 
 def _selector() -> Schema:
     traits = _traits()
-    left_out = {**_object(traits), "minProperties": 1}
-    common = {"except": left_out, "unidentified": {"enum": ["apply", "wait"]}}
+    excluded = {**_object(traits), "minProperties": 1}
+    common = {"except": excluded, "unidentified": {"enum": ["apply", "wait"]}}
     everything = _object({"containers": {"const": "all"}, **common}, "containers")
     some = {**_object({**traits, **common}), "anyOf": [{"required": [name]} for name in traits]}
     return {"oneOf": [everything, some]}
@@ -139,7 +139,7 @@ def _rule() -> Schema:
 
 
 def _on_probes() -> Schema:
-    """Which fields a custom probe has is in its YAML: of those rules only the form is checked."""
+    """Returns the schema of rules on custom probes: the form only, as a probe's YAML defines its fields."""
     value = {"type": ["string", "integer"], "minLength": 1}
     some = _one_or_more(value)
     block = {
@@ -158,7 +158,7 @@ def _on_probes() -> Schema:
 
 
 def _blocks_of(label: str) -> Schema:
-    """Rules on that event (alone, or among others) may use its operands only."""
+    """Returns the schema that limits rules on that event (alone, or among others) to its operands."""
     named = {
         "properties": {
             "event": {"anyOf": [{"const": label}, {"contains": {"const": label}, "type": "array"}]}
@@ -182,7 +182,7 @@ def _match_blocks() -> Schema:
 
 
 def _operands() -> Schema:
-    """Each operand once: the words of one value, and what may be written with them."""
+    """Returns, for each operand, the schema of one value and of all that may be written with values."""
     found: Schema = {}
     for words in EVENTS.values():
         for operand in words.operands:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ladder: which mechanisms this node has for each event, and what becomes of a rule's action there."""
+"""Tiers: which mechanisms a node has for each event, and the effective action of a rule there."""
 
 from __future__ import annotations
 
@@ -18,33 +18,22 @@ from ringfence.policy.vocabulary import EVENTS
 __all__ = ["NodeTiers", "Outcome", "may_be_unknown"]
 
 _K = EventKind
-#: decided by cgroup-BPF programs, before the effect
-_CGROUP = frozenset(
-    (
-        _K.DEVICE_ACCESS,
-        _K.SYSCTL_ACCESS,
-        _K.NET_CONNECT,
-        _K.NET_BIND,
-        _K.NET_SENDMSG,
-        _K.UNIX_CONNECT,
-        _K.SETSOCKOPT,
-    )
-)
-#: seen by LSM hooks alone
-_LSM_ONLY = frozenset((_K.FILE_MAP, _K.FILE_RECEIVE, _K.FILE_LINK, _K.HOST_MAP))
-_ATTACHES = {
-    ("dev",): _K.DEVICE_ACCESS,
-    ("sysctl",): _K.SYSCTL_ACCESS,
-    ("connect4", "connect6"): _K.NET_CONNECT,
-    ("bind4", "bind6"): _K.NET_BIND,
-    ("sendmsg4", "sendmsg6"): _K.NET_SENDMSG,
-    ("connect_unix",): _K.UNIX_CONNECT,
-    ("setsockopt",): _K.SETSOCKOPT,
+#: event -> the cgroup-BPF hooks that decide it before its effect; an event needs all of its hooks
+_CGROUP_HOOKS: Mapping[EventKind, tuple[str, ...]] = {
+    _K.DEVICE_ACCESS: ("dev",),
+    _K.SYSCTL_ACCESS: ("sysctl",),
+    _K.NET_CONNECT: ("connect4", "connect6"),
+    _K.NET_BIND: ("bind4", "bind6"),
+    _K.NET_SENDMSG: ("sendmsg4", "sendmsg6"),
+    _K.UNIX_CONNECT: ("connect_unix",),
+    _K.SETSOCKOPT: ("setsockopt",),
 }
+#: only seen by LSM hooks
+_LSM_ONLY = frozenset((_K.FILE_MAP, _K.FILE_RECEIVE, _K.FILE_LINK, _K.HOST_MAP))
 
 
 class Outcome(NamedTuple):
-    """What a rule results in on a node. `why` says what is missing, where it is less than was asked."""
+    """The effective action of a rule on a node. `why` says what is missing if it is weaker than requested."""
 
     action: Action
     mechanism: Mechanism
@@ -53,10 +42,10 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NodeTiers:
-    """Event -> the mechanisms that this node has for it. An event without any is blind; `why` says why.
+    """The mechanisms of a node for each event. An event without any is blind; `why` gives the reason.
 
-    `hooks` are the LSM hooks of the events that have them, which decide alone: these events are seen nowhere
-    else. `addresses` are the node's own.
+    `hooks`: the LSM hooks of events that have them; such an event is decided and observed only there.
+    `addresses`: the node's own addresses.
     """
 
     mechanisms: Mapping[EventKind, frozenset[Mechanism]]
@@ -66,25 +55,25 @@ class NodeTiers:
 
     @classmethod
     def usual(cls) -> NodeTiers:
-        """A kernel of 6.7 or later without BPF-LSM, everything attached: what offline checks assume."""
+        """Linux 6.7 or later without BPF-LSM, with all programs attached: what offline checks assume."""
         found = {}
         for kind in EVENTS:
             found[kind] = frozenset(
-                (Mechanism.OBSERVE, Mechanism.CGROUP if kind in _CGROUP else Mechanism.KILL)
+                (Mechanism.OBSERVE, Mechanism.CGROUP if kind in _CGROUP_HOOKS else Mechanism.KILL)
             )
         return cls(found).without(_LSM_ONLY, "only BPF-LSM sees it")
 
     @classmethod
     def of(cls, node: NodeCapabilities) -> NodeTiers:
-        """What a node offers."""
+        """The tiers of a node with these capabilities."""
         tiers = cls.usual()
-        for attaches, kind in _ATTACHES.items():
-            lacking = [name for name in attaches if name not in node.cgroup]
+        for kind, hooks in _CGROUP_HOOKS.items():
+            lacking = [name for name in hooks if name not in node.cgroup]
             if lacking:
                 tiers = tiers.without((kind,), f"this kernel has no cgroup/{' and no cgroup/'.join(lacking)}")
         seen = kinds_of(node.syscalls)
         unseen = [kind for kind in EVENTS if kind.is_syscall and kind not in seen]
-        tiers = tiers.without(unseen, "this kernel has no such call, or no tracepoint for it")
+        tiers = tiers.without(unseen, "this kernel has no such system call, or no tracepoint for it")
         if "module_request" not in node.tracing:
             tiers = tiers.without(
                 (_K.MODULE_REQUEST,), "this kernel has no tracepoint for it (CONFIG_MODULES)"
@@ -92,13 +81,13 @@ class NodeTiers:
         return tiers.with_hooks(decided_by(node.lsm_hooks))
 
     def without(self, kinds: Iterable[EventKind], why: str) -> NodeTiers:
-        """The same node, blind for some events."""
+        """Returns the same tiers, blind for some events."""
         gone = frozenset(kinds)
         rest = {kind: some for kind, some in self.mechanisms.items() if kind not in gone}
         return replace(self, mechanisms=rest, why={**self.why, **dict.fromkeys(gone, why)})
 
     def with_mechanism(self, kinds: Iterable[EventKind], mechanism: Mechanism) -> NodeTiers:
-        """The same node, with one mechanism more for some events."""
+        """Returns the same tiers, with an additional mechanism for some events."""
         more = {kind: self.mechanisms.get(kind, frozenset()) | {mechanism} for kind in kinds}
         return replace(
             self,
@@ -107,11 +96,11 @@ class NodeTiers:
         )
 
     def with_hooks(self, hooks: Mapping[EventKind, tuple[str, ...]]) -> NodeTiers:
-        """The same node, where LSM hooks decide these events."""
+        """Returns the same tiers, with LSM hooks that decide these events."""
         return replace(self.with_mechanism(hooks, Mechanism.LSM), hooks={**self.hooks, **hooks})
 
     def without_lsm(self, kinds: Iterable[EventKind], why: str) -> NodeTiers:
-        """The same node, without LSM hooks for these events: what it has else for them holds."""
+        """Returns the same tiers, without LSM hooks for these events: their other mechanisms remain."""
         gone = frozenset(kinds)
         weaker = {
             kind: some - {Mechanism.LSM} if kind in gone else some for kind, some in self.mechanisms.items()
@@ -125,35 +114,33 @@ class NodeTiers:
         )
 
     def has_text(self, kind: EventKind) -> bool:
-        """Whether the event's string is the kernel's own here, and not read from the caller's memory."""
+        """Returns True if the event's string is the kernel's, not read from the caller's memory."""
         return kind in self.hooks and DECIDED[kind].text
 
     def limits(self, kind: EventKind) -> str:
-        """What the strongest mechanism does not see that a weaker one would; empty: nothing."""
+        """Returns what the strongest mechanism misses although a weaker one would see it, or ""."""
         if kind not in self.hooks:
             return ""
         way = DECIDED[kind]
         lost = [what for hook, what in way.also.items() if what and hook not in self.hooks[kind]]
-        absent = (
-            f"this kernel has no hook for some of it, which is not decided: {', '.join(lost)}" if lost else ""
-        )
+        absent = f"this kernel lacks hooks, so these are not decided: {', '.join(lost)}" if lost else ""
         return "; ".join(filter(None, (way.less, absent)))
 
     def outcome_of(self, rule: Rule, kind: EventKind) -> Outcome:
-        """What a rule results in under enforcement, on one of its events."""
+        """Returns the effective action of a rule in mode enforce, on one of its events."""
         if kind not in self.hooks:
             for condition in rule.match[kind]:
                 operand = EVENTS[kind].operand(condition.operand)
                 if operand and operand.by_hook and not may_be_unknown(condition, operand.dim):
-                    why = f"what `{operand.name}` asks is known to BPF-LSM alone"
+                    why = f"only BPF-LSM knows `{operand.name}`"
                     return Outcome(Action.NONE, Mechanism.OBSERVE, why)
         return self.outcome(kind, rule.action, rule.otherwise)
 
     def outcome(self, kind: EventKind, asked: Action, otherwise: Action = Action.KILL) -> Outcome:
-        """What an action results in under enforcement: the strongest mechanism available."""
+        """Returns the effective action in mode enforce, by the strongest available mechanism."""
         here = self.mechanisms.get(kind, frozenset())
         if not here:
-            why = self.why.get(kind, "this kernel has no place to see it")
+            why = self.why.get(kind, "this kernel has no hook that sees it")
             return Outcome(Action.NONE, Mechanism.OBSERVE, why)
         if asked is Action.ALERT:
             return Outcome(Action.ALERT, Mechanism.OBSERVE)
@@ -162,20 +149,22 @@ class NodeTiers:
                 return Outcome(asked, mechanism)
         if otherwise is Action.NONE and asked is Action.DENY:
             return Outcome(
-                Action.NONE, Mechanism.OBSERVE, "nothing here denies it, and the rule says to skip it then"
+                Action.NONE, Mechanism.OBSERVE, "this node cannot deny it, and the rule has `otherwise: skip`"
             )
         if Mechanism.KILL in here and (asked is Action.KILL or otherwise is Action.KILL):
-            why = "" if asked is Action.KILL else "nothing here denies it before its effect"
+            why = "" if asked is Action.KILL else "this node cannot deny it before its effect"
             return Outcome(Action.KILL, Mechanism.KILL, why)
         if Mechanism.KILL in here:
             return Outcome(
-                Action.ALERT, Mechanism.OBSERVE, "nothing here denies it, and the rule says not to kill"
+                Action.ALERT,
+                Mechanism.OBSERVE,
+                "this node cannot deny it, and the rule has `otherwise: alert`",
             )
-        return Outcome(Action.ALERT, Mechanism.OBSERVE, "it is only seen here")
+        return Outcome(Action.ALERT, Mechanism.OBSERVE, "this node can only observe it")
 
 
 def may_be_unknown(condition: Condition, dim: int) -> bool:
-    """Whether a condition holds where its number is not known, which is 0."""
+    """Returns True if a condition holds for an unknown number, which is 0."""
     numbers = (
         [p for p in alternative if p.dim == dim and isinstance(p, (Values, Bits))]
         for alternative in condition.alternatives

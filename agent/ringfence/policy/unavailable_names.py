@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names in rules that this machine lacks: sysctls, files of proc and sysfs, device majors, programs.
+"""Finds names in rules that this machine lacks: sysctls, files of proc and sysfs, device majors, programs.
 
-A policy may be meant for another kernel, so none of this is an error. But a rule all of whose names are
-absent, or a name that nearly matches an existing one, is probably a typo.
+A policy may be written for another kernel, so this is not an error. But if all names of a list are absent,
+or a name is similar to an existing one, it is probably a typing error.
 """
 
 from __future__ import annotations
@@ -18,48 +18,50 @@ from ringfence.policy.model import Condition, Rule
 
 __all__ = ["Absent", "absent_names"]
 
-#: where the objects of a kind can be looked up
+#: filesystem -> its mount point
 _ROOTS = {"proc": "/proc", "sysfs": "/sys"}
 _DEVICES = Path("/proc/devices")
 _DEVICE = re.compile(r"([bc]) (\d+):")
 
 
 class Absent(NamedTuple):
-    """A name, and where it is written. `near`: an existing name like it; `alone`: the only name of its
-    list.
+    """A name that this machine lacks, and the condition that contains it.
+
+    `near`: a similar existing name; `alone`: all names of the list are absent.
     """
 
     condition: Condition
     word: str
     near: str
     alone: bool
-    excepts: bool  # it stands in an exception
+    excepts: bool  # it is in an exception
 
     @property
     def warns(self) -> bool:
-        """Whether it is more likely a slip than a name of another kernel's."""
+        """True if this is more likely a typing error than a name of another kernel."""
         return bool(self.near) or (self.alone and not self.excepts)
 
     def __str__(self) -> str:
         hint = f"; did you mean {self.near!r}?" if self.near else ""
         if not hint and self.alone and not self.excepts:
-            hint = ", nor anything else of this list: here the rule matches nothing"
-        return f"{self.condition.operand}: {self.word!r} is not on this machine{hint}"
+            hint = ", nor is any other name of this list: the rule matches nothing here"
+        return f"{self.condition.operand}: {self.word!r} does not exist on this machine{hint}"
 
 
 def absent_names(rule: Rule) -> Iterator[Absent]:
-    """The absent names of one rule and its exceptions. All events of a rule use the same words: one is
-    enough.
+    """Yields the absent names of a rule and its exceptions.
+
+    All events of a rule have the same words, so only the first one is examined.
     """
     event = rule.events[0]
     for number, match in enumerate((rule.match[event], *(block[event] for block in rule.exceptions))):
         for condition in match:
-            words = condition.written.replace("not ", "").split(", ")
-            missing = [word for word in words if _is_missing(condition.operand, word)]
+            missing = [word for word in condition.words if _is_missing(condition.operand, word)]
             for word in missing:
                 near = _near(condition.operand, word)
                 if near or condition.operand != "exe":
-                    yield Absent(condition, word, near, len(missing) == len(words), number > 0)
+                    alone = len(missing) == len(condition.words)
+                    yield Absent(condition, word, near, alone, number > 0)
 
 
 def _is_missing(operand: str, word: str) -> bool:
@@ -101,7 +103,7 @@ def _path_of(operand: str, word: str) -> Path | None:
 
 
 def _near(operand: str, word: str) -> str:
-    """An existing name like it. Programs are in images as well, so theirs must be more alike."""
+    """Returns a similar existing name, or "". Programs may be in images, so they must be more similar."""
     path = _path_of(operand, word)
     if path is None:
         return ""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator's own probes: bcc programs with a YAML beside them. See docs/custom-probes.md.
+"""Custom probes: bcc programs of the operator, each with a YAML file. See docs/custom-probes.md.
 
-`read_directory` reads what they say of themselves, `compile_probe` has bcc compile one in a process of its
-own, `Live` reads its events, `Tally` keeps the metrics that are derived from them.
+`read_directory` reads their YAML files, `Workshop` compiles one with bcc in a child process, `Live`
+reads its events, `Tally` keeps the metrics derived from them.
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Have bcc compile, verify and attach a probe in a process of its own, and take over its descriptors.
+"""Compiles, verifies and attaches a probe with bcc in a child process, and takes over its descriptors.
 
-The child (ringfence.bpf._bcc_child) is bounded in memory and time; whatever becomes of it, a crash and a hang
-included, comes back as an error of this probe. LLVM is never in this process.
+The child (ringfence.bpf._bcc_child) is limited in memory and time. Any failure of it, including a
+crash or a hang, becomes an error of this probe. LLVM is never loaded into this process.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ __all__ = ["Attached", "Workshop", "find_python"]
 _CHILD = Path(__file__).parents[1] / "bpf" / "_bcc_child.py"
 _SYSTEM_PYTHON = "/usr/bin/python3"
 _MAX_SOURCE, _MAX_SAID, _MAX_ANSWER = 1 << 20, 16 << 20, 1 << 17
-_MAX_FDS = 253  # SCM_MAX_FD: no message carries more
-_OLD = 900  # seconds: nobody compiles for so long
-_TOLD = 1 << 18  # of what was said, from its end
-_TOO_MUCH = "programs, or members of the event, are more than can be handed over"
+_MAX_FDS = 253  # SCM_MAX_FD: the maximum of one message
+_OLD = 900  # seconds: no compilation takes so long
+_OUTPUT_MAX = 1 << 18  # bytes kept from the end of the child's output
+_TOO_MUCH = "the probe has too many programs, or its event too many members, to pass to the agent"
 INSTALL_BCC = "apt-get install python3-bpfcc bpftool (Fedora: dnf install python3-bcc bpftool)"
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A probe that runs. The descriptors are the caller's; closing `links` detaches it."""
+    """An attached probe. The caller owns the descriptors; closing `links` detaches it."""
 
     size: int  # of the event's struct
     shape: tuple[tuple[str, str, int, int, int], ...]  # name, C type, offset, size, elements or 0
@@ -57,31 +57,31 @@ class Attached:
     seconds: float
 
     def close(self) -> None:
-        """Detach, and give everything back."""
+        """Detaches the probe and closes all descriptors."""
         for fd in (*self.links, self.ring, self.counts, self.terms):
             os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """Where and within which limits probes are compiled. `maps`: the agent's, by name; empty without one."""
+    """Where and with which limits probes are compiled. `maps`: the agent's, by name; empty without one."""
 
-    directory: Path  # of root alone; header trees and what is being compiled lie in it
-    subsystem: str = ""  # v1 controller of the hierarchy that names containers; empty: version 2
+    directory: Path  # accessible to root only; holds header trees and files being compiled
+    subsystem: str = ""  # v1 controller of the hierarchy with the containers; empty: version 2
     maps: Mapping[str, int] | None = None
     headers: str = "btf"
     memory: int = 768 << 20
     seconds: float = 30.0
 
     def tidy(self) -> None:
-        """Remove what an agent left that ended while it was compiling."""
+        """Removes files of an agent that ended while it was compiling."""
         for path in self.directory.glob("load-*"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _OLD:
                     shutil.rmtree(path, ignore_errors=True)
 
     def build(self, probe: Definition, *, attach: bool = True) -> Attached:
-        """Compile and verify, and attach unless told not to. Raises Error; ProbeError with the places."""
+        """Compiles and verifies, and attaches if `attach`. Raises Error; ProbeError with the places."""
         began = time.monotonic()
         source = _read(probe)
         found = tuple(hooks(source))
@@ -125,7 +125,7 @@ class Workshop:
     def _run(
         self, python: str, request: Mapping[str, Any], work: Path, tree: Path | None
     ) -> tuple[dict[str, Any], list[int], str]:
-        """The child's answer, its descriptors, and what it said; an answer is made where none came."""
+        """Returns the child's answer, its descriptors and output; a missing answer is replaced."""
         environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8", "HOME": "/"}
         if tree is not None:
             environment["BCC_KERNEL_SOURCE"] = str(tree)
@@ -143,11 +143,11 @@ class Workshop:
                     socket.send_fds(ours, [json.dumps(request).encode()], list((self.maps or {}).values()))
                     message, fds, lost, _ = socket.recv_fds(ours, _MAX_ANSWER, _MAX_FDS)
                 except TimeoutError:
-                    late = f"took more than {self.seconds:.0f} s (`probes.timeout`) and was ended"
+                    late = f"took more than {self.seconds:.0f} s (`probes.timeout`) and was killed"
                     return {"stage": "time", "subject": "", "message": late}, [], ""
-                except ConnectionError:  # it ended before it had read the request
+                except ConnectionError:  # the child ended before it read the request
                     message, fds, lost = b"", [], 0
-                except OSError as error:  # it waits for a request that it will not get
+                except OSError as error:  # the child waits for a request that will not arrive
                     return {"stage": "child", "subject": "", "message": str(error)}, [], ""
                 if not message:
                     message = json.dumps(_crash(child)).encode()
@@ -162,30 +162,30 @@ class Workshop:
 
 @contextlib.contextmanager
 def _ended(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """The child is gone after the block, whatever it was doing."""
+    """Kills and reaps the child after the block."""
     try:
         yield
     finally:
-        # It has answered, or is not to any more; nothing of it is needed.
+        # The child has answered or timed out; it is not needed any more.
         with contextlib.suppress(ProcessLookupError):
             child.kill()
         child.wait()
 
 
 def _crash(child: subprocess.Popen[bytes]) -> dict[str, str]:
-    """It ended without an answer."""
+    """Returns the answer for a child that ended without one."""
     status = child.wait()
     how = f"status {status}"
     if status < 0:
         how = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
     if -status == signal.SIGXCPU:
-        how += ": it computed for too long (`probes.timeout`)"
+        how += ": it used too much CPU time (`probes.timeout`)"
     return {"stage": "crash", "subject": "", "message": f"bcc's process ended with {how}"}
 
 
 def _tail(file: IO[bytes]) -> str:
     size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _TOLD))
+    file.seek(max(0, size - _OUTPUT_MAX))
     return file.read().decode("utf-8", "replace")
 
 
@@ -194,19 +194,19 @@ def _read(probe: Definition) -> str:
         data = read_regular(probe.source, _MAX_SOURCE)
     except OSError as error:
         text = f"cannot be read: {error.strerror}"
-        text = "is no C source of at most 1 MiB" if error.errno == errno.EFBIG else text
+        text = "is not a C source of at most 1 MiB" if error.errno == errno.EFBIG else text
         raise ProbeError([Problem(str(probe.source), 0, 0, "", text)]) from None
     if b"\0" in data:
-        raise ProbeError([Problem(str(probe.source), 0, 0, "", "is no C source of at most 1 MiB")])
+        raise ProbeError([Problem(str(probe.source), 0, 0, "", "is not a C source of at most 1 MiB")])
     return data.decode("utf-8", "replace")
 
 
 def _check_hooks(probe: Definition, found: tuple[Hook, ...], tree: Path | None) -> None:
-    """What can be said before bcc costs a second."""
+    """Finds mistakes before bcc is started, which takes a second."""
     problems = []
     for hook in found:
         if hook.kind == "lsm":
-            text = "a probe observes: LSM_PROBE is not taken (policies deny, and say so)"
+            text = "a probe can only observe: LSM_PROBE is not allowed (use a policy to deny)"
             problems.append(Problem(str(probe.source), hook.line, 0, "", text))
         elif hook.kind == "raw_tracepoint" and tree and not has_raw_tracepoint(tree, hook.name):
             text = f"this kernel has no raw tracepoint {hook.name}"
@@ -224,7 +224,7 @@ def _refusal(probe: Definition, found: tuple[Hook, ...], answer: Mapping[str, st
 
 
 def find_python() -> str:
-    """The interpreter that has bcc: ours, or the system's, for which distributions build it."""
+    """Returns an interpreter with bcc: this one, or the system's, for which distributions build it."""
     if importlib.util.find_spec("bcc") is not None:
         return sys.executable
     if Path(_SYSTEM_PYTHON).exists():

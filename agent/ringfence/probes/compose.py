@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C that bcc compiles for a probe: our helpers, the operator's text, and what the YAML promises of it.
+"""The C source that bcc compiles for a probe: helpers, the operator's text, and checks of the YAML.
 
-Each part says where it comes from (#line), so clang itself reports a field that the struct lacks at its line
+Each part has its origin (#line), so clang itself reports a field that the struct lacks at its line
 of the YAML.
 """
 
@@ -20,8 +20,8 @@ __all__ = ["HELPERS", "Hook", "compose", "flags", "hooks"]
 HELPERS = Path(__file__).parent / "ringfence.h"
 _PAGE = 4096
 _WINDOW_NS, _SECOND_NS = 100_000_000, 1_000_000_000
-_CONTAINERS_AT_ONCE = 10  # so many may use up their rate; more share that
-_WINDOWS = 4096  # containers whose rate is counted; the least lately seen makes room
+_CONTAINERS_AT_ONCE = 10  # this many containers can use their full rate; more share the total
+_WINDOWS = 4096  # containers with a counted rate; the least recently seen is evicted
 _MACRO = re.compile(
     r"^[ \t]*(?P<macro>RAW_TRACEPOINT_PROBE|TRACEPOINT_PROBE|KFUNC_PROBE|KRETFUNC_PROBE|LSM_PROBE)"
     r"\s*\(\s*(?P<first>\w+)\s*(,\s*(?P<second>\w+))?",
@@ -32,7 +32,7 @@ _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|\"(\\.|[^\"\\\n])*\"", re.S)
 
 
 class Hook(NamedTuple):
-    """One program of the source: its function as bcc names it, kind and name of the hook, its line."""
+    """One program of the source: its function in bcc's naming, kind and name of the hook, its line."""
 
     function: str
     kind: str
@@ -50,7 +50,7 @@ _PREFIXES = {
 
 
 def hooks(source: str) -> Iterator[Hook]:
-    """The programs that a source declares, as far as text tells; for messages with a line."""
+    """Yields the programs that a source declares, found by text search; for messages with a line."""
     text = _COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), source)
     for found in _MACRO.finditer(text):
         prefix, name = _PREFIXES[found["macro"]], found["first"]
@@ -73,7 +73,7 @@ def _at(file: str, line: int, text: str) -> str:
 
 
 def _marked(file: str, source: str) -> str:
-    """bcc puts a struct before each TRACEPOINT_PROBE: what follows is told its line anew."""
+    """Sets #line again after each TRACEPOINT_PROBE, before which bcc inserts a struct."""
     text = _COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), source)
     after = set()
     for found in _MACRO.finditer(text):
@@ -88,7 +88,7 @@ def _marked(file: str, source: str) -> str:
 
 
 def compose(probe: Definition, source: str) -> str:
-    """The whole text."""
+    """Returns the complete source."""
     struct = f"struct {probe.event}"
     head = f"#define BPF_LICENSE {probe.license}\n"
     parts = [head, _at("ringfence.h", 1, HELPERS.read_text())]
@@ -99,7 +99,9 @@ def compose(probe: Definition, source: str) -> str:
         parts.append(_promise(place, f"sizeof((({struct} *)0)->{name}) > 0"))
     if probe.owner.how == "task":
         is_task = f"__builtin_types_compatible_p(__typeof__((({struct} *)0)->task), struct rf_task)"
-        parts.append(_promise(probe.places["container"], is_task, "its member `task` is no struct rf_task"))
+        parts.append(
+            _promise(probe.places["container"], is_task, "its member `task` is not a struct rf_task")
+        )
     parts.append(_at(event.file, event.line, f"BPF_ARRAY(rf_shape, {struct}, 1);"))
     return "".join(parts)
 
@@ -118,7 +120,7 @@ def _promise(place: Place, condition: str, message: str = "") -> str:
 
 
 def flags(probe: Definition, subsystem: str, maps: str, include: Path) -> list[str]:
-    """What is said on clang's command line. `maps`: where the agent's maps are pinned, empty without one."""
+    """Returns clang's flags. `maps`: directory of the agent's pinned maps; empty without an agent."""
     window = _WINDOW_NS if probe.rate >= 100 else _SECOND_NS
     defines: dict[str, object] = {
         **probe.parameters,

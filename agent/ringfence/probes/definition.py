@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a probe's YAML says, as values. No YAML, no kernel."""
+"""The definition of a probe as values. No YAML, no kernel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ringfence.policy.probe_rules import PREFIX, FieldWords, ProbeWords
 
 __all__ = ["DEFAULT_RATE", "DEFAULT_RING", "KINDS", "LICENSES", "Definition", "Field", "Metric", "Owner"]
 
-#: those that let a program use every helper of the kernel (include/linux/license.h)
+#: licenses that allow every BPF helper (include/linux/license.h)
 LICENSES = ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL")
 KINDS = ("number", "text", "ip")
 DEFAULT_RATE = 10_000  # events a second
@@ -22,7 +22,7 @@ DEFAULT_RING = 512 << 10  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of the events that leaves the agent. `kind` is how it is read: number, text or ip."""
+    """One exported field of the events. `kind` is its type: number, text or ip."""
 
     name: str
     kind: str
@@ -33,7 +33,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """How an event names its container: by a struct rf_task in it, a cgroup id, or a process."""
+    """How an event identifies its container: by a struct rf_task in it, a cgroup id, or a process."""
 
     how: Literal["task", "cgroup", "process"]
     cgroup: str = ""
@@ -59,7 +59,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One probe. `fields` are those that the YAML names, in its order; no other leaves the agent."""
+    """One probe. `fields` are those of the YAML, in its order; no other is exported."""
 
     name: str
     description: str
@@ -69,8 +69,8 @@ class Definition:
     keep_host: bool
     fields: Mapping[str, Field]
     parameters: Mapping[str, int]
-    sample: int  # one in so many
-    rate: int  # events a second that may leave the kernel; 0: no limit
+    sample: int  # one of this many events is sent
+    rate: int  # maximum events a second that leave the kernel; 0: no limit
     ring: int  # bytes
     lines: bool  # every event becomes a line of the agent's output
     metrics: tuple[Metric, ...]
@@ -79,15 +79,15 @@ class Definition:
 
     @property
     def source(self) -> Path:
-        """The C file beside the YAML."""
+        """The C file next to the YAML."""
         return self.yaml.with_suffix(".c")
 
     @property
     def label(self) -> str:
-        """What its events are called."""
+        """The name of its events."""
         return PREFIX + self.name
 
     def words(self) -> ProbeWords:
-        """What policies may say of it."""
+        """The vocabulary for policies."""
         fields = {field.name: FieldWords(field.kind, field.unit) for field in self.fields.values()}
         return ProbeWords(self.label, fields, in_task=self.owner.how in ("task", "process"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What clang, the verifier and the kernel said of a probe -> problems with file, line and column. Pure."""
+"""Converts errors of clang, the verifier and the kernel to problems with file, line and column. Pure."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _MOST = 5
 _REASONS = {
     "compile": "does not compile",
     "memory": "bcc needed more memory than `probes.memory` allows",
-    "child": "bcc's process met an error",
+    "child": "bcc's process failed",
 }
 
 
 def explain(probe: Definition, hooks: Sequence[Hook], answer: Mapping[str, str], said: str) -> list[Problem]:
-    """Where it went wrong and why, most telling first; `said` is all of standard error."""
+    """Returns the problems, the most specific first; `said` is all of standard error."""
     stage, subject, message = answer["stage"], answer["subject"], answer["message"]
     if stage == "compile":
         found = list(_clang(probe, said))
@@ -71,7 +71,7 @@ def _clang(probe: Definition, said: str) -> Iterator[Problem]:
         if file == str(probe.yaml):
             problem = _of_yaml(probe, line, text)
         elif _missing(error) in promised:
-            continue  # the YAML names the same member, and its error says what needs it
+            continue  # the YAML names the same member, and its error is more specific
         else:
             if trace := _STRUCT.search(text):
                 text = f"this kernel has no tracepoint {trace[1]}:{trace[2]}"
@@ -80,13 +80,13 @@ def _clang(probe: Definition, said: str) -> Iterator[Problem]:
             problem = Problem(file, line, int(error["column"]), "", text)
         if all((p.file, p.line) != (problem.file, problem.line) for p in found):
             found.append(problem)
-    # A struct that is not there makes every line that sends it wrong, too: what the YAML says comes first.
+    # A missing struct also makes every line that uses it wrong: report the YAML's error first.
     root = [problem for problem in found if "declares no struct" in problem.message]
     yield from (root or found)[:_MOST]
 
 
 def _missing(error: re.Match[str]) -> tuple[str, str] | None:
-    """(member, struct) that an error of clang misses."""
+    """Returns the (member, struct) that a clang error reports as missing."""
     member = _MEMBER.search(error["text"])
     return (member[1], member[2]) if member else None
 
@@ -108,7 +108,7 @@ def _of_yaml(probe: Definition, line: int, text: str) -> Problem:
 
 
 def _verifier(probe: Definition, hooks: Sequence[Hook], function: str, said: str, message: str) -> Problem:
-    """The verifier names the line since 6.9 or so; else the program that it refused is what is known."""
+    """Returns the line if the verifier names it (since about 6.9), else the refused program's."""
     places = [found for found in _LINE.finditer(said) if found["file"] == probe.source.name]
     line = int(places[-1]["line"]) if places else 0
     if not line:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A header tree that bcc takes for the kernel's, made from the kernel's own BTF and kept by build id.
+"""A header tree that bcc uses instead of the kernel's, made from the kernel's BTF, kept by build id.
 
-bcc includes `include/linux/kconfig.h` before all else. Ours includes every type of the running kernel,
-dumped as C, and the macros that bcc's helpers ask for; the headers that they include beside it are empty.
+bcc includes `include/linux/kconfig.h` first. This one includes every type of the running kernel,
+dumped as C, and the macros that bcc's helpers need; other headers that they include are empty.
 Offsets are those of this kernel, whatever headers are installed.
 """
 
@@ -74,7 +74,7 @@ _VERSION = """\
 
 
 def build_id(notes: Path = _NOTES) -> str:
-    """The running kernel's GNU build id in hex digits; where it has none, its release."""
+    """Returns the running kernel's GNU build id in hex digits; its release if it has none."""
     try:
         data = notes.read_bytes()
     except OSError:
@@ -90,12 +90,12 @@ def build_id(notes: Path = _NOTES) -> str:
 
 
 def header_tree(cache: Path) -> Path:
-    """The tree of the running kernel, made where it is not there yet. Raises Error with what is missing."""
+    """Returns the tree of the running kernel, creating it if needed. Raises Error."""
     tree = cache / build_id()
     if (tree / "include/linux/kconfig.h").is_file():
         return tree
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Made aside and moved, so that nobody finds half a tree, and the second of two makers loses nothing.
+    # Created under another name and renamed: no process sees a partial tree, and two creators do no harm.
     made = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
     try:
         _fill(made / "include")
@@ -121,7 +121,7 @@ def _fill(include: Path) -> None:
 
 
 def _dump(path: Path) -> None:
-    """Straight into the file: it has megabytes, and the agent shall not keep room for them."""
+    """Dumps the types directly to a file: they are megabytes, which the agent must not hold in memory."""
     command = [find_bpftool(), "btf", "dump", "file", str(_BTF), "format", "c"]
     try:
         with path.open("wb") as file:
@@ -149,7 +149,7 @@ def _holds(path: Path, needle: bytes) -> bool:
 
 
 def find_bpftool() -> str:
-    """A bpftool that runs: Ubuntu's wrapper refuses without the tools of exactly the running kernel."""
+    """Returns a working bpftool: Ubuntu's wrapper fails without the tools of exactly this kernel."""
     found = shutil.which("bpftool", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     others = sorted(map(str, Path("/usr/lib").glob("linux-tools*/*/bpftool")))
     for tool in [*([found] if found else []), *others]:
@@ -168,5 +168,5 @@ def find_bpftool() -> str:
 
 
 def has_raw_tracepoint(tree: Path, name: str) -> bool:
-    """Whether the kernel has that raw tracepoint: each is a type of its BTF (e8c423fb31fa, 5.5)."""
+    """Returns True if the kernel has that raw tracepoint: each is a BTF type (e8c423fb31fa, 5.5)."""
     return _holds(tree / "include/vmlinux.h", f"(*btf_trace_{name})(".encode())

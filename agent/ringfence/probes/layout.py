@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the compiled struct and the YAML's fields to a decoder of records. Pure: bytes in, values out.
+"""Makes a decoder of records from the compiled struct and the YAML's fields. Pure: bytes in, values out.
 
 A record is the kernel's time (8 bytes, CLOCK_BOOTTIME) and the struct as the probe sent it.
 """
@@ -31,9 +31,9 @@ _Reader = Callable[[Any], Value]
 
 
 class Decoded(NamedTuple):
-    """One record. `values` in the order of the YAML; 0 and b"" where the probe does not say.
+    """One record. `values` are in the order of the YAML; 0 and b"" if the probe does not provide them.
 
-    `comm` is bytes that the observed process chose; texts among the values are, too, as surrogates.
+    The observed process chose the bytes of `comm`, and of texts among the values (with surrogates).
     """
 
     time_ns: int
@@ -53,14 +53,14 @@ class _Member(NamedTuple):
 
 
 class _Wanted(NamedTuple):
-    """A member that becomes a value: where it lies in the record, what makes a value of it."""
+    """A member that becomes a value: its offset in the record, and its converter."""
 
     offset: int
     reader: _Reader | None
 
 
 class Decoder:
-    """`decode` raises ValueError for a record of another size."""
+    """Decodes records of one probe. `decode` raises ValueError for a record of another size."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Decoder:
         owner: Sequence[int],
         task: int,
     ) -> None:
-        """`members`: offset in the record -> struct's code; `owner`: offsets; `task`: its offset, or 0."""
+        """`members`: offset in the record -> struct code; `owner`: offsets; `task`: its offset, or 0."""
         offsets = sorted(members)
         text, position = "=Q", _HEAD
         for offset in offsets:
@@ -83,7 +83,7 @@ class Decoder:
         self._owner = tuple(place[offset] for offset in owner)
 
     def decode(self, record: bytes) -> Decoded:
-        """One record of the ring."""
+        """Decodes one record of the ring."""
         if len(record) != self._size:
             raise ValueError(f"a record of {len(record)} bytes, not {self._size}")
         taken = self._struct.unpack_from(record)
@@ -100,7 +100,7 @@ class Decoder:
 
 
 def new_decoder(probe: Definition, size: int, shape: Shape) -> Decoder:
-    """For what was compiled. Raises ProbeError where a field is not what the YAML says."""
+    """Returns the decoder of a compiled probe. Raises ProbeError if a field contradicts the YAML."""
     members = {one[0]: _Member(*one[1:]) for one in shape}
     problems: list[Problem] = []
     codes: dict[int, str] = {}
@@ -122,7 +122,7 @@ def new_decoder(probe: Definition, size: int, shape: Shape) -> Decoder:
 
 
 def _owned(probe: Definition, members: Mapping[str, _Member], problems: list[Problem]) -> dict[int, str]:
-    """Offsets and codes of the fields that say whose an event is."""
+    """Returns offsets and codes of the fields that identify an event's container."""
     found = {}
     for key, name in (("cgroup", probe.owner.cgroup), ("pid", probe.owner.pid), ("start", probe.owner.start)):
         if not name:
@@ -140,7 +140,7 @@ def _problem(place: Place, where: str, message: str) -> Problem:
 
 
 def _code(kind: str, member: _Member | None) -> tuple[str, _Reader | None, str]:
-    """struct's code, what makes a value of it, or what is wrong."""
+    """Returns the struct code and the converter, or the problem."""
     if member is None:
         return "", None, "the struct has no such member"
     if member.size == 0:

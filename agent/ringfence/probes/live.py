@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A probe that runs: its ring, its counters, its decoder. Closing it detaches the programs."""
+"""A running probe: its ring, its counters, its decoder. Closing it detaches the programs."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ __all__ = ["DROPS", "Live", "ProbeEvent"]
 DROPS: Mapping[int, str] = {1: "sampled", 2: "rate_limit", 3: "ring_full", 4: "host"}
 _SENT = 0
 _TERM = struct.Struct("=QQ")  # struct rf_term of ringfence.h
-_AHEAD_NS = 2_000_000  # longer than it takes to tell both versions
-_SETTLED_NS = 200_000  # longer than a program takes that began before the moment
+_AHEAD_NS = 2_000_000  # longer than it takes to set the cut-over time in both versions
+_SETTLED_NS = 200_000  # longer than a program runs that started before the cut-over
 
 
 class ProbeEvent(NamedTuple):
-    """One event on its way out."""
+    """One event for the outputs."""
 
     probe: Definition
     decoded: Decoded
 
 
 class Live:
-    """Owned by the loop, but for `emitted` and `dropped`, which a scrape may ask.
+    """Owned by the loop, except `emitted` and `dropped`, which a scrape reads.
 
-    It is attached, and silent until `begin`.
+    It is attached, and sends no events until `begin`.
     """
 
     def __init__(self, probe: Definition, attached: Attached) -> None:
-        """Takes over the descriptors. Raises ProbeError where a field is not what the YAML says."""
+        """Takes over the descriptors. Raises ProbeError if a field contradicts the YAML."""
         self.probe, self._attached = probe, attached
         try:
             self.decoder: Decoder = new_decoder(probe, attached.size, attached.shape)
@@ -61,32 +61,37 @@ class Live:
         self._earlier: dict[int, int] = {}
 
     def begin(self) -> None:
-        """Events from now on."""
-        self._speak(1, 0)
+        """Starts sending events."""
+        self._set_term(1, 0)
 
     def begin_after(self, before: Live) -> None:
-        """Events from a moment on that is the last of the version before. Returns when it has passed.
+        """Starts sending events at a cut-over time, at which the previous version stops.
 
-        Both versions are told of that moment before it comes: no event is told twice, and none not at all.
-        But a call that is between the two programs at that moment, one of each task at most, is told by both,
-        or by neither where the kernel runs the newer program first: neither can know where the other is.
+        Returns after that time. Both versions get the time in advance, so no event is duplicated or lost,
+        with one exception: a call that is between the two programs at the cut-over, at most one per task,
+        is reported by both, or by neither if the kernel runs the newer program first.
         """
         moment = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + _AHEAD_NS
-        self._speak(moment, 0)
-        before._speak(before._from, moment)
+        self._set_term(moment, 0)
+        before._set_term(before._from, moment)
         while (left := moment + _SETTLED_NS - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) > 0:
             time.sleep(left / 1e9)
 
-    def _speak(self, since: int, until: int) -> None:
+    def _set_term(self, since: int, until: int) -> None:
         self._from = since
         self._terms.set(0, _TERM.pack(since, until))
 
+    def count(self, *, received: int = 0, alerts: int = 0) -> None:
+        """Add to the counts of this probe."""
+        self.received += received
+        self.alerts += alerts
+
     def fileno(self) -> int:
-        """Readable while events wait."""
+        """Returns a descriptor that is readable while events wait."""
         return self._attached.ring
 
     def read(self, most: int) -> list[bytes]:
-        """Up to so many records."""
+        """Returns up to `most` records."""
         return self._ring.read(most)
 
     def _count(self) -> dict[int, int]:
@@ -100,24 +105,24 @@ class Live:
 
     @property
     def emitted(self) -> int:
-        """Events that left the kernel: received, and what still waits in the ring."""
+        """Returns the number of events that left the kernel: received, and waiting in the ring."""
         return self._count()[_SENT]
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Events that did not, by reason."""
+        """Returns the number of dropped events by reason."""
         count = self._count()
         return {reason: count[number] for number, reason in DROPS.items()}
 
     def take_over(self, before: Live) -> None:
-        """Go on from the counts of the version before, which has ended: counters do not sink."""
+        """Continues the counts of the previous version, which has ended: counters must not decrease."""
         self.received, self.alerts = before.received, before.alerts
         self.failures.update(before.failures)
         self._earlier = before._count()
         self.tally.take_over(before.tally)
 
     def detach(self) -> None:
-        """No event comes after this; those in the ring can still be read."""
+        """Stops events; those in the ring can still be read."""
         self._final = self._count()
         self._ring.close()
         self._attached.close()

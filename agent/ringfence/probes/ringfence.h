@@ -44,8 +44,8 @@ struct rf_window {
 	u64 used;
 };
 
-/* When this version of the probe speaks, CLOCK_BOOTTIME: from its first nanosecond to before the last; 0 and 0: not
- * yet, and for ever. Two versions of a probe are attached at once for a moment, and only one of them tells an event. */
+/* The time in which this version of the probe sends events, CLOCK_BOOTTIME: `from` inclusive, `until` exclusive.
+ * from 0: not yet; until 0: no end. Two versions can be attached at once, and only one of them reports an event. */
 struct rf_term {
 	u64 from;
 	u64 until;

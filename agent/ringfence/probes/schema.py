@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON Schema of a custom probe's YAML: what editors complete and CI systems check.
+"""The JSON Schema of a custom probe's YAML, for editors and CI systems.
 
-It says nothing that the reader does not; the reader knows more (fields that metrics name, rising buckets).
+The reader accepts no more than the schema, and checks more (fields of metrics, order of buckets).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Schema = dict[str, Any]
 
 
 def schema() -> Schema:
-    """The schema of one file."""
+    """Returns the schema of one file."""
     metadata = {"name": _matching(read.NAME.pattern), "description": _text()}
     top = {
         "apiVersion": {"const": read.API_VERSION},
@@ -29,7 +29,7 @@ def schema() -> Schema:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"https://{read.API_VERSION}/probe.schema.json",
         "title": "Ringfence custom probe",
-        "description": "What a bcc program tells, and what becomes of it. See docs/custom-probes.md.",
+        "description": "The events of a bcc program and their use. See docs/custom-probes.md.",
         **_object(top, *top),
     }
 
@@ -59,7 +59,7 @@ def _spec() -> Schema:
         "license": {"enum": list(LICENSES)},
         "event": {**name, "description": "the struct that the program sends"},
         "container": {
-            "description": "how an event says whose it is",
+            "description": "how an event identifies its container",
             "oneOf": [
                 {"const": "task"},
                 _object({"cgroup": name}, "cgroup"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pair of files that `ringfence probe new` writes: small, and working as it is."""
+"""The pair of files that `ringfence probe new` writes: a small working probe."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ __all__ = ["skeleton"]
 _SOURCE = """\
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * {name}: which containers wait long for fsync(2). Change it: docs/custom-probes.md says what there is.
+ * {name}: finds containers that wait long for fsync(2). Adapt it: see docs/custom-probes.md.
  */
 #include "ringfence.h"
 
 struct event {{
-	struct rf_task task; /* who: filled in by rf_identify_current() */
+	struct rf_task task; /* the caller: filled in by rf_identify_current() */
 	u64 latency_us;
 	s64 result;
 }};
 
-BPF_HASH(begun, u64, u64);
+BPF_HASH(started, u64, u64);
 
 TRACEPOINT_PROBE(syscalls, sys_enter_fsync)
 {{
 	u64 thread = bpf_get_current_pid_tgid();
 	u64 now = bpf_ktime_get_ns();
 
-	begun.update(&thread, &now);
+	started.update(&thread, &now);
 	return 0;
 }}
 
 TRACEPOINT_PROBE(syscalls, sys_exit_fsync)
 {{
 	u64 thread = bpf_get_current_pid_tgid();
-	u64 *then = begun.lookup(&thread);
+	u64 *then = started.lookup(&thread);
 	struct event e = {{}};
 
 	if (!then)
 		return 0;
 	e.latency_us = (bpf_ktime_get_ns() - *then) / 1000;
-	begun.delete(&thread);
+	started.delete(&thread);
 	if (e.latency_us < MIN_US)
 		return 0;
 	e.result = args->ret;
@@ -59,14 +59,14 @@ metadata:
 spec:
   license: Dual BSD/GPL
   event: event # the struct of {name}.c that is sent
-  container: task # its member `task` says whose it is
-  host: drop # tasks of no container are not told; keep: they are
-  fields: # what leaves the agent, and what policies may name
+  container: task # its member `task` identifies the container
+  host: drop # drop events of host tasks; keep: report them
+  fields: # exported fields, which policies can use
     latency_us: {{unit: microseconds, description: how long the call took}}
     result: {{description: "0, or minus an error number"}}
   parameters:
-    MIN_US: 1000 # shorter calls are not told
-  rate: 1000 # events a second, at most; the rest is counted
+    MIN_US: 1000 # shorter calls are not reported
+  rate: 1000 # maximum events a second; the rest is counted as dropped
   metrics:
     - name: {metric}_seconds # in Prometheus: ringfence_custom_{metric}_seconds
       type: histogram

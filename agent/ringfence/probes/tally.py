@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metrics that are derived from a probe's events. Written by the loop, read by a scrape: no locks.
+"""The metrics derived from a probe's events. Written by the loop, read by a scrape: no locks.
 
-A metric has at most `max_series` series; values beyond that are counted with every label `other`. Texts are
-cut at LABEL_MAX characters, as the observed process chooses them. Series of containers that are gone are
-dropped at a scrape, which makes room again.
+A metric has at most `max_series` series; further values are counted with every label `other`. Texts
+are truncated to LABEL_MAX characters, as the observed process chooses them. A scrape removes series of
+containers that have ended, which frees capacity.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LABEL_MAX = 200
 
 
 class Series(NamedTuple):
-    """One metric as it is now: `rows` maps label values (the container first, if it has one) to numbers.
+    """One metric's current state: `rows` maps label values (the container first, if any) to numbers.
 
     A counter's row is [count or sum]; a histogram's is the counts of its buckets, the overflow, and the sum.
     """
@@ -53,7 +53,7 @@ class Tally:
         ]
 
     def observe(self, container: str, values: Sequence[Value]) -> None:
-        """Count one event of a container (its label)."""
+        """Counts one event of a container (its label)."""
         for (metric, rows), labels, index in self._plans:
             key = tuple([str(values[at])[:LABEL_MAX] for at in labels])
             if metric.by_container:
@@ -68,7 +68,7 @@ class Tally:
             if metric.buckets:
                 row[bisect_left(metric.buckets, amount)] += 1
                 row[-1] += amount
-            elif amount > 0:  # a counter that sank would look like a restart
+            elif amount > 0:  # a decrease would look like a restart
                 row[0] += amount
 
     @staticmethod
@@ -84,7 +84,7 @@ class Tally:
         return row
 
     def take_over(self, before: Tally) -> None:
-        """Go on from the counts of the probe's version before, where a metric is the same."""
+        """Continues the counts of the probe's previous version for unchanged metrics."""
         for plan in self._plans:
             mine = plan.series.metric
             for series in before:
@@ -92,7 +92,7 @@ class Tally:
                     plan.series.rows.update(series.rows)
 
     def forget(self, alive: Collection[str]) -> None:
-        """Drop series of containers that are not among these labels."""
+        """Removes series of containers that are not among these labels."""
         for plan in self._plans:
             if plan.series.metric.by_container:
                 for key in [key for key in list(plan.series.rows) if key[0] not in alive]:

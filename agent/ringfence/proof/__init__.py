@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proof that policies do what they say: attacks and their benign twins in throw-away containers.
+"""Proof that policies work: attacks and their benign twins in disposable containers.
 
-Behind `ringfence policy test` and tests/escape. Everything that is attacked is made for the test and removed
-with it: containers, a process, a cgroup, a socket and a disk image. The agent is a private one, which watches
-these containers only.
+Used by `ringfence policy test` and tests/escape. Everything that is attacked is created for the
+test and removed with it: containers, a process, a cgroup, a socket and a disk image. The agent is
+a child of the test and watches these containers only.
 """

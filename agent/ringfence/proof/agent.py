@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a campaign asks its own agent: which alerts it told, and what the kernel counted."""
+"""The agent of a campaign: the alerts it reported, and the verdicts that the kernel counted."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ringfence.child_agent import Ask, PrivateAgent
+from ringfence.child_agent import Ask, ChildAgent
 
 __all__ = ["ProofAgent", "Record"]
 
 Record = dict[str, Any]
 
 
-class ProofAgent(PrivateAgent):
-    """An agent with these policies, which watches the cgroups of these names."""
+class ProofAgent(ChildAgent):
+    """An agent with these policies, which watches the cgroups that match the patterns."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ProofAgent(PrivateAgent):
         super().__init__(directory, ask, flags, seconds=seconds)
 
     def alerts(self, container: str | None, rule: str) -> list[Record]:
-        """What it has told of one rule about one container (None: of none) so far, in order."""
+        """Returns the alerts of one rule for one container (None: for no container), in order."""
         return [
             record
             for record in list(self.records)
@@ -46,12 +46,12 @@ class ProofAgent(PrivateAgent):
         ]
 
     def last_alert(self, container: str | None, rule: str) -> float:
-        """When it last told of that rule about that container, as time of day; 0: never."""
+        """Returns the time of day of the last alert of the rule for the container; 0: none."""
         found = self.alerts(container, rule)
         return datetime.fromisoformat(found[-1]["time"]).timestamp() if found else 0.0
 
     def claims(self) -> Mapping[str, frozenset[tuple[str, str]]]:
-        """Rule -> {(what it comes to here when enforced, by which mechanism)}, as the agent says."""
+        """Returns rule -> {(effective action, mechanism)}, as the agent states them for this node."""
         found: dict[str, frozenset[tuple[str, str]]] = {}
         for row in self.ask("policies"):
             claim = frozenset({(str(row["enforced"]), str(row["mechanism"]))})
@@ -59,7 +59,7 @@ class ProofAgent(PrivateAgent):
         return found
 
     def verdicts(self, container: str) -> Mapping[str, int]:
-        """The kernel's own count of verdicts for a container: no rate limit, no delay."""
+        """Returns the kernel's verdict counts for a container, without rate limit or delay."""
         for row in self.ask("top")["containers"]:
             if row["id"] == container:
                 return {kind: row["counts"][kind] for kind in ("alert", "kill", "deny")}

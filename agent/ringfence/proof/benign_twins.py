@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The twins of rules as events in the words of policies, so that `ringfence policy check` can ask without a
-kernel whether a rule, as somebody has changed it, would meet its own twin.
+"""The benign twins of rules as events in the vocabulary of policies.
+
+With these, `ringfence policy check` finds out without a kernel whether a modified rule would match
+its own twin.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from ringfence.proof.cases import CASES, Case
 __all__ = ["event_of", "twins"]
 
 _K = EventKind
-#: where attacks find things, and what they are there (ringfence.proof.target_container)
+#: (path prefix in the target container, filesystem, prefix within the filesystem); see target_container
 _PLACES = (
     ("/proc/sys/", "proc", "/sys/"),
     ("/proc/", "proc", "/"),
@@ -111,7 +113,7 @@ def _sysctl(access: str) -> Callable[[Words], Sample]:
     return make
 
 
-#: command -> its event, of those twins that are an event which rules can ask about
+#: command -> its event, for the twins that are events which rules can match
 _EVENTS: Mapping[str, Callable[[Words], Sample]] = {
     "open": _open,
     "read": _sysctl("read"),
@@ -159,18 +161,18 @@ _EVENTS: Mapping[str, Callable[[Words], Sample]] = {
 
 
 def event_of(case: Case) -> Sample | None:
-    """What a case's twin is as an event; None: none that a rule could ask about."""
+    """Returns a case's twin as an event; None: it is no event that a rule can match."""
     command, *words = case.twin.split() or [""]
     make = _EVENTS.get(command)
     return make(words) if make else None
 
 
 def twins() -> dict[str, list[Sample]]:
-    """Rule -> its twins."""
+    """Returns rule -> the events of its twins."""
     found: dict[str, list[Sample]] = {}
     for case in CASES:
         one = event_of(case)
-        # Where the twin is in a container of another kind, that is what makes it lawful.
-        if one is not None and case.twin_box is None:
+        # A twin in another kind of container is benign because of that container, not of the event.
+        if one is not None and case.twin_kind is None:
             found.setdefault(case.rule, []).append(one)
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bundles that are odd in one way, as detectors must see it, and the nearest lawful ones."""
+"""Bundles with one anomaly that a detector must report, and their nearest benign counterparts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _image_link(config: Config, *, odd: bool) -> None:
 
 
 def _spec_sysctl(config: Config, *, odd: bool) -> None:
-    # As CVE-2022-0811 smuggled it, in a sysctl that takes any text and that is the container's own.
+    # Smuggled as in CVE-2022-0811, in a namespaced sysctl that accepts any text.
     config["linux"]["sysctl"] = {"kernel.domainname": "a+kernel.core_pattern=core" if odd else "a.example"}
 
 
@@ -40,14 +40,14 @@ def _host_root(config: Config, *, odd: bool) -> None:
 
 
 def _mounted_root(config: Config, *, odd: bool) -> None:
-    """A hook of the host's mounts it, and the configuration says nothing of it.
+    """A hook of the host mounts a directory that the configuration does not contain.
 
-    As where the hook follows a link that the image has put there (CVE-2024-0132).
+    As when a hook follows a link that the image provides (CVE-2024-0132).
     """
     source = "/" if odd else "/usr/share"
     root = Path(config["root"]["path"])
     (root / "hooked").mkdir()
-    # What a hook is told on its standard input: "pid": 123
+    # A hook reads the state on its standard input; it contains "pid": 123
     script = (
         f"pid=$(grep -o '\"pid\": *[0-9]*' | grep -o '[0-9]*'); "
         f"exec nsenter --target $pid --mount mount --bind {source} {root}/hooked"
@@ -60,7 +60,7 @@ def _few_processes(config: Config, *, odd: bool) -> None:
 
 
 def _plain(config: Config, *, odd: bool) -> None:
-    """Nothing is odd: what the container does is."""
+    """The bundle has no anomaly: the behaviour of the container is the attack."""
 
 
 BUNDLES: Mapping[str, Callable[..., None]] = {
@@ -76,7 +76,7 @@ BUNDLES: Mapping[str, Callable[..., None]] = {
 
 
 def bundle(kind: str, directory: Path, *, odd: bool) -> Config:
-    """The configuration of a container with a root filesystem of its own in `directory`."""
+    """Returns the configuration of a container with its own root filesystem in `directory`."""
     config = privileged_config(make_root(directory / "root"), None)
     BUNDLES[kind](config, odd=odd)
     return config

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For every rule: an attack that it must meet, and the nearest lawful thing, its twin, which must pass.
+"""For every rule: an attack that it must match, and its benign twin, which it must not match.
 
-Words are those of tests/escape/attacks, or of ringfence.proof.host_attacks where the actor is no container. `outcome` is
-what enforcement must come to on a kernel without BPF-LSM: `denied` by cgroup-BPF, `killed`, `seen` where the rule
-only tells, `blind` where only BPF-LSM could see it. `rows` are those of the escape checklist
-(ringfence.proof.checklist) that the attack stands for. Detectors have cases, too; theirs are made in containers of
-their own: `bundle` says what is odd about the attacker's.
+The commands are those of tests/escape/attacks, or of ringfence.proof.host_attacks if the actor is
+on the host. `outcome` is the required outcome of enforcement on a kernel without BPF-LSM: `denied`
+by cgroup-BPF, `killed`, `seen` if the rule only alerts, `blind` if only BPF-LSM can see the attack.
+`rows` are the rows of the escape checklist (ringfence.proof.checklist) that the attack covers.
+Detectors have cases, too, each in its own container: `bundle` names the anomaly of the attacker's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Outcome = Literal["denied", "killed", "seen", "blind"]
 
 
 class Case(NamedTuple):
-    """One attack on one rule. `lsm`: what enforcement comes to with BPF-LSM where that is not `denied`."""
+    """One attack on one rule. `lsm`: the outcome with BPF-LSM if that is not `denied`."""
 
     rule: str
     rows: tuple[int, ...]
@@ -28,44 +28,44 @@ class Case(NamedTuple):
     attack: str
     twin: str
     lsm: Outcome | None = None
-    box: Kind = "plain"  # the container that both run in
-    twin_box: Kind | None = None  # the twin's, where that is another
+    kind: Kind = "plain"  # the kind of container that both run in
+    twin_kind: Kind | None = None  # the twin's kind, if it differs
     optional: bool = False  # the rule is in policies/optional
-    bundle: str = ""  # what is odd about the attacker's bundle: see ringfence.proof.bundles
+    bundle: str = ""  # the anomaly of the attacker's bundle: see ringfence.proof.bundles
     detector: bool = False
-    host: bool = False  # the actor is of no container: the words are those of ringfence.proof.host_attacks
-    disposable: bool = False  # writes settings of the node: only on machines that are thrown away
+    host: bool = False  # the actor is on the host: the commands are those of host_attacks
+    disposable: bool = False  # writes settings of the node: only on disposable machines
 
     @property
     def id(self) -> str:
-        """Unique: the rule, and the attack's words."""
+        """A unique name: the rule and the attack's command."""
         return f"{self.rule}: {self.attack or self.bundle}"
 
     @property
     def needs_disk(self) -> bool:
-        """Whether it aims at the disk."""
+        """True if the case needs the disk fixture."""
         words = f"{self.attack} {self.twin}"
         return any(word in words for word in (LEAKED, DISK, "/run/host-passwd", "/run/shared", "/var/log"))
 
     @property
     def needs_address(self) -> bool:
-        """Whether it aims at an address of the node."""
+        """True if the case needs an address of the node."""
         return NODE in self.attack
 
     @property
     def with_lsm(self) -> Outcome:
-        """What enforcement comes to where BPF-LSM carries out the rule."""
+        """The outcome of enforcement if BPF-LSM enforces the rule."""
         return self.lsm or ("denied" if self.outcome != "seen" else "seen")
 
     @property
     def tried(self) -> str:
-        """The attack in words for people."""
+        """The attack's command for display."""
         return self.attack or f"start: {self.bundle}"
 
     @property
     def lawful(self) -> str:
-        """The twin in words for people."""
-        return self.twin or "start: the same, lawful"
+        """The twin's command for display."""
+        return self.twin or "start: the same, benign"
 
 
 BESIDE = "/run/cgroup-beside"
@@ -104,8 +104,8 @@ CASES = (
     Case("foreign-file", (29,), K, f"openat {LEAKED} secret", "open /run/host-passwd r"),
     Case("foreign-file", (31,), K, "take /run/hand.sock secret", "open /run/host-passwd r"),
     Case("foreign-file", (35,), K, f"cwd {LEAKED} etc/passwd", "open etc/passwd r"),
-    Case("foreign-file", (17,), K, f"open /proc/{HELPER}/root{DISK}/secret r", "open /proc/self/root/etc/passwd r", box="host-pid"),
-    Case("foreign-file", (34,), K, f"open /proc/{HELPER}/exe r", "open /proc/self/exe r", box="host-pid"),
+    Case("foreign-file", (17,), K, f"open /proc/{HELPER}/root{DISK}/secret r", "open /proc/self/root/etc/passwd r", kind="host-pid"),
+    Case("foreign-file", (34,), K, f"open /proc/{HELPER}/exe r", "open /proc/self/exe r", kind="host-pid"),
     Case("file-by-handle", (13,), K, "handle /tmp", "open /tmp r"),
     Case("token-by-tool", (24,), S, "run /bin/cat /tmp/token", "open /tmp/token r"),
     Case("token-by-dropped-program", (24,), S, "drop open /tmp/token r", "open /tmp/token r", lsm=D),
@@ -121,7 +121,7 @@ CASES = (
     Case("io-ports", (26,), K, "iopl 3", "iopl 0"),
     Case("kernel-log", (28,), S, "syslog 3", "syslog 10", lsm=D),
     Case("reboot-kernel", (12,), K, "reboot 0x45584543", "reboot 0x01234567"),
-    Case("reboot-node", (10,), K, "reboot 0x01234567", "reboot 0", box="host-pid"),
+    Case("reboot-node", (10,), K, "reboot 0x01234567", "reboot 0", kind="host-pid"),
     Case("userfaultfd-kernel", (52,), K, "userfaultfd 0", "userfaultfd 1"),
     Case("io-uring", (57,), S, "io_uring", "userfaultfd 1", lsm=D),  # the same hook as the attack's
     Case("keyring-use", (52,), S, "keyctl 6", "keyctl 0"),
@@ -154,8 +154,8 @@ CASES = (
     Case("userns-create", (51, 55), K, "clone 0x10000000", "clone 0x04000000"),
     Case("userns-create", (51, 55), K, "clone3 0x10000000", "clone3 0x04000000"),
     Case("setns-host", (16,), K, "setns /run/ns-host-uts", "setns /proc/self/ns/uts"),
-    Case("setns-host", (16,), K, f"setns_pidfd {PEER} 0x04000000", "setns_pidfd 0 0x04000000", box="host-pid"),
-    Case("setns-other", (16,), S, "setns /run/ns-other-uts", "setns /run/ns-other-uts", box="host-pid", twin_box="plain"),
+    Case("setns-host", (16,), K, f"setns_pidfd {PEER} 0x04000000", "setns_pidfd 0 0x04000000", kind="host-pid"),
+    Case("setns-other", (16,), S, "setns /run/ns-other-uts", "setns /run/ns-other-uts", kind="host-pid", twin_kind="plain"),
     Case("cgroup-leave", (4,), K, f"leave {BESIDE}/cgroup.procs", f"leave {OWN}", lsm=K),
     Case("foreign-abi-call", (16, 30), K, "unshare32 0x4000000", "unshare 0x4000000"),
     # network.yaml
@@ -177,12 +177,12 @@ CASES = (
     Case("old-socket-family", (), S, "socket 4 2", "socket 10 2", lsm=D),
     Case("netfilter-socket", (52,), S, "socket 16 3 12", "socket 16 3 0"),
     Case("netfilter-socket", (50,), S, "socket 16 3 6", "socket 16 3 0"),
-    Case("xfrm-socket", (50,), K, "socket 16 3 6", "socket 16 3 0", box="userns"),
+    Case("xfrm-socket", (50,), K, "socket 16 3 6", "socket 16 3 0", kind="userns"),
     # processes.yaml
-    Case("ptrace-foreign", (18,), K, f"ptrace {HELPER}", "ptrace", box="host-pid"),
-    Case("memory-foreign", (18,), K, f"process_vm {HELPER}", "process_vm", box="host-pid"),
-    Case("pidfd-getfd", (19,), K, f"getfd {HELPER} 1", "getfd", box="host-pid"),
-    Case("memory-file-foreign", (18,), K, f"open /proc/{HELPER}/mem w", f"open /proc/{HELPER}/stat r", box="host-pid"),
+    Case("ptrace-foreign", (18,), K, f"ptrace {HELPER}", "ptrace", kind="host-pid"),
+    Case("memory-foreign", (18,), K, f"process_vm {HELPER}", "process_vm", kind="host-pid"),
+    Case("pidfd-getfd", (19,), K, f"getfd {HELPER} 1", "getfd", kind="host-pid"),
+    Case("memory-file-foreign", (18,), K, f"open /proc/{HELPER}/mem w", f"open /proc/{HELPER}/stat r", kind="host-pid"),
     Case("memory-file", (47,), S, "open /proc/self/mem w", "open /proc/self/mem r", lsm=D),
     Case("terminal-injection", (61,), B, "tty", "tty 0x5413"),
     Case("exec-from-memory", (60,), K, "memfd /bin/true", "run /bin/true"),
@@ -193,13 +193,13 @@ CASES = (
     Case("sysctl-helper", (37,), D, "rewrite /run/console-pattern", "read /run/console-pattern"),
     Case("sysctl-hardening", (10,), D, f"rewrite {PROC}/kernel/randomize_va_space", f"read {PROC}/kernel/randomize_va_space"),
     Case("sysctl-node", (10,), D, f"rewrite {PROC}/vm/swappiness", f"rewrite {PROC}/net/ipv4/ip_default_ttl"),
-    # invariants.yaml: what a runtime is deceived into writing, the kernel runs
+    # invariants.yaml: the kernel runs what a deceived runtime wrote
     Case("unknown-helper", (6, 36, 38, 40), K, "host-helper core_pattern", "host-module", host=True, disposable=True),
     Case("unknown-helper", (4, 5), K, "host-helper release_agent", "host-module", host=True, disposable=True),
     Case("unknown-helper", (7,), K, "host-helper modprobe", "host-module", host=True, disposable=True),
     Case("task-drift", (59,), K, "exploit /run/exploit commit", "exploit /run/exploit nothing", lsm=K, disposable=True),
     Case("host-loads-container-code", (42, 43), B, "host-map image /bin/true", "host-map own", lsm=S, host=True),
-    # optional/: told of where somebody asks for them
+    # optional/: reported only if enabled
     Case("token-read", (24,), S, "open /tmp/token r", "open /tmp/mode r", optional=True),
     Case("host-symlink", (15,), S, "symlink /etc", "symlink /tmp/work", optional=True),
     Case("new-program", (60,), S, "drop", "run /bin/true", optional=True),
@@ -220,5 +220,5 @@ CASES = (
 
 
 def cases_for(rule: str) -> list[Case]:
-    """The cases of one rule or detector."""
+    """Returns the cases of one rule or detector."""
     return [case for case in CASES if case.rule == rule]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The 63 rows of the escape checklist: what each is, and who meets it where no rule on a container's own call
-can. Which rules and detectors meet a row, with which attack, is in ringfence.proof.cases.
+"""The 63 rows of the escape checklist, and the runtime tests of rows that rules cannot cover.
+
+ringfence.proof.cases has the rules and detectors that cover a row, and their attacks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ __all__ = ["TECHNIQUES", "Technique", "cases_of"]
 class Technique(NamedTuple):
     """One row.
 
-    `guards`: tests of this project's own runtime that hold for it. `why`: why a rule only tells of it, on all
+    `guards`: tests of this project's own runtime that cover it. `why`: why a rule only alerts, on all
     kernels or on those where BPF-LSM does not decide.
     """
 
@@ -26,13 +27,13 @@ class Technique(NamedTuple):
 
 
 def cases_of(row: int) -> list[Case]:
-    """The attacks that stand for a row."""
+    """Returns the attacks that cover a row."""
     return [case for case in CASES if row in case.rows]
 
 
-_LSM = "what tells it from lawful work is known to BPF-LSM alone"
-_HOST = "it happens on the host before the container runs: only a runtime can refuse it, as ours does"
-_LOADS = "it is a program of the host: told of where BPF-LSM is; whoever owns the node may let the rule deny"
+_LSM = "only BPF-LSM can distinguish it from legitimate use"
+_HOST = "it happens on the host before the container runs: only a runtime can refuse it, and Ringfence's does"
+_LOADS = "the actor is a program of the host: reported if BPF-LSM is available; the rule can be set to deny"
 _CVES = "tests/runtime/test_cves.py::test_cve_"
 _MOUNT_CVES = "tests/runtime/test_cves_mounts.py::test_cve_"
 
@@ -62,8 +63,8 @@ TECHNIQUES = (
     _T(22, "Docker, kubelet, etcd by TCP"),
     _T(23, "Cloud metadata"),
     _T(24, "Service-account token", (),
-       "a workload reads its own token lawfully: told of is who reads it by a common tool, and where BPF-LSM "
-       "decides a program that was not in the image is refused"),
+       "a workload legitimately reads its own token: reading it with a common tool raises an alert; where "
+       "BPF-LSM decides, a program that was not in the image is denied"),
     _T(25, "Packet sockets: ARP and DNS spoofing"),
     _T(26, "/dev/mem, I/O ports"),
     _T(27, "eBPF from a container"),
@@ -75,14 +76,14 @@ TECHNIQUES = (
     _T(33, "Symlink races on volumes (CVE-2021-30465)",
        (f"{_MOUNT_CVES}2021_30465_mount_through_a_symlink",
         f"{_MOUNT_CVES}2017_1002101_symlink_in_the_middle"),
-       f"deployments exchange directories lawfully; {_LSM}"),
+       f"deployments legitimately exchange directories; {_LSM}"),
     _T(34, "Overwrite the runtime (CVE-2019-5736)", (f"{_CVES}2019_5736_the_runtimes_own_program",)),
     _T(35, "Leaked descriptor as working directory (CVE-2024-21626)",
        (f"{_CVES}2024_21626_working_directory_through_a_descriptor",)),
     _T(36, "Masked path swapped for a link (CVE-2025-31133)", (f"{_CVES}2025_31133_dev_null_of_the_image",)),
     _T(37, "/dev/console through a link (CVE-2025-52565)", (f"{_CVES}2025_52565_console_is_a_symlink",)),
     _T(38, "The runtime's procfs writes led elsewhere (CVE-2025-52881)",
-       (f"{_CVES}2025_52881_procfs_writes_go_to_our_own_procfs",)),
+       (f"{_CVES}2025_52881_procfs_writes_go_to_the_runtimes_procfs",)),
     _T(39, "/dev of the image is a link (CVE-2026-41579, CVE-2026-47766)",
        (f"{_CVES}2026_41579_dev_is_a_symlink", f"{_CVES}2026_47766_device_path_is_a_symlink"), _HOST),
     _T(40, "Smuggled sysctls (CVE-2022-0811)"),
@@ -95,9 +96,9 @@ TECHNIQUES = (
     _T(44, "Link swapped during the launch (CVE-2024-0132)",
        (f"{_MOUNT_CVES}2024_0132_a_link_swapped_during_the_launch",), _HOST),
     _T(45, "Build that reaches out (CVE-2024-23651 to 23653)", (),
-       "the daemon's own faults; steps of a build are containers, and what such a fault gives them is told"),
+       "the fault is in the build daemon; build steps are containers: what the fault exposes is reported"),
     _T(46, "lxcfs: devices.allow through FUSE"),
-    _T(47, "Dirty COW (CVE-2016-5195)", (), "debuggers open it, too, and do without where it is refused"),
+    _T(47, "Dirty COW (CVE-2016-5195)", (), "debuggers open it, too, and work without it if it is denied"),
     _T(48, "Dirty Pipe (CVE-2022-0847)"),
     _T(49, "Copy Fail (CVE-2026-31431)"),
     _T(50, "Dirty Frag, Fragnesia, DirtyDecrypt"),
@@ -108,12 +109,12 @@ TECHNIQUES = (
     _T(55, "OverlayFS (CVE-2023-0386 and others)"),
     _T(56, "IPv6 fragments (CVE-2026-53362)"),
     _T(57, "io_uring (CVE-2023-2598 and others)", (),
-       "runtimes of languages try it and do without when it is refused; killing them would end lawful work"),
+       "language runtimes try it and work without it if denied; killing them would end legitimate work"),
     _T(58, "vsock, video (CVE-2025-21756, CVE-2024-53104)"),
     _T(59, "Credentials or namespaces swapped by a kernel exploit"),
     _T(60, "Program in memory, program not of the image"),
     _T(61, "Typing into a shared terminal (CVE-2017-5226)"),
     _T(62, "Fork, memory and descriptor bombs", (),
-       "limits of the cgroup stop it; it is told that they are hit"),
-    _T(63, "Recon sweep", (), "each call alone is lawful or met by its own rule; the sum is told"),
+       "the cgroup's limits stop it; a detector reports that a limit is hit"),
+    _T(63, "Recon sweep", (), "each call is legitimate or has its own rule; a detector reports the sum"),
 )  # fmt: skip

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the attacks aim at, every piece of it made for the test: processes of the host, a cgroup, sockets, a
-disk like a host's (an image on a loop device), a FUSE; on machines that are thrown away a cgroup hierarchy.
+"""The targets of the attacks, all created for the test.
+
+Host processes, a cgroup, sockets, a disk like a host's (an image on a loop device), a FUSE
+filesystem; on disposable machines also a cgroup hierarchy.
 """
 
 from __future__ import annotations
@@ -18,56 +20,56 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from ringfence.bpf._syscalls import mount_detached
 from ringfence.containers.hierarchy import detect
 from ringfence.containers.host_addresses import node_addresses
 from ringfence.proof.program import program
+from ringfence_linux.syscalls import mount_detached
 
-__all__ = ["Props", "new_disk", "new_props"]
+__all__ = ["Fixtures", "new_disk", "new_fixtures"]
 
 _T = TypeVar("_T")
 
 _DISK_BYTES = 8 << 20
-#: of the stand-in for a kernel exploit
+#: device of the kernel module that simulates a kernel exploit
 _EXPLOIT = Path("/dev/rfexploit")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-Absent = RuntimeError  # what this machine cannot have: attacks that need it are not tried, and say so
+Absent = RuntimeError  # this machine cannot provide a fixture: attacks that need it are reported as not run
 
 
-class Props(NamedTuple):
-    """None: this machine cannot have it, and what needs it is not tried."""
+class Fixtures(NamedTuple):
+    """The fixtures. None: this machine cannot provide it, and attacks that need it are not run."""
 
     directory: Path
-    helper: int  # pid of a process of the host with namespaces of its own
-    peer: int  # pid of one with the host's
-    beside: Path  # the cgroup's directory
-    socket: Path  # what its server calls /run/docker.sock
-    hand: Path  # a socket that hands a directory of the disk to whoever connects
+    helper: int  # pid of a host process with its own namespaces
+    peer: int  # pid of a host process in the host's namespaces
+    beside: Path  # directory of a cgroup beside the containers'
+    socket: Path  # its server sees it as /run/docker.sock
+    hand: Path  # a socket that sends a descriptor of a directory of the disk to every client
     disk: Path | None
-    hierarchy: int | None  # descriptor of the root of a cgroup hierarchy of version 1 without controllers
-    fuse: Path | None  # what looks like lxcfs
-    address: str | None  # of the node
+    hierarchy: int | None  # root of a cgroup v1 hierarchy without controllers, as a descriptor
+    fuse: Path | None  # mount point of a FUSE filesystem that looks like lxcfs
+    address: str | None  # an address of the node
 
 
 @contextlib.contextmanager
-def new_props(directory: Path, name: str, *, disposable: bool = False) -> Iterator[Props]:
-    """All of them; gone after the block. `name` is that of the cgroup and of the hierarchy.
+def new_fixtures(directory: Path, name: str, *, disposable: bool = False) -> Iterator[Fixtures]:
+    """Creates all fixtures and removes them after the block. `name` names the cgroup and the hierarchy.
 
-    `disposable`: the machine is, and may be given an address, modules, and a device of a module.
+    `disposable`: the machine may be given an address, kernel modules, and a device of a module.
     """
     with contextlib.ExitStack() as stack:
 
-        def perhaps(prop: contextlib.AbstractContextManager[_T]) -> _T | None:
+        def optional(fixture: contextlib.AbstractContextManager[_T]) -> _T | None:
             with contextlib.suppress(Absent):
-                return stack.enter_context(prop)
+                return stack.enter_context(fixture)
             return None
 
         if disposable:
             _prepare()
-        disk = perhaps(new_disk(directory))
+        disk = optional(new_disk(directory))
         programs = disk or directory
         shutil.copy(program(), programs / "attacks")
-        yield Props(
+        yield Fixtures(
             directory,
             stack.enter_context(_process(programs / "sleep", "unshare", "-m", "-u", "--")),
             stack.enter_context(_process(programs / "peer/sleep")),
@@ -75,8 +77,8 @@ def new_props(directory: Path, name: str, *, disposable: bool = False) -> Iterat
             stack.enter_context(_listener(directory / "daemon")),
             stack.enter_context(_giver(directory / "hand.sock", disk or directory)),
             disk,
-            perhaps(_hierarchy(name)) if disposable else None,
-            perhaps(_fuse(directory / "lxcfs")),
+            optional(_hierarchy(name)) if disposable else None,
+            optional(_fuse(directory / "lxcfs")),
             _address(),
         )
 
@@ -86,7 +88,7 @@ def _address() -> str | None:
 
 
 def _prepare() -> None:
-    """What a machine without network and with few modules loaded lacks."""
+    """Adds what a machine without network and with few loaded modules lacks."""
     module = os.environ.get("RINGFENCE_VM_MODULE", "")
     if module and not _EXPLOIT.exists():
         _run("insmod", module)
@@ -101,9 +103,9 @@ def _prepare() -> None:
 
 @contextlib.contextmanager
 def new_disk(directory: Path) -> Iterator[Path]:
-    """Mount point of a small ext4 filesystem with files like a host's; gone after the block.
+    """Mounts a small ext4 filesystem with files like a host's and yields its mount point.
 
-    Raises RuntimeError where there is no loop device.
+    Raises RuntimeError if there is no loop device.
     """
     image, where = directory / "disk.img", directory / "disk"
     where.mkdir()
@@ -123,11 +125,11 @@ def new_disk(directory: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _mounted(where: Path, *words: str) -> Iterator[None]:
     try:
-        # Inside, so that an interrupt between the mount and what follows leaves no mount behind.
+        # Inside `try`: an interrupt right after the mount must not leave it behind.
         _run("mount", *words)
         yield
     finally:
-        # Lazily: containers of the test may still be going away with their copies of the mount.
+        # Lazily: containers of the test that still exit may hold copies of the mount.
         while where.is_mount():
             _run("umount", "--lazy", str(where))
 
@@ -143,7 +145,7 @@ def _run(*argv: str) -> None:
 
 @contextlib.contextmanager
 def _process(executable: Path, *before: str) -> Iterator[int]:
-    """A process of the host whose program is `executable`, which is called sleep and does so."""
+    """Starts a host process whose program is `executable`, the attack program under the name sleep."""
     executable.parent.mkdir(exist_ok=True)
     shutil.copy(program(), executable)
     process = subprocess.Popen([*before, str(executable), "86400"])
@@ -161,7 +163,7 @@ def _process(executable: Path, *before: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _cgroup(name: str) -> Iterator[Path]:
-    """A cgroup beside the containers', in the hierarchy that says whose a task is."""
+    """Creates a cgroup beside the containers', in the hierarchy that assigns tasks to containers."""
     path = detect().directory(f"/{name}")
     path.mkdir()
     try:
@@ -179,15 +181,15 @@ def _cgroup(name: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _hierarchy(name: str) -> Iterator[int]:
-    """A named hierarchy: it has a release_agent of its own, whatever else the host does with cgroups.
+    """Creates a named hierarchy, which has its own release_agent whatever cgroups the host uses.
 
-    In no mount namespace, where runtimes would find it; but every process has a line more in its
-    /proc/PID/cgroup, at which some runtimes stumble.
+    It is in no mount namespace, where runtimes would find it. But every process gets one more line in
+    its /proc/PID/cgroup, which some runtimes cannot parse.
     """
     try:
         fd = mount_detached("cgroup", none="", name=name)
     except OSError as error:
-        raise RuntimeError(f"no hierarchy of cgroups: {error.strerror}") from error
+        raise RuntimeError(f"cannot create a cgroup hierarchy: {error.strerror}") from error
     try:
         yield fd
     finally:
@@ -196,7 +198,7 @@ def _hierarchy(name: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _fuse(where: Path) -> Iterator[Path]:
-    """A FUSE filesystem with a devices.allow, served by the attack program (attacks/fuse.c)."""
+    """Mounts a FUSE filesystem with a devices.allow, served by the attack program (attacks/fuse.c)."""
     where.mkdir()
     with subprocess.Popen([str(program()), "fuse", str(where)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -212,7 +214,10 @@ def _fuse(where: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _listener(root: Path) -> Iterator[Path]:
-    """A unix socket that its server calls /run/docker.sock, below a root of its own; nobody answers."""
+    """Creates a unix socket that its server, below another root, sees as /run/docker.sock.
+
+    Nothing accepts its connections.
+    """
     (root / "run").mkdir(parents=True, exist_ok=True)
     path = root / "run/docker.sock"
     path.unlink(missing_ok=True)
@@ -233,7 +238,7 @@ def _listener(root: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _giver(path: Path, directory: Path) -> Iterator[Path]:
-    """A socket that gives a descriptor of `directory` to everyone who connects, as a careless daemon does."""
+    """Creates a socket that sends a descriptor of `directory` to every client, like a careless daemon."""
     given = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))

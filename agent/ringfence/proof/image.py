@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The root filesystem of the test's containers: the attack program under several names, and little else."""
+"""The root filesystem of the test's containers: the attack program under several names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _APPLETS = ("attacks", "true", "pwd", "cat", "sleep", "busybox")
 
 
 def make_root(directory: Path) -> Path:
-    """A directory that can be one."""
+    """Fills `directory` as a root filesystem and returns it."""
     for name in ("bin", "etc", "root", "proc", "sys", "dev", "tmp", "run"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     first = directory / "bin" / _APPLETS[0]
@@ -35,13 +35,13 @@ def make_root(directory: Path) -> Path:
 
 @contextlib.contextmanager
 def new_root(directory: Path) -> Iterator[Path]:
-    """One on overlayfs, as engines make them: what the image has is told from what came later."""
+    """Mounts a root filesystem on overlayfs, as engines do, so files of the image are distinguishable."""
     writable, merged = directory / "writable", directory / "root"
     lower = make_root(directory / "image")
     writable.mkdir()
     merged.mkdir()
     try:
-        # On a tmpfs of its own: where we are may be an overlay, on which no other can write.
+        # On its own tmpfs: `directory` may be on an overlay, which cannot hold another's upper layer.
         _mount("-t", "tmpfs", "-o", "size=64m,mode=755", "tmpfs", str(writable))
         for name in ("upper", "work"):
             (writable / name).mkdir()
@@ -57,4 +57,4 @@ def new_root(directory: Path) -> Iterator[Path]:
 def _mount(*words: str) -> None:
     got = subprocess.run(["mount", *words], check=False, capture_output=True, text=True)
     if got.returncode:
-        raise Error(f"the containers of the test have no root: {got.stderr.strip()}")
+        raise Error(f"cannot mount the root of the test's containers: {got.stderr.strip()}")

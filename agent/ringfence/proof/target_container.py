@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A throw-away container whose only program is the one that attacks.
+"""A disposable container whose only program is the attack program.
 
-The bundle is what `--privileged` gives: every capability that we have ourselves, all devices, no seccomp,
-nothing masked or read-only. That is the point: the kernel itself would let an attack through. Its mount,
+The bundle corresponds to `--privileged`: every capability of this process, all devices, no seccomp,
+no masked or read-only paths. That is intended: the kernel itself would allow the attacks. Its mount,
 pid, network, ipc, uts and cgroup namespaces are its own.
 """
 
@@ -23,29 +23,28 @@ from typing import Any, Literal
 
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.containers.hierarchy import hierarchy_mounts
-from ringfence.containers.posture import capability_names
 from ringfence.errors import Error
-from ringfence.proof.fixtures import Props
+from ringfence.proof.fixtures import Fixtures
 from ringfence.proof.program import Attempt, program, read_attempt
+from ringfence_linux import capabilities
 
 __all__ = ["DISK", "FS", "HELPER", "LEAKED", "MOUNT", "NODE", "OWN", "PEER", "RELEASE"]
-__all__ += ["Box", "Config", "Kind", "new_box", "privileged_config"]
+__all__ += ["Config", "Kind", "TargetContainer", "new_target", "privileged_config"]
 
-# What attacks may write for what differs from run to run.
-LEAKED = "{leaked}"  # number of a leaked descriptor: a directory of the disk
-FS = "{fs}"  # of another: a filesystem in the making
-MOUNT = "{mount}"  # of another: a mount that is attached nowhere
-OWN = "{own}"  # cgroup.procs of the container's own cgroup, as it sees it
-HELPER = "{helper}"  # pid of a process outside, where the container shares the pid namespace
-PEER = "{peer}"  # of another, which is in the host's namespaces
-RELEASE = (
-    "{release}"  # a release_agent: of a hierarchy of the test's, else of the host's freezer, if it has one
-)
+# Placeholders in attack commands for values that differ between runs.
+LEAKED = "{leaked}"  # a leaked descriptor: a directory of the disk
+FS = "{fs}"  # a leaked descriptor: a filesystem context (fsopen)
+MOUNT = "{mount}"  # a leaked descriptor: a detached mount
+OWN = "{own}"  # cgroup.procs of the container's own cgroup, as the container sees it
+HELPER = "{helper}"  # pid of a process outside, if the container shares the pid namespace
+PEER = "{peer}"  # pid of a process in the host's namespaces
+#: a release_agent: of the test's own hierarchy, else of the host's freezer, if it has one
+RELEASE = "{release}"
 NODE = "{node}"  # an address of the node
-DISK = "{disk}"  # where the disk is mounted outside
+DISK = "{disk}"  # mount point of the disk outside the container
 
 Config = dict[str, Any]
-#: what kind of container: `host-pid` shares the host's processes, `userns` has a user namespace of its own
+#: `host-pid` shares the host's pid namespace, `userns` has its own user namespace
 Kind = Literal["plain", "host-pid", "userns"]
 _NAMESPACES = ("pid", "mount", "network", "ipc", "uts", "cgroup")
 _MOUNTS = (
@@ -62,21 +61,21 @@ _HIERARCHY = 6
 
 
 def _capabilities() -> list[str]:
-    """Those of our own bounding set: no runtime can give more."""
+    """Returns the capabilities of this process's bounding set: a runtime cannot grant more."""
     status = Path("/proc/self/status").read_text()
     bounding = next(line for line in status.splitlines() if line.startswith("CapBnd:")).split()[1]
-    return [name for name in capability_names(int(bounding, 16)) if not name.removeprefix("CAP_").isdigit()]
+    return [name for name in capabilities.names(int(bounding, 16)) if not name.removeprefix("CAP_").isdigit()]
 
 
-def privileged_config(root: Path, props: Props | None, *, kind: Kind = "plain") -> Config:
-    """config.json, with the props where attacks look for them; in a user namespace there are none."""
+def privileged_config(root: Path, fixtures: Fixtures | None, *, kind: Kind = "plain") -> Config:
+    """Returns config.json with the fixtures at the paths of the attacks; a `userns` container has none."""
     namespaces = [name for name in _NAMESPACES if name != "pid" or kind != "host-pid"]
     mounts: list[dict[str, Any]] = [
         {"destination": where, "type": fstype, "source": fstype, "options": list(options)}
         for where, fstype, options in _MOUNTS
         if kind != "userns" or fstype != "cgroup"
     ]
-    # Onto the same users: what is tested is the namespace, and our files are for root alone.
+    # An identity mapping: the namespace is what is tested, and the test's files are readable by root only.
     everyone = [{"containerID": 0, "hostID": 0, "size": 65536}]
     users = {"uidMappings": everyone, "gidMappings": everyone} if kind == "userns" else {}
     return {
@@ -92,7 +91,7 @@ def privileged_config(root: Path, props: Props | None, *, kind: Kind = "plain") 
         "root": {"path": str(root), "readonly": False},
         "hostname": "ringfence-test",
         "annotations": {},
-        "mounts": mounts + (_furniture(props) if props and kind != "userns" else []),
+        "mounts": mounts + (_fixture_mounts(fixtures) if fixtures and kind != "userns" else []),
         "linux": {
             "namespaces": [{"type": name} for name in (*namespaces, *(["user"] if users else []))],
             **users,
@@ -103,36 +102,36 @@ def privileged_config(root: Path, props: Props | None, *, kind: Kind = "plain") 
     }
 
 
-def _furniture(props: Props) -> list[dict[str, Any]]:
-    """The mounts that show the props inside, and what a careless or deceived runtime shows."""
+def _fixture_mounts(fixtures: Fixtures) -> list[dict[str, Any]]:
+    """Returns the mounts of the fixtures, and those that a careless or deceived runtime exposes."""
     binds = [
-        (props.socket, "/run/docker.sock"),
-        (props.hand, "/run/hand.sock"),
+        (fixtures.socket, "/run/docker.sock"),
+        (fixtures.hand, "/run/hand.sock"),
         (Path(f"/proc/{os.getpid()}/ns/uts"), "/run/ns-host-uts"),
-        (Path(f"/proc/{props.helper}/ns/uts"), "/run/ns-other-uts"),
-        (props.beside, "/run/cgroup-beside"),
-        # As a masked path and a console look that were swapped for links while the runtime bound them.
+        (Path(f"/proc/{fixtures.helper}/ns/uts"), "/run/ns-other-uts"),
+        (fixtures.beside, "/run/cgroup-beside"),
+        # As if a masked path and a console were replaced by links while the runtime bound them.
         (Path("/proc/sys/kernel/core_pattern"), "/run/unmasked"),
         (Path("/proc/sysrq-trigger"), "/run/console"),
         (Path("/proc/sys/kernel/core_pattern"), "/run/console-pattern"),
         (Path("/dev/rfexploit"), "/run/exploit"),
     ]
-    if props.disk:
-        binds.append((props.disk / "etc/passwd", "/run/host-passwd"))
-        binds.append((props.disk / "var/log", "/var/log"))
-        binds.append((props.disk / "shared", "/run/shared"))
+    if fixtures.disk:
+        binds.append((fixtures.disk / "etc/passwd", "/run/host-passwd"))
+        binds.append((fixtures.disk / "var/log", "/var/log"))
+        binds.append((fixtures.disk / "shared", "/run/shared"))
     v1, _ = hierarchy_mounts()
     if "freezer" in v1:
         binds.append((Path(v1["freezer"], "release_agent"), "/run/release_agent"))
-    if props.fuse:
-        binds.append((props.fuse, "/run/lxcfs"))
+    if fixtures.fuse:
+        binds.append((fixtures.fuse, "/run/lxcfs"))
     known = Path("/proc/filesystems").read_text().split()
     found: list[dict[str, Any]] = [
         {"destination": inside, "type": "bind", "source": str(outside), "options": ["bind", "rw"]}
         for outside, inside in binds
         if outside.exists()
     ]
-    # The host's root, and not what is mounted below it.
+    # The host's root without the mounts below it.
     found.append({"destination": "/run/host", "type": "bind", "source": "/", "options": ["bind", "ro"]})
     return found + [
         {"destination": f"/run/{kind}", "type": kind, "source": kind, "options": []}
@@ -141,23 +140,23 @@ def _furniture(props: Props) -> list[dict[str, Any]]:
     ]
 
 
-class Box:
-    """The container, and the two pipes by which its program is told what to run."""
+class TargetContainer:
+    """The container, and the two pipes by which its program receives commands and answers."""
 
-    def __init__(self, name: str, runtime: Sequence[str], directory: Path, props: Props | None) -> None:
-        self.name, self.runtime, self.directory, self.props = name, runtime, directory, props
+    def __init__(self, name: str, runtime: Sequence[str], directory: Path, fixtures: Fixtures | None) -> None:
+        self.name, self.runtime, self.directory, self.fixtures = name, runtime, directory, fixtures
         self._commands = self._answers = -1
         self._buffer = b""
 
     def start(self, config: Config) -> None:
-        """`run --detach`; the program waits for words then. Raises Error with what the runtime said."""
+        """Runs `run --detach`; the program then waits for commands. Raises Error if the runtime fails."""
         config["linux"]["cgroupsPath"] = f"/{self.name}"
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "config.json").write_text(json.dumps(config, indent=1))
         theirs_in, self._commands = os.pipe()
         self._answers, theirs_out = os.pipe()
         log = self.directory / "runtime.log"
-        leak = self.props is not None
+        leak = self.fixtures is not None
         argv = [*self.runtime, "run", "--detach", "--bundle", str(self.directory)]
         if leak:
             argv = [str(program()), "hand", *argv, "--preserve-fds", str(_HIERARCHY - 2)]
@@ -176,11 +175,11 @@ class Box:
         self._line("ready", 120)
 
     def _leak(self) -> None:
-        """In the child before exec: two directories, and no other descriptor; attacks/mounts.c adds two."""
-        assert self.props is not None
-        disk = os.open(self.props.disk or self.props.directory, os.O_RDONLY | os.O_DIRECTORY)
-        hierarchy = disk if self.props.hierarchy is None else self.props.hierarchy
-        # First out of the way: either may be a number that the other is to have.
+        """Runs in the child before exec: leaks two directories; attacks/mounts.c adds two descriptors."""
+        assert self.fixtures is not None
+        disk = os.open(self.fixtures.disk or self.fixtures.directory, os.O_RDONLY | os.O_DIRECTORY)
+        hierarchy = disk if self.fixtures.hierarchy is None else self.fixtures.hierarchy
+        # First duplicate both to high numbers: either may have the other's final number.
         held = fcntl.fcntl(disk, fcntl.F_DUPFD, 64), fcntl.fcntl(hierarchy, fcntl.F_DUPFD, 64)
         for number, fd in zip((3, _HIERARCHY), held, strict=True):
             os.dup2(fd, number, inheritable=True)
@@ -188,17 +187,17 @@ class Box:
         os.closerange(_HIERARCHY + 1, 1024)
 
     def run(self, words: str, *, seconds: float = 60.0) -> Attempt:
-        """Run `attacks WORDS` inside; what it said, and how it ended."""
-        props = self.props
+        """Runs `attacks WORDS` inside and returns its output and status."""
+        fixtures = self.fixtures
         known = (
             {
-                "helper": props.helper,
-                "peer": props.peer,
-                "disk": props.disk,
-                "node": props.address,
+                "helper": fixtures.helper,
+                "peer": fixtures.peer,
+                "disk": fixtures.disk,
+                "node": fixtures.address,
                 "release": self._release_agent(),
             }
-            if props
+            if fixtures
             else {}
         )
         own = "/sys/fs/cgroup/cgroup.procs"
@@ -212,12 +211,15 @@ class Box:
         return read_attempt(int(line.split()[1]), "\n".join(said))
 
     def _release_agent(self) -> str:
-        """By a descriptor it is on no mount of the container: where hooks ask, another rule is met first."""
-        held = self.props is not None and self.props.hierarchy is not None and not _is_hooked()
+        """Returns the path of a release_agent.
+
+        By a descriptor it is on no mount of the container; with LSM hooks, another rule matches first.
+        """
+        held = self.fixtures is not None and self.fixtures.hierarchy is not None and not _is_hooked()
         return f"/proc/self/fd/{_HIERARCHY}/release_agent" if held else "/run/release_agent"
 
     def _line(self, wanted: str, seconds: float) -> str:
-        """The next line (`wanted`: the next one that is this)."""
+        """Returns the next line (`wanted`: the next line equal to it)."""
         end = time.monotonic() + seconds
         while True:
             line, newline, rest = self._buffer.partition(b"\n")
@@ -234,7 +236,7 @@ class Box:
             self._buffer += more
 
     def remove(self) -> None:
-        """Delete the container."""
+        """Deletes the container."""
         for fd in (self._commands, self._answers):
             if fd >= 0:
                 os.close(fd)
@@ -248,14 +250,20 @@ def _is_hooked() -> bool:
 
 
 @contextlib.contextmanager
-def new_box(
-    label: str, config: Config, *, runtime: Sequence[str], directory: Path, props: Props | None, prefix: str
-) -> Iterator[Box]:
-    """A container PREFIX-LABEL-xxxxxx that runs; it is gone after the `with` block."""
+def new_target(
+    label: str,
+    config: Config,
+    *,
+    runtime: Sequence[str],
+    directory: Path,
+    fixtures: Fixtures | None,
+    prefix: str,
+) -> Iterator[TargetContainer]:
+    """Runs a container PREFIX-LABEL-xxxxxx and deletes it after the `with` block."""
     name = f"{prefix}{label}-{secrets.token_hex(3)}"
-    box = Box(name, runtime, directory / name, props)
+    target = TargetContainer(name, runtime, directory / name, fixtures)
     try:
-        box.start(config)
-        yield box
+        target.start(config)
+        yield target
     finally:
-        box.remove()
+        target.remove()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a case went as it must, and its line in the table.
+"""Judges the results of a case, and makes its line in the table.
 
-Three things are held against each other: what became of the attack, what the agent says that the rule comes
-to on this node, and what the case expects of a node like this one. Where the first two differ, something is
-wrong. Where both are less than the third, the rule fell down the ladder: `shortfall` says so.
+Three facts are compared: the outcome of the attack, the effective action that the agent states for
+this node, and the outcome that the case expects of a node like this one. If the first two differ,
+there is a problem. If both are weaker than the third, the rule was degraded: see `shortfall`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ _STRENGTH = ("denied", "killed", "seen", "blind")
 class Judged(NamedTuple):
     """One case, both modes together.
 
-    `outcome`: denied, killed, seen, blind, absent, untried; `expected` the same, of a node like this one.
-    `problems`: none is good. `shortfall`: why the outcome is less than expected; empty: it is not.
+    `outcome`: denied, killed, seen, blind, absent, untried; `expected`: the same, for a node like this
+    one. `problems`: empty if the case passed. `shortfall`: why the outcome is weaker than expected;
+    empty: it is not.
     """
 
     case: Case
@@ -38,7 +39,7 @@ class Judged(NamedTuple):
     note: str
 
     def record(self) -> dict[str, Any]:
-        """As JSON shows it."""
+        """Returns the JSON record."""
         case = self.case
         return {
             "rule": case.rule,
@@ -52,7 +53,7 @@ class Judged(NamedTuple):
 
 
 def judge(enforced: Result | None, audited: Result | None) -> Judged:
-    """The verdict on one case that was run in one mode or in both."""
+    """Judges one case that was run in one mode or in both."""
     first = enforced or audited
     assert first is not None
     problems = [
@@ -63,7 +64,9 @@ def judge(enforced: Result | None, audited: Result | None) -> Judged:
     ]
     outcome, mechanism = outcome_of(first)
     latency = int(first.alerts[0].get("latency_us", 0)) if first.alerts else 0
-    note = first.missing or (f"this kernel has no {first.attack.call} of it" if first.attack.absent else "")
+    note = first.missing or (
+        f"this kernel does not support {first.attack.call} in this form" if first.attack.absent else ""
+    )
     shortfall = shortfall_of(enforced) if enforced else ""
     return Judged(
         first.case, outcome, mechanism, first.expected, latency, tuple(problems), shortfall, note
@@ -71,7 +74,7 @@ def judge(enforced: Result | None, audited: Result | None) -> Judged:
 
 
 def outcome_of(result: Result) -> tuple[str, str]:
-    """What became of the attack, and by what."""
+    """Returns the outcome of the attack and the mechanism that caused it."""
     if result.missing:
         return "untried", ""
     if result.attack.absent:
@@ -82,16 +85,16 @@ def outcome_of(result: Result) -> tuple[str, str]:
 
 
 def shortfall_of(result: Result) -> str:
-    """Why an enforced case came to less than it must on a node like this one; empty: it did not."""
+    """Returns why the outcome is weaker than required on a node like this one; empty: it is not."""
     outcome, mechanism = outcome_of(result)
     if outcome not in _STRENGTH or _STRENGTH.index(outcome) <= _STRENGTH.index(result.expected):
         return ""
     by = f" by {mechanism}" if mechanism else ""
-    return f"expected to be {result.expected} here, and was {outcome}{by}: `ringfence probe` says why"
+    return f"expected to be {result.expected} here, but was {outcome}{by}: `ringfence probe` shows why"
 
 
 def problems_of(result: Result) -> list[str]:
-    """What did not go as it must."""
+    """Returns the differences from the required behaviour."""
     if result.missing:
         return []
     return _attack_problems(result) + _twin_problems(result)
@@ -102,12 +105,12 @@ def _attack_problems(result: Result) -> list[str]:
     if attack.absent:
         return []
     if not attack.tried:
-        return [f"the attack was not tried: {attack.said}"]
+        return [f"the attack was not run: {attack.said}"]
     if not result.alerts:
         said = attack.said or attack.status
         if result.claims:
-            return [f"the attack was not told of; it ended: {said}"]
-        return [f"nobody sees it here, and yet it ended: {said}"] if attack.killed else []
+            return [f"the attack was not reported; it ended: {said}"]
+        return [f"no rule can see it here, but it ended: {said}"] if attack.killed else []
     return _in_audit(result) if result.mode == "audit" else _enforced(result)
 
 
@@ -115,9 +118,9 @@ def _in_audit(result: Result) -> list[str]:
     outcome, _ = outcome_of(result)
     problems = []
     if result.attack.stopped:
-        problems.append("the attack was stopped although the mode is audit, or the kernel refuses it anyway")
+        problems.append("the attack was stopped although the mode is audit, or the kernel itself refused it")
     wanted = {_IN_AUDIT[_OUTCOMES[action]] for action, _ in result.claims}
-    return problems + ([f"told as {outcome}"] if outcome not in wanted else [])
+    return problems + ([f"reported as {outcome}"] if outcome not in wanted else [])
 
 
 def _enforced(result: Result) -> list[str]:
@@ -126,17 +129,17 @@ def _enforced(result: Result) -> list[str]:
     claimed = {(_OUTCOMES[action], by if action != "alert" else "observe") for action, by in result.claims}
     if (outcome, mechanism) not in claimed:
         said = " or ".join(f"{what} by {by}" for what, by in sorted(claimed))
-        problems.append(f"the attack was {outcome} by {mechanism}, and the agent says {said or 'nothing'}")
+        problems.append(f"the attack was {outcome} by {mechanism}, but the agent stated {said or 'nothing'}")
     if not _ended_as(result, outcome):
-        problems.append(f"told as {outcome}, but the attack ended: {attack.said or attack.status}")
+        problems.append(f"reported as {outcome}, but the attack ended: {attack.said or attack.status}")
     return problems
 
 
 def _ended_as(result: Result, outcome: str) -> bool:
-    """Whether the attack ended as the alert says. What the kernel runs tells only whether it ran."""
+    """Returns True if the attack ended as reported. Of a usermode helper only "did it run" is known."""
     attack = result.attack
     if result.case.host:
-        # A detector tells; another rule may stop what it tells of.
+        # A detector only reports; another rule may stop the attack that it reports.
         return attack.stopped == (outcome in ("denied", "killed")) or result.case.detector
     return attack.killed == (outcome == "killed") and attack.refused == (outcome == "denied")
 
@@ -145,10 +148,10 @@ def _twin_problems(result: Result) -> list[str]:
     twin = result.twin
     problems = []
     if not twin.tried:
-        problems.append(f"the twin was not tried: {twin.said}")
+        problems.append(f"the twin was not run: {twin.said}")
     if twin.killed or twin.refused:
         problems.append("the twin was killed" if twin.killed else "the twin was refused")
     if result.twin_verdicts:
-        problems.append(f"the twin met a rule: {dict(result.twin_verdicts)}")
-    problems += [f"the twin was told of by {alert['rule']['id']}" for alert in result.twin_alerts]
+        problems.append(f"the twin matched a rule: {dict(result.twin_verdicts)}")
+    problems += [f"the twin was reported by {alert['rule']['id']}" for alert in result.twin_alerts]
     return problems

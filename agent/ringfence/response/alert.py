@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One verdict with all that a person needs to judge it: rule, outcome, process and ancestry, container.
+"""An alert: one verdict with the facts needed to judge it: rule, outcome, process and ancestry, container.
 
-Assembled in the event loop from what is known at that moment; nothing is looked up. Observed text stays
-bytes.
+It is assembled in the event loop from the facts known at that moment; nothing is looked up. Observed text
+remains bytes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from ringfence.response.ids import AlertIds
 from ringfence.response.kill import KillResult
 
 __all__ = [
-    "Alert", "Outcome", "assemble", "is_half_killed", "outcome_of", "program_of", "same_as", "severity_of"
+    "Alert", "Outcome", "assemble", "deduplication_key_of", "is_half_killed", "outcome_of", "program_of",
+    "severity_of",
 ]  # fmt: skip
 
 
 class Outcome(StrEnum):
-    """What became of the call."""
+    """The outcome of the call."""
 
     DENIED = "denied"
     KILLED = "killed"
@@ -38,9 +39,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """`id` is shared by the alert's line, the log and the kill that follows from it.
+    """One alert. `id` is shared by the alert's record, the log and the resulting kill.
 
-    `rule` None: its generation is gone already (policies were changed while the record was on its way).
+    `rule` None: its generation is already gone (policies changed while the record was in the ring).
     """
 
     id: str
@@ -55,31 +56,31 @@ class Alert:
     details: Details
     notes: tuple[str, ...]
     node: str
-    suppressed: int = 0  # alerts of this container and rule that were held back before this one
+    suppressed: int = 0  # alerts of this container and rule suppressed before this one
     response: KillResult | None = None
 
     @property
     def action(self) -> Action:
-        """What the rule asks for; without a rule, what was carried out."""
+        """The action that the rule requests; without a rule, the action taken."""
         return self.rule.asked_action if self.rule else Action(self.event.action)
 
     @property
     def allow(self) -> str:
-        """What would let the call pass: the rule's place and an exception for it."""
+        """How to allow the call: the rule's location and an exception for it."""
         return allow_text(self.event, self.rule, self.details, self.exe, self.container)
 
     @property
     def severity(self) -> str:
-        """Of the rule; a verdict whose rule is not known any more counts as high."""
+        """The severity of the rule; high if the rule is no longer known."""
         return severity_of(self.rule)
 
     @property
-    def same(self) -> object:
-        """What a repetition of this alert has in common with it (the limiter's `same`)."""
-        return same_as(self.event, self.outcome, self.exe, self.details)
+    def deduplication_key(self) -> object:
+        """The value that repetitions of this alert share."""
+        return deduplication_key_of(self.event, self.outcome, self.exe, self.details)
 
     def answered(self, result: KillResult) -> Alert:
-        """This alert after user space acted on it."""
+        """Returns this alert with the result of the kill from user space."""
         outcome = Outcome.KILLED if result.ended else Outcome.KILL_FAILED
         return replace(self, response=result, outcome=outcome)
 
@@ -87,14 +88,14 @@ class Alert:
 _new_id = AlertIds()
 
 
-def same_as(event: Event, outcome: Outcome, exe: bytes, details: Details) -> object:
-    """What alerts that tell the same have in common."""
-    told = tuple((key, str(value)) for key, value in details.items() if key not in ("args", "inode"))
-    return (event.event, outcome, exe, told)
+def deduplication_key_of(event: Event, outcome: Outcome, exe: bytes, details: Details) -> object:
+    """Returns the value that alerts with the same contents share."""
+    compared = tuple((key, str(value)) for key, value in details.items() if key not in ("args", "inode"))
+    return (event.event, outcome, exe, compared)
 
 
 def program_of(event: Event, tree: ProcessTree) -> tuple[bytes, bytes]:
-    """Path and arguments of the program that made the call; empty: not known."""
+    """Returns path and arguments of the program that made the call; empty: not known."""
     if isinstance(event, ExecEvent):
         return event.path, event.args
     process = tree.find(event.pid, event.start_ns)
@@ -102,22 +103,22 @@ def program_of(event: Event, tree: ProcessTree) -> tuple[bytes, bytes]:
 
 
 def is_half_killed(event: Event) -> bool:
-    """Whether the kernel's program could only refuse what the rule wants killed."""
+    """Returns True if the kernel's program denied the call, and the kill is left to user space."""
     return event.action == Action.KILL and event.mechanism == Mechanism.CGROUP
 
 
 def severity_of(rule: CompiledRule | None) -> str:
-    """A verdict whose rule is not known any more counts as high."""
+    """Returns the severity of a rule; high if the rule is no longer known."""
     return rule.severity if rule else "high"
 
 
 def outcome_of(event: Event, rule: CompiledRule | None) -> Outcome:
-    """The word for what the kernel did, and in audit mode for what it would have done."""
+    """Returns what the kernel did, or in audit mode would have done."""
     if event.action == Action.DENY:
         return Outcome.DENIED
     if event.action == Action.KILL:
         if event.mechanism == Mechanism.CGROUP:
-            return Outcome.DENIED  # refused; the kill follows from user space
+            return Outcome.DENIED  # the kill follows from user space
         return Outcome.KILL_FAILED if event.flags & FLAG_SIGNAL_FAILED else Outcome.KILLED
     if rule is not None and rule.mode == "audit":
         would = {Action.DENY: Outcome.WOULD_DENY, Action.KILL: Outcome.WOULD_KILL}
@@ -134,7 +135,7 @@ def assemble(
     *,
     suppressed: int = 0,
 ) -> Alert:
-    """The alert of one verdict."""
+    """Returns the alert of one verdict."""
     exe, args = program_of(event, tree)
     return Alert(
         id=_new_id(),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What would let a call pass: where the rule is, and an exception for it, ready to paste.
+"""How to allow a call: the location of the rule, and an exception for it, ready to paste.
 
-The exception is narrow: this program, this object. Observed text that cannot be written safely is left out,
-and a text that does not lend itself to an exception (it can be changed after it was read) is, too.
+The exception is narrow: this program, this object. It omits observed text that cannot be written safely or is
+unsuitable for an exception because it can change after it was read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EXACT = (Kind.CHOICE, Kind.SOCKET, Kind.NETWORK, Kind.DEVICE, Kind.TEXT)
 
 
 def _plain(value: Any) -> str | None:
-    """The value as one word of a policy; None where it could mean more than itself, or breaks a terminal."""
+    """Returns the value as one word of a policy; None if it would match more, or is unsafe for a terminal."""
     if isinstance(value, bytes):
         try:
             value = value.decode()
@@ -36,7 +36,7 @@ def _plain(value: Any) -> str | None:
 
 
 def exception_keys(event: Event, details: Mapping[str, Any], exe: bytes) -> dict[str, str]:
-    """Operands and values of the narrowest exception that this event lends itself to."""
+    """Returns operands and values of the narrowest exception for this event."""
     words = EVENTS.get(event.kind)
     found: dict[str, str] = {}
     if words is None:
@@ -51,7 +51,7 @@ def exception_keys(event: Event, details: Mapping[str, Any], exe: bytes) -> dict
                 found[operand.name] = f"{kind}:{path.lstrip('/')}"
         elif operand.kind in _EXACT and value and (not operand.words or value in operand.words):
             found[operand.name] = value
-    if "path" in found:  # it names the filesystem and the rest
+    if "path" in found:  # it includes the filesystem
         for name in ("filesystem", "type", "mount"):
             found.pop(name, None)
     return found
@@ -64,16 +64,16 @@ def allow_text(
     exe: bytes,
     container: Container | None,
 ) -> str:
-    """What would let the call pass, in a few lines. Printable, whatever was observed."""
+    """Returns how to allow the call, in a few printable lines."""
     if rule is None:
-        return "its rule is not loaded any more"
+        return "its rule is no longer loaded"
     if event.event == EventKind.AGENT_TAMPER:
-        return "no policy lets it pass: `self_defence: alert` in the agent's configuration only tells of it"
+        return "no policy can allow it; `self_defence: alert` in the agent's configuration only reports it"
     place = f"{rule.file}:{rule.line}"
     keys = exception_keys(event, details, exe)
     ways = []
     if keys:
-        # JSON is YAML: quoted, one line a key, nothing in it can begin another.
+        # JSON is valid YAML: quoted, one line per key, and its contents cannot start another key.
         lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in keys.items()]
         snippet = "\n".join(f"    {'- ' if not n else '  '}{line}" for n, line in enumerate(lines))
         ways.append(f"add to rule {rule.rule_id} ({place}):\n  exceptions:\n{snippet}")
@@ -81,8 +81,8 @@ def allow_text(
         ways.append(f"add an exception to rule {rule.rule_id} ({place})")
     if container is not None and container.image and (image := _plain(container.image)):
         ways.append(
-            f"or leave image {json.dumps(image, ensure_ascii=False)} out in the selector of {rule.policy}"
+            f"or exclude image {json.dumps(image, ensure_ascii=False)} in the selector of {rule.policy}"
         )
     else:
-        ways.append(f"or leave this container out in the selector of {rule.policy}")
+        ways.append(f"or exclude this container in the selector of {rule.policy}")
     return "\n".join(ways)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules of the self-defence. They are in no policy, so no policy can lack them.
+"""The built-in rules of self-defence, which are in force independent of policies.
 
-The kernel decides by the agent's configuration (`self_defence`); these rules only name its decisions.
+The kernel decides according to the agent's configuration (`self_defence`); these rules name its decisions.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from ringfence.policy.tiers import Outcome
 
 __all__ = ["POLICY", "BuiltinRules"]
 
-#: what stands where the name of a policy would
+#: used as the name of their policy
 POLICY = "self-defence"
 _ATTACK = ("T1562.001",)
 
 
 class BuiltinRules:
-    """By what the configuration asks for (Config.defence) and what this node has (Kernel.guarding)."""
+    """The rules for the configuration (Config.defence) and the mechanism of this node (Kernel.guarding)."""
 
     def __init__(self, defence: str, guarding: str) -> None:
         strongest = Outcome(Action.DENY, Mechanism.LSM)
         if guarding == "calls":
-            strongest = Outcome(Action.KILL, Mechanism.KILL, "nothing here denies it before its effect")
-        seen = Outcome(Action.ALERT, Mechanism.OBSERVE, "by its name alone, or only looked at")
+            strongest = Outcome(Action.KILL, Mechanism.KILL, "this node cannot deny it before its effect")
+        seen = Outcome(Action.ALERT, Mechanism.OBSERVE, "recognised by its name only, or only a read")
         looks = seen if guarding == "calls" else strongest
         rules = (
-            ("agent-tamper", "reaches for the agent, or for what it lives by", "critical", strongest),
-            ("agent-name", "a call names a file as one of the agent's is named", "high", seen),
-            ("agent-look", "looks into the agent's process", "medium", looks),
+            ("agent-tamper", "A container accesses the agent or its resources", "critical", strongest),
+            ("agent-name", "A call names a file like one of the agent's", "high", seen),
+            ("agent-look", "A container reads from the agent's process", "medium", looks),
         )
         self._rules: Mapping[str, CompiledRule] = {
             rule: _rule(rule, title, severity, outcome, enforced=defence == "deny")
@@ -41,11 +41,11 @@ class BuiltinRules:
 
     @property
     def all(self) -> list[CompiledRule]:
-        """Each of them."""
+        """All rules."""
         return list(self._rules.values())
 
     def of(self, event: Event) -> CompiledRule | None:
-        """The rule of an event of the self-defence; None for any other event."""
+        """Returns the rule of a self-defence event; None for any other event."""
         if not isinstance(event, TamperEvent):
             return None
         if event.what & Tamper.MAYBE:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An event in the words of its field: CLONE_NEWUSER|CLONE_NEWNS, AF_PACKET, b 8:0, /sys/kernel/core_pattern.
+"""Describes events in the kernel's terms: CLONE_NEWUSER|CLONE_NEWNS, b 8:0, /sys/kernel/core_pattern.
 
-Keys are the operands of the policy language where there is one, so that what an alert shows can be written
-into a rule. Texts stay the bytes that the observed process chose: the export edge escapes them.
+Keys are operands of the policy language if possible, so that the contents of an alert can be written into a
+rule. Texts remain the bytes that the observed process chose: the exporters escape them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from ringfence.abi import (
     Fact,
     Tamper,
 )
-from ringfence.bpf.syscall_numbers import NUMBERS
-from ringfence.containers.posture import SECCOMP_MODES, capability_names, namespace_names
+from ringfence.containers.posture import SECCOMP_MODES
 from ringfence.events import (
     CgroupEvent,
     ContainerEvent,
@@ -47,21 +46,23 @@ from ringfence.policy import constants
 from ringfence.policy.shared_operands import TASK_WORDS
 from ringfence.policy.vocabulary import EVENTS
 from ringfence.policy.vocabulary import describe as describe_operands
+from ringfence_linux import capabilities, namespaces
+from ringfence_linux.numbers import NUMBERS
 
 __all__ = ["Details", "call_name", "describe", "device_text", "filesystem", "notes", "task_words"]
 
-#: values: text (of ours), bytes (observed), numbers, lists of them
+#: values: text (of the agent), bytes (observed), numbers, lists of these
 Details = dict[str, Any]
 
 _NOTES = {
     FLAG_COMPAT: "32-bit call",
     FLAG_TRUNCATED: "text was cut",
     FLAG_UNREADABLE: "text could not be read",
-    FLAG_ADOPTED: "was there before the agent",
-    FLAG_SIGNAL_FAILED: "SIGKILL could not be raised",
+    FLAG_ADOPTED: "existed before the agent",
+    FLAG_SIGNAL_FAILED: "SIGKILL could not be sent",
 }
 _TASK = {fact: word for fact in Fact for word, bit in TASK_WORDS.items() if bit == fact}
-# Words that mean one filesystem only come before those that stand for several.
+# A word for a single filesystem takes precedence over a word for several.
 _FILESYSTEMS = {
     magic: word
     for word, magics in sorted(constants.FILESYSTEMS.items(), key=lambda item: -len(item[1]))
@@ -83,37 +84,37 @@ _CALLS = (
 
 
 def call_name(nr: int, *, compat: bool = False) -> str:
-    """A system call's name by its number, `#nr` where it is none of ours."""
+    """Returns a system call's name by its number, `#nr` if unknown."""
     return _CALLS[compat].get(nr) or f"#{nr}"
 
 
 def filesystem(magic: int) -> str:
-    """The word of policies for a filesystem's magic number."""
+    """Returns the word of policies for a filesystem's magic number."""
     return _FILESYSTEMS.get(magic) or hex(magic)
 
 
 def device_text(number: int) -> str:
-    """A device number of the probes (major << 20 | minor) as 8:0."""
+    """Formats a device number of the probes (major << 20 | minor) as 8:0."""
     return f"{number >> 20}:{number & 0xFFFFF}"
 
 
 def notes(event: Event) -> list[str]:
-    """What must be known to read the event right."""
+    """Returns remarks that are needed to interpret the event."""
     return [text for flag, text in _NOTES.items() if event.flags & flag]
 
 
 def task_words(facts: int) -> list[str]:
-    """Facts of a task in the words of policies."""
+    """Returns the facts of a task in the words of policies."""
     return [word for fact, word in _TASK.items() if facts & fact]
 
 
 def describe(event: Event) -> Details:
-    """The body of an event. Never raises, whatever the numbers are."""
+    """Returns the details of an event. Never raises, for any values."""
     return _FORMATTERS[type(event)](event)
 
 
 def _wait_status(status: int) -> Details:
-    """wait(2): an exit code, or the signal that ended it."""
+    """Decodes a status of wait(2): an exit code, or the signal that ended the process."""
     if status & 0x7F:
         return {"signal": status & 0x7F}
     return {"exit_code": status >> 8 & 0xFF}
@@ -122,11 +123,11 @@ def _wait_status(status: int) -> Details:
 def _container(event: ContainerEvent) -> Details:
     if event.event == EventKind.CONTAINER_START:
         return {
-            "capabilities": list(capability_names(event.cap_effective)),
-            "bounding": list(capability_names(event.cap_bounding)),
+            "capabilities": list(capabilities.names(event.cap_effective)),
+            "bounding": list(capabilities.names(event.cap_bounding)),
             "seccomp": SECCOMP_MODES[event.seccomp] if event.seccomp < len(SECCOMP_MODES) else event.seccomp,
             "user_namespace": event.user_ns_level > 0,
-            "shares": list(namespace_names(event.shared_namespaces)),
+            "shares": list(namespaces.names(event.shared_namespaces)),
         }
     if event.event == EventKind.CONTAINER_STOP:
         return _wait_status(event.exit_code)
@@ -140,7 +141,7 @@ def _task(event: TaskEvent) -> Details:
     return {
         "child_pid": event.child_pid,
         "thread": event.child_tid != event.child_pid,
-        # the low byte is the signal at its end, CSIGNAL
+        # the low byte is CSIGNAL, the signal sent at its end
         "flags": flags.word_of(event.clone_flags & ~0xFF) if flags else hex(event.clone_flags),
     }
 
@@ -188,7 +189,7 @@ def _file(event: FileEvent) -> Details:
     if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
         found["node"] = f"{'b' if stat.S_ISBLK(mode) else 'c'} {device_text(event.rdev)}"
     if not event.mnt_ns:
-        found["mount"] = "none"  # detached, or the kernel's own
+        found["mount"] = "none"  # detached, or kernel-internal
     else:
         found["mount_namespace"] = event.mnt_ns
     return found
@@ -236,7 +237,7 @@ def _drift(event: DriftEvent) -> Details:
     if event.uid0 != event.uid1:
         found["uid"] = [event.uid0, event.uid1]
     if event.permitted0 != event.permitted1:
-        found["gained"] = list(capability_names(event.permitted1 & ~event.permitted0))
+        found["gained"] = list(capabilities.names(event.permitted1 & ~event.permitted0))
     if event.user_ns0 != event.user_ns1:
         found["user_namespace"] = [event.user_ns0, event.user_ns1]
     return found

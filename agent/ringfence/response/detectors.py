@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detectors: what no rule on a single call can see. Facts of a bundle, limits that are hit, many rules within
-seconds.
+"""Detectors: findings that no rule on a single call can make.
 
-Detectors only report; they stop nothing. Their names appear in alerts, metrics and `detectors.off` like those
-of rules. Nothing here reads a file or asks the kernel.
+They use facts of a bundle, limits that were hit, or many rules matched within seconds. Detectors only report;
+they stop nothing. Their ids appear in alerts, metrics and `detectors.off` like those of rules. Nothing here
+reads a file or queries the kernel.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _ALL = (
              "high", ("T1611",), (36, 37, 39)),
     Detector("spec-sysctl", "A container's configuration sets a sysctl of the node", "high",
              ("T1611",), (40,)),
-    Detector("spec-loader", "An image sets the loader's variables for hooks of the host", "high",
+    Detector("spec-loader", "An image sets loader variables that hooks on the host inherit", "high",
              ("T1574.006", "T1611"), (43,)),
-    Detector("spec-text", "A container's configuration holds a path that climbs, or text that is a command",
+    Detector("spec-text", "A container's configuration contains a path with `..`, or text with a command",
              "high", ("T1611", "T1610"), (41,)),
     Detector("host-root", "A container has the root of the host mounted", "medium", ("T1611",), (14, 44, 45)),
-    Detector("helper-changed", "The program that the kernel runs on the host was changed", "critical",
+    Detector("helper-changed", "A usermode helper of the host was changed", "critical",
              ("T1611",), (6, 7, 8, 38, 40)),
-    Detector("agent-tampered", "Something that the agent lives by was changed, and put right where it can be",
+    Detector("agent-tampered", "A resource of the agent was changed, and restored if possible",
              "critical", ("T1562.001",), ()),
-    Detector("limit-hit", "A container runs into its limit of processes or memory", "medium",
+    Detector("limit-hit", "A container hit its limit of processes or memory", "medium",
              ("T1499",), (62,)),
-    Detector("task-burst", "A container's tasks multiply", "medium", ("T1499",), (62,)),
-    Detector("sweep", "A container meets many different rules in a few seconds, as who looks for a way out",
+    Detector("task-burst", "A container starts tasks in large numbers", "medium", ("T1499",), (62,)),
+    Detector("sweep", "A container matched many different rules within seconds, as in a search for an escape",
              "high", ("T1613",), (63,)),
 )  # fmt: skip
 
@@ -57,28 +57,28 @@ _new_id = AlertIds("d")
 
 
 class Finding(NamedTuple):
-    """What a detector found. `container` None: it is about the node."""
+    """A finding of a detector. `container` None: it concerns the node."""
 
     id: str
     detector: Detector
     container: Container | None
     details: Mapping[str, Any]
-    event: Event | None  # the last of the events that it rests on
+    event: Event | None  # the last of the events on which it is based
     time_ns: int  # CLOCK_BOOTTIME
 
 
 def finding(
     detector: str, container: Container | None, details: Mapping[str, Any], event: Event | None = None
 ) -> Finding:
-    """A finding of now. `detector` is one of DETECTORS."""
+    """Returns a finding with the current time. `detector` is one of DETECTORS."""
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     return Finding(_new_id(), DETECTORS[detector], container, details, event, now)
 
 
 class Sweep:
-    """Counts the rules that each container met lately, and the calls that were refused."""
+    """Counts the rules that each container matched recently, and its denied calls."""
 
-    #: different rules, and refused calls, within WINDOW_NS
+    #: different rules, and denied calls, within WINDOW_NS
     RULES, REFUSED, WINDOW_NS = 6, 40, 10 * 10**9
     _CONTAINERS = 4096
 
@@ -87,14 +87,14 @@ class Sweep:
         self._refused: dict[int, tuple[int, int]] = {}
 
     def verdict(self, cgroup: int, rule: str, time_ns: int, *, refused: bool) -> dict[str, Any] | None:
-        """Take one verdict; the details where a threshold is reached, after which it counts anew."""
+        """Counts one verdict; returns details if a threshold is reached, and restarts the count."""
         if len(self._rules) > self._CONTAINERS:
             self._rules.clear()
             self._refused.clear()
-        met = self._rules.setdefault(cgroup, {})
-        met[rule] = time_ns
-        if len(met) >= self.RULES:
-            recent = {name: at for name, at in met.items() if time_ns - at <= self.WINDOW_NS}
+        matched = self._rules.setdefault(cgroup, {})
+        matched[rule] = time_ns
+        if len(matched) >= self.RULES:
+            recent = {name: at for name, at in matched.items() if time_ns - at <= self.WINDOW_NS}
             if len(recent) >= self.RULES:
                 self.forget(cgroup)
                 return {"rules": sorted(recent), "seconds": self.WINDOW_NS // 10**9}
@@ -109,6 +109,6 @@ class Sweep:
         return None
 
     def forget(self, cgroup: int) -> None:
-        """A container is gone, or was told of."""
+        """Forgets a container that is gone, or was reported."""
         self._rules.pop(cgroup, None)
         self._refused.pop(cgroup, None)

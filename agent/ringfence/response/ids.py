@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alert ids: unique in a fleet; shared by an alert's line, its log entry and the kill that follows."""
+"""Alert ids: unique in a fleet; shared by an alert's record, its log entry and the resulting kill."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import secrets
 
 __all__ = ["AlertIds"]
 
-#: another one each time that an agent starts: receivers drop what comes twice by its id, and numbers begin at
-#: 1, so two agents with the same salt would lose all of each other's alerts
+#: differs at each start of an agent: receivers drop duplicate ids and numbers start at 1, so two agents with
+#: the same salt would lose each other's alerts
 _SALT = secrets.token_hex(8)
 
 
@@ -20,5 +20,5 @@ class AlertIds:
         self._prefix, self._numbers = f"{_SALT}-{kind}{'-' if kind else ''}", itertools.count(1)
 
     def __call__(self) -> str:
-        """The next one. From any thread."""
+        """Returns the next id. From any thread."""
         return f"{self._prefix}{next(self._numbers):x}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kills one process, and certainly that one: for verdicts that the kernel's program could only refuse.
+"""Kills exactly one process, for verdicts that the kernel's program could only deny.
 
-cgroup-BPF programs cannot raise a signal on every kernel, so a `kill` rule there is a refusal in the kernel,
-and this afterwards. PIDs are reused: the pidfd is opened first, then its process is checked, then the signal
-goes through the pidfd.
+cgroup-BPF programs cannot send a signal on every kernel, so a `kill` rule there denies the call in the
+kernel, and this kill follows. PIDs are reused: the pidfd is opened first, then its process is checked, then
+the signal is sent through the pidfd.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from ringfence.containers.procstat import start_ticks, ticks_of
+from ringfence_linux.procfs import start_ticks, ticks_of
 
 __all__ = ["KillOutcome", "KillResult", "kill_process"]
 
 
 class KillOutcome(StrEnum):
-    """What became of the kill."""
+    """The outcome of a kill."""
 
     KILLED = "killed"
-    GONE = "gone"  # it had ended: as good
-    OTHER = "other"  # the PID belongs to somebody else by now: nothing was done
+    GONE = "gone"  # the process had already ended
+    OTHER = "other"  # the PID belongs to another process now: nothing was done
     DRY_RUN = "dry-run"
     FAILED = "failed"
 
 
 class KillResult(NamedTuple):
-    """`action_id` is the alert's id: log, metric and alert share it."""
+    """The result of a kill. `action_id` is the alert's id, shared by log, metric and alert."""
 
     action_id: str
     pid: int
@@ -40,7 +40,7 @@ class KillResult(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """The process is no more, or will be in a moment."""
+        """True if the process has ended, or ends in a moment."""
         return self.outcome in (KillOutcome.KILLED, KillOutcome.GONE)
 
 
@@ -54,17 +54,17 @@ def kill_process(
     open_pidfd: Callable[[int], int] = os.pidfd_open,
     send: Callable[[int, int], None] = signal.pidfd_send_signal,
 ) -> KillResult:
-    """SIGKILL the thread group `pid` that started at `start_ns` (CLOCK_BOOTTIME, of an event's header).
+    """Sends SIGKILL to the thread group `pid` that started at `start_ns` (CLOCK_BOOTTIME, from an event).
 
-    Never raises. A dry run goes the same way and stops before the signal.
+    Never raises. A dry run does the same up to the signal.
     """
 
     def result(outcome: KillOutcome, error: str = "") -> KillResult:
         return KillResult(action_id, pid, outcome, error)
 
-    # 0 and negative numbers mean groups of processes to kill(2), and 1 is nobody's to kill.
+    # 0 and negative numbers are process groups for kill(2), and 1 must never be killed.
     if pid <= 1 or pid == os.getpid():
-        return result(KillOutcome.FAILED, f"{pid} is no process of a container")
+        return result(KillOutcome.FAILED, f"{pid} is not a process of a container")
     try:
         descriptor = open_pidfd(pid)
     except ProcessLookupError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps one container's loop from drowning the alerts of all others: a token bucket per container and rule.
+"""Rate limit of alerts: a token bucket per container and rule, so that no container drowns the others.
 
-Suppressed alerts are counted, and the count goes out with the next alert of the same kind, or with `flush`.
-This limits reporting only: the verdict was carried out in the kernel.
+Suppressed alerts are counted; the count is sent with the next alert of the pair, or by `flush`. Only reports
+are limited: the kernel has already enforced the verdict.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Key = tuple[int, str]  # cgroup id of the container, policy/rule
 
 
 class Decision(NamedTuple):
-    """`suppressed`: how many alerts of this container and rule were held back since the last that passed."""
+    """`suppressed`: the alerts of this container and rule that were suppressed since the last sent one."""
 
     passes: bool
     suppressed: int
 
 
 class Suppressed(NamedTuple):
-    """Alerts that were held back and that no later alert told of."""
+    """Suppressed alerts that no later alert has reported."""
 
     container: int
     rule: str
@@ -39,16 +39,16 @@ class _Bucket:
     def __init__(self, tokens: float, now: int) -> None:
         self.tokens, self.seen_ns = tokens, now
         self.suppressed = 0
-        self.passed: object = None  # what the last alert that passed was about, and when that was
+        self.passed: object = None  # the deduplication key of the last alert that passed, and its time
         self.passed_ns = 0
         self.what: object = None
 
 
 class Limiter:
-    """`rate` alerts a second and `burst` at once, for each container and rule.
+    """`rate` alerts per second and `burst` at once, for each container and rule.
 
-    What the last alert was about is not told again within `same_ns`. At most `size` pairs are remembered:
-    beyond that the longest quiet one is forgotten.
+    A repetition of the last alert is suppressed for `same_ns`. At most `size` pairs are remembered; beyond
+    that, the one without alerts for the longest time is forgotten.
     """
 
     def __init__(
@@ -67,28 +67,30 @@ class Limiter:
         self.suppressed = 0
 
     @property
-    def room(self) -> tuple[int, int]:
-        """Pairs of container and rule that are remembered, and may be."""
+    def capacity(self) -> tuple[int, int]:
+        """The number of remembered pairs of container and rule, and its maximum."""
         return len(self._buckets), self._size
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def may_pass(self, container: int, rule: str) -> bool:
-        """Whether an alert of this pair could go out now, whatever it is about. Cheap: an alert that cannot
-        need not be put together; `hold` counts it."""
+        """Returns True if a new alert of this pair could be sent now.
+
+        This is cheap: an alert that cannot be sent need not be assembled; `hold` counts it.
+        """
         bucket = self._buckets.get((container, rule))
         return bucket is None or self._fill(bucket, self._now_ns()) >= 1.0
 
     def hold(self, container: int, rule: str, what: object = None) -> Decision:
-        """Count an alert that does not go out."""
+        """Counts an alert that is not sent."""
         now, key = self._now_ns(), (container, rule)
         bucket = self._buckets.get(key) or self._new(key, now)
         self._buckets.move_to_end(key)
         self._fill(bucket, now)
-        return self._held(bucket, what)
+        return self._suppress(bucket, what)
 
-    def _held(self, bucket: _Bucket, what: object) -> Decision:
+    def _suppress(self, bucket: _Bucket, what: object) -> Decision:
         bucket.suppressed += 1
         bucket.what = what
         self.suppressed += 1
@@ -99,38 +101,38 @@ class Limiter:
         bucket.seen_ns = now
         return bucket.tokens
 
-    def admit(self, container: int, rule: str, same: object, what: object = None) -> Decision:
-        """May this alert go out? `same` says what it is about: equal twice in a row is a repetition."""
-        now, key = self._now_ns(), (container, rule)
-        bucket = self._buckets.get(key)
+    def admit(self, container: int, rule: str, key: object, what: object = None) -> Decision:
+        """Decides whether an alert is sent. An alert with the same `key` as the last one is a repetition."""
+        now, pair = self._now_ns(), (container, rule)
+        bucket = self._buckets.get(pair)
         if bucket is None:
-            bucket = self._new(key, now)
+            bucket = self._new(pair, now)
         else:
-            self._buckets.move_to_end(key)
-        repeated = bucket.passed == same and now - bucket.passed_ns < self._same_ns
+            self._buckets.move_to_end(pair)
+        repeated = bucket.passed == key and now - bucket.passed_ns < self._same_ns
         if self._fill(bucket, now) < 1.0 or repeated:
-            return self._held(bucket, what)
+            return self._suppress(bucket, what)
         bucket.tokens -= 1.0
-        bucket.passed, bucket.passed_ns, bucket.what = same, now, None
-        held, bucket.suppressed = bucket.suppressed, 0
-        return Decision(True, held)
+        bucket.passed, bucket.passed_ns, bucket.what = key, now, None
+        suppressed, bucket.suppressed = bucket.suppressed, 0
+        return Decision(True, suppressed)
 
     def flush(self, quiet_ns: int = 5 * 10**9) -> list[Suppressed]:
-        """What was held back and no later alert will tell: of pairs quiet for `quiet_ns`, or forgotten."""
+        """Returns the suppressed alerts of pairs that are forgotten, or had no alert for `quiet_ns`."""
         now = self._now_ns()
-        told = list(self._orphans.values())
+        found = list(self._orphans.values())
         self._orphans.clear()
         for (container, rule), bucket in self._buckets.items():
             if now - bucket.seen_ns < quiet_ns:
-                break  # the rest was seen later
+                break  # the others had later alerts
             if bucket.suppressed:
-                told.append(Suppressed(container, rule, bucket.suppressed, bucket.what))
+                found.append(Suppressed(container, rule, bucket.suppressed, bucket.what))
                 bucket.suppressed, bucket.what = 0, None
         self._forget(now)
-        return told
+        return found
 
     def _forget(self, now: int) -> None:
-        """A bucket that is full again and whose last alert may be told again is as good as a new one."""
+        """Deletes buckets that are equivalent to new ones: full, and the last alert may be repeated."""
         full_ns = max(self._same_ns, int(self._burst / self._rate_ns) if self._rate_ns else 0)
         while self._buckets:
             key, bucket = next(iter(self._buckets.items()))
@@ -146,10 +148,10 @@ class Limiter:
         bucket = self._buckets[key] = _Bucket(self._burst, now)
         return bucket
 
-    def _orphan(self, held: Suppressed) -> None:
-        """Keep the count of a forgotten pair; beyond `size` of them, in one sum for all (container 0)."""
-        key = (held.container, held.rule)
+    def _orphan(self, lost: Suppressed) -> None:
+        """Keeps the count of a forgotten pair; beyond `size` pairs, in one sum for all (container 0)."""
+        key = (lost.container, lost.rule)
         if key not in self._orphans and len(self._orphans) >= self._size:
-            key, held = (0, ""), held._replace(container=0, rule="")
+            key, lost = (0, ""), lost._replace(container=0, rule="")
         before = self._orphans.get(key)
-        self._orphans[key] = held._replace(times=held.times + (before.times if before else 0))
+        self._orphans[key] = lost._replace(times=lost.times + (before.times if before else 0))

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sandboxes: what `ringfence run` starts, by the runtime and the image store of the project.
+"""Sandboxes: the containers of `ringfence run`, started with the project's runtime and image store.
 
-    request.py   what was asked for, as plain values; values.py reads each kind of them from text
-    oci.py       a request, an image and a user become an OCI configuration; fences.py chooses its fences
+    request.py   the request as plain values; values.py parses each kind from text
+    oci.py       makes an OCI configuration of a request, an image and a user; fences.py its restrictions
     files.py     hosts, resolv.conf and hostname
-    place.py     the directory of one sandbox: its record, its lock, its life
-    start.py     the order of a start; stdio.py carries its output; remove.py ends it and sweeps what died
-    network/     links, addresses and published ports (pyroute2 only where a bridge or a sub-interface is
-    made)
+    place.py     the directory of one sandbox: its record, lock and status
+    start.py     the sequence of a start; stdio.py copies its output; remove.py removes and sweeps
+    network/     links, addresses and published ports (pyroute2 only for bridges and sub-interfaces)
 
 Nothing here prints.
 """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network of one start: which namespace, which addresses, and the files that tell the sandbox of them.
+"""The network of one start: its namespace, its addresses, and the files in the sandbox that name them.
 
-What needs links is imported only where there are some.
+Modules for links are imported only if there are links.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Connection:
         self._joined = -1
 
     def lease(self, place: Place, defaults: ProcessDefaults | None, warn: Callable[[str], None]) -> None:
-        """Take addresses and ports, where there are some to take."""
+        """Leases addresses and ports, if the network has any."""
         if not self.plan.leased:
             return
         from ringfence.sandbox.network import attach
@@ -56,9 +56,7 @@ class Connection:
         self._forward(warn)
 
     def _forward(self, warn: Callable[[str], None]) -> None:
-        """A bridge leads nowhere while the host does not pass packets on. That is the host's affair: said,
-        not done.
-        """
+        """Warns if the host does not forward packets, which a bridge needs; only the user enables it."""
         from ringfence.sandbox.network import attach
 
         if self.plan.mode != "bridge" or self.plan.internal:
@@ -71,13 +69,13 @@ class Connection:
             else:
                 warn(
                     f"this host does not forward IPv{version}: the sandbox reaches only the host and its own"
-                    " network (--ip-forward turns it on for the whole host)"
+                    " network (--ip-forward enables it for the whole host)"
                 )
 
     def namespace(self) -> str:
-        """`new`, `host`, or the path of another sandbox's."""
+        """Returns `new`, `host`, or the path of another sandbox's namespace."""
         if self.plan.mode == "container":
-            # By a descriptor, which is open until the start is over: a number may be another's by then.
+            # By a descriptor that is open until the start has finished: a pid could be reused.
             if self._joined < 0:
                 other = find(self.request.roots, self.plan.name)
                 self._joined = open_of_init(other, "ns/net", os.O_RDONLY)
@@ -85,18 +83,18 @@ class Connection:
         return "host" if self.plan.mode == "host" else "new"
 
     def attach(self, pid: int) -> None:
-        """Connect the namespace of the process that waits to become the workload."""
+        """Connects the namespace of the process that waits to become the workload."""
         if self._helper is not None:
             self._helper.attach(pid)
 
     def close(self) -> None:
-        """A start that failed needs the helper no more."""
+        """Ends the helper after a failed start."""
         self.forget()
         if self._helper is not None:
             self._helper.close()
 
     def forget(self) -> None:
-        """The sandbox has its network: what it was joined by is not needed any more."""
+        """Closes the joined namespace after the sandbox has its network."""
         if self._joined >= 0:
             os.close(self._joined)
             self._joined = -1
@@ -104,7 +102,7 @@ class Connection:
     def files(
         self, place: Place, rootfs: Rootfs, root: int, warn: Callable[[str], None]
     ) -> tuple[tuple[str, str], ...]:
-        """(our file, its place) of hosts, resolv.conf and hostname."""
+        """Returns (source file, path in the sandbox) of hosts, resolv.conf and hostname."""
         request, mode = self.request, self.plan.mode
         name = request.hostname or place.name[:63]
         if mode == "container":
@@ -118,8 +116,8 @@ class Connection:
                 request.dns, request.dns_search, request.dns_options, mode=mode
             )
             if not reachable and not self.plan.internal:
-                warn("this host's name servers are on its own loopback: name one with --dns")
+                warn("this host's name servers are on its own loopback: set one with --dns")
         texts = {"/etc/hosts": hosts, "/etc/resolv.conf": resolver, "/etc/hostname": f"{name}\n"}
-        # The host's own root is read-only: what is missing there cannot be made.
+        # The host's own root is read-only: missing files cannot be created there.
         there = files.existing(root, list(texts)) if rootfs.read_only else texts
         return tuple((place.write(path.rpartition("/")[2], texts[path]), path) for path in there)

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of sandboxes. `ringfence run` ends with the workload's status, so what is ours ends with docker's
-125.
-"""
+"""Errors of sandboxes. `ringfence run` returns the workload's status, so its own errors are docker's 125."""
 
 from __future__ import annotations
 
@@ -18,20 +16,20 @@ FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
 
 class SandboxError(Error):
-    """A sandbox could not be made, found or ended."""
+    """A sandbox could not be created, found or ended."""
 
     exit_code = FAILED
 
 
 class UsageError(SandboxError):
-    """What was asked for makes no sense."""
+    """The request is invalid."""
 
 
 @contextmanager
 def translated(code: int = 0) -> Iterator[None]:
-    """The runtime's errors and the kernel's as this program's; `code` is the exit code, 0: of the launch.
+    """Converts errors of the runtime and the kernel; `code` is the exit code, 0: of a launch.
 
-    What takes root has the code for that, but in a launch, whose codes are a shell's.
+    Missing privileges have their own code, except in a launch, which uses a shell's codes.
     """
     from ringfence_runtime.errors import Error as RuntimeProblem
 
@@ -57,14 +55,14 @@ def _failure(message: str, hint: str, code: int, cause: BaseException) -> Sandbo
 
 
 def _is_denied(error: BaseException | None) -> bool:
-    """Whether the kernel said so, to whatever was tried first."""
+    """Returns True if the kernel denied the first operation."""
     while error is not None and not isinstance(error, PermissionError):
         error = error.__context__
     return error is not None
 
 
 def _status(message: str) -> int:
-    """A shell's codes for a program that is missing or cannot be executed."""
+    """Returns a shell's code for a program that is missing or cannot be executed."""
     if not message.startswith("exec: "):
         return FAILED
     missing = "executable file not found" in message or message.endswith("no such file or directory")

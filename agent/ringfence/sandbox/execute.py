@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence exec`: one more program in a running sandbox, by the runtime's own command.
+"""`ringfence exec`: runs another program in a running sandbox, by the runtime's own command.
 
-As in `run`, no descriptor of the host's terminal or files goes in.
+As in `run`, no descriptor of the host's terminal or files is passed in.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Inner", "execute"]
 
 
 class Inner(NamedTuple):
-    """What to run."""
+    """The program to run."""
 
     command: tuple[str, ...]
     environment: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class Inner(NamedTuple):
 
 
 def execute(roots: Roots, name: str, inner: Inner) -> int:
-    """Run it; gives its status."""
+    """Runs it and returns its status."""
     from ringfence_runtime.inherited import mend_inherited
     from ringfence_runtime.seal import ensure_sealed
 
@@ -64,8 +64,8 @@ def _enter(roots: Roots, words: list[str]) -> int:
 
 
 def _between(roots: Roots, words: list[str], *, interactive: bool) -> int:
-    """A child of ours enters the sandbox with pipes, and we stand between them and our own descriptors."""
-    from ringfence_runtime import _sys
+    """Runs a child that enters the sandbox with pipes, and copies between these and the own descriptors."""
+    from ringfence_linux import syscalls
     from ringfence_runtime.launch.relay import forward_signals
 
     streams = Streams(interactive=interactive)
@@ -77,7 +77,7 @@ def _between(roots: Roots, words: list[str], *, interactive: bool) -> int:
         _child(roots, words, failure)
     streams.restore()
     os.close(failure)
-    pidfd = _sys.pidfd_open(child)
+    pidfd = syscalls.pidfd_open(child)
     forward_signals(pidfd)
     streams.carry(pidfd)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -91,7 +91,7 @@ def _between(roots: Roots, words: list[str], *, interactive: bool) -> int:
 def _child(roots: Roots, words: list[str], failure: int) -> None:
     """Does not return."""
     code = 125
-    os.setpgid(0, 0)  # a terminal's interrupt comes by way of us alone, not twice
+    os.setpgid(0, 0)  # a terminal's interrupt arrives only through the parent, not twice
     try:
         code = _enter(roots, words)
     except RuntimeProblem as error:
@@ -103,7 +103,7 @@ def _child(roots: Roots, words: list[str], failure: int) -> None:
 
 
 def _user(place: Place, user: str) -> list[str]:
-    """A user of the sandbox's own, as numbers."""
+    """Returns a user of the sandbox as numbers."""
     from ringfence_runtime.images import resolve_user
 
     root = open_of_init(place, "root", os.O_PATH | os.O_DIRECTORY)
@@ -116,7 +116,7 @@ def _user(place: Place, user: str) -> list[str]:
 
 
 def _nothing() -> None:
-    """Nobody reads or feeds what is detached."""
+    """Does nothing: a detached program has no input or output to copy."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
         os.dup2(null, fd)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fences of a sandbox, as members of its OCI configuration: capabilities, seccomp, Landlock, masks.
+"""The restrictions of a sandbox in its OCI configuration: capabilities, seccomp, Landlock, masked paths.
 
-Policies and the agent are added to the finished configuration by `oci.make_config`'s caller.
+The caller of `oci.make_config` adds policies and the agent to the finished configuration.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["capabilities", "landlock", "seccomp"]
 
 
 def _full(option: str, name: str) -> str:
-    from ringfence_runtime.security.caps import CAPABILITIES
+    from ringfence_linux.capabilities import CAPABILITIES
 
     full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
     if full != "CAP_ALL" and full not in CAPABILITIES:
@@ -25,8 +25,9 @@ def _full(option: str, name: str) -> str:
 
 
 def capabilities(fences: Fences) -> list[str]:
-    """Docker's fourteen, with what was added and without what was dropped; ALL is understood."""
-    from ringfence_runtime.security.caps import CAPABILITIES, DEFAULT
+    """Returns Docker's fourteen, plus added and minus dropped ones; accepts ALL."""
+    from ringfence_linux.capabilities import CAPABILITIES
+    from ringfence_runtime.security.caps import DEFAULT
 
     if fences.learned:
         return [
@@ -45,7 +46,7 @@ def capabilities(fences: Fences) -> list[str]:
 
 def seccomp(fences: Fences) -> dict[str, Any] | None:
     """`linux.seccomp`; None: no filter."""
-    from ringfence_runtime import jsonio
+    from ringfence_linux import strictjson
 
     if fences.learned:
         return learned.seccomp(fences.learned)
@@ -57,7 +58,7 @@ def seccomp(fences: Fences) -> dict[str, Any] | None:
         return default_profile(capabilities(fences))
     try:
         with open(fences.seccomp, "rb") as file:
-            profile = jsonio.loads(file.read())
+            profile = strictjson.loads(file.read())
     except OSError as error:
         raise UsageError(f"--security-opt seccomp: {fences.seccomp}: {error.strerror}") from None
     except ValueError as error:
@@ -68,11 +69,11 @@ def seccomp(fences: Fences) -> dict[str, Any] | None:
 
 
 def landlock(fences: Fences, *, read_only: bool) -> dict[str, Any] | None:
-    """`linux.landlock`: only what lies below the sandbox's own root can be reached, however it is found.
+    """Returns `linux.landlock`: only files below the sandbox's own root are accessible, by any path.
 
     With a read-only root the rules follow from the mounts. With a writable one they must allow everything
-    below it: rights of Landlock are inherited downwards, so the root of a tree with one read-only mount
-    could not be written to itself, and `mkdir /data` would fail.
+    below it: Landlock's rights are inherited downwards, so the root of a tree with one read-only mount
+    could not be writable, and `mkdir /data` would fail.
     """
     if not fences.landlock:
         return None

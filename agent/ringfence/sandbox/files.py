@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """hosts, resolv.conf and hostname of a sandbox, as texts.
 
-They are mounted over whatever the image has of these names, itself a symlink or not.
+They are mounted over the image's files with these names, including symlinks.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from ringfence.sandbox.errors import UsageError
 
 __all__ = ["existing", "hosts_text", "read", "resolver_text", "search_domain", "server"]
 
-# systemd-resolved writes the real servers there, for those who cannot reach its address on loopback.
+# systemd-resolved writes the real servers there, for clients that cannot use its loopback address.
 _RESOLVED = "/run/systemd/resolve/resolv.conf"
 _LIMIT = 1 << 20
 _LOCAL = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
 def read(path: str) -> str:
-    """A small file of the host's; nothing where it is missing."""
+    """Returns a small file of the host; empty if it is missing."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(_LIMIT)
@@ -32,7 +32,7 @@ def read(path: str) -> str:
 def hosts_text(
     name: str, addresses: Sequence[str], extra: Sequence[tuple[str, str]], *, gateway: str, host: bool
 ) -> str:
-    """/etc/hosts. `host`: the sandbox has the host's network, and so the names that the host has."""
+    """Returns /etc/hosts. `host`: the sandbox has the host's network, thus the host's names."""
     text = (read("/etc/hosts").rstrip("\n") + "\n" if host else "") or _LOCAL
     for address in addresses or ["127.0.1.1"]:
         text += f"{address}\t{name}\n"
@@ -48,7 +48,7 @@ def hosts_text(
 def resolver_text(
     servers: Sequence[str], search: Sequence[str], options: Sequence[str], *, mode: str
 ) -> tuple[str, bool]:
-    """(/etc/resolv.conf, whether it names a server that can be reached). `mode`: of the network."""
+    """Returns (/etc/resolv.conf, True if it has a reachable server). `mode`: of the network."""
     lines = read("/etc/resolv.conf").splitlines() if mode != "none" else []
     if mode not in ("none", "host") and not servers and not _servers(lines):
         lines = read(_RESOLVED).splitlines() or lines
@@ -72,7 +72,7 @@ def _all_servers(lines: Sequence[str]) -> list[str]:
 
 
 def _servers(lines: Sequence[str]) -> list[str]:
-    """Those that are not on the host's own loopback."""
+    """Returns the servers that are not on the host's own loopback."""
     found = []
     for text in _all_servers(lines):
         try:
@@ -93,14 +93,14 @@ def server(text: str) -> str:
 
 
 def search_domain(text: str) -> str:
-    """`--dns-search` and `--dns-option`: one word."""
+    """Checks `--dns-search` and `--dns-option`: one word."""
     if not text or any(letter.isspace() or not letter.isprintable() for letter in text):
         raise UsageError(f"--dns-search: {text!a} is not a word")
     return text
 
 
 def existing(root: int, names: Sequence[str]) -> list[str]:
-    """Those of the paths (such as /etc/hosts) that a root filesystem has, symlinks not followed."""
+    """Returns the existing ones of the paths (such as /etc/hosts) in a root, without following symlinks."""
     found = []
     for name in names:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fences that `ringfence run --learn` wrote, read back for a run under them."""
+"""Reads the restrictions that `ringfence run --learn` wrote."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def _text(directory: str, name: str) -> str:
 
 
 def _json(directory: str, name: str) -> Any:
-    from ringfence_runtime import jsonio
+    from ringfence_linux import strictjson
 
     try:
-        return jsonio.loads(_text(directory, name).encode())
+        return strictjson.loads(_text(directory, name).encode())
     except ValueError as error:
         raise UsageError(f"{directory}/{name}: {error}") from None
 
 
 def policy(directory: str) -> str:
-    """The path of the policy."""
+    """Returns the path of the policy."""
     return f"{directory}/policy.yaml"
 
 
 def capabilities(directory: str) -> list[str]:
-    """Those that were used."""
+    """Returns the used capabilities."""
     lines = (line.partition("#")[0].strip() for line in _text(directory, "capabilities.txt").splitlines())
     return [line for line in lines if line]
 
 
 def unused_capabilities(directory: str) -> list[str]:
-    """Those that the learned run had and never used."""
+    """Returns the capabilities that the learned run had but never used."""
     lines = _text(directory, "capabilities.txt").splitlines()
     return [line[2:].partition(":")[0] for line in lines if line.startswith("# CAP_")]
 
@@ -65,7 +65,7 @@ def landlock(directory: str) -> dict[str, Any]:
         what = (row or {}).get("port" if access in ("connectTcp", "bindTcp") else "path")
         if access not in rules or access == "derive" or not isinstance(what, (str, int)):
             raise UsageError(
-                f"{directory}/landlock.json: row {number} is none of path or port with an access"
+                f"{directory}/landlock.json: row {number} is neither a path nor a port with an access"
             )
         rules[access].append(what)
     return rules

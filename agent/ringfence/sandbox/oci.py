@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A request and what was found for it become an OCI configuration: a pure function, for the runtime to
-carry out.
-"""
+"""Makes the OCI configuration of a request and the facts found for it: a pure function."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ _LAST = 1 << 18  # cpu shares: the kernel's own largest
 
 
 class Found(NamedTuple):
-    """What a start looked up for a request."""
+    """The facts that a start looked up for a request."""
 
     name: str
     rootfs: Rootfs
@@ -37,17 +35,15 @@ class Found(NamedTuple):
     network: str
     """`new`, `host`, or the path of a namespace to join"""
     files: tuple[tuple[str, str], ...] = ()
-    """(file of ours, path in the sandbox): hosts, resolv.conf, hostname, never through a symlink of the
-    image
-    """
+    """(source file, path in the sandbox): hosts, resolv.conf, hostname, never through the image's symlinks"""
     output: str = ""
-    """a file that takes standard output and standard error; empty: ours"""
+    """a file for standard output and standard error; empty: those of the caller"""
     map_volumes: bool = False
     """show the files of volumes as those of the sandbox's own ids"""
 
     @property
     def hostname(self) -> str:
-        """As the sandbox has it without --hostname."""
+        """The sandbox's host name without --hostname."""
         return self.name[:63]
 
 
@@ -55,7 +51,7 @@ OUTPUT = "/dev/ringfence-output"
 
 
 def make_config(request: Request, found: Found) -> dict[str, Any]:
-    """The configuration. Raises UsageError for what only shows now (a device that is none)."""
+    """Returns the configuration. Raises UsageError for late errors (a path that is not a device)."""
     from ringfence_runtime.cli.describe import default_spec
 
     config = default_spec()
@@ -76,7 +72,7 @@ def make_config(request: Request, found: Found) -> dict[str, Any]:
 
 
 def cgroup_path(request: Request, name: str) -> str:
-    """`/ringfence-NAME`, which the agent knows by its beginning; or NAME below --cgroup-parent."""
+    """Returns `/ringfence-NAME`, which the agent recognizes by its prefix; or NAME below --cgroup-parent."""
     if not request.cgroup_parent:
         return f"/ringfence-{name}"
     if ".." in request.cgroup_parent.split("/"):
@@ -102,7 +98,7 @@ def _process(request: Request, found: Found) -> dict[str, Any]:
             for each in request.limits
         ]
     if request.tty and os.isatty(0):
-        columns, lines = os.get_terminal_size(0)  # from the first moment; later changes are passed on
+        columns, lines = os.get_terminal_size(0)  # the initial size; later changes are forwarded
         process["consoleSize"] = {"height": lines, "width": columns}
     if request.oom_score is not None:
         process["oomScoreAdj"] = request.oom_score
@@ -152,11 +148,11 @@ def _mounts(standard: list[dict[str, Any]], request: Request, found: Found) -> l
     mounts += [_bind(path, path, "rbind", "ro", "nosuid", "nodev", "rprivate") for path in found.rootfs.binds]
     mounts += [_tmpfs(path, "nosuid", "nodev", "mode=1777") for path in found.rootfs.scratch]
     given = {each.target for each in request.volumes}
-    # A volume below what is hidden of the host's root: an empty directory there first, to mount it in.
+    # A volume below a hidden path of the host's root needs an empty directory there first, as mount point.
     above = [path for path in found.rootfs.masked if any(target.startswith(f"{path}/") for target in given)]
     mounts += [_tmpfs(path, "nosuid", "nodev", "noexec", "mode=755") for path in above]
     if request.read_only and found.defaults is not None:
-        # What an image declares as a volume is meant to be written to, with what the image has there.
+        # A volume that an image declares must be writable, with the image's content.
         own = [path for path in found.defaults.volumes if path not in given]
         mounts += [_tmpfs(path, "nosuid", "nodev", "tmpcopyup") for path in own]
     files = [(source, target) for source, target in found.files if target not in given]
@@ -186,7 +182,7 @@ def _volume(volume: Volume, more: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _annotations(request: Request, found: Found) -> dict[str, str]:
-    """Labels of the command line, and who this is. The image's own labels are text of strangers: left out."""
+    """Returns the command line's labels and the sandbox's identity, without the image's untrusted labels."""
     ours = {"org.ringfence.name": found.name}
     if found.image:
         ours["org.opencontainers.image.ref.name"] = found.image

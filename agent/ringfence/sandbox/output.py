@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a detached sandbox printed."""
+"""The output of a detached sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INTERVAL = 0.1
 
 
 def follow(roots: Roots, name: str, *, on: bool) -> Iterator[bytes]:
-    """Its output so far; with `on`, what follows until it ends."""
+    """Yields its output so far; with `on`, also later output until it ends."""
     place = find(roots, name)
     if not os.path.exists(place.output):
         raise SandboxError(f"sandbox {name} was not detached: its output went to its terminal")
@@ -25,7 +25,7 @@ def follow(roots: Roots, name: str, *, on: bool) -> Iterator[bytes]:
         while True:
             running = (
                 on and place.status() != "stopped"
-            )  # asked before the read: what came last is not missed
+            )  # checked before the read, so the last output is not missed
             while part := file.read(1 << 16):
                 yield part
             if not running:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The directory of one sandbox: STATE/sandboxes/NAME, with its record and the files that are mounted into it.
+"""The directory of one sandbox: STATE/sandboxes/NAME, with its record and the files mounted into it.
 
-Whoever starts a sandbox holds an flock on its directory until the start is over (in the foreground: until the
-workload is). The kernel lets go of it when the process dies, so a sweep tells a start under way from one
-that was killed.
+The starting process holds an flock on the directory until the start has finished (in the foreground:
+until the workload has ended). The kernel releases it when the process exits, so a sweep can distinguish
+a running start from a killed one.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class Place:
 
     @property
     def output(self) -> str:
-        """Where the output of a detached one goes: beside its root filesystem, not on a tmpfs."""
+        """The output file of a detached sandbox: next to its root filesystem, not on a tmpfs."""
         return f"{self.roots.images}/containers/{self.name}/output"
 
     def save(self) -> None:
-        """Write the record beside the old one, then rename it."""
+        """Writes the record to a temporary file and renames it."""
         from ringfence_runtime.images.records import write_json
 
         write_json(f"{self.directory}/sandbox.json", self.record, durable=False)
 
     def write(self, name: str, text: str) -> str:
-        """A small file in the directory, for everyone to read; gives its path."""
+        """Writes a small, world-readable file to the directory; returns its path."""
         path = f"{self.directory}/{name}"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -59,7 +59,7 @@ class Place:
         return path
 
     def hold(self, *, wait: bool = False) -> bool:
-        """Take the lock; False where the directory is gone, or (unless `wait`) a start is under way."""
+        """Takes the lock. Returns False if the directory is gone, or (unless `wait`) a start is running."""
         try:
             self.lock = os.open(self.directory, _DIRECTORY)
         except FileNotFoundError:
@@ -70,27 +70,27 @@ class Place:
                 return True
         except (BlockingIOError, FileNotFoundError):
             pass
-        self.let_go()
+        self.release()
         return False
 
-    def let_go(self) -> None:
-        """Release the lock."""
+    def release(self) -> None:
+        """Releases the lock."""
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1
 
     def remove(self) -> None:
-        """Remove the directory, and forget the lock. The record goes last: it names what there is to undo."""
+        """Removes the directory and releases the lock. The record is removed last: it lists what to undo."""
         try:
             for entry in sorted(os.listdir(self.directory), key=lambda entry: entry == "sandbox.json"):
                 os.unlink(f"{self.directory}/{entry}")
             os.rmdir(self.directory)
         except FileNotFoundError:
             pass
-        self.let_go()
+        self.release()
 
     def status(self) -> str:
-        """The runtime's word (running, paused, stopped, created), or `starting`, or `stopped`."""
+        """Returns the runtime's status (running, paused, stopped, created), or `starting`, or `stopped`."""
         from ringfence_runtime.errors import Error
         from ringfence_runtime.state import Store
 
@@ -100,13 +100,13 @@ class Place:
             pass
         probe = Place(self.roots, self.name, self.record)
         if probe.hold():
-            probe.let_go()
+            probe.release()
             return "stopped"
         return "starting"
 
 
 def new_name(source: str) -> str:
-    """A name that says what runs: the last word of the image's name and six hex digits."""
+    """Returns a descriptive name: the last part of the image's name and six hex digits."""
     word = source.rstrip("/").rpartition("/")[2].partition("@")[0].partition(":")[0]
     letters = "".join(
         letter for letter in word.lower() if letter.isascii() and (letter.isalnum() or letter in "_-")
@@ -115,7 +115,7 @@ def new_name(source: str) -> str:
 
 
 def reserve(roots: Roots, name: str, record: dict[str, Any]) -> Place:
-    """A new directory, locked, its record written. SandboxError where the name is taken."""
+    """Creates and locks a directory with its record. SandboxError if the name is in use."""
     from ringfence_runtime.state import check_id
 
     place = Place(roots, check_id(name), {"name": name, "created": time.time(), **record})
@@ -125,14 +125,14 @@ def reserve(roots: Roots, name: str, record: dict[str, Any]) -> Place:
             os.mkdir(place.directory, 0o700)
         except FileExistsError:
             raise SandboxError(
-                f"there is a sandbox {name} already",
+                f"a sandbox {name} already exists",
                 hint=f"ringfence rm {name} removes it; --name chooses another name",
             ) from None
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
             raise SandboxError(f"the name {name[:40]}... is too long") from None
-        # A sweep may see the directory before we have its lock, and take it for one that a crash left.
+        # A sweep may see the directory before it is locked, and remove it as a leftover of a crash.
         if place.hold(wait=True):
             break
     place.save()
@@ -140,7 +140,7 @@ def reserve(roots: Roots, name: str, record: dict[str, Any]) -> Place:
 
 
 def find(roots: Roots, name: str) -> Place:
-    """An existing sandbox, by its name."""
+    """Returns an existing sandbox by its name."""
     from ringfence_runtime.images.errors import StoreError
     from ringfence_runtime.images.records import read_json
     from ringfence_runtime.state import check_id
@@ -151,12 +151,12 @@ def find(roots: Roots, name: str) -> Place:
     try:
         record = read_json(f"{directory}/sandbox.json")
     except StoreError:
-        record = None  # cut short by a full disk: its name is enough to remove it
+        record = None  # truncated by a full disk: its name is sufficient to remove it
     return Place(roots, name, record if isinstance(record, dict) else {"name": name, "created": 0})
 
 
 def names(roots: Roots) -> list[str]:
-    """All sandboxes."""
+    """Returns the names of all sandboxes."""
     try:
         return sorted(os.listdir(f"{roots.state}/sandboxes"))
     except FileNotFoundError:
@@ -164,7 +164,7 @@ def names(roots: Roots) -> list[str]:
 
 
 def places(roots: Roots) -> Iterator[Place]:
-    """All sandboxes that are still there when one looks."""
+    """Yields all sandboxes that still exist."""
     for name in names(roots):
         try:
             yield find(roots, name)

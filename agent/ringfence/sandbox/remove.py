@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of sandboxes: stop, remove, and a sweep of what was killed or ended while nobody watched."""
+"""The end of sandboxes: stop, remove, and a sweep of killed and unattended ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["dispose", "init_of", "open_of_init", "remove", "retire", "stop", "sw
 
 
 def init_of(place: Place) -> int:
-    """The process id of a running sandbox's first process."""
+    """Returns the process id of a running sandbox's first process."""
     from ringfence_runtime.errors import Error
     from ringfence_runtime.state import Store
 
@@ -28,7 +28,7 @@ def init_of(place: Place) -> int:
 
 
 def open_of_init(place: Place, name: str, flags: int) -> int:
-    """A file below /proc/PID of a running sandbox's first process, opened while that is surely who it is."""
+    """Opens a file below /proc/PID of a running sandbox's first process, and verifies the process."""
     from ringfence_runtime.errors import Error
     from ringfence_runtime.state import Store
 
@@ -36,7 +36,7 @@ def open_of_init(place: Place, name: str, flags: int) -> int:
         container = Store(place.roots.runtime).load(place.name)
         os.close(container.open_init())
         fd = os.open(f"/proc/{container.pid}/{name}", flags | os.O_CLOEXEC)
-        if container.alive():  # so its number was not another's meanwhile
+        if container.alive():  # so its pid was not reused meanwhile
             return fd
         os.close(fd)
     except (Error, FileNotFoundError, ProcessLookupError):
@@ -45,8 +45,8 @@ def open_of_init(place: Place, name: str, flags: int) -> int:
 
 
 def stop(place: Place, *, signal: str = "", seconds: float | None = None) -> bool:
-    """Ask the workload to end, and kill it when its time is over; False where it had ended already."""
-    from ringfence_runtime import _sys
+    """Asks the workload to end, and kills it after a time-out. Returns False if it had already ended."""
+    from ringfence_linux import syscalls
     from ringfence_runtime.cli.control import signal_number
     from ringfence_runtime.errors import NotFoundError, StateError
     from ringfence_runtime.state import Store
@@ -63,12 +63,12 @@ def stop(place: Place, *, signal: str = "", seconds: float | None = None) -> boo
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        _sys.pidfd_send_signal(pidfd, number)
+        syscalls.pidfd_send_signal(pidfd, number)
         if not poll.poll(max(0, patience) * 1000):
             container.cgroup.kill()
-            _sys.pidfd_send_signal(pidfd, 9)
+            syscalls.pidfd_send_signal(pidfd, 9)
             if not poll.poll(10_000):
-                raise SandboxError(f"sandbox {place.name} does not die")
+                raise SandboxError(f"sandbox {place.name} cannot be killed")
     except ProcessLookupError:
         pass
     finally:
@@ -77,13 +77,13 @@ def stop(place: Place, *, signal: str = "", seconds: float | None = None) -> boo
 
 
 def retire(place: Place) -> None:
-    """A stopped sandbox gives back all but its record, its output and its layer."""
+    """Frees everything of a stopped sandbox except its record, its output and its layer."""
     _delete(place)
-    place.let_go()
+    place.release()
 
 
 def dispose(place: Place) -> None:
-    """Kill what still runs in it and remove everything. Nothing is missed that a crash left half made."""
+    """Kills its processes and removes everything, including leftovers of a crash."""
     from ringfence_runtime.images import ImageStore, release_rootfs
 
     _delete(place)
@@ -92,14 +92,14 @@ def dispose(place: Place) -> None:
 
 
 def remove(place: Place, *, force: bool) -> None:
-    """`ringfence rm`. Only one that is being started by somebody who lives is not removed by force."""
+    """`ringfence rm`. Force removes any sandbox except one that is being started by a running process."""
     status = place.status()
     if status != "stopped" and not force:
         raise SandboxError(f"sandbox {place.name} is {status}", hint="stop it first, or use --force")
     if not place.hold():
         if not os.path.isdir(place.directory):
             return  # another `rm` was quicker
-        # In the foreground its starter holds the lock, and removes it when we have ended its workload.
+        # In the foreground the starter holds the lock, and removes the sandbox after its workload has ended.
         _delete(place)
         if not place.hold(wait=True):
             return
@@ -107,7 +107,7 @@ def remove(place: Place, *, force: bool) -> None:
 
 
 def _delete(place: Place) -> None:
-    """Its processes, its cgroup and its network."""
+    """Removes its processes, its cgroup and its network."""
     from ringfence_runtime.cli.control import delete
     from ringfence_runtime.cli.options import parse_globals
 
@@ -120,9 +120,9 @@ def _delete(place: Place) -> None:
 
 
 def sweep(roots: Roots) -> list[str]:
-    """Remove what was killed while it was started, and what ended and was not to be kept; gives the names.
+    """Removes sandboxes that were killed during their start, or have ended without --keep; returns names.
 
-    One that cannot be removed does not stop the others, nor the command that swept: `ringfence rm` says why.
+    A failure affects neither the others nor the sweeping command: `ringfence rm` shows its reason.
     """
     from ringfence_runtime.errors import Error as RuntimeProblem
 
@@ -135,10 +135,10 @@ def sweep(roots: Roots) -> list[str]:
             elif place.lock >= 0:
                 retire(place)
         except (SandboxError, RuntimeProblem, OSError):
-            place.let_go()
+            place.release()
     return gone
 
 
 def _finished(place: Place) -> bool:
-    """Whether nobody wants to see it any more."""
+    """Returns True if it has ended and is not kept."""
     return not place.record.get("keep") or not os.path.exists(f"{place.directory}/config.json")

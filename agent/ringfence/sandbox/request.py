@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `ringfence run` was asked for: plain values, checked one by one, with nothing looked up yet."""
+"""The request of `ringfence run`: plain values, checked individually; nothing is looked up yet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Fences", "Request", "Resources", "Roots"]
 
 
 class Roots(NamedTuple):
-    """Where things are kept."""
+    """The directories of the state."""
 
     state: str = "/run/ringfence"
     """`sandboxes/`, `networks/`, and `runtime/`, which `ringfence-runtime` looks at without --root"""
@@ -37,7 +37,7 @@ class Resources(NamedTuple):
 
 
 class Fences(NamedTuple):
-    """What the runtime fences off. The defaults are the strict ones."""
+    """The restrictions by the runtime. The defaults are strict."""
 
     seccomp: str = "default"
     """`default`, `unconfined` or a file with an OCI or docker profile"""
@@ -100,4 +100,4 @@ class Request(NamedTuple):
     dns_options: tuple[str, ...] = ()
     hosts: tuple[tuple[str, str], ...] = ()
     forwarding: bool = False
-    """turn on the host's forwarding of packets, if it is off"""
+    """enable the host's packet forwarding, if it is off"""

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sandbox is made of: an image of the store, a layout or archive that is imported first, a
-directory, the host.
-"""
+"""The source of a sandbox: an image of the store, a layout or archive to import, a directory, the host."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ HOST = "host"
 
 
 class Source(NamedTuple):
-    """As the image store takes it."""
+    """A source in the image store's form."""
 
     source: str
     """a name, an absolute path or `host`"""
@@ -32,7 +30,7 @@ class Source(NamedTuple):
 
 
 def resolve(request: Request, store: ImageStore) -> Source:
-    """Find it. What looks like a path is one; everything else is a name in the store."""
+    """Resolves it. Text that looks like a path is one; everything else is a name in the store."""
     if request.is_rootfs:
         return Source(HOST if request.source == HOST else _directory(request.source))
     if request.source.startswith(("/", "./", "../")) or request.source in (".", ".."):
@@ -54,14 +52,14 @@ def _directory(path: str) -> str:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """`PATH[:REFERENCE]`, where a path with a colon in it goes before."""
+    """Splits `PATH[:REFERENCE]`; an existing path with a colon has precedence."""
     if os.path.lexists(text):
         return text, ""
     directory, slash, last = text.rpartition("/")
     last, _, reference = last.partition(":")
     path = directory + slash + last
     if not os.path.lexists(path):
-        raise UsageError(f"{text} does not exist", hint="an image of the store is named without ./ or /")
+        raise UsageError(f"{text} does not exist", hint="names of images in the store have no ./ or /")
     return path, reference
 
 

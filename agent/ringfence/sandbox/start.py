@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of a start: record, root filesystem, network, configuration, launch, wait, removal.
+"""The sequence of a start: record, root filesystem, network, configuration, launch, wait, removal.
 
-The record is on disk before anything is made, so that what a killed start left is found by the next sweep.
+The record is on disk before anything is created, so the next sweep finds leftovers of a killed start.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = ["run"]
 
 
 def _parents(path: str) -> list[str]:
-    """The directories that lead to an absolute path."""
+    """Returns the parent directories of an absolute path."""
     parts = path.strip("/").split("/")
     return ["/" + "/".join(parts[:count]) for count in range(len(parts))]
 
 
 def _nobody(_pid: int) -> None:
-    """Nobody wants to look at the init."""
+    """Does nothing with the init."""
 
 
 def run(
@@ -46,9 +46,9 @@ def run(
     warn: Callable[[str], None],
     created: Callable[[int], None] = _nobody,
 ) -> int:
-    """Run a sandbox; gives the workload's status. `announce` gets the name of one that was detached.
+    """Runs a sandbox; returns the workload's status. `announce` gets the name of a detached one.
 
-    `created` gets the pid of the init when all is ready and the workload is not executing yet.
+    `created` gets the pid of the init when everything is ready, before the workload executes.
     """
     from ringfence_runtime.inherited import mend_inherited
     from ringfence_runtime.seal import ensure_sealed
@@ -58,7 +58,7 @@ def run(
         raise UsageError("ringfence run needs root", hint="use sudo")
     if request.tty and request.detach:
         raise UsageError(
-            "--tty with --detach: nobody would hold the terminal",
+            "--tty with --detach: no process would hold the terminal",
             hint="start it without --tty, then: ringfence exec --tty --interactive NAME /bin/sh",
         )
     with translated():
@@ -67,7 +67,7 @@ def run(
 
 
 class _Start:
-    """One start, and what it has made so far."""
+    """One start, and the resources that it has created so far."""
 
     def __init__(self, request: Request, warn: Callable[[str], None], created: Callable[[int], None]) -> None:
         from ringfence_runtime.images import ImageStore
@@ -107,7 +107,7 @@ class _Start:
             remove.dispose(self.place)
             raise
         if self.request.detach:
-            self.place.let_go()
+            self.place.release()
             announce(self.place.name)
             return 0
         try:
@@ -160,21 +160,21 @@ class _Start:
         return launched
 
     def _warn_of_setuid(self) -> None:
-        """A program that root of a sandbox makes setuid in a host directory is setuid on the host."""
+        """Warns that a setuid program created in a host directory is setuid on the host, too."""
         request, path = self.request, self.source.source
         if not path.startswith("/") or request.read_only or request.fences.userns == "auto":
             return
         if all(os.stat(each).st_mode & stat.S_IXOTH for each in (path, *_parents(path))):
             self.warn(
-                f"every user of this host can enter {path}, and a setuid program that the sandbox writes"
-                " there would serve them: keep it in a directory for root alone, or use --userns auto"
+                f"every user of this host can access {path}, and could run a setuid program that the sandbox"
+                " writes there: put it below a directory for root only, or use --userns auto"
             )
 
     def _open(self, rootfs: Rootfs, options: Options) -> bool:
-        """Open the root filesystem. True: with ids of the sandbox's own, which its files do not have.
+        """Opens the root filesystem. Returns True if the sandbox's ids differ from those of its files.
 
-        That is how the host's own root is shown, unless one asks otherwise: root of a user namespace reads
-        what the host shows to everybody, root of the host reads all.
+        This is the default for the host's own root: root of a user namespace can read only world-readable
+        files, root of the host could read all.
         """
         from ringfence_runtime.images import open_rootfs
         from ringfence_runtime.launch.autouserns import take
@@ -217,9 +217,9 @@ class _Start:
         return self.place.output
 
     def _write(self, config: dict[str, Any]) -> None:
-        from ringfence_runtime import jsonio
+        from ringfence_linux import strictjson
 
-        self.place.write("config.json", jsonio.dumps(config))
+        self.place.write("config.json", strictjson.dumps(config))
 
     def _streams_out(self) -> None:
         if not self.request.tty and not self.request.detach:

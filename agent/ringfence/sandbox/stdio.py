@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standard input and output of a sandbox in the foreground, without giving it a descriptor of the host's.
+"""Standard input and output of a sandbox in the foreground, without the host's descriptors.
 
-A workload that holds the host's terminal can type into it (TIOCSTI, CVE-2017-5226), and one that holds a
-file of the host's cannot open /dev/stdout again under Landlock. So it gets pipes, and we copy. A pipe that is
-ours already is handed on as it is.
+A workload with the host's terminal can inject input into it (TIOCSTI, CVE-2017-5226), and one with a
+file of the host cannot open /dev/stdout again under Landlock. So it gets pipes, and this process copies.
+An inherited pipe is passed on as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DRAIN = 2000  # ms that a descriptor may stay open when the workload has ended
 
 
 def _is_plain_pipe(fd: int) -> bool:
-    """An anonymous pipe: it lies on no filesystem, so anybody who has it may open it again."""
+    """Returns True for an anonymous pipe: it is on no filesystem, so its holder can open it again."""
     try:
         return stat.S_ISFIFO(os.fstat(fd).st_mode) and os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
     except OSError:
@@ -29,19 +29,17 @@ def _is_plain_pipe(fd: int) -> bool:
 
 
 class Streams:
-    """Put pipes at 0, 1 and 2 for a child (`lend`), take our own back (`restore`), copy between them
-    (`carry`).
-    """
+    """Replaces 0, 1 and 2 by pipes for a child (`lend`), restores them (`restore`), copies (`carry`)."""
 
     def __init__(self, *, interactive: bool) -> None:
         self.interactive = interactive
         self._saved: dict[int, int] = {}
-        self._from: dict[int, int] = {}  # our end of a pipe -> the descriptor that it is copied to
-        self._input = -1  # our end of the pipe to its standard input
+        self._from: dict[int, int] = {}  # own end of a pipe -> the descriptor that it is copied to
+        self._input = -1  # own end of the pipe to its standard input
         self._pending = b""
 
     def lend(self) -> None:
-        """What is started from now on has the pipes."""
+        """Gives the pipes to programs started from now on."""
         for fd in (0, 1, 2):
             if fd == 0 and not self.interactive:
                 self._put(0, self._empty())
@@ -56,9 +54,7 @@ class Streams:
                     self._put(fd, writing)
 
     def _empty(self) -> int:
-        """A pipe at its end. (/dev/null is a file of the host's: Landlock would not let it be opened
-        again.)
-        """
+        """Returns a pipe at its end. (/dev/null is a host file: Landlock would prevent opening it again.)"""
         reading, writing = os.pipe2(os.O_CLOEXEC)
         os.close(writing)
         return reading
@@ -74,7 +70,7 @@ class Streams:
         os.close(other)
 
     def restore(self) -> None:
-        """Our own descriptors again; twice is fine."""
+        """Restores the own descriptors; idempotent."""
         for fd, saved in self._saved.items():
             if saved >= 0:
                 os.dup2(saved, fd)
@@ -84,13 +80,13 @@ class Streams:
         self._saved = {}
 
     def forget(self) -> None:
-        """For a forked child that goes on as what it is: our ends are not its own, or nobody sees an end."""
+        """Closes the own ends in a forked child, which would otherwise prevent an end of file."""
         for fd in (*self._from, *self._saved.values(), self._input):
             if fd >= 0:
                 os.close(fd)
 
     def carry(self, pidfd: int) -> None:
-        """Copy until the process ends, and then what is still in the pipes."""
+        """Copies until the process ends, and then the rest in the pipes."""
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         for fd in self._from:
@@ -114,9 +110,7 @@ class Streams:
                 self._feed(poll, ready)
 
     def _copy(self, fd: int) -> bool:
-        """One piece of output; False at its end, and where nobody reads ours: then the workload shall
-        notice.
-        """
+        """Copies one piece of output. Returns False at its end, or if the reader is gone."""
         view = memoryview(os.read(fd, _SIZE))
         more = len(view) > 0
         try:
@@ -129,7 +123,7 @@ class Streams:
         return more
 
     def _feed(self, poll: select.poll, ready: dict[int, int]) -> None:
-        """One piece of input. Until the workload takes it, no more is read."""
+        """Copies one piece of input. No more is read until the workload has read it."""
         if 0 in ready:
             try:
                 self._pending = os.read(0, _SIZE)

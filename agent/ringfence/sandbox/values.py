@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values of the command line, from text as users of docker and podman write it to plain tuples.
+"""Parses values of the command line, in docker's and podman's syntax, to plain tuples.
 
-Each function raises UsageError, which names the option, what was given and what is wanted.
+Each function raises UsageError, with the option, the given and the expected value.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PROPAGATION = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 
 
 class Volume(NamedTuple):
-    """A mount: a path of the host's, or (source empty) a tmpfs."""
+    """A mount: a host path, or (source empty) a tmpfs."""
 
     source: str
     target: str
@@ -46,7 +46,7 @@ class Volume(NamedTuple):
 
 
 class Device(NamedTuple):
-    """A device node of the host's."""
+    """A device node of the host."""
 
     source: str
     target: str
@@ -104,7 +104,7 @@ def _source(option: str, path: str) -> str:
         )
     found = os.path.realpath(path)
     if not os.path.exists(found):
-        raise UsageError(f"{option}: {path} does not exist", hint="make the directory first")
+        raise UsageError(f"{option}: {path} does not exist", hint="create the directory first")
     return found
 
 
@@ -118,14 +118,14 @@ def volume(text: str) -> Volume:
 
 
 def _volume_options(option: str, words: list[str]) -> tuple[str, ...]:
-    """The runtime's words for docker's."""
+    """Converts docker's options to the runtime's."""
     result = ["rbind", "nosuid", "nodev"]
     propagation = "rprivate"
     for word in words:
         if word in ("ro", "readonly"):
             result += ["ro", "rro"]
         elif word in ("nocopy", "z", "Z", "rw", "cached", "delegated", "consistent"):
-            continue  # no SELinux relabelling, nothing is copied, and the rest is for other systems
+            continue  # ignored: no SELinux relabelling, no copying; the others are for other systems
         elif word in ("suid", "dev", "noexec", "exec"):
             result = [*(each for each in result if each not in (f"no{word}",)), word]
         elif word in _PROPAGATION:
@@ -168,7 +168,7 @@ def mount(text: str) -> Volume:
 
 
 def tmpfs(text: str) -> Volume:
-    """`CONTAINER[:OPTIONS]`, noexec unless `exec` is said."""
+    """Parses `CONTAINER[:OPTIONS]`, noexec unless `exec` is given."""
     target, _, words = text.partition(":")
     options = ["nosuid", "nodev", "noexec"]
     for word in filter(None, words.split(",")):
@@ -222,7 +222,7 @@ def extra_host(text: str) -> tuple[str, str]:
 
 
 def variables(words: list[str], files: list[str]) -> tuple[str, ...]:
-    """NAME=VALUE of `--env-file`s and then of `--env`s; a NAME alone takes our own value, if there is one."""
+    """Returns NAME=VALUE of `--env-file`s, then of `--env`s; NAME alone takes the caller's value, if set."""
     result = []
     for path in files:
         try:
@@ -244,25 +244,25 @@ def variables(words: list[str], files: list[str]) -> tuple[str, ...]:
 
 
 def hostname(text: str) -> str:
-    """`--hostname`: it goes into /etc/hosts, so it is one word."""
+    """Parses `--hostname`: it is written to /etc/hosts, so it must be one word."""
     if len(text) > 64 or any(
         not (letter.isascii() and (letter.isalnum() or letter in "-._")) for letter in text
     ):
         raise UsageError(
-            f"--hostname: {text!a} is no name of a host", hint="letters, digits and - . _, 64 at most"
+            f"--hostname: {text!a} is not a valid host name", hint="letters, digits and - . _, 64 at most"
         )
     return text
 
 
 def group(text: str) -> int:
-    """A group's number."""
+    """Parses a group's number."""
     if not (text.isascii() and text.isdigit()) or int(text) >= 1 << 31:
         raise UsageError(f"--group-add: {text!a} is not a group's number")
     return int(text)
 
 
 def security(words: list[str]) -> dict[str, Any]:
-    """`--security-opt`, as members of Fences."""
+    """Parses `--security-opt` to members of Fences."""
     found: dict[str, Any] = {}
     for word in words:
         key, _, value = word.partition("=" if "=" in word else ":")

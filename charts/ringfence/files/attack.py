@@ -4,8 +4,8 @@
 Environment: AGENTS (host name of all agents), PORT, MODE (audit, enforce or policy), NAMESPACE and POD (this pod; POD
 empty: agents know no pods).
 
-The attack is a UDP connect to a cloud's metadata address: it sends no packet. The agent of this pod's node must have
-counted it for this very pod, and what became of the call must be what the mode says.
+The attack is a UDP connect to a cloud's metadata address: it sends no packet. The agent on this pod's node must have
+counted it for this pod, and the outcome of the call must correspond to the mode.
 """
 
 import os
@@ -26,7 +26,7 @@ LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 def addresses():
-    """Of all agents, of either family."""
+    """Returns the addresses of all agents, IPv4 and IPv6."""
     try:
         found = socket.getaddrinfo(AGENTS, PORT, socket.AF_UNSPEC, socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -36,7 +36,7 @@ def addresses():
 
 
 def scrape(address):
-    """The series of one agent: (name, labels, value). None: it does not answer."""
+    """Returns the series of one agent: (name, labels, value). None: it does not answer."""
     host = f"[{address}]" if ":" in address else address
     try:
         with urllib.request.urlopen(f"http://{host}:{PORT}/metrics", timeout=10) as answer:
@@ -49,14 +49,14 @@ def scrape(address):
 
 
 def scrapes():
-    """What each agent that answers has, by address."""
+    """Returns the series of each agent that answers, by address."""
     with ThreadPoolExecutor(16) as pool:
         every = addresses()
         return {one: found for one, found in zip(every, pool.map(scrape, every)) if found is not None}
 
 
 def outcomes(series):
-    """How often the rule was broken on that node, by outcome."""
+    """Returns the number of the rule's verdicts on that node, by outcome."""
     return {
         labels["outcome"]: value
         for name, labels, value in series
@@ -65,7 +65,7 @@ def outcomes(series):
 
 
 def of_this_pod(series):
-    """Whether that agent counted a verdict about a container of this pod.
+    """Returns True if that agent counted a verdict for a container of this pod.
 
     On a node with more containers than `metrics.containers` this one may have no series: then the rule's count stands.
     """
@@ -88,7 +88,7 @@ def of_this_pod(series):
 
 
 def attack():
-    """Try it in a process of its own, which may be the end of it; how it went."""
+    """Tries it in a child process, which can be killed; returns the result."""
     child = os.fork()
     if child == 0:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -102,11 +102,11 @@ def attack():
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return "killed"
-    return ("let through", "refused", "let through, and failed for another reason")[os.WEXITSTATUS(status)]
+    return ("allowed", "refused", "allowed, but failed for another reason")[os.WEXITSTATUS(status)]
 
 
 def risen(before, after):
-    """Addresses of agents that counted the rule's verdict since, with the outcome: {address: outcome}."""
+    """Returns {address: outcome} of agents that counted a new verdict of the rule."""
     found = {}
     for address, series in after.items():
         was = outcomes(before[address]) if address in before else {}
@@ -117,7 +117,7 @@ def risen(before, after):
 
 
 def seen(before):
-    """The outcome that the agent of this pod told; "" : none yet."""
+    """Returns the outcome that the agent of this pod counted; "" : none yet."""
     after = scrapes()
     for address, outcome in risen(before, after).items():
         if of_this_pod(after[address]):
@@ -126,19 +126,19 @@ def seen(before):
 
 
 def wrong(done, outcome):
-    """Why this must not be; "" : it is as it must be."""
+    """Returns the difference from the required result; "" : none."""
     stopped = done in ("refused", "killed")
     if stopped != (outcome in STOPPED):
-        return f"the agent says {outcome}, and the call was {done}"
+        return f"the agent reported {outcome}, but the call was {done}"
     if MODE == "enforce" and not stopped:
-        return "mode enforce, and it was not stopped: can this node stop it (ringfence probe)?"
+        return "mode enforce, but it was not stopped: can this node stop it (ringfence probe)?"
     if MODE == "audit" and stopped:
-        return "mode audit, and it was stopped"
+        return "mode audit, but it was stopped"
     return ""
 
 
 def main():
-    """0 when the alert was seen, and the call went as the mode says."""
+    """Returns 0 if the alert was counted, and the call's result corresponds to the mode."""
     before = scrapes()
     print(f"{len(before)} agents answer; mode {MODE}")
     done = attack()
@@ -147,8 +147,8 @@ def main():
     while time.monotonic() < end:
         if outcome := seen(before):
             problem = wrong(done, outcome)
-            whose = "of this pod" if POD else "of this rule"
-            print(f"an alert {whose} was counted ({outcome}): {'NOT OK: ' + problem if problem else 'ok'}")
+            subject = "of this pod" if POD else "of this rule"
+            print(f"an alert {subject} was counted ({outcome}): {'NOT OK: ' + problem if problem else 'ok'}")
             return 1 if problem else 0
         time.sleep(0.5)
     print(f"no agent counted an alert of {NAMESPACE}/{POD or '(any pod)'}: NOT OK (is there an agent on this pod's node?)")

@@ -44,7 +44,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ default (printf "%s-policies" (include "ringfence.fullname" .)) .Values.policies.existingConfigMap }}
 {{- end -}}
 
-{{/* Whether the agent talks to the API server at all. */}}
+{{/* Non-empty if the agent uses the API server. */}}
 {{- define "ringfence.api" -}}
 {{- if or .Values.kubernetes.watch .Values.startupTaint.enabled -}}true{{- end -}}
 {{- end -}}
@@ -55,15 +55,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (get $usual .Values.runtime) .Values.runtimeDirectory -}}
 {{- end -}}
 
-{{/* Where the agent sees it: /run itself is the agent's own. */}}
+{{/* The agent's mount point of it: /run itself is the agent's own. */}}
 {{- define "ringfence.runtimeMount" -}}
 {{- eq .Values.runtime "docker" | ternary "/host/run" (include "ringfence.runtime" .) -}}
 {{- end -}}
 
-{{/* How many receivers alerts are sent to, files aside; those of a secret count as one. */}}
+{{/* The kinds of receivers that can be in `alerts.receiversSecret`: all but `file`. A test compares them. */}}
+{{- define "ringfence.receiverKinds" -}}webhook alertmanager otlp syslog{{- end -}}
+
+{{/* The number of alert receivers, without files; those of a secret count as one. */}}
 {{- define "ringfence.receivers" -}}
 {{- $count := .Values.alerts.receiversSecret | empty | ternary 0 1 -}}
-{{- range $kind := list "webhook" "alertmanager" "otlp" "syslog" -}}
+{{- range $kind := splitList " " (include "ringfence.receiverKinds" .) -}}
 {{- $found := get (default dict $.Values.config.alerts) $kind -}}
 {{- if $found -}}
 {{- $count = kindIs "slice" $found | ternary (len $found) 1 | add $count -}}
@@ -72,12 +75,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $count -}}
 {{- end -}}
 
-{{/* Whether a directory of the node holds what waits for them. */}}
+{{/* Non-empty if the alert queue is in a directory of the node. */}}
 {{- define "ringfence.queue" -}}
 {{- if and .Values.alerts.queue.enabled (ne (include "ringfence.receivers" .) "0") -}}true{{- end -}}
 {{- end -}}
 
-{{/* agent.yaml's `alerts`, as far as the chart decides. */}}
+{{/* The chart's part of `alerts` in agent.yaml. */}}
 {{- define "ringfence.config.alerts" -}}
 {{- $alerts := dict -}}
 {{- with .Values.alerts -}}
@@ -100,7 +103,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- toYaml $alerts -}}
 {{- end -}}
 
-{{/* agent.yaml: what the chart decides, over what `config` says, over what a runtime asks for. */}}
+{{/* agent.yaml: the chart's settings override `config`, which overrides the runtime's defaults. */}}
 {{- define "ringfence.config" -}}
 {{- $usual := dict -}}
 {{- if eq .Values.runtime "docker" -}}

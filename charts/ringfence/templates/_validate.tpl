@@ -1,4 +1,4 @@
-{{/* A quantity of memory in bytes; 0 for one that this does not know. */}}
+{{/* A quantity of memory in bytes; 0 if its unit is unknown. */}}
 {{- define "ringfence.bytes" -}}
 {{- $text := toString . -}}
 {{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000
@@ -7,7 +7,7 @@
 {{- mulf (trimSuffix $unit $text | trim | float64) (get $units $unit | default 0 | float64) | int64 -}}
 {{- end -}}
 
-{{/* What contradicts itself in a way that values.schema.json cannot say. */}}
+{{/* Checks for contradictions that values.schema.json cannot express. */}}
 {{- define "ringfence.validate" -}}
 {{- $ports := dict (toString .Values.metrics.port) "metrics.port" -}}
 {{- range $name, $port := dict "health.port" .Values.health.port "page.port" (.Values.page.enabled | ternary .Values.page.port "") -}}
@@ -31,15 +31,15 @@
 {{- if and $receivers (not .Values.alerts.queue.enabled) -}}
 {{- $queues := mul $receivers (include "ringfence.bytes" .Values.alerts.queue.size | int64) -}}
 {{- if lt $bytes (add $queues (include "ringfence.bytes" $least | int64)) -}}
-{{- fail (printf "alerts.queue.enabled: without it %d receivers may hold %s each in memory, which resources.limits.memory (%v) has no room for beside the agent's %s" $receivers .Values.alerts.queue.size $limit $least) -}}
+{{- fail (printf "alerts.queue.enabled: without it %d receivers can use %s each in memory, for which resources.limits.memory (%v) is too small besides the agent's %s" $receivers .Values.alerts.queue.size $limit $least) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if regexMatch "^(/var)?/run(/|$)" .Values.alerts.queue.hostPath -}}
-{{- fail "alerts.queue.hostPath: lies in /run, which is memory and which a reboot empties; alerts.queue.enabled=false means that" -}}
+{{- fail "alerts.queue.hostPath: is in /run, which is in memory and lost at a reboot; use alerts.queue.enabled=false for that" -}}
 {{- end -}}
 {{- if and .Values.startupTaint.admissionPolicy (not (semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version)) -}}
-{{- fail (printf "startupTaint.admissionPolicy: needs Kubernetes 1.30, and this is %s" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "startupTaint.admissionPolicy: needs Kubernetes 1.30, but this is %s" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
 {{- $volumes := list -}}
 {{- range .Values.extraVolumes -}}{{- $volumes = append $volumes .name -}}{{- end -}}

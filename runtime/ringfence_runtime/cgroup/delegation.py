@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container's own cgroup, given to the user that its workload is (config-linux.md#cgroup-ownership).
+"""Delegates the container's cgroup to the workload's user (config-linux.md#cgroup-ownership).
 
-Only where the workload shall manage it: on version 2, in a cgroup namespace of its own, mounted writable.
+Only if the workload is meant to manage it: on version 2, in its own cgroup namespace, mounted writable.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["delegate", "wants_delegation"]
 
-_LIST = "/sys/kernel/cgroup/delegate"  # which files of a cgroup may be given away, by the kernel's own word
+_LIST = "/sys/kernel/cgroup/delegate"  # the kernel's list of delegatable files of a cgroup
 _FALLBACK = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
 
 def wants_delegation(config: Config) -> bool:
-    """What the specification asks for: a new cgroup namespace, and a mount that is not read-only."""
+    """Returns True if the specification requires it: a new cgroup namespace, and a writable mount."""
     if not config.linux.new("cgroup") or config.process is None:
         return False
     return any(
@@ -37,7 +37,7 @@ def wants_delegation(config: Config) -> bool:
 
 
 def delegate(group: Cgroup, config: Config) -> None:
-    """Change the owner of the directory and of the files that the kernel names, and of nothing else."""
+    """Changes the owner of the directory and of the files in the kernel's list only."""
     if not group.is_v2 or group.unified is None or not wants_delegation(config):
         return
     assert config.process is not None
@@ -55,7 +55,7 @@ def delegate(group: Cgroup, config: Config) -> None:
         try:
             os.chown(f"{group.unified}/{name}", owner, -1)
         except FileNotFoundError:
-            continue  # of a controller that is not there
+            continue  # a file of a missing controller
 
 
 def _on_host(uid: int, ranges: Sequence[IdMapping], *, mapped: bool) -> int | None:

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which devices a container may use: lines of a version 1 list, or a program of type cgroup/device on
-version 2.
-"""
+"""A container's devices: lines of a version 1 list, or a program of type cgroup/device on version 2."""
 
 from __future__ import annotations
 
@@ -16,8 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attach", "effective_rules", "program", "v1_lines"]
 
-# What every container may do, whatever its configuration says: make any node, use the harmless ones and
-# terminals.
+# Allowed for every container: creating any node, and using harmless devices and terminals.
 _ALWAYS = (
     DeviceRule(True, "c", -1, -1, "m"),
     DeviceRule(True, "b", -1, -1, "m"),
@@ -35,7 +32,7 @@ _TYPES = {"b": 1, "c": 2}
 
 
 def effective_rules(rules: Sequence[DeviceRule]) -> list[DeviceRule]:
-    """The rules in force, in order, each with one type; a rule for everything forgets all before it."""
+    """Returns the effective rules in order, each with one type; a rule for all devices replaces earlier."""
     result: list[DeviceRule] = []
     for rule in (*rules, *_ALWAYS):
         if rule.type != "a":
@@ -48,7 +45,7 @@ def effective_rules(rules: Sequence[DeviceRule]) -> list[DeviceRule]:
 
 
 def v1_lines(rules: Sequence[DeviceRule]) -> list[tuple[str, str]]:
-    """(file, line) to write in order; the first line sets the default."""
+    """Returns (file, line) in the order of writing; the first line sets the default."""
     effective = effective_rules(rules)
     lines = [] if effective and effective[0].type == "a" else [("devices.deny", "a *:* rwm")]
     return lines + [("devices.allow" if rule.allow else "devices.deny", rule.line()) for rule in effective]
@@ -59,10 +56,10 @@ def _insn(code: int, dst: int, src: int, offset: int, imm: int) -> bytes:
 
 
 def _rule(rule: DeviceRule) -> bytes:
-    """Instructions for one rule: jump past them unless it matches, else return its verdict.
+    """Returns the instructions of one rule: return its verdict if it matches, else jump past them.
 
-    r2 = type, r3 = access asked for, r4 = major, r5 = minor. An allow rule must hold every access that is
-    asked for; a deny rule matches when it holds any of them.
+    r2 = type, r3 = requested access, r4 = major, r5 = minor. An allow rule matches if it contains every
+    requested access; a deny rule matches if it contains any.
     """
     tests: list[tuple[int, int, int]] = []  # (register, jump code, value): jump out when it does not match
     if rule.type != "a":
@@ -92,7 +89,7 @@ def _rule(rule: DeviceRule) -> bytes:
 
 
 def program(rules: Sequence[DeviceRule]) -> bytes:
-    """The rules as eBPF instructions: the last matching rule decides, and what none matches is refused."""
+    """Returns the rules as eBPF instructions: the last matching rule decides; the default is to deny."""
     code = (
         _insn(0x61, 2, 1, 0, 0)  # r2 = access_type
         + _insn(0xBC, 3, 2, 0, 0)
@@ -109,7 +106,7 @@ def program(rules: Sequence[DeviceRule]) -> bytes:
 
 
 def attach(directory: str, rules: Sequence[DeviceRule]) -> None:
-    """Put the program in force for a version 2 cgroup; the one before it goes only afterwards (no gap)."""
+    """Attaches the program to a version 2 cgroup; detaches the previous one afterwards (no gap)."""
     from ringfence_runtime.cgroup import bpf
 
     group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cgroup of one container: made, limited, joined, frozen, killed and removed in every hierarchy at
-once.
-"""
+"""The cgroup of one container: created, limited, joined, frozen, killed and removed in all hierarchies."""
 
 from __future__ import annotations
 
@@ -9,9 +7,10 @@ import errno
 import os
 import time
 
+from ringfence_linux.cgroups import Hierarchies
 from ringfence_runtime import log
 from ringfence_runtime.cgroup import removal
-from ringfence_runtime.cgroup.hierarchy import Hierarchies, detect, read, write
+from ringfence_runtime.cgroup.hierarchy import detect, read, write
 from ringfence_runtime.errors import Error
 
 TYPE_CHECKING = False
@@ -32,13 +31,13 @@ class Cgroup:
     def __init__(self, path: str, dirs: dict[str, str], foreign: list[str] | None = None) -> None:
         self.path = path
         self.dirs = dirs
-        self.foreign = foreign or []  # keys of `dirs` that were there before us
-        self.claimed = foreign is not None  # whether what is in it is ours
+        self.foreign = foreign or []  # keys of `dirs` that existed before
+        self.claimed = foreign is not None  # True if its processes are the container's
         self.made: list[str] = []
 
     @classmethod
     def at(cls, path: str, hierarchies: Hierarchies | None = None) -> Cgroup:
-        """The cgroup `path` (from the root of every hierarchy); nothing is made yet."""
+        """Returns the cgroup `path` (from the root of every hierarchy); nothing is created yet."""
         found = hierarchies or detect()
         clean = "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
         if clean == "/":
@@ -50,11 +49,11 @@ class Cgroup:
 
     @classmethod
     def none(cls) -> Cgroup:
-        """No cgroup at all: the container stays in that of whoever starts it."""
+        """Returns an object without a cgroup: the container stays in its starter's cgroup."""
         return cls("", {}, [])
 
     def directory(self, controller: str) -> str | None:
-        """The version 1 directory of a controller."""
+        """Returns the version 1 directory of a controller."""
         for key, path in self.dirs.items():
             if key and controller in key.split(","):
                 return path
@@ -69,26 +68,24 @@ class Cgroup:
         return list(self.dirs) == [_UNIFIED]
 
     def claim(self) -> None:
-        """Refuse what is somebody else's, before anything is made or written down."""
+        """Refuses foreign cgroups, before anything is created or recorded."""
         removal.claim(self)
         self.claimed = True
 
     def create(self) -> None:
-        """Make the directory in every hierarchy, where `claim` found none."""
+        """Creates the directory in every hierarchy in which `claim` found none."""
         for key, path in list(self.dirs.items()):
             self._make(key, path[: -len(self.path)])
             if path not in self.made and key not in self.foreign:
                 del self.dirs[key]
-                raise Error(f"cgroup {path} was made by somebody else just now")
+                raise Error(f"cgroup {path} was created by another process just now")
         if self.frozen():
             raise Error(
                 f"cgroup {self.path} is frozen, or one above it is", hint="nothing in it would ever start"
             )
 
     def _make(self, key: str, root: str) -> None:
-        """Make the path in one hierarchy. A parent may vanish meanwhile: another launch that failed removes
-        its own.
-        """
+        """Creates the path in one hierarchy. A parent can vanish: a failed launch removes its own."""
         for attempt in range(_ATTEMPTS):
             try:
                 self._make_once(key, root)
@@ -113,7 +110,7 @@ class Cgroup:
                 _inherit_cpuset(parent, current, made=current in self.made)
 
     def join(self, pid: int) -> None:
-        """Move `pid` into every hierarchy."""
+        """Moves `pid` to the cgroup in every hierarchy."""
         for path in self.dirs.values():
             try:
                 write(f"{path}/cgroup.procs", str(pid))
@@ -121,7 +118,7 @@ class Cgroup:
                 raise Error(f"cannot join the cgroup {path}: {error.strerror}") from None
 
     def open_tasks(self, sub: str = "") -> list[int]:
-        """Descriptors of the version 1 `tasks` files, for `enter`."""
+        """Opens the version 1 `tasks` files, for `enter`."""
         found: list[int] = []
         for key, path in self.dirs.items():
             if key:
@@ -130,9 +127,9 @@ class Cgroup:
         return found
 
     def apply(self, resources: Resources, *, update: bool = False) -> None:
-        """Set every limit; one that cannot be set is an error that names its place in the configuration."""
+        """Sets every limit; the error for one that cannot be set names its place in the configuration."""
         if resources.kernel_memory is not None:
-            # The specification lets a runtime leave it out: kernels from 5.4 on have no such limit.
+            # The specification allows a runtime to ignore it: kernels since 5.4 have no such limit.
             log.warn(f"{resources.path}.memory.kernel is left out: kernel memory has no limit of its own")
         if not self.dirs:
             from ringfence_runtime.cgroup.limits_none import apply
@@ -143,7 +140,7 @@ class Cgroup:
         apply(self, resources, update=update)
 
     def processes(self) -> list[int]:
-        """Every process in the cgroup and below it, as one hierarchy lists them."""
+        """Returns every process in the cgroup and below it, from one hierarchy."""
         base = self.directory("pids") or self.directory("devices") or self.unified or self._any()
         return sorted(removal.processes([base])) if base else []
 
@@ -154,12 +151,12 @@ class Cgroup:
         return any(os.path.isdir(path) for path in self.dirs.values())
 
     def kill(self) -> None:
-        """SIGKILL to everything in the cgroup, until it is empty (10 s at most)."""
+        """Kills everything in the cgroup until it is empty (10 s at most)."""
         assert self.claimed
         removal.kill(self)
 
     def freeze(self, *, frozen: bool) -> None:
-        """Stop or continue every task of the cgroup, and wait until that is so (10 s at most)."""
+        """Freezes or thaws every task of the cgroup, and waits for completion (10 s at most)."""
         freezer = self.directory("freezer")
         files: list[tuple[str, str]] = []
         if freezer is not None:
@@ -171,8 +168,7 @@ class Cgroup:
             raise Error(f"it cannot be paused: {what}")
         deadline = time.monotonic() + 10
         while True:
-            # Version 1 may stay FREEZING when a task forks meanwhile; writing again finishes it (runc does
-            # so, too).
+            # Version 1 can stay FREEZING if a task forks meanwhile; writing again completes it (as in runc).
             for file, wanted in files:
                 write(file, wanted)
             if self.frozen() == frozen:
@@ -182,7 +178,7 @@ class Cgroup:
             time.sleep(0.001)
 
     def frozen(self) -> bool:
-        """Whether its tasks are held, by its own freezer or by one above it."""
+        """Returns True if its tasks are frozen, by its own freezer or by one above it."""
         freezer = self.directory("freezer")
         try:
             if freezer is not None and read(f"{freezer}/freezer.state") == "FROZEN":
@@ -196,19 +192,18 @@ class Cgroup:
         return os.open(self.unified, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def destroy(self) -> None:
-        """Remove what `create` made, at the end of the container's life."""
+        """Removes the directories of `create`, at the end of the container's life."""
         assert self.claimed
         removal.destroy(self)
 
     def undo(self) -> None:
-        """The same after a launch that failed, with the parents that it made."""
+        """Removes them after a failed launch, with the parents that it created."""
         assert self.claimed
         removal.undo(self)
 
 
 def enter(tasks: list[int]) -> None:
-    """Put the calling thread, which must be alone in its process, in the cgroups of `open_tasks`, and close
-    them.
+    """Moves the calling thread, the only one of its process, to the cgroups of `open_tasks`; closes them.
 
     A thread that moves itself needs no lock over all thread groups; moving another process takes one, with
     an RCU grace period, in each hierarchy: 1 ms each, 7 to 15 ms in all on a version 1 host.
@@ -219,14 +214,14 @@ def enter(tasks: list[int]) -> None:
 
 
 def _inherit_cpuset(parent: str, child: str, *, made: bool) -> None:
-    """A new version 1 cpuset is empty, and an empty one takes no task: begin with what the parent has."""
+    """Initializes a version 1 cpuset from its parent: a new one is empty, and accepts no task."""
     for name in ("cpuset.cpus", "cpuset.mems"):
         if made or not read(f"{child}/{name}"):
             write(f"{child}/{name}", read(f"{parent}/{name}"))
 
 
 def _enable_controllers(directory: str) -> None:
-    """Hand every controller on to the children. One that refuses is found out when its limit is set."""
+    """Enables every controller for the children. A failure shows when its limit is set."""
     available = set(read(f"{directory}/cgroup.controllers").split())
     enabled = set(read(f"{directory}/cgroup.subtree_control").split())
     for controller in sorted(available - enabled):

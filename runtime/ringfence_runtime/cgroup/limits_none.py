@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits of a container that has no cgroup: none can be set, and so each is an error."""
+"""Limits of a container without a cgroup: none can be set, so each is an error."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ __all__ = ["apply"]
 
 
 def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
-    """Refuse whatever is asked for. Rules for devices need no cgroup in a user namespace: it lets nobody make
-    or open a node of its own (mount(2), SB_I_NODEV), and elsewhere they are missed.
+    """Refuses every limit. Rules for devices need no cgroup in a user namespace.
+
+    There no process can create or open a device node (mount(2), SB_I_NODEV); elsewhere a warning is logged.
     """
     for member in resources.given:
         if member != "devices" or update:
@@ -24,4 +25,4 @@ def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
                 f"{resources.path}.{member}", "the container has no cgroup, so it cannot be limited"
             )
     if not resources.in_userns:
-        log.warn("the container has no cgroup: nothing keeps it from the devices that it has nodes of")
+        log.warn("the container has no cgroup: it can use all devices that it has nodes of")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits on a version 1 or hybrid host: each value to the file of the hierarchy that has its controller."""
+"""Limits on a version 1 or hybrid host: each is written in the hierarchy of its controller."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ class _Writer:
         return None if directory is None else f"{directory}/{name}"
 
     def set(self, place: str, name: str, value: object) -> None:
-        """Write; a missing controller or file and a refusal are errors that name the configuration's
-        member.
-        """
+        """Writes a value; the error for a missing controller or file names the configuration's member."""
         file = self.file(name)
         if file is None:
             raise Error(f"{self.base}.{place}: this host has no {name.split('.')[0]} controller")
@@ -47,7 +45,7 @@ class _Writer:
             raise Error(f"{self.base}.{place}: cannot write {value} to {file}: {error.strerror}") from None
 
     def set_first(self, place: str, names: tuple[str, ...], value: object) -> None:
-        """Write to the first of several names that this kernel has (blkio.bfq.weight or blkio.weight)."""
+        """Writes to the first existing file of several (blkio.bfq.weight or blkio.weight)."""
         for name in names:
             file = self.file(name)
             if file is not None and os.path.exists(file):
@@ -57,7 +55,7 @@ class _Writer:
 
 
 def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
-    """Set all limits. `update` leaves the device list alone unless it is given."""
+    """Sets all limits. `update` leaves the device list unchanged unless it is given."""
     writer = _Writer(group, resources.path)
     if resources.devices or not update:
         _devices(writer, resources)
@@ -78,7 +76,7 @@ def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
 
 
 def rdma_line(device: str, handles: int | None, objects: int | None) -> str:
-    """A line of rdma.max."""
+    """Returns a line of rdma.max."""
     values = [("hca_handle", handles), ("hca_object", objects)]
     return " ".join([device, *(f"{key}={value}" for key, value in values if value is not None)])
 
@@ -96,7 +94,7 @@ def _devices(writer: _Writer, resources: Resources) -> None:
 
 
 def _device_lines(writer: _Writer, directory: str, lines: list[tuple[str, str]]) -> None:
-    """One line a write, as the kernel wants it; opening the file for each would cost more than writing."""
+    """Writes one line per write(2), as the kernel requires; opening the file each time would be slower."""
     opened: dict[str, int] = {}
     try:
         for name, line in lines:
@@ -127,8 +125,7 @@ def _cpu(writer: _Writer, resources: Resources) -> None:
         except Error:
             if not resources.quota:
                 raise
-            # A new period may clash with the old quota (their ratio is checked against the parent's): quota
-            # first.
+            # Quota first: the ratio of a new period to the old quota may exceed the parent's.
             writer.set("cpu.quota", "cpu.cfs_quota_us", resources.quota)
             writer.set("cpu.period", "cpu.cfs_period_us", resources.period)
     if resources.quota:
@@ -151,7 +148,7 @@ def _memory(writer: _Writer, resources: Resources) -> None:
     if resources.memory_check and limit is not None and limit > 0 and file is not None:
         usage = int(read(file.replace("limit_in_bytes", "usage_in_bytes")))
         if usage > limit:
-            raise Error(f"{writer.base}.memory.limit: {limit} is below what is in use, {usage}")
+            raise Error(f"{writer.base}.memory.limit: {limit} is below the current usage, {usage}")
     both = "memory.memsw.limit_in_bytes"
     if limit == -1 and swap is None:
         swap_file = writer.file(both)
@@ -176,9 +173,7 @@ def _memory(writer: _Writer, resources: Resources) -> None:
 
 
 def _raises(writer: _Writer, name: str, value: int) -> bool:
-    """Whether `value` is above what is set now: memory+swap must be raised before memory, and lowered after
-    it.
-    """
+    """Returns True if `value` raises the limit: memory+swap is raised before memory, and lowered after."""
     file = writer.file(name)
     if file is None or not os.path.exists(file):
         return False
@@ -221,9 +216,9 @@ def _hugetlb(writer: _Writer, index: int, size: str, limit: int) -> None:
 
 
 def hugetlb_files(directory: str, size: str) -> list[str]:
-    """Files of a version 2 cgroup that limit huge pages: those in use and (Linux 5.7) those reserved.
+    """Returns the files of a version 2 cgroup that limit huge pages: used and (Linux 5.7) reserved ones.
 
-    A workload that maps pages is otherwise told of the limit by SIGBUS, when it touches one too many.
+    Without the latter a workload gets SIGBUS on the first access above the limit, instead of a failed mmap.
     """
     reserved = f"hugetlb.{size}.rsvd.max"
     return [f"hugetlb.{size}.max", *([reserved] if os.path.exists(f"{directory}/{reserved}") else [])]

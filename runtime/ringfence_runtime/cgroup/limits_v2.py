@@ -26,10 +26,10 @@ _THROTTLES = {
 
 
 def cpu_weight(shares: int) -> int:
-    """cpu.shares (2..262144, 1024 is normal) as cpu.weight (1..10000, 100 is normal).
+    """Converts cpu.shares (2..262144, default 1024) to cpu.weight (1..10000, default 100).
 
-    The curve through the three fixed points that runc 1.4 and crun 1.23 use; a straight line made 1024 a
-    weight of 39.
+    The curve through the three fixed points of runc 1.4 and crun 1.23; a straight line would map 1024 to
+    a weight of 39.
     """
     if shares <= 2:
         return 1
@@ -42,7 +42,7 @@ def cpu_weight(shares: int) -> int:
 
 
 def io_weight(weight: int) -> int:
-    """blkio.weight (10..1000) as io.weight (1..10000)."""
+    """Converts blkio.weight (10..1000) to io.weight (1..10000)."""
     return 1 + (weight - 10) * 9999 // 990
 
 
@@ -62,7 +62,7 @@ def _number(text: str) -> int | None:
 
 
 def _refuse(resources: Resources) -> None:
-    """What version 2 has no file for."""
+    """Refuses limits that version 2 does not have."""
     absent = (
         ("cpu.realtimeRuntime", resources.rt_period or resources.rt_runtime),
         ("memory.disableOOMKiller", resources.disable_oom_killer),
@@ -82,8 +82,9 @@ def _refuse(resources: Resources) -> None:
 
 
 def values(resources: Resources, now: Callable[[str], str] = _nothing) -> list[tuple[str, str, str]]:
-    """(member of the configuration, file, value) in the order of writing. Pure, but for `now`: it gives what
-    a file of the cgroup says, for an update of one of two numbers that share it.
+    """Yields (member of the configuration, file, value) in the order of writing.
+
+    Pure except for `now`: it reads a file of the cgroup, to update one of two numbers in it.
     """
     _refuse(resources)
     result: list[tuple[str, str, str]] = []
@@ -129,7 +130,7 @@ def _memory_values(resources: Resources, now: Callable[[str], str], add: object)
         # `swap` is memory and swap together; version 2 counts swap alone.
         of_memory = limit or _number(now("memory.max"))
         if of_memory is None or of_memory < 0:
-            raise SpecError(f"{resources.path}.memory.swap", "needs memory.limit beside it")
+            raise SpecError(f"{resources.path}.memory.swap", "needs memory.limit, too")
         if swap < of_memory:
             raise SpecError(f"{resources.path}.memory.swap", f"{swap} is below the limit, {of_memory}")
         add(("memory.swap", "memory.swap.max", str(swap - of_memory)))
@@ -142,7 +143,7 @@ def _memory_values(resources: Resources, now: Callable[[str], str], add: object)
 
 
 def apply(group: Cgroup, resources: Resources, *, update: bool = False) -> None:
-    """Set all limits in the one hierarchy."""
+    """Sets all limits in the one hierarchy."""
     directory = group.unified
     assert directory is not None
     if resources.devices or not update:
@@ -176,13 +177,13 @@ def _devices(directory: str, resources: Resources) -> None:
     try:
         attach(directory, resources.devices)
     except PermissionError:
-        # A user who is not root may not, and in his user namespace nobody can open a node of his own making.
+        # An unprivileged user is not permitted to, but in a user namespace no created node can be opened.
         if not resources.in_userns:
-            raise Error(f"{resources.path}.devices: a program for devices is not permitted here") from None
+            raise Error(f"{resources.path}.devices: a device program is not permitted here") from None
 
 
 def _weight(directory: str, resources: Resources, weight: int, device: str) -> None:
-    """The scheduler that is in use decides which of two files takes a weight (bfq has its own scale)."""
+    """The current scheduler decides which of two files accepts a weight (bfq has its own scale)."""
     errors: list[str] = []
     for name, value in (("io.bfq.weight", weight), ("io.weight", io_weight(weight))):
         try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of a cgroup: what runs in it is killed, and only directories that our launch made are removed.
+"""The end of a cgroup: its processes are killed, and only directories that the launch created are removed.
 
-A directory that was there before belongs to whoever made it. It is used only while it is empty (`claim`), so
-all that is found in it afterwards is the container's.
+A directory that existed before belongs to its creator. It is used only if it is empty (`claim`), so
+everything found in it afterwards is the container's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import errno
 import os
 import time
 
-from ringfence_runtime.cgroup.hierarchy import own_paths, read, write
+from ringfence_linux.cgroups import paths_of
+from ringfence_runtime.cgroup.hierarchy import read, write
 from ringfence_runtime.errors import Error
 
 TYPE_CHECKING = False
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["claim", "destroy", "kill", "processes", "tree", "undo"]
 
 _PATIENCE = 10.0  # seconds until a cgroup must be empty
-_NOT_SEEN = 0  # how a process of a pid namespace above ours is listed; kill(2) takes it for our own group
+_NOT_SEEN = 0  # pid of processes in a parent pid namespace; to kill(2) it means the own process group
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.05
 
 
 def claim(group: Cgroup) -> None:
-    """Refuse directories of somebody else's; note in `foreign` those that are there and free to be used."""
+    """Refuses directories in use by others; records in `foreign` existing ones that can be used."""
     for key, path in group.dirs.items():
         below = tree(path)
         if not below:
@@ -35,14 +36,14 @@ def claim(group: Cgroup) -> None:
         if len(below) > 1:
             raise Error(
                 f"cgroup {path} holds other cgroups, such as {below[0]}",
-                hint="it is somebody else's: choose another linux.cgroupsPath or ID",
+                hint="it belongs to another program: choose another linux.cgroupsPath or ID",
             )
         if _listed(path):
             raise Error(f"cgroup {path} is in use by other processes")
 
 
 def tree(base: str) -> list[str]:
-    """`base` and every directory below it, deepest first; empty where it does not exist."""
+    """Returns `base` and every directory below it, the deepest first; empty if it does not exist."""
     result: list[str] = []
     pending = [base]
     while pending:
@@ -57,7 +58,7 @@ def tree(base: str) -> list[str]:
 
 
 def _listed(directory: str) -> set[int]:
-    """Processes of one directory; a threaded one of version 2 lists threads only."""
+    """Returns the processes of one directory; a threaded one of version 2 lists threads only."""
     try:
         return {int(pid) for pid in read(f"{directory}/cgroup.procs").split()} - {_NOT_SEEN}
     except FileNotFoundError:
@@ -71,15 +72,15 @@ def _listed(directory: str) -> set[int]:
 
 
 def processes(paths: list[str]) -> set[int]:
-    """Every process in these directories and below them."""
+    """Returns every process in these directories and below them."""
     return {pid for path in paths for directory in tree(path) for pid in _listed(directory)}
 
 
 def kill(group: Cgroup) -> None:
-    """SIGKILL to everything in the cgroup, in whatever hierarchy it is, until it is empty (10 s at most).
+    """Kills everything in the cgroup, in all hierarchies, until it is empty (10 s at most).
 
-    `cgroup.kill` (Linux 5.14) catches what forks meanwhile. Where there is none, the freezer holds everything
-    still while it is read and signalled, so that a fork bomb cannot run ahead.
+    `cgroup.kill` (Linux 5.14) also kills tasks that fork meanwhile. Without it, the cgroup is frozen while
+    it is read and signalled, so that a fork bomb cannot outrun it.
     """
     at_once = _kill_at_once(group)
     deadline = time.monotonic() + _PATIENCE
@@ -95,9 +96,7 @@ def kill(group: Cgroup) -> None:
                 continue
             if again:
                 thaw_elsewhere(group, pid)
-        _freeze_tree(
-            group, "THAWED"
-        )  # a task that a version 1 freezer holds does not die before it is let go
+        _freeze_tree(group, "THAWED")  # a task frozen by a version 1 freezer dies only after it is thawed
         if time.monotonic() > deadline:
             return
         time.sleep(pause)
@@ -115,7 +114,7 @@ def _kill_at_once(group: Cgroup) -> bool:
 
 
 def _freeze_tree(group: Cgroup, state: str) -> None:
-    """Write the state to every version 1 freezer of the cgroup: a workload may make some below its own."""
+    """Writes the state to every version 1 freezer of the cgroup: a workload can create some below its own."""
     freezer = group.directory("freezer")
     for directory in tree(freezer) if freezer is not None else ():
         try:
@@ -126,12 +125,12 @@ def _freeze_tree(group: Cgroup, state: str) -> None:
 
 
 def thaw_elsewhere(group: Cgroup, pid: int) -> None:
-    """Fetch a process of ours that somebody put in a frozen version 1 cgroup of his: moving it lets it go."""
+    """Moves a process back from a foreign frozen version 1 cgroup, which thaws it."""
     freezer = group.directory("freezer")
     if freezer is None:
         return
     try:
-        path = next(path for key, path in own_paths(pid).items() if "freezer" in key.split(","))
+        path = next(path for key, path in paths_of(pid).items() if "freezer" in key.split(","))
         if path != group.path and not path.startswith(f"{group.path}/"):
             write(f"{freezer}/cgroup.procs", str(pid))
     except (OSError, StopIteration):
@@ -139,7 +138,7 @@ def thaw_elsewhere(group: Cgroup, pid: int) -> None:
 
 
 def destroy(group: Cgroup) -> None:
-    """Remove the cgroup and what is below it, killing what is still there; its directories of others stay."""
+    """Kills remaining processes and removes the cgroup and its descendants, except foreign directories."""
     left = [key for key, path in group.dirs.items() if not _gone_at_once(group, key, path)]
     if not left:
         return
@@ -152,7 +151,7 @@ def destroy(group: Cgroup) -> None:
 
 
 def _gone_at_once(group: Cgroup, key: str, path: str) -> bool:
-    """Whether nothing is left to do, which is the rule: the workload ended, and made no cgroup of its own."""
+    """Returns True in the usual case: the workload has ended, and created no cgroup of its own."""
     if key in group.foreign:
         return len(tree(path)) < 2 and not _listed(path)
     try:
@@ -167,7 +166,7 @@ def _gone_at_once(group: Cgroup, key: str, path: str) -> bool:
 
 
 def undo(group: Cgroup) -> None:
-    """Remove what `create` made, the parents too, after a launch that failed."""
+    """Removes the directories of `create`, including parents, after a failed launch."""
     destroy(group)
     for path in reversed(group.made):
         try:

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a cgroup in runc's form (`events --stats`), from the files of either version. Units as there:
-ns, bytes.
-"""
+"""Statistics of a cgroup in runc's format (`events --stats`), from either version. Units: ns, bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ _NO_LIMIT = (1 << 64) - 1
 
 
 def parse_flat(text: str) -> dict[str, int]:
-    """`name value` lines; a line of another form is left out."""
+    """Parses `name value` lines; ignores others."""
     result: dict[str, int] = {}
     for line in text.splitlines():
         name, _, value = line.partition(" ")
@@ -31,7 +29,7 @@ def parse_flat(text: str) -> dict[str, int]:
 
 
 def parse_pressure(text: str) -> dict[str, dict[str, float]]:
-    """PSI: `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`."""
+    """Parses PSI: `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`."""
     result: dict[str, dict[str, float]] = {}
     for line in text.splitlines():
         kind, *pairs = line.split()
@@ -46,7 +44,7 @@ def _text(directory: str | None, name: str) -> str:
     try:
         return read(f"{directory}/{name}")
     except OSError:
-        return ""  # the controller or the file is not there: the figure is left out
+        return ""  # the controller or the file is missing: the value is omitted
 
 
 def _number(directory: str | None, name: str) -> int:
@@ -57,7 +55,7 @@ def _number(directory: str | None, name: str) -> int:
 
 
 def stats(group: Cgroup) -> dict[str, Any]:
-    """All figures of the cgroup."""
+    """Returns all statistics of the cgroup."""
     data = _stats_v2(group.unified or "") if group.is_v2 else _stats_v1(group)
     unified = group.unified
     for name, section in (("cpu", "cpu"), ("memory", "memory"), ("io", "blkio")):
@@ -133,7 +131,7 @@ def _block(device: str, operation: str, value: str) -> dict[str, Any]:
 
 
 def _io_v2(directory: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Bytes and operations by device, from io.stat."""
+    """Returns bytes and operations by device, from io.stat."""
     bytes_, operations = [], []
     for line in _text(directory, "io.stat").splitlines():
         device, *pairs = line.split()
@@ -212,7 +210,7 @@ def _hugetlb_v1(directory: str | None) -> dict[str, Any]:
 
 
 def parse_rdma(text: str) -> list[dict[str, Any]]:
-    """`mlx4_0 hca_handle=2 hca_object=max` lines; no limit is the number that stands for it."""
+    """Parses `mlx4_0 hca_handle=2 hca_object=max` lines; `max` becomes the number for no limit."""
     rows = []
     for line in text.splitlines():
         device, *pairs = line.split()

@@ -50,7 +50,7 @@ def _dispatch(settings: Globals, command: str, arguments: list[str]) -> int:
     if entry is None:
         if command in ("checkpoint", "restore"):
             raise UsageError(
-                f"{command} is not supported", hint="this runtime leaves checkpoint/restore out on purpose"
+                f"{command} is not supported", hint="this runtime does not implement checkpoint/restore"
             )
         raise UsageError(f"unknown command {command!r}", hint="ringfence-runtime --help lists them")
     if arguments[:1] in (["--help"], ["-h"]):
@@ -68,7 +68,7 @@ def _dispatch(settings: Globals, command: str, arguments: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code. Errors of ours and of the kernel become one line and a hint."""
+    """Runs one command; returns the exit code. Errors become one line and a hint."""
     mend_inherited()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import os
 
-from ringfence_runtime import _sys, log
+from ringfence_linux import syscalls
+from ringfence_runtime import log
 from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import NotFoundError, StateError, UsageError
 from ringfence_runtime.launch import ending
@@ -47,7 +48,7 @@ def kill(settings: Globals, arguments: list[str]) -> int:
         try:
             _kill(store.load(name), number, all_of_it=parsed.flag("all"))
         except (NotFoundError, StateError) as error:
-            log.warn(error.message)  # it has ended: the others have not
+            log.warn(error.message)  # this one has ended, others may not have
     return 0
 
 
@@ -59,15 +60,15 @@ def _kill(container: Container, number: int, *, all_of_it: bool) -> None:
         return
     pidfd = container.open_init()
     try:
-        _sys.pidfd_send_signal(pidfd, number)
+        syscalls.pidfd_send_signal(pidfd, number)
     finally:
         os.close(pidfd)
     if number == 9:
         if container.cgroup.directory("freezer") is not None and container.cgroup.frozen():
-            # A task that a version 1 freezer holds does not die before it is let go.
+            # A task frozen by a version 1 freezer dies only after it is thawed.
             container.cgroup.freeze(frozen=False)
         if not container.config().linux.new("pid"):
-            # Without a pid namespace of its own the end of the init does not end the others.
+            # Without its own pid namespace, the end of the init does not end the others.
             container.cgroup.kill()
 
 
@@ -83,7 +84,7 @@ def _kill_all(container: Container, number: int) -> None:
 
 
 def _matching(store: Store, patterns: list[str]) -> list[str]:
-    """The containers whose name one of the patterns is found in."""
+    """Returns the containers with a name that contains a match of a pattern."""
     import re
 
     try:
@@ -130,10 +131,10 @@ def _delete(store: Store, name: str, *, force: bool) -> None:
 
 
 def _load_or_clean(store: Store, name: str, *, force: bool) -> Container | None:
-    """The container; or None after removing the directory of one whose state cannot be read.
+    """Returns the container, or None after removing the directory of one with an unreadable state.
 
-    Without a state nothing was made: it is written before the first cgroup is. One that is damaged no longer
-    says which cgroup is the container's, and a guess could be somebody else's.
+    Without a state nothing was created: it is written before the first cgroup is created. A damaged state
+    does not name the container's cgroup, and a guess could be a foreign one.
     """
     try:
         return store.load(name)
@@ -142,9 +143,9 @@ def _load_or_clean(store: Store, name: str, *, force: bool) -> Container | None:
             raise
         directory = f"{store.root}/{name}"
         if not os.path.isdir(directory):
-            return None  # another delete had the lock before us
+            return None  # another delete had the lock first
         if isinstance(error, StateError):
-            log.warn(f"{error.message}; its processes and its cgroup, if there are any, are left")
+            log.warn(f"{error.message}; its processes and its cgroup, if any, are left")
     for entry in os.listdir(directory):
         os.unlink(f"{directory}/{entry}")
     os.rmdir(directory)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""spec and features: what a configuration may look like, and what this runtime and this kernel can do."""
+"""spec and features: a template configuration, and the features of this runtime and this kernel."""
 
 from __future__ import annotations
 
 import os
 
-from ringfence_runtime import OCI_VERSION, __version__, jsonio
+from ringfence_linux import strictjson
+from ringfence_linux.capabilities import NAMES
+from ringfence_runtime import OCI_VERSION, __version__
 from ringfence_runtime.cgroup import detect
 from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import Error
@@ -69,9 +71,7 @@ def _default_mounts() -> list[dict[str, Any]]:
 
 
 def default_spec(*, rootless: bool = False) -> dict[str, Any]:
-    """A configuration to begin with: a shell with Docker's fourteen capabilities, masks and read-only
-    paths.
-    """
+    """Returns a template: a shell with Docker's fourteen capabilities, masked and read-only paths."""
     names = ["pid", "network", "ipc", "uts", "mount", "cgroup"] + (["user"] if rootless else [])
     granted = list(caps.DEFAULT)
     linux: dict[str, Any] = {
@@ -104,7 +104,7 @@ def default_spec(*, rootless: bool = False) -> dict[str, Any]:
 
 
 def spec(settings: Globals, arguments: list[str]) -> int:
-    """Write config.json."""
+    """Writes config.json."""
     del settings
     parsed = parse(arguments, {"bundle": "s", "b": "=bundle", "rootless": "f"}, interleaved=True)
     expect(parsed, "spec", 0, 0)
@@ -114,20 +114,20 @@ def spec(settings: Globals, arguments: list[str]) -> int:
     except FileExistsError:
         raise Error(f"{path} exists", hint="remove it first") from None
     with open(fd, "w", encoding="ascii") as file:
-        file.write(jsonio.dumps(default_spec(rootless=parsed.flag("rootless")), indent=True) + "\n")
+        file.write(strictjson.dumps(default_spec(rootless=parsed.flag("rootless")), indent=True) + "\n")
     return 0
 
 
 def features(settings: Globals, arguments: list[str]) -> int:
-    """Print the features."""
+    """Prints the features."""
     del settings
     expect(parse(arguments, {}), "features", 0, 0)
-    print(jsonio.dumps(describe(), indent=True))
+    print(strictjson.dumps(describe(), indent=True))
     return 0
 
 
 def describe() -> dict[str, Any]:
-    """features.md of the specification."""
+    """Returns the features (features.md of the specification)."""
     hosts = detect()
     return {
         "ociVersionMin": "1.0.0",
@@ -136,7 +136,7 @@ def describe() -> dict[str, Any]:
         "mountOptions": list(OPTIONS),
         "linux": {
             "namespaces": sorted(NAMESPACES),
-            "capabilities": list(caps.CAPABILITIES),
+            "capabilities": list(NAMES),
             "cgroup": {
                 "v1": bool(hosts.v1),
                 "v2": bool(hosts.unified),
@@ -164,6 +164,6 @@ def describe() -> dict[str, Any]:
             "org.ringfence.landlock": "derive",
             "org.ringfence.checkpoint": "false",
         },
-        # What a configuration may change of the runtime's doings by them: none gives a container more.
+        # Annotations that change the runtime's behaviour: none of them grants a container more.
         "potentiallyUnsafeConfigAnnotations": sorted((landlock.ANNOTATION, POLICY, REQUIRE, USERNS)),
     }

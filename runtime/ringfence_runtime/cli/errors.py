@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An error as a person reads it: one line, a hint, and the exit code."""
+"""Prints an error: one line, a hint, and the exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["report"]
 
 
 def report(error: Error | OSError) -> int:
-    """Tell it; the exit code."""
+    """Prints the error and returns the exit code."""
     if isinstance(error, Error):
         log.error(error.message, error.hint)
         return error.exit_code

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""events: figures of a container every few seconds, and each time that the kernel killed for memory."""
+"""events: statistics of a container every few seconds, and each out-of-memory kill."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import select
 import time
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.cgroup.stats import parse_flat, stats
 from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import StateError, UsageError
@@ -17,7 +17,7 @@ __all__ = ["events"]
 
 
 def oom_kills(container: Container) -> int:
-    """How often the kernel has killed in the container's cgroup."""
+    """Returns the number of out-of-memory kills in the container's cgroup."""
     group = container.cgroup
     v1 = group.directory("memory")
     path = f"{v1}/memory.oom_control" if v1 is not None else f"{group.unified}/memory.events"
@@ -41,7 +41,7 @@ def _interval(text: str) -> float:
 
 
 def events(settings: Globals, arguments: list[str]) -> int:
-    """Print until the container ends, or once with --stats."""
+    """Prints until the container ends, or once with --stats."""
     parsed = parse(arguments, {"stats": "f", "interval": "s"}, interleaved=True)
     [name] = expect(parsed, "events", 1, 1)
     interval = _interval(parsed.text("interval", "5s"))
@@ -49,7 +49,7 @@ def events(settings: Globals, arguments: list[str]) -> int:
     if not container.alive():
         raise StateError(f"container {name} is not running")
     if not container.cgroup.dirs:
-        raise StateError(f"container {name} has no cgroup, and so no figures")
+        raise StateError(f"container {name} has no cgroup, thus no statistics")
     if parsed.flag("stats"):
         _print(name, "stats", stats(container.cgroup))
         return 0
@@ -58,10 +58,10 @@ def events(settings: Globals, arguments: list[str]) -> int:
 
 
 class Bell:
-    """A descriptor that the kernel makes ready when memory has run out in a cgroup, in either version.
+    """A descriptor that becomes ready when a cgroup runs out of memory, in either version.
 
-    Version 1 gives an eventfd to whoever asks in cgroup.event_control, version 2 an exceptional condition
-    (POLLPRI) on memory.events. The counts are read afterwards: the bell only says when to look.
+    Version 1 signals an eventfd registered in cgroup.event_control, version 2 an exceptional condition
+    (POLLPRI) on memory.events. The counts are read afterwards: the signal only says when.
     """
 
     def __init__(self, container: Container) -> None:
@@ -84,7 +84,7 @@ class Bell:
         return self._fds[-1]
 
     def hear(self) -> None:
-        """It rang: make it ready for the next time."""
+        """Rearms it after a signal."""
         try:
             if self.mask == select.POLLIN:
                 os.eventfd_read(self.fd)
@@ -98,7 +98,7 @@ class Bell:
             os.close(fd)
 
 
-_LOOKS, _LOOK_MS = 50, 20  # version 1 rings before it kills: so often is looked for the kill
+_LOOKS, _LOOK_MS = 50, 20  # version 1 signals before it kills: poll for the kill this often
 
 
 def _follow(container: Container, interval: float) -> None:
@@ -119,7 +119,7 @@ def _follow(container: Container, interval: float) -> None:
                 if fd == bell.fd:
                     bell.hear()
                     looks = _LOOKS
-            now = oom_kills(container)  # also after the end: the kill may have been the end
+            now = oom_kills(container)  # also after the end: the kill may have caused it
             looks = 0 if now > kills else max(0, looks - 1)
             for _ in range(now - kills):
                 _print(name, "oom", None)
@@ -133,4 +133,4 @@ def _print(name: str, kind: str, data: object) -> None:
     record: dict[str, object] = {"type": kind, "id": name}
     if data is not None:
         record["data"] = data
-    print(jsonio.dumps(record), flush=True)
+    print(strictjson.dumps(record), flush=True)

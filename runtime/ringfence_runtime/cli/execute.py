@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from ringfence_linux.capabilities import CAPABILITIES
 from ringfence_runtime.cli.lifecycle import absolute, reserve
 from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
 from ringfence_runtime.errors import Error, SpecError, StateError, UsageError
 from ringfence_runtime.launch.plan import Options
-from ringfence_runtime.security.caps import CAPABILITIES, default_sets
+from ringfence_runtime.security.caps import default_sets
 from ringfence_runtime.spec import parse_process_file
 from ringfence_runtime.spec.node import U32, choice
 from ringfence_runtime.state import Store
@@ -49,7 +50,7 @@ _OPTIONS = {
 
 
 def execute(settings: Globals, arguments: list[str]) -> int:
-    """Run the process; gives its exit code, or 0 with --detach."""
+    """Runs the process; returns its exit code, or 0 with --detach."""
     parsed = parse(arguments, _OPTIONS)
     words = expect(parsed, "exec", 1)
     container = Store(settings.root).load(words[0])
@@ -89,7 +90,7 @@ def execute(settings: Globals, arguments: list[str]) -> int:
 
 
 def _sub_cgroup(parsed: Parsed) -> str:
-    """`--cgroup PATH`, relative to the container's; runc's form `controller:path` is taken for its path."""
+    """Reads `--cgroup PATH`, relative to the container's; of runc's form `controller:path` only the path."""
     path = parsed.text("cgroup").rpartition(":")[2]
     if ".." in path.split("/"):
         raise UsageError(f"--cgroup: {path!r}: `..` components are not allowed")
@@ -97,7 +98,7 @@ def _sub_cgroup(parsed: Parsed) -> str:
 
 
 def _from_options(parsed: Parsed, words: list[str], config: Config) -> Process:
-    """The container's own process, with what the options change."""
+    """Returns the container's own process, modified by the options."""
     process = config.process
     if process is None:
         raise SpecError("process", "the container has none; use --process")
@@ -114,7 +115,7 @@ def _from_options(parsed: Parsed, words: list[str], config: Config) -> Process:
         if not _is_id(user) or (group and not _is_id(group)):
             raise UsageError(f"--user: {parsed.text('user')!r} is not UID or UID:GID")
         process.user.uid, process.user.gid = int(user), int(group or process.user.gid)
-        process.user.groups = ()  # they are the container's user's
+        process.user.groups = ()  # they belong to the container's user
     if parsed.texts("additional-gids"):
         process.user.groups = (*process.user.groups, *_gids(parsed.texts("additional-gids")))
     if parsed.flag("no-new-privs"):
@@ -132,7 +133,7 @@ def _variable(text: str) -> str:
 
 
 def _is_id(text: str) -> bool:
-    """A number of a user or group. The last one of 32 bits means "as before" to setresuid(2): root's here."""
+    """Reads a user's or group's number. 2^32 - 1 means "unchanged" to setresuid(2), which would be root."""
     return text.isascii() and text.isdecimal() and len(text) < 11 and int(text) < U32
 
 
@@ -151,6 +152,6 @@ def _add_capabilities(process: Process, names: list[str]) -> None:
         full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
         mask |= 1 << CAPABILITIES[choice("--cap", full, CAPABILITIES)]
     sets = process.capabilities or default_sets(process.user.uid)
-    # Inheritable only matters with files that carry capabilities of their own; ambient needs it, though.
+    # Inheritable only matters for files with capabilities, but ambient requires it.
     added = ("bounding", "effective", "permitted") + (("inheritable", "ambient") if process.user.uid else ())
     process.capabilities = {name: value | (mask if name in added else 0) for name, value in sets.items()}

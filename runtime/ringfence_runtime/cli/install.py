@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`install PATH`: an executable that starts fast, and beside it `PATH.pyc`, one file with all our modules.
+"""`install PATH`: an executable that starts fast, and `PATH.pyc`, one file with all modules of the runtime.
 
-What pip writes imports `re`, reads every .pth file and looks for each of our modules in each directory;
-together that costs more than the kernel's work of a start. Installed again after an update.
+pip's script imports `re`, reads every .pth file and searches each directory for each module; together
+this costs more than the kernel's work of a start. It must be installed again after an update.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from hashlib import blake2b
 from importlib.util import MAGIC_NUMBER
 
+import ringfence_linux
 import ringfence_runtime
 from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import Error, UsageError
@@ -25,15 +26,15 @@ from ringfence_runtime.launcher import SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import CodeType
 
 __all__ = ["install"]
 
 BASE = os.path.dirname(os.path.abspath(ringfence_runtime.__file__))
+_PACKAGES = (os.path.dirname(os.path.abspath(ringfence_linux.__file__)), BASE)
 
-# The module that PATH.pyc is: it finds the others in its own constant. {codes} is a dict of name ->
-# (package?, code).
+# The module PATH.pyc: it finds the others in its own constant. {codes} is a dict of name -> (package?, code).
 _MAIN = """
 import gc, marshal, posix, sys
 from _frozen_importlib import ModuleSpec
@@ -65,9 +66,20 @@ posix._exit(code)
 """
 
 
-def _compile_module(source: str, path: str) -> CodeType:
-    """The code without `from __future__ import annotations`, which would load that module at every start."""
-    tree = ast.parse(source, path)
+def _modules() -> dict[str, tuple[bool, bytes]]:
+    """Returns every module of the runtime and of the Linux layer as marshalled code."""
+    found: dict[str, tuple[bool, bytes]] = {}
+    for base, path in _sources():
+        name = os.path.relpath(path, os.path.dirname(base))[:-3].replace("/", ".")
+        package = name.endswith(".__init__")
+        found[name.removesuffix(".__init__")] = (package, marshal.dumps(_code(path)))
+    return found
+
+
+def _code(path: str) -> CodeType:
+    """A module's code without its import of `__future__`, which is one more file that a start would read."""
+    with open(path, "rb") as source:
+        tree = ast.parse(source.read(), path)
     tree.body = [
         node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")
     ]
@@ -76,25 +88,18 @@ def _compile_module(source: str, path: str) -> CodeType:
     return code
 
 
-def _modules() -> dict[str, tuple[bool, bytes]]:
-    """Every module of ours as marshalled code."""
-    found: dict[str, tuple[bool, bytes]] = {}
-    for directory, _, files in os.walk(BASE):
-        for file in sorted(files):
-            if not file.endswith(".py"):
-                continue
-            path = os.path.join(directory, file)
-            name = os.path.relpath(path, os.path.dirname(BASE))[:-3].replace("/", ".")
-            package = name.endswith(".__init__")
-            with open(path, encoding="utf-8") as source:
-                code = _compile_module(source.read(), path)
-            found[name.removesuffix(".__init__")] = (package, marshal.dumps(code))
-    return found
+def _sources() -> Iterator[tuple[str, str]]:
+    """(directory of the package, path of a module)."""
+    for base in _PACKAGES:
+        for directory, _, files in os.walk(base):
+            yield from (
+                (base, os.path.join(directory, file)) for file in sorted(files) if file.endswith(".py")
+            )
 
 
 def bundle(init: str, *, fallback: bool) -> bytes:
-    """The bytes of PATH.pyc. `init` is the executable of native/init.c, or empty. `fallback`: whether Python
-    executes a launch that the native init cannot.
+    """Returns the bytes of PATH.pyc. `init` is the executable of native/init.c, or empty. `fallback`: whether
+    Python executes a launch that the native init cannot.
     """
     codes = _modules()
     build = blake2b(repr(sorted(codes.items())).encode(), digest_size=16).hexdigest()
@@ -105,7 +110,7 @@ def bundle(init: str, *, fallback: bool) -> bytes:
 
 
 def script(interpreter: str, target: str) -> str:
-    """The executable where there is no C compiler."""
+    """Returns the executable for a host without a C compiler."""
     if len(interpreter) > 120:
         raise UsageError(f"the interpreter's path is too long for a #! line: {interpreter}")
     return (
@@ -117,7 +122,7 @@ def script(interpreter: str, target: str) -> str:
 def _compile(
     sources: Sequence[str], output: str, definitions: Sequence[str] = (), *, static: bool = False
 ) -> bool:
-    """Whether a C compiler is there and makes the program, linked statically if that is possible."""
+    """Compiles the program, statically linked if possible. Returns False without a working C compiler."""
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     if compiler is None:
         return False
@@ -135,7 +140,7 @@ def _replace(path: str) -> None:
 
 
 def install(settings: Globals, arguments: list[str]) -> int:
-    """Write PATH, PATH.pyc and PATH.init, each beside and renamed."""
+    """Writes PATH, PATH.pyc and PATH.init, each under a temporary name and renamed."""
     del settings
     options = {"no-compile": "f", "no-init": "f", "no-fallback": "f", "launcher": "s"}
     parsed = parse(arguments, options, interleaved=True)
@@ -145,7 +150,7 @@ def install(settings: Globals, arguments: list[str]) -> int:
         raise Error(f"cannot install to {path!r}")
     interpreter, may_compile = os.path.realpath(sys.executable), not parsed.flag("no-compile")
     init = f"{os.path.abspath(path)}.init"
-    # Linked statically: in the container there is no library of the host's.
+    # Linked statically: the container has no library of the host.
     if (
         may_compile
         and not parsed.flag("no-init")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""launcher: serve commands from a process that is warm."""
+"""launcher: serves commands from a warm process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["launcher"]
 
 
 def launcher(settings: Globals, arguments: list[str]) -> int:
-    """Serve on --socket until SIGTERM."""
+    """Serves on --socket until SIGTERM."""
     del settings
     parsed = parse(arguments, {"socket": "s"}, interleaved=True)
     expect(parsed, "launcher", 0, 0)

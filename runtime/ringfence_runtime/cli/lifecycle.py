@@ -34,12 +34,12 @@ _RUN = {**_CREATE, "detach": "f", "d": "=detach", "keep": "f", "no-subreaper": "
 
 
 def absolute(path: str) -> str:
-    """The path from the root, where there is one."""
+    """Returns the absolute path; empty stays empty."""
     return os.path.abspath(path) if path else ""
 
 
 def _request(parsed: Parsed) -> tuple[str, str, Options]:
-    """(bundle, configuration, options) with every path absolute: we change directories later."""
+    """Returns (bundle, configuration, options) with absolute paths: the process changes directories later."""
     bundle = os.path.realpath(parsed.text("bundle") or ".")
     if not os.path.isdir(bundle):
         raise Error(f"the bundle {bundle} is not a directory")
@@ -58,13 +58,13 @@ def _request(parsed: Parsed) -> tuple[str, str, Options]:
     options.preserve_fds = parsed.number("preserve-fds") + _listen_fds()
     options.listen_fds = _listen_fds()
     if not 0 <= options.preserve_fds < 4096:
-        raise UsageError(f"--preserve-fds: {options.preserve_fds} is not a sensible number of descriptors")
+        raise UsageError(f"--preserve-fds: {options.preserve_fds} is not a valid number of descriptors")
     reserve(options)
     return bundle, config, options
 
 
 def reserve(options: Options) -> None:
-    """Note which descriptors the caller handed us, before we open any of our own in the gaps between them."""
+    """Records the inherited descriptors, before others are opened in the gaps between them."""
     for fd in range(3, 3 + options.preserve_fds):
         try:
             if os.get_inheritable(fd):
@@ -74,7 +74,7 @@ def reserve(options: Options) -> None:
 
 
 def _listen_fds() -> int:
-    """Descriptors of socket activation (sd_listen_fds(3)) are handed on, where they are meant for us."""
+    """Returns the number of socket activation descriptors (sd_listen_fds(3)) meant for this process."""
     value = os.environ.get("LISTEN_FDS", "")
     if os.environ.get("LISTEN_PID", str(os.getpid())) != str(os.getpid()):
         return 0
@@ -108,7 +108,7 @@ def start(settings: Globals, arguments: list[str]) -> int:
 
 
 class Run:
-    """What a `run` asks for."""
+    """The options of a `run`."""
 
     __slots__ = ("bundle", "config", "detach", "keep", "name", "options")
 
@@ -120,12 +120,12 @@ class Run:
 
 
 def parse_run(arguments: list[str]) -> Run:
-    """The words after `run`."""
+    """Parses the words after `run`."""
     return Run(parse(arguments, _RUN, interleaved=True))
 
 
 def run(settings: Globals, arguments: list[str]) -> int:
-    """`run`: gives the exit code of the workload, or 0 with --detach."""
+    """`run`: returns the exit code of the workload, or 0 with --detach."""
     asked = parse_run(arguments)
     asked.options.cgroups = settings.cgroups
     launched = parent.create(

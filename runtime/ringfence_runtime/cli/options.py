@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line parsing in Go's and runc's manner, without argparse (10 ms of a start)."""
+"""Command line parsing like Go's and runc's, without argparse (10 ms of a start)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _GLOBAL = {
 
 
 class Parsed:
-    """Options by name and what is left. A flag's value is "true"; a repeated option keeps all its values."""
+    """Options by name, and the rest. A flag's value is "true"; a repeated option keeps all its values."""
 
     __slots__ = ("_values", "rest")
 
@@ -82,7 +82,7 @@ class Globals:
 
 
 def default_root() -> str:
-    """Where states are kept without --root."""
+    """Returns the directory of states without --root."""
     if os.geteuid() == 0:
         return "/run/ringfence/runtime"
     if given := os.environ.get("XDG_RUNTIME_DIR"):
@@ -91,7 +91,7 @@ def default_root() -> str:
 
 
 def private_directory(path: str) -> str:
-    """The directory, made where it is missing. Error where it is not ours alone: all may write to /tmp."""
+    """Returns the directory, creating it if missing. Error if others can write to it, as in /tmp."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -99,15 +99,15 @@ def private_directory(path: str) -> str:
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077 or status.st_uid != os.geteuid():
         raise Error(
-            f"{path} is not a directory of this user alone", hint="remove it, or name another by --root"
+            f"{path} is not a private directory of this user", hint="remove it, or set another with --root"
         )
     return path
 
 
 def parse(arguments: list[str], options: dict[str, str], *, interleaved: bool = False) -> Parsed:
-    """Split `arguments` by `options`: name -> `f` flag, `s` with a value, `=other` another name for it.
+    """Splits `arguments` by `options`: name -> `f` flag, `s` with a value, `=other` alias.
 
-    Options end at the first word that is none, or anywhere where `interleaved`.
+    Options end at the first other word; `interleaved` allows them anywhere.
     """
     parsed = Parsed()
     index = 0
@@ -155,7 +155,7 @@ def _option(parsed: Parsed, word: str, arguments: list[str], index: int, options
 
 
 def _cluster(parsed: Parsed, letters: str, arguments: list[str], index: int, options: dict[str, str]) -> int:
-    """`-it`, or `-p5`: short flags together, or a short option with its value behind it."""
+    """Parses `-it` or `-p5`: combined short flags, or a short option followed by its value."""
     for position, letter in enumerate(letters):
         kind = options.get(letter)
         if kind is None:
@@ -176,13 +176,13 @@ def _cluster(parsed: Parsed, letters: str, arguments: list[str], index: int, opt
 
 
 def parse_globals(arguments: list[str]) -> tuple[Globals, list[str]]:
-    """The options before the command, and what follows them."""
+    """Returns the options before the command, and the rest."""
     parsed = parse(arguments, _GLOBAL)
     return Globals(parsed), parsed.rest
 
 
 def expect(parsed: Parsed, command: str, low: int, high: int | None = None) -> list[str]:
-    """The words that are left, if there are enough and not too many of them."""
+    """Returns the remaining words, if their number is within bounds."""
     count = len(parsed.rest)
     if count < low or (high is not None and count > high):
         wanted = str(low) if high == low else f"at least {low}"

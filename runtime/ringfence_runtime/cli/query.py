@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.cli.options import Globals, expect, parse
 from ringfence_runtime.errors import Error, UsageError
 from ringfence_runtime.state import Store
@@ -14,14 +14,14 @@ __all__ = ["list_containers", "ps", "state"]
 
 
 def state(settings: Globals, arguments: list[str]) -> int:
-    """Print the state."""
+    """Prints the state."""
     [name] = expect(parse(arguments, {}), "state", 1, 1)
-    print(jsonio.dumps(Store(settings.root).load(name).describe(), indent=True))
+    print(strictjson.dumps(Store(settings.root).load(name).describe(), indent=True))
     return 0
 
 
 def list_containers(settings: Globals, arguments: list[str]) -> int:
-    """Print all containers."""
+    """Prints all containers."""
     parsed = parse(arguments, {"format": "s", "f": "=format", "quiet": "f", "q": "=quiet"}, interleaved=True)
     expect(parsed, "list", 0, 0)
     form = parsed.text("format", "table")
@@ -33,9 +33,9 @@ def list_containers(settings: Globals, arguments: list[str]) -> int:
         try:
             rows.append(store.load(name).describe())
         except Error:
-            continue  # it went away, or is being made, while we look
+            continue  # it was deleted, or is being created
     if form == "json":
-        print(jsonio.dumps(rows))
+        print(strictjson.dumps(rows))
     elif parsed.flag("quiet"):
         for row in rows:
             print(row["id"])
@@ -59,7 +59,7 @@ def _table(rows: list[tuple[str, ...]]) -> None:
 
 
 def ps(settings: Globals, arguments: list[str]) -> int:
-    """Print the processes."""
+    """Prints the processes."""
     parsed = parse(arguments, {"format": "s", "f": "=format"})
     words = expect(parsed, "ps", 1)
     form = parsed.text("format", "table")
@@ -70,13 +70,13 @@ def ps(settings: Globals, arguments: list[str]) -> int:
         raise Error(f"container {container.id} is not running")
     pids = container.processes()
     if form == "json":
-        print(jsonio.dumps(pids))
+        print(strictjson.dumps(pids))
         return 0
     return _ps_table(pids, words[1:] or ["-ef"])
 
 
 def _ps_table(pids: list[int], options: list[str]) -> int:
-    """The host's ps, cut down to our processes by its PID column."""
+    """Filters the host's ps by its PID column."""
     import subprocess
 
     try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""update: other limits for a running container, from options or from a file of `linux.resources`."""
+"""update: changes the limits of a running container, from options or a file of `linux.resources`."""
 
 from __future__ import annotations
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
 from ringfence_runtime.errors import Error, UsageError
 from ringfence_runtime.spec import parse_resources
@@ -59,7 +59,7 @@ def size(text: str, option: str) -> int:
 
 
 def resources_from(parsed: Parsed) -> dict[str, Any]:
-    """The options as an object of `linux.resources`."""
+    """Returns the options as an object of `linux.resources`."""
     result: dict[str, Any] = {}
     for names, convert in (
         (_NUMBERS, lambda text, name: parsed.number(name)),
@@ -74,7 +74,7 @@ def resources_from(parsed: Parsed) -> dict[str, Any]:
 
 
 def update(settings: Globals, arguments: list[str]) -> int:
-    """Set other limits."""
+    """Changes the limits."""
     parsed = parse(arguments, _OPTIONS, interleaved=True)
     [name] = expect(parsed, "update", 1, 1)
     container = Store(settings.root).load(name)
@@ -84,7 +84,7 @@ def update(settings: Globals, arguments: list[str]) -> int:
     if file:
         data = read_file("/dev/stdin" if file == "-" else file)
         try:
-            value = jsonio.loads(data)
+            value = strictjson.loads(data)
         except ValueError as error:
             raise Error(f"{file}: not JSON: {error}") from None
     else:

@@ -8,28 +8,28 @@ from ringfence_runtime import OCI_VERSION, __version__
 __all__ = ["of_command", "overview"]
 
 _WHAT = {
-    "create": "make a container from a bundle, up to the moment before its workload",
+    "create": "create a container from a bundle, without starting its workload",
     "start": "start the workload of a created container",
-    "run": "create and start, and wait for its end unless --detach",
+    "run": "create and start a container, and wait for its end unless --detach",
     "exec": "run another process in a running container",
     "state": "print the state of a container as JSON",
     "list": "list the containers below --root",
     "ps": "list the processes of a container",
     "kill": "send a signal to a container's first process (TERM)",
-    "delete": "remove a stopped container; --force ends a running one",
+    "delete": "remove a stopped container; --force kills a running one",
     "pause": "freeze all processes of a container",
-    "resume": "let a paused container go on",
+    "resume": "resume a paused container",
     "update": "change the limits of a container",
-    "events": "print figures and out-of-memory events of a container; --stats prints once",
-    "spec": "write a config.json to begin with",
-    "features": "print what this runtime can do, as JSON",
+    "events": "print statistics and out-of-memory events of a container; --stats prints once",
+    "spec": "write a template config.json",
+    "features": "print the features of this runtime, as JSON",
     "launcher": "serve foreground run and exec from a warm process",
-    "install": "write a quick-starting executable of this runtime to a path",
+    "install": "write a fast-starting executable of this runtime to a path",
 }
 
 
 def overview(commands: list[str]) -> str:
-    """The help of the whole."""
+    """Returns the general help."""
     lines = [
         f"ringfence-runtime {__version__}: an OCI runtime (specification {OCI_VERSION})",
         "",
@@ -41,7 +41,7 @@ def overview(commands: list[str]) -> str:
     lines += [
         "",
         "options:",
-        "  --root DIR          where states are kept (/run/ringfence/runtime)",
+        "  --root DIR          directory of the containers' states (/run/ringfence/runtime)",
         "  --log FILE          append messages to a file",
         "  --log-format F      text or json",
         "  --log-level L       debug, info, warning or error",
@@ -67,34 +67,34 @@ _ARGUMENTS = {
 _START = (
     ("-b, --bundle DIR", "the bundle (the current directory)"),
     ("-f, --config FILE", "its configuration (config.json)"),
-    ("--console-socket SOCKET", "who takes the terminal"),
-    ("--pid-file FILE", "where the first process is written"),
-    ("--pidfd-socket SOCKET", "who gets a pidfd of it"),
-    ("--preserve-fds N", "hand N more descriptors to the workload"),
+    ("--console-socket SOCKET", "socket that receives the terminal"),
+    ("--pid-file FILE", "file for the pid of the first process"),
+    ("--pidfd-socket SOCKET", "socket that receives its pidfd"),
+    ("--preserve-fds N", "pass N more descriptors to the workload"),
     ("--no-pivot", "for a root on a ramfs; weaker"),
     ("--no-new-keyring", "keep the session keyring of the caller"),
-    ("--policy NAME|FILE", "one more policy of the agent, or one for this container alone"),
-    ("--require-agent", "start nothing where no agent answers"),
-    ("--certain", "no engine knows more of the container than its bundle"),
-    ("--userns auto|host", "auto: 65,536 ids of its own"),
+    ("--policy NAME|FILE", "an additional policy of the agent, or one for this container only"),
+    ("--require-agent", "fail if no agent answers"),
+    ("--certain", "the bundle has all facts about the container; no engine has more"),
+    ("--userns auto|host", "auto: a private range of 65,536 ids"),
 )
-#: what each command takes; one that is understood and does nothing (as crun's --no-subreaper) is left out
+#: the options of each command, without those that are accepted and ignored (as crun's --no-subreaper)
 OPTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "create": _START,
-    "run": (*_START, ("-d, --detach", "do not wait for its end"), ("--keep", "keep it when it has ended")),
+    "run": (*_START, ("-d, --detach", "do not wait for its end"), ("--keep", "keep it after its end")),
     "exec": (
         ("-t, --tty", "a terminal"),
-        ("-e, --env NAME=VALUE", "a variable; repeatable"),
+        ("-e, --env NAME=VALUE", "an environment variable; repeatable"),
         ("--cwd DIR", "the working directory"),
         ("-u, --user UID[:GID]", "its user"),
-        ("-g, --additional-gids GID", "one more group; repeatable"),
-        ("-c, --cap CAPABILITY", "one more capability; repeatable"),
-        ("-p, --process FILE", "all of the process, as JSON"),
+        ("-g, --additional-gids GID", "an additional group; repeatable"),
+        ("-c, --cap CAPABILITY", "an additional capability; repeatable"),
+        ("-p, --process FILE", "the whole process, as JSON"),
         ("-d, --detach", "do not wait for its end"),
-        ("--console-socket SOCKET", "who takes the terminal"),
-        ("--pid-file FILE", "where the process is written"),
-        ("--pidfd-socket SOCKET", "who gets a pidfd of it"),
-        ("--preserve-fds N", "hand N more descriptors to it"),
+        ("--console-socket SOCKET", "socket that receives the terminal"),
+        ("--pid-file FILE", "file for the pid of the process"),
+        ("--pidfd-socket SOCKET", "socket that receives its pidfd"),
+        ("--preserve-fds N", "pass N more descriptors to it"),
         ("--process-label LABEL", "its SELinux label"),
         ("--apparmor PROFILE", "its AppArmor profile"),
         ("--no-new-privs", "no new privileges"),
@@ -102,15 +102,15 @@ OPTIONS: dict[str, tuple[tuple[str, str], ...]] = {
         ("--ignore-paused", "also in a paused container"),
     ),
     "kill": (("-a, --all", "all processes of the container"), ("-r, --regex", "ID is a pattern")),
-    "delete": (("-f, --force", "end it first"), ("--regex", "ID is a pattern")),
-    "list": (("-f, --format FORMAT", "table or json"), ("-q, --quiet", "names alone")),
+    "delete": (("-f, --force", "kill it first"), ("--regex", "ID is a pattern")),
+    "list": (("-f, --format FORMAT", "table or json"), ("-q, --quiet", "names only")),
     "ps": (("-f, --format FORMAT", "table or json"),),
     "events": (("--stats", "print once"), ("--interval DURATION", "between prints (5s)")),
-    "spec": (("-b, --bundle DIR", "where to write it"), ("--rootless", "for who is not root")),
+    "spec": (("-b, --bundle DIR", "directory to write it to"), ("--rootless", "for an unprivileged user")),
     "update": (
         ("-r, --resources FILE", "limits as JSON, - for standard input"),
         ("--memory, --memory-reservation, --memory-swap SIZE", "512m, or bytes"),
-        ("--kernel-memory, --kernel-memory-tcp SIZE", "which no kernel has any more"),
+        ("--kernel-memory, --kernel-memory-tcp SIZE", "ignored: no current kernel has it"),
         ("--cpu-period, --cpu-quota, --cpu-burst, --cpu-share, --cpu-idle N", ""),
         ("--cpu-rt-period, --cpu-rt-runtime N", ""),
         ("--cpuset-cpus, --cpuset-mems LIST", ""),
@@ -120,7 +120,7 @@ OPTIONS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def of_command(command: str) -> str:
-    """The help of one command."""
+    """Returns the help of one command."""
     takes = OPTIONS.get(command, ())
     words = ["usage: ringfence-runtime", command, "[options]" if takes else "", _ARGUMENTS.get(command, "ID")]
     lines = [" ".join(filter(None, words)), "", f"  {_WHAT[command]}"]

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images: imported from an OCI layout, kept as overlayfs layers, given to containers as root filesystems.
+"""Images: imported from an OCI layout, stored as overlayfs layers, mounted as root filesystems.
 
     store = ImageStore()                         # /var/lib/ringfence/images
-    done = import_image(store, "alpine-layout")  # ImageError and nothing kept, if anything is wrong
+    done = import_image(store, "alpine-layout")  # on failure ImageError, and nothing is kept
     rootfs = prepare_rootfs(store, "alpine-layout", container_id)
     fd = open_rootfs(rootfs)                     # a detached mount
     user = resolve_user(fd, done.image.process.user)
     release_rootfs(store, container_id)
 
-Every name is loaded when it is first used: a launch imports nothing of the importer.
+Names are loaded on first use: a launch does not import the importer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ringfence image import|list|inspect|rm|sweep`: arguments in, text or JSON out.
 
-The parser is made whenever `ringfence` starts, so what a command needs is imported when it runs.
+The parser is created at every start of `ringfence`, so a command's modules are imported when it runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.errors import Error
 from ringfence_runtime.images.errors import show
 from ringfence_runtime.images.store import DEFAULT_ROOT, ImageStore
@@ -51,42 +51,46 @@ def _platform(text: str) -> Platform:
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
-    """Put the commands on a parser; each leaves its function in `args.image_run`."""
+    """Adds the commands to a parser; each sets its function in `args.image_run`."""
     parser.add_argument("--image-root", default=DEFAULT_ROOT, metavar="DIR", help="the store (%(default)s)")
     commands = parser.add_subparsers(dest="image_command", required=True, metavar="COMMAND")
     add = commands.add_parser(
-        "import", help="take an image from an OCI layout (directory or tar) or docker archive"
+        "import", help="import an image from an OCI layout (directory or tar) or docker archive"
     )
     add.add_argument(
-        "path", metavar="PATH[:REFERENCE]", help="made with skopeo copy docker://IMAGE oci:PATH:TAG"
+        "path", metavar="PATH[:REFERENCE]", help="create it with skopeo copy docker://IMAGE oci:PATH:TAG"
     )
     add.add_argument("--name", default="", help="its name in the store")
-    add.add_argument("--platform", type=_platform, help="os/architecture[/variant]; else this machine's")
+    add.add_argument("--platform", type=_platform, help="os/architecture[/variant] (default: this machine's)")
     add.add_argument(
         "--devices", choices=_DEVICES, default="refuse", help="device nodes in layers (%(default)s)"
     )
-    add.add_argument("--max-size", type=_size, metavar="SIZE", help="of all layers, unpacked (128G)")
-    add.add_argument("--max-entries", type=int, metavar="N", help="files in one layer (500000)")
-    add.add_argument("--max-ratio", type=int, metavar="N", help="unpacked bytes for a compressed one (250)")
-    add.add_argument("--no-wait", action="store_true", help="fail where another import is under way")
     add.add_argument(
-        "--no-flush", action="store_true", help="do not wait for the disk (a store that is made again)"
+        "--max-size", type=_size, metavar="SIZE", help="maximum size of all layers, unpacked (128G)"
+    )
+    add.add_argument("--max-entries", type=int, metavar="N", help="maximum files in one layer (500000)")
+    add.add_argument(
+        "--max-ratio", type=int, metavar="N", help="maximum unpacked bytes per compressed byte (250)"
+    )
+    add.add_argument("--no-wait", action="store_true", help="fail if another import is running")
+    add.add_argument(
+        "--no-flush", action="store_true", help="do not sync to disk (for a store that can be created again)"
     )
     add.add_argument("--json", action="store_true")
     add.set_defaults(image_run=_import)
-    several = commands.add_parser("list", help="the images of the store")
+    several = commands.add_parser("list", help="list the images of the store")
     several.add_argument("--json", action="store_true")
     several.set_defaults(image_run=_list)
-    inspect = commands.add_parser("inspect", help="what the store knows of an image, as JSON")
+    inspect = commands.add_parser("inspect", help="show the store's record of an image, as JSON")
     inspect.add_argument("image")
     inspect.set_defaults(image_run=_inspect)
-    remove = commands.add_parser("rm", help="remove images, and the layers that nothing else needs")
+    remove = commands.add_parser("rm", help="remove images and their unused layers")
     remove.add_argument("images", nargs="+", metavar="IMAGE")
     remove.add_argument(
-        "-f", "--force", action="store_true", help="though containers use it; they go on running"
+        "-f", "--force", action="store_true", help="also if containers use it; they keep running"
     )
     remove.set_defaults(image_run=_remove)
-    commands.add_parser("sweep", help="remove what a crash left").set_defaults(image_run=_sweep)
+    commands.add_parser("sweep", help="remove leftovers of a crash").set_defaults(image_run=_sweep)
 
 
 def _limits(args: argparse.Namespace) -> Limits:
@@ -116,7 +120,7 @@ def _import(args: argparse.Namespace) -> None:
                       limits=_limits(args), wait=not args.no_wait, durable=not args.no_flush)  # fmt: skip
     done = import_image(ImageStore(args.image_root), path, options)
     if args.json:
-        _write(jsonio.dumps(_as_json(done), indent=True))
+        _write(strictjson.dumps(_as_json(done), indent=True))
         return
     _write(f"{done.name} {done.image.digest}")
     _write(f"{_layers(len(done.unpacked))} unpacked, {len(done.shared)} shared, {_human(done.image.size)}")
@@ -130,19 +134,19 @@ def _as_json(done: Imported) -> dict[str, Any]:
 
 
 def _notes(done: Imported) -> list[str]:
-    """What was kept that gives power, and what was left out."""
+    """Describes kept privileges (setuid, capabilities) and omitted entries."""
     facts = [layer.facts for layer in done.unpacked]
     notes = []
     setuid = [path for each in facts for path in each.setuid]
     if count := sum(each.setuid_count for each in facts):
         notes.append(f"setuid or setgid programs: {count} ({', '.join(map(show, setuid[:5]))})")
-    for what, text in (("capabilities", "files with capabilities"), ("devices", "device nodes made"),
-                       ("devices_skipped", "device nodes left out"),
+    for what, text in (("capabilities", "files with capabilities"), ("devices", "device nodes created"),
+                       ("devices_skipped", "device nodes omitted"),
                        ("odd_names", "names with control characters or invalid UTF-8")):  # fmt: skip
         if count := sum(getattr(each, what) for each in facts):
             notes.append(f"{text}: {count}")
     if count := sum(sum(each.dropped_xattrs.values()) for each in facts):
-        notes.append(f"extended attributes left out: {count}")
+        notes.append(f"extended attributes omitted: {count}")
     return notes
 
 
@@ -153,7 +157,7 @@ def _image_json(image: Image) -> dict[str, Any]:
 def _list(args: argparse.Namespace) -> None:
     images = ImageStore(args.image_root).images()
     if args.json:
-        _write(jsonio.dumps([_image_json(image) for image in images], indent=True))
+        _write(strictjson.dumps([_image_json(image) for image in images], indent=True))
         return
     rows = [("NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "IMPORTED")]
     for image in images:
@@ -166,7 +170,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    _write(jsonio.dumps(_image_json(ImageStore(args.image_root).find(args.image)), indent=True))
+    _write(strictjson.dumps(_image_json(ImageStore(args.image_root).find(args.image)), indent=True))
 
 
 def _remove(args: argparse.Namespace) -> None:
@@ -204,7 +208,7 @@ def _write(line: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command: 0, 1 for an error of ours (two lines on stderr), 2 for a wrong command line."""
+    """Runs one command. Returns 0, 1 for an error (two lines on stderr), 2 for a wrong command line."""
     parser = argparse.ArgumentParser(prog="ringfence image", description="Images of containers.")
     add_commands(parser)
     args = parser.parse_args(argv)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The image's configuration (image-spec config.md), read as hostile text: checked and bounded.
 
-Labels never decide anything here (a label that ran a program as root was a CVE in 2026), and volumes are
-names of places in the container, never of places on the host (CVE-2022-23648).
+Labels never have an effect (a label that ran a program as root was a CVE in 2026), and volumes are paths
+in the container, never on the host (CVE-2022-23648).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SIGNAL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-")
 
 
 class ImageConfig:
-    """What an import keeps of a configuration; `process` is JSON for `process.ProcessDefaults`."""
+    """The imported part of a configuration; `process` is JSON for `process.ProcessDefaults`."""
 
     __slots__ = ("created", "diff_ids", "platform", "process")
 
@@ -37,7 +37,7 @@ class ImageConfig:
 
 
 def parse_config(node: Node) -> ImageConfig:
-    """Check a whole configuration; raises LayoutError with the JSON path."""
+    """Checks a whole configuration; raises LayoutError with the JSON path."""
     rootfs = node.node("rootfs")
     if rootfs.text("type") != "layers":
         raise rootfs.error("type", f"{show(rootfs.text('type'))} is not 'layers'")
@@ -82,7 +82,7 @@ def _environment(node: Node) -> list[str]:
 
 
 def _directory(node: Node, key: str) -> str:
-    """An absolute path of the container, `..` resolved in the text: it never means a place on the host."""
+    """Returns an absolute path in the container, with `..` resolved as text; it is never a host path."""
     text = node.text(key)
     if not text:
         return ""
@@ -91,12 +91,12 @@ def _directory(node: Node, key: str) -> str:
         raise node.error(key, f"{show(text)} is not an absolute path")
     if path.split("/")[1:2] == ["proc"]:
         # CVE-2024-21626: /proc/self/fd/N as working directory was the host's, through a leaked descriptor.
-        raise node.error(key, f"{show(text)} lies in /proc")
+        raise node.error(key, f"{show(text)} is in /proc")
     return path
 
 
 def clean_path(text: str) -> str | None:
-    """The path with `.`, `..` and double slashes taken out, below `/`; None for what cannot be a path."""
+    """Returns the path without `.`, `..` and double slashes, below `/`; None if it is not a path."""
     parts: list[str] = []
     for part in text.split("/"):
         if part == "..":
@@ -116,14 +116,14 @@ def _keys(node: Node, key: str) -> list[str]:
 
 
 def _volumes(node: Node) -> list[str]:
-    """Mount points. `..` is refused, not resolved: nobody writes it for a good reason."""
+    """Returns the mount points. `..` is refused, not resolved: it has no legitimate use."""
     volumes = []
     for text in _keys(node, "Volumes"):
         path = clean_path(text)
         if path is None or not text.startswith("/") or ".." in text.split("/"):
             raise node.error("Volumes", f"{show(text)} is not an absolute path without '..'")
         if path == "/" or f"/{path.split('/')[1]}" in _RESERVED:
-            raise node.error("Volumes", f"{show(text)} would cover a directory that the runtime makes")
+            raise node.error("Volumes", f"{show(text)} would cover a directory that the runtime creates")
         volumes.append(path)
     return sorted(set(volumes))
 

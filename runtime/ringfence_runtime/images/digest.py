@@ -12,7 +12,7 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def is_digest(text: object) -> bool:
-    """True for a digest of an algorithm that we can check."""
+    """Returns True for a digest with a supported algorithm."""
     if not isinstance(text, str):
         return False
     algorithm, _, value = text.partition(":")
@@ -20,12 +20,12 @@ def is_digest(text: object) -> bool:
 
 
 def check_digest(text: object, where: str) -> str:
-    """Return `text` if it is a digest; it then holds no letter that means something to a path."""
+    """Returns `text` if it is a digest, which then contains no character that is special in a path."""
     if isinstance(text, str) and is_digest(text):
         return text
     raise LayoutError(f"{where}: {show(text)} is not a sha256 or sha512 digest")
 
 
 def file_name(digest: str) -> str:
-    """The name of a digest as one path component."""
+    """Returns a digest as one path component."""
     return digest.replace(":", "-")

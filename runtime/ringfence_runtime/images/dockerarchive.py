@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `docker save` (and `skopeo copy ... docker-archive:`) writes: manifest.json beside the layers' tars.
+"""The format of `docker save` (and `skopeo copy ... docker-archive:`): manifest.json and the layers' tars.
 
-No digest vouches for the configuration here but its own name; the layers are checked against its diff_ids.
+Only the configuration's name is its digest; the layers are checked against its diff_ids.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ def _document(source: Source, path: str, limits: Limits, hint: str = "") -> byte
 
 
 def _chosen(source: Source, limits: Limits, reference: str) -> Node:
-    hint = (
-        "neither an OCI layout nor a docker archive; skopeo makes one: skopeo copy docker://IMAGE oci:DIR:TAG"
-    )
+    hint = "neither an OCI layout nor a docker archive: skopeo copy docker://IMAGE oci:DIR:TAG"
     data = b'{"images":' + _document(source, "manifest.json", limits, hint) + b"}"
     images = parse_document(data, "manifest.json").nodes("images")
     if reference:
@@ -49,7 +47,7 @@ def _chosen(source: Source, limits: Limits, reference: str) -> Node:
 def read_docker_archive(
     source: Source, limits: Limits, reference: str, platform: Platform | None
 ) -> Manifest:
-    """The image called `reference` (a RepoTag), or the only one."""
+    """Returns the image named `reference` (a RepoTag), or the only one."""
     image = _chosen(source, limits, reference)
     data = _document(source, image.text("Config"), limits)
     digest = "sha256:" + hashlib.sha256(data).hexdigest()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON documents of an image: typed access that says where in which document something is wrong."""
+"""JSON documents of an image: typed access, with errors that name the document and the place."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.images.digest import check_digest
 from ringfence_runtime.images.errors import LayoutError, show
 
@@ -27,12 +27,12 @@ class Node:
         return self.data.get(key) is not None
 
     def error(self, key: str, what: str) -> LayoutError:
-        """The error for a member of this object."""
+        """Returns the error for a member of this object."""
         plain = key.isascii() and key.isprintable() and len(key) <= 64
         return LayoutError(f"{self.path}.{key if plain else show(key)}: {what}")
 
     def text(self, key: str, default: str = "") -> str:
-        """A string without a NUL."""
+        """Returns a string without a NUL."""
         value = self.data.get(key)
         if value is None:
             return default
@@ -41,7 +41,7 @@ class Node:
         return value
 
     def number(self, key: str) -> int:
-        """A size: an integer that is not negative and fits 63 bits."""
+        """Returns a size: a non-negative integer of 63 bits."""
         value = self.data.get(key)
         if type(value) is not int or not 0 <= value < 1 << 63:
             raise self.error(key, f"{show(value)} is not a size")
@@ -52,7 +52,7 @@ class Node:
         return check_digest(self.data.get(key), f"{self.path}.{key}")
 
     def items(self, key: str) -> list[Any]:
-        """A list, empty where there is none."""
+        """Returns a list, empty if absent."""
         value = self.data.get(key)
         if value is None:
             return []
@@ -73,14 +73,14 @@ class Node:
         return values
 
     def node(self, key: str) -> Node:
-        """An object, empty where there is none."""
+        """Returns an object, empty if absent."""
         value = self.data.get(key)
         return Node({} if value is None else value, f"{self.path}.{key}")
 
 
 def parse_document(data: bytes, name: str) -> Node:
-    """Decode one document: strict JSON, no member twice."""
+    """Decodes one document: strict JSON, no duplicate members."""
     try:
-        return Node(jsonio.loads(data), name)
+        return Node(strictjson.loads(data), name)
     except ValueError as error:
         raise LayoutError(f"{name} is not valid JSON: {show(str(error))}") from None

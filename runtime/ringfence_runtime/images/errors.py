@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be wrong with an image, a layer or the store; and the one way to show text that an image chose."""
+"""Errors of images, layers and the store; and the function that shows an image's text."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class ImageError(Error):
 
 
 class LayoutError(ImageError):
-    """An index, manifest or configuration that is not what the image specification allows."""
+    """An index, manifest or configuration that the image specification does not allow."""
 
 
 class LayerError(ImageError):
-    """A layer that is damaged, or that asks for something which no layer may do."""
+    """A layer that is damaged, or that contains something forbidden."""
 
 
 class LimitError(ImageError):
-    """The image is larger, in some way, than the limits of this import allow."""
+    """The image exceeds a limit of this import."""
 
 
 class StoreError(ImageError):
@@ -45,28 +45,28 @@ class StoreError(ImageError):
 
 
 class FullError(StoreError):
-    """The disk, the quota or the inodes ran out. Nothing of the import was kept."""
+    """The disk, the quota or the inodes are exhausted. Nothing of the import was kept."""
 
 
 class InUseError(StoreError):
-    """Containers hold the image, or another import holds the store."""
+    """Containers use the image, or another import uses the store."""
 
 
 class ImageNotFoundError(NotFoundError, ImageError):
-    """There is no image (or no prepared root filesystem) of this name."""
+    """No image (or no prepared root filesystem) has this name."""
 
 
 def show(text: object) -> str:
-    """Quote an image's text for a message: ASCII only, so it moves no cursor and splits no line."""
+    """Quotes an image's text for a message: ASCII only, so it cannot control a terminal or split a line."""
     quoted = repr(text)[1:] if isinstance(text, bytes) else ascii(text)
     return quoted if len(quoted) <= SHOWN else quoted[:SHOWN] + "...'"
 
 
 def store_error(what: str, error: OSError) -> StoreError:
-    """The store's error for an OSError met while doing `what`."""
+    """Returns the store's error for an OSError during `what`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FullError(f"{what}: {error.strerror}; nothing of it was kept",
-                         hint="free space, or give the store another --image-root")  # fmt: skip
+                         hint="free space, or use another --image-root for the store")  # fmt: skip
     where = f" ({show(error.filename)})" if error.filename is not None else ""
     reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
     hint = ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an import should say of a layer: what was kept that gives power, and what was left out."""
+"""Facts about a layer for the user: kept privileges (setuid, capabilities), and omitted entries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CONTROL = frozenset((*range(32), 127))
 
 
 class LayerFacts:
-    """Counts, and the first names of what matters most."""
+    """Counts, and the first names of the most relevant entries."""
 
     __slots__ = (
         "bytes",
@@ -41,7 +41,7 @@ class LayerFacts:
         self.opaque_root = False
 
     def count(self, entry: tar.Entry) -> None:
-        """Account for an entry that was made."""
+        """Counts an entry that was created."""
         self.entries += 1
         if entry.kind == tar.REGULAR:
             self.bytes += entry.size
@@ -54,19 +54,19 @@ class LayerFacts:
             self.odd_names += _is_odd(entry.name)
 
     def dropped(self, names: list[bytes]) -> None:
-        """Extended attributes that were not kept, by kind: the names are the image's own text."""
+        """Counts omitted extended attributes by kind: the names are the image's own text."""
         for name in names:
             kind = name.partition(b".")[0].decode("ascii", "replace")
             key = kind if kind in ("security", "trusted", "system", "user") else "other"
             self.dropped_xattrs[key] = self.dropped_xattrs.get(key, 0) + 1
 
     def as_json(self) -> dict[str, Any]:
-        """The members that `layer.json` keeps."""
+        """Returns the members for `layer.json`."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 def _is_odd(name: bytes) -> bool:
-    """Control characters, or bytes that are not UTF-8."""
+    """Returns True for control characters, or bytes that are not UTF-8."""
     try:
         name.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes one file of a layer, by the descriptor of its directory and its last name."""
+"""Creates one file of a layer, by the descriptor of its directory and its last name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ANY_XATTR = 1024
 
 
 class FileMaker:
-    """`stale` says that open directories may no longer be what their paths say; `facts` what was made."""
+    """`stale` is called if open directories may no longer match their paths; `facts` counts entries."""
 
     def __init__(self, reader: tar.TarReader, *, devices: str, opaque: str) -> None:
         self.reader = reader
@@ -32,7 +32,7 @@ class FileMaker:
         self.stale = False
 
     def make(self, parent: int, name: bytes, make: Callable[[], object]) -> None:
-        """Run `make`; where the name is taken by an earlier entry of this layer, the later one counts."""
+        """Runs `make`; an existing entry of this layer with that name is replaced."""
         try:
             make()
         except FileExistsError:
@@ -40,10 +40,10 @@ class FileMaker:
             make()
 
     def clear(self, parent: int, name: bytes) -> os.stat_result:
-        """Remove what an earlier entry made; returns what it was. A directory must be empty."""
+        """Removes an earlier entry; returns its mode. A directory must be empty."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         mode = status.st_mode
-        # Open directories that were reached through this name may no longer be what their paths say.
+        # Open directories that were reached through this name may no longer match their paths.
         self.stale = self.stale or not stat.S_ISREG(mode)
         if not stat.S_ISDIR(mode):
             os.unlink(name, dir_fd=parent)
@@ -53,7 +53,7 @@ class FileMaker:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
-            raise LayerError(f"{show(name)} takes the place of a directory that is not empty") from None
+            raise LayerError(f"{show(name)} would replace a directory that is not empty") from None
         return status
 
     def attributes(self, entry: tar.Entry, fd: int) -> None:
@@ -68,7 +68,7 @@ class FileMaker:
                 os.setxattr(fd, key, value)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.E2BIG) and len(value) > _ANY_XATTR:
-                    # ext4 keeps all attributes of a file in one block, and calls more than that a full disk.
+                    # ext4 keeps all attributes of a file in one block, and reports more as a full disk.
                     raise LayerError(
                         f"{show(entry.name)}: too large an attribute for this filesystem"
                     ) from None
@@ -93,14 +93,14 @@ class FileMaker:
             os.close(fd)
 
     def directory(self, entry: tar.Entry, parent: int, name: bytes) -> None:
-        """A directory, or what an entry says of one that is there."""
+        """Creates a directory, or changes an existing one."""
         opaque = False
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
             if not stat.S_ISDIR(mode):
-                # A whiteout before a directory of its name means: this one, and nothing of the layers below.
+                # A whiteout before a directory of its name hides the lower layers' directory.
                 opaque = is_whiteout(self.clear(parent, name))
                 os.mkdir(name, 0o700, dir_fd=parent)
         fd = os.open(name, OPEN_DIRECTORY, dir_fd=parent)
@@ -112,7 +112,7 @@ class FileMaker:
             os.close(fd)
 
     def left_out(self, entry: tar.Entry) -> None:
-        """Attributes that its kind cannot have, or that are not allowed on it."""
+        """Returns attributes that this kind of file cannot or must not have."""
         if entry.xattrs:
             self.facts.dropped(list(entry.xattrs))
 
@@ -123,14 +123,14 @@ class FileMaker:
         self.left_out(entry)
 
     def symlink(self, entry: tar.Entry, parent: int, name: bytes) -> None:
-        """A symlink; where it leads is nobody's business but the container's."""
+        """Creates a symlink; its target is resolved only in the container."""
         if not entry.link or b"\0" in entry.link:
-            raise LayerError(f"{show(entry.name)}: a symlink to nothing")
+            raise LayerError(f"{show(entry.name)}: a symlink without a target")
         self.make(parent, name, lambda: os.symlink(entry.link, name, dir_fd=parent))
         self._finish_node(entry, parent, name)
 
     def node(self, entry: tar.Entry, parent: int, name: bytes) -> None:
-        """A FIFO, or a device where devices are allowed."""
+        """Creates a FIFO, or a device if devices are allowed."""
         mode = entry.mode
         if entry.kind == tar.FIFO:
             mode |= stat.S_IFIFO
@@ -138,7 +138,7 @@ class FileMaker:
             if self.devices == "refuse":
                 raise LayerError(
                     f"{show(entry.name)} is a device node ({entry.major}:{entry.minor})",
-                    hint="--devices skip leaves them out, --devices make makes them",
+                    hint="--devices skip omits them, --devices make creates them",
                 )
             if self.devices == "skip":
                 self.facts.devices_skipped += 1
@@ -150,12 +150,12 @@ class FileMaker:
         number = os.makedev(entry.major, entry.minor)
         self.make(parent, name, lambda: os.mknod(name, mode, number, dir_fd=parent))
         self._finish_node(entry, parent, name)
-        # mknod obeyed the umask. The name is no symlink: we have just made it.
+        # mknod applied the umask. The name is not a symlink: it was just created.
         os.chmod(name, entry.mode, dir_fd=parent)
 
 
 def is_whiteout(status: os.stat_result) -> bool:
-    """True for overlayfs's mark of something removed: the character device 0:0."""
+    """Returns True for overlayfs's mark of a removed file: the character device 0:0."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's own root, read-only, as a container's: which mounts belong to it, and what must not be seen.
+"""The host's own root, read-only, as a container's root: its mounts, and the paths to hide.
 
-Read-only does not stop a connect(2) to a socket or the reading of a key. So what holds sockets, secrets and
-other people's data is covered, and only mounts that hold programs come along.
+A read-only mount does not prevent connect(2) to a socket or reading a key. So directories with sockets,
+secrets and users' data are covered, and only mounts with programs are included.
 """
 
 from __future__ import annotations
 
 import os
+
+from ringfence_linux import mountinfo
 
 __all__ = ["host_binds", "host_masks"]
 
@@ -25,7 +27,7 @@ _MASKED = (
     "/etc/apt/auth.conf.d", "/etc/postfix/sasl", "/etc/mysql", "/etc/postgresql", "/etc/redis",
     "/var/db", "/var/opt", "/var/local", "/var/crash", "/var/kerberos", "/var/www", "/data", "/export",
 )  # fmt: skip
-# Beside these names, whatever its owner does not show to everybody.
+# Besides these names, everything that is not world-readable.
 _LOOKED_THROUGH = "/etc"
 _MOST_LOOKED_AT = 20_000
 _SCRATCH = ("/run", "/tmp", "/var/tmp")
@@ -35,20 +37,17 @@ _KINDS_LEFT_OUT = frozenset(
 
 
 def host_binds() -> tuple[str, ...]:
-    """Mount points below the directories of programs (a separate /usr), outermost first."""
+    """Returns mount points below the directories of programs (a separate /usr), outermost first."""
     found = []
-    with open("/proc/self/mountinfo", "rb") as file:
-        for line in file:
-            fields, _, rest = line.partition(b" - ")
-            path = os.fsdecode(fields.split(b" ")[4].decode("unicode_escape").encode("latin-1"))
-            inside = any(path == top or path.startswith(f"{top}/") for top in _PROGRAMS)
-            if inside and rest.split(b" ")[0].decode() not in _KINDS_LEFT_OUT:
-                found.append(path)
+    for mount in mountinfo.read():
+        inside = any(mount.target == top or mount.target.startswith(f"{top}/") for top in _PROGRAMS)
+        if inside and mount.fstype not in _KINDS_LEFT_OUT:
+            found.append(mount.target)
     return tuple(sorted(set(found)))
 
 
 def host_masks(store: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(what to cover, what to make an empty tmpfs); only what exists and is no symlink."""
+    """Returns (paths to cover, paths for an empty tmpfs); only those that exist and are no symlinks."""
     masked = [path for path in (*_MASKED, store) if os.path.lexists(path) and not os.path.islink(path)]
     masked += [path for path in _private(_LOOKED_THROUGH) if not _below(path, masked)]
     return tuple(masked), tuple(path for path in _SCRATCH if os.path.isdir(path) and not os.path.islink(path))
@@ -59,7 +58,7 @@ def _below(path: str, others: list[str]) -> bool:
 
 
 def _private(top: str) -> list[str]:
-    """Files and directories below `top` that not everybody may read."""
+    """Returns files and directories below `top` that are not world-readable."""
     found: list[str] = []
     pending, left = [top], _MOST_LOOKED_AT
     while pending and left > 0:

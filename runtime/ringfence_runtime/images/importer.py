@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Import an image: choose, verify, unpack beside, flush, rename. Until the renames nothing is seen.
+"""Imports an image: select, verify, unpack to a temporary directory, sync, rename.
 
-Flush policy: one syncfs(2) of the store's filesystem after all layers are written and before the first
-rename, then the JSON records with fsync and the directories that were renamed into. So what has a final name
-after a power cut is whole. `durable=False` leaves all flushing out (for a store that can be made again).
+Nothing is visible before the renames. Sync policy: one syncfs(2) of the store's filesystem after all
+layers are written and before the first rename, then fsync of the JSON records and of the directories of
+the renames. So everything with a final name is complete after a power cut. `durable=False` omits all
+syncs (for a store that can be created again).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images.digest import file_name
 from ringfence_runtime.images.errors import ImageError, LimitError, show, store_error
 from ringfence_runtime.images.layers import Unpacked, unpack_blob, verify_blob
@@ -31,7 +32,7 @@ __all__ = ["Imported", "Options", "import_image"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to import."""
+    """Options of an import."""
 
     name: str = ""
     """of the image in the store; else the layout's own reference, else the name of the directory or file"""
@@ -49,7 +50,7 @@ class Options:
 
 @dataclass(slots=True)
 class Imported:
-    """What an import did."""
+    """The result of an import."""
 
     image: Image
     name: str
@@ -59,7 +60,7 @@ class Imported:
 
 
 def import_image(store: ImageStore, path: str, options: Options | None = None) -> Imported:
-    """Import the image at `path`. Raises ImageError; the store is then as it was before."""
+    """Imports the image at `path`. Raises ImageError; the store is then unchanged."""
     options = options or Options()
     source = open_source(path, options.limits)
     try:
@@ -164,10 +165,10 @@ class _Import:
 
 
 def _check_devices(diff_id: str, facts: dict[str, Any], devices: str) -> None:
-    """A shared layer was unpacked under the choice of another import."""
+    """Checks a shared layer that was unpacked with another import's choice for devices."""
     if devices != "make" and facts["devices"]:
         raise ImageError(
-            f"layer {diff_id} of the store holds device nodes", hint="--devices make allows them"
+            f"layer {diff_id} of the store contains device nodes", hint="--devices make allows them"
         )
     if devices == "make" and facts["devices_skipped"]:
         raise ImageError(
@@ -190,15 +191,15 @@ def _sync_directory(path: str) -> None:
 
 
 def _syncfs(path: str) -> None:
-    """Flush one filesystem, or all where the C library has no syncfs; reports what failed to be written."""
+    """Syncs one filesystem, or all if the C library has no syncfs; raises on a write error."""
     try:
-        syncfs = _sys.load_library("libc.so.6", {"syncfs": ("i", "i")})["syncfs"]
+        syncfs = syscalls.load_library("libc.so.6", {"syncfs": ("i", "i")})["syncfs"]
     except (OSError, AttributeError):
         os.sync()
         return
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if syncfs(fd):  # type: ignore[operator]
-            raise OSError(5, "the disk reports an error while flushing", path)
+            raise OSError(5, "the disk reported an error during sync", path)
     finally:
         os.close(fd)

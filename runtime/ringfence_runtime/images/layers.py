@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One layer: blob in, verified directory out; or, for a known layer, the verification alone."""
+"""One layer: blob in, verified directory out; or, for a known layer, only the verification."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Unpacked:
         self.facts = facts
 
     def as_json(self) -> dict[str, Any]:
-        """What `layer.json` holds; `blobs` are digests that were seen to unpack to this diff_id."""
+        """Returns the contents of `layer.json`; `blobs` are digests that unpacked to this diff_id."""
         return {"version": 1, "diff_id": self.diff_id, "size": self.size, "blobs": [self.blob],
                 "facts": self.facts.as_json()}  # fmt: skip
 
@@ -61,13 +61,13 @@ def _finish(stream: LayerStream, blob: VerifiedBlob, layer: Layer) -> None:
     blob.finish()
     if found != layer.diff_id:
         raise LayoutError(
-            f"layer {layer.digest} unpacks to {found}, and the configuration says {layer.diff_id}"
+            f"layer {layer.digest} unpacks to {found}, but the configuration says {layer.diff_id}"
         )
 
 
 def unpack_blob(source: Source, layer: Layer, target: str, limits: Limits, *, devices: str,
                 overlay: str) -> Unpacked:  # fmt: skip
-    """Unpack into `target`/root. Raises ImageError; what is in `target` then is for the caller to remove."""
+    """Unpacks into `target`/root. Raises ImageError; the caller then removes `target`."""
     try:
         os.mkdir(f"{target}/root", 0o755)
         root = os.open(f"{target}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -84,7 +84,7 @@ def unpack_blob(source: Source, layer: Layer, target: str, limits: Limits, *, de
 
 
 def verify_blob(source: Source, layer: Layer, limits: Limits, *, known_blobs: list[str]) -> None:
-    """Check a layer that need not be unpacked. An unknown blob must be seen to hold what its image claims."""
+    """Checks a layer that need not be unpacked. The contents of an unknown blob are verified."""
     with _blob(source, layer) as blob:
         if layer.digest in known_blobs:
             blob.finish()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a source to one image: index -> manifest (of this platform) -> configuration and layers, verified.
+"""Reads one image from a source: index -> manifest (of this platform) -> configuration and layers, verified.
 
-Understands the OCI image layout and, where there is no `oci-layout` file, what `docker save` writes.
+Supports the OCI image layout and, without an `oci-layout` file, the format of `docker save`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NESTED = 4
 
 
 class Layer:
-    """One layer: the blob that carries it, and the digest of what it unpacks to."""
+    """One layer: its blob, and the digest of its uncompressed content."""
 
     __slots__ = ("diff_id", "digest", "path", "size")
 
@@ -62,14 +62,14 @@ class Manifest:
 
 
 def blob_path(digest: str) -> str:
-    """Where a layout keeps a blob."""
+    """Returns the path of a blob in a layout."""
     return "blobs/" + digest.replace(":", "/")
 
 
 def read_manifest(
     source: Source, limits: Limits, *, reference: str = "", platform: Platform | None = None
 ) -> Manifest:
-    """The image called `reference` (the only one, where none is named) for `platform` (this machine's)."""
+    """Returns the image named `reference` (default: the only one) for `platform` (this machine's)."""
     reader = _Reader(source, limits, platform)
     marker = source.open("oci-layout")
     if marker is None:
@@ -110,7 +110,7 @@ def _named(index: Node, reference: str) -> Node:
 
 
 def _is_attestation(entry: Node) -> bool:
-    """BuildKit lists its attestations as manifests of the platform unknown/unknown."""
+    """Returns True for BuildKit's attestations: manifests of the platform unknown/unknown."""
     return entry.node("platform").text("os") == "unknown"
 
 
@@ -131,7 +131,7 @@ class _Reader:
             return parse_document(read_document(blob, self.limits.document_bytes), f"{name} {digest[:19]}")
 
     def descend(self, entry: Node, reference: str, depth: int) -> Manifest:
-        """Follow indexes to the manifest of the platform."""
+        """Follows indexes to the manifest of the platform."""
         if "manifests" in entry and "digest" not in entry:
             return self.choose(entry, reference, depth)
         kind = entry.text("mediaType")
@@ -149,7 +149,7 @@ class _Reader:
 
     @staticmethod
     def unambiguous(node: Node, kind: str) -> None:
-        """CVE-2021-41190: one document that is an index to one reader and a manifest to another."""
+        """Prevents CVE-2021-41190: a document that is an index to one reader and a manifest to another."""
         said = node.text("mediaType")
         if said and said != kind:
             raise LayoutError(f"{node.path}: says {show(said)}, its descriptor {show(kind)}")
@@ -157,7 +157,7 @@ class _Reader:
             raise LayoutError(f"{node.path}: is an index and a manifest at once")
 
     def choose(self, index: Node, reference: str, depth: int) -> Manifest:
-        """The first entry for the platform, as the specification says."""
+        """Returns the first entry for the platform, as specified."""
         entries = [entry for entry in index.nodes("manifests") if not _is_attestation(entry)]
         for entry in entries:
             if "platform" not in entry or self.platform.accepts(Platform.of(entry.node("platform"))):
@@ -166,17 +166,17 @@ class _Reader:
             ", ".join(show(str(Platform.of(entry.node("platform")))) for entry in entries[:20]) or "nothing"
         )
         raise ImageNotFoundError(
-            f"the image is not there for {self.platform}", hint=f"it is there for {there}"
+            f"the image does not exist for {self.platform}", hint=f"it exists for {there}"
         )
 
     def manifest(self, node: Node, digest: str, reference: str) -> Manifest:
-        """Check a manifest and its configuration against each other."""
+        """Checks a manifest and its configuration against each other."""
         if node.data.get("schemaVersion") != 2:
             raise LayoutError(f"{node.path}: schemaVersion is not 2")
         described = node.node("config")
         if described.text("mediaType") not in _CONFIG:
             raise LayoutError(
-                f"{described.path}: {show(described.text('mediaType'))}: this is no container image"
+                f"{described.path}: {show(described.text('mediaType'))}: this is not a container image"
             )
         config = parse_config(self.document(described, "config"))
         check_platform(config, self.asked, self.platform)
@@ -186,7 +186,7 @@ class _Reader:
         for item, diff_id in zip(nodes, config.diff_ids, strict=True):
             if item.text("mediaType") not in _LAYER_TYPES:
                 raise LayoutError(
-                    f"{item.path}: {show(item.text('mediaType'))} is no layer that we can unpack"
+                    f"{item.path}: {show(item.text('mediaType'))} is not a supported layer format"
                 )
             blob = item.digest("digest")
             layers.append(Layer(blob_path(blob), blob, item.number("size"), diff_id))
@@ -196,14 +196,14 @@ class _Reader:
 
 
 def check_platform(config: ImageConfig, asked: Platform | None, platform: Platform) -> None:
-    """An image of another architecture would fail at its first instruction, with no word of why."""
+    """Refuses an image of another architecture, which would fail unclearly at its first instruction."""
     if not platform.accepts(config.platform):
-        hint = "" if asked else f"--platform {config.platform} imports it all the same"
+        hint = "" if asked else f"--platform {config.platform} imports it anyway"
         raise ImageNotFoundError(f"the image is for {show(str(config.platform))}, not {platform}", hint=hint)
 
 
 def check_layers(layers: list[Node], config: ImageConfig, limits: Limits, path: str) -> None:
-    """As many layers as the configuration has digests for, and not too many."""
+    """Checks that the number of layers equals the configuration's number of digests, and the limit."""
     if len(layers) != len(config.diff_ids):
         raise LayoutError(
             f"{path}: {len(layers)} layers, and the configuration has {len(config.diff_ids)} diff_ids"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much an image may ask of the host. Every number can be set by the caller of an import."""
+"""Limits of an image's demands on the host. The caller of an import can set every number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one import; a breach is a LimitError, and the import leaves nothing."""
+    """Limits of one import; exceeding one is a LimitError, and the import keeps nothing."""
 
     document_bytes: int = 4 * MIB
     """of one index, manifest or configuration"""

@@ -12,7 +12,7 @@ __all__ = ["Lock"]
 
 
 class Lock:
-    """An advisory lock on a file of the store; it ends with its holder, however that ends."""
+    """An advisory lock on a file of the store; the kernel releases it when its holder ends."""
 
     __slots__ = ("_busy", "_fd", "_path", "_wait")
 

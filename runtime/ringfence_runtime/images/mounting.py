@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mount a prepared root filesystem: as a detached mount, so that nothing shows before its place.
+"""Mounts a prepared root filesystem as a detached mount, so it is invisible until it is attached.
 
-Options: index=off, metacopy=off, redirect_dir=nofollow. A layer cannot hold overlayfs's attributes (the
-unpacker drops them) and a container cannot set them, and with these options the kernel would
-not obey them either.
+Options: index=off, metacopy=off, redirect_dir=nofollow. A layer cannot contain overlayfs's attributes
+(the unpacker drops them) and a container cannot set them; with these options the kernel would also
+ignore them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images.errors import StoreError, store_error
 
 TYPE_CHECKING = False
@@ -26,23 +26,25 @@ MAPPED = "mapped"
 
 
 def open_rootfs(rootfs: Rootfs, *, userns: int = -1) -> int:
-    """A descriptor of the detached, private mount: move_mount(2) attaches it; until then it dies with its fd.
+    """Returns a descriptor of the detached, private mount, which move_mount(2) attaches.
 
     Devices of the root filesystem are dead (nodev) unless its layers were imported with devices. `userns` is
     a descriptor of the container's user namespace: its root then owns what the image's root owns.
     """
-    attributes = 0 if rootfs.devices else _sys.MOUNT_ATTR_NODEV
+    attributes = 0 if rootfs.devices else syscalls.MOUNT_ATTR_NODEV
     if rootfs.read_only:
-        attributes |= _sys.MOUNT_ATTR_RDONLY
+        attributes |= syscalls.MOUNT_ATTR_RDONLY
     try:
         if rootfs.kind == "overlay":
             with _MappedLayers(rootfs, userns) as lower:
                 fd = _overlay(rootfs, lower)
         else:
-            fd = _sys.open_tree(_sys.AT_FDCWD, rootfs.path, _sys.OPEN_TREE_CLONE)
+            fd = syscalls.open_tree(syscalls.AT_FDCWD, rootfs.path, syscalls.OPEN_TREE_CLONE)
             if userns >= 0:
-                _sys.mount_setattr(fd, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns, path=rootfs.path)
-        _sys.mount_setattr(fd, attr_set=attributes, propagation=_sys.MS_PRIVATE, path=rootfs.merged)
+                syscalls.mount_setattr(
+                    fd, attr_set=syscalls.MOUNT_ATTR_IDMAP, userns=userns, path=rootfs.path
+                )
+        syscalls.mount_setattr(fd, attr_set=attributes, propagation=syscalls.MS_PRIVATE, path=rootfs.merged)
     except OSError as error:
         hint = "can the store's filesystem be id-mapped? (ext4, xfs, btrfs can)" if userns >= 0 else ""
         if error.errno == errno.EINVAL and rootfs.kind == "overlay" and not hint:
@@ -54,12 +56,12 @@ def open_rootfs(rootfs: Rootfs, *, userns: int = -1) -> int:
 
 
 def mount_rootfs(rootfs: Rootfs, target: str, *, userns: int = -1) -> None:
-    """Attach it at the directory `target` of the current mount namespace."""
+    """Attaches it at the directory `target` of the current mount namespace."""
     fd = open_rootfs(rootfs, userns=userns)
     try:
         where = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _sys.move_mount(fd, where, path=target)
+            syscalls.move_mount(fd, where, path=target)
         finally:
             os.close(where)
     except OSError as error:
@@ -97,18 +99,18 @@ class _MappedLayers:
 
     def __exit__(self, *_: object) -> None:
         for place in self._places:
-            _sys.umount2(place, _sys.MNT_DETACH)
+            syscalls.umount2(place, syscalls.MNT_DETACH)
 
     def _map(self, path: str, number: int) -> str:
         place = f"{os.path.dirname(self._rootfs.merged)}/{MAPPED}/{number}"
         os.makedirs(place, 0o700, exist_ok=True)
-        tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE)
+        tree = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE)
         try:
-            attributes = _sys.MOUNT_ATTR_IDMAP | _sys.MOUNT_ATTR_RDONLY
-            _sys.mount_setattr(tree, attr_set=attributes, userns=self._userns, path=path)
+            attributes = syscalls.MOUNT_ATTR_IDMAP | syscalls.MOUNT_ATTR_RDONLY
+            syscalls.mount_setattr(tree, attr_set=attributes, userns=self._userns, path=path)
             where = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                _sys.move_mount(tree, where, path=place)
+                syscalls.move_mount(tree, where, path=place)
                 self._places.append(place)
             finally:
                 os.close(where)
@@ -122,31 +124,31 @@ def _overlay(rootfs: Rootfs, lower: tuple[str, ...]) -> int:
         try:
             return _overlay_by_parts(rootfs, lower)
         except OSError as error:
-            # Older kernels (6.1) know neither lowerdir+ nor overlayfs's other options in this form.
+            # Older kernels (6.1) support neither lowerdir+ nor overlayfs's other options in this form.
             if error.errno != errno.EINVAL:
                 raise
     return _overlay_by_mount(rootfs, lower)
 
 
 def _overlay_by_parts(rootfs: Rootfs, lower: tuple[str, ...]) -> int:
-    context = _sys.fsopen("overlay")
+    context = syscalls.fsopen("overlay")
     try:
         for path in lower:
-            _sys.fsconfig_string(context, "lowerdir+", path)
-        _sys.fsconfig_string(context, "upperdir", rootfs.upper)
-        _sys.fsconfig_string(context, "workdir", rootfs.work)
+            syscalls.fsconfig_string(context, "lowerdir+", path)
+        syscalls.fsconfig_string(context, "upperdir", rootfs.upper)
+        syscalls.fsconfig_string(context, "workdir", rootfs.work)
         for key, value in _OPTIONS:
-            _sys.fsconfig_string(context, key, value)
+            syscalls.fsconfig_string(context, key, value)
         if rootfs.userxattr:
-            _sys.fsconfig_flag(context, "userxattr")
-        _sys.fsconfig_create(context)
-        return _sys.fsmount(context, 0)
+            syscalls.fsconfig_flag(context, "userxattr")
+        syscalls.fsconfig_create(context)
+        return syscalls.fsmount(context, 0)
     finally:
         os.close(context)
 
 
 def _overlay_by_mount(rootfs: Rootfs, lower: tuple[str, ...]) -> int:
-    """mount(2) takes one page of options: so paths go as /proc/self/fd/N, which need no escaping either."""
+    """Uses paths /proc/self/fd/N: mount(2) accepts one page of options, and these need no escaping."""
     fds: list[int] = []
 
     def short(path: str) -> str:
@@ -159,11 +161,11 @@ def _overlay_by_mount(rootfs: Rootfs, lower: tuple[str, ...]) -> int:
         options += [f"{key}={value}" for key, value in _OPTIONS]
         if rootfs.userxattr:
             options.append("userxattr")
-        _sys.mount("ringfence", rootfs.merged, "overlay", 0, ",".join(options))
+        syscalls.mount("ringfence", rootfs.merged, "overlay", 0, ",".join(options))
     finally:
         for fd in fds:
             os.close(fd)
     try:
-        return _sys.open_tree(_sys.AT_FDCWD, rootfs.merged, _sys.OPEN_TREE_CLONE)
+        return syscalls.open_tree(syscalls.AT_FDCWD, rootfs.merged, syscalls.OPEN_TREE_CLONE)
     finally:
-        _sys.umount2(rootfs.merged, _sys.MNT_DETACH)
+        syscalls.umount2(rootfs.merged, syscalls.MNT_DETACH)

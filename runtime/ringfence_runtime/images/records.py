@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
+from ringfence_linux.atomicfile import replace_file
 from ringfence_runtime.images.errors import ImageError, StoreError, show
 from ringfence_runtime.images.process import ProcessDefaults
-from ringfence_runtime.state import write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ def read_json(path: str) -> Any:
     finally:
         os.close(fd)
     try:
-        return jsonio.loads(data)
+        return strictjson.loads(data)
     except ValueError as error:
         raise StoreError(f"{path} is damaged: {error}", hint="remove the image and import it again") from None
 
 
 def write_json(path: str, value: Any, *, durable: bool = True) -> None:
     """A file of the store's own, whole or as it was before."""
-    write_file(path, jsonio.dumps(value), durable=durable)
+    replace_file(path, strictjson.dumps(value), durable=durable)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Root filesystems for containers: an image under a layer of its own, a directory, or the host's.
+"""Root filesystems for containers: an image with a private layer, a directory, or the host's.
 
-`prepare_rootfs` only describes and makes directories; `mounting.open_rootfs` mounts. What a container holds
-is on disk before it is used, so `release_rootfs` (or a sweep) works after a crash at any point. Light.
+`prepare_rootfs` only describes and creates directories; `mounting.open_rootfs` mounts. A container's
+layers are recorded on disk before their use, so `release_rootfs` (or a sweep) works after a crash at
+any point. Imported by launches: keep it light.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import errno
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images.errors import (
     ImageError,
     ImageNotFoundError,
@@ -40,11 +41,11 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Rootfs:
-    """How to mount one root filesystem.
+    """The description of one root filesystem for mounting.
 
     `kind` is `overlay` (with `lower`, top first, `upper` and `work`), or `bind` (of `path`). `merged` is an
-    empty directory to mount at, for who wants one. For the host's root, `binds` are further mounts of the
-    host that belong to it, `masked` is what must not be seen and `scratch` what must be an empty tmpfs.
+    empty directory to mount at, if needed. For the host's root, `binds` are further mounts of the host
+    that belong to it, `masked` are hidden paths and `scratch` are paths for an empty tmpfs.
     """
 
     __slots__ = (
@@ -83,16 +84,16 @@ def _check_id(container_id: str) -> str:
 
 
 def prepare_rootfs(store: ImageStore, source: str, container_id: str, *, read_only: bool = False) -> Rootfs:
-    """The root filesystem of a new container. `source` is an image's name, a directory (absolute) or `host`.
+    """Prepares a container's root filesystem from an image's name, a directory (absolute) or `host`.
 
-    The container holds the image until `release_rootfs`. Raises InUseError where the id has one already.
+    The image stays in use until `release_rootfs`. Raises InUseError if the id already has one.
     """
     directory = f"{store.root}/containers/{_check_id(container_id)}"
     try:
         with store.lock():
             image = None if source == HOST or source.startswith("/") else store.find(source)
             if read_json(f"{directory}/container.json") is not None:
-                raise InUseError(f"container {container_id} has a root filesystem already",
+                raise InUseError(f"container {container_id} already has a root filesystem",
                                  hint="delete the container first")  # fmt: skip
             os.makedirs(directory, 0o700, exist_ok=True)
             try:
@@ -127,14 +128,14 @@ def _describe(store: ImageStore, source: str, image: Image | None, *, read_only:
         raise ImageError(f"{show(path)} is not a directory")
     if source != HOST and path == "/":
         raise ImageError(
-            "the host's root directory is no container's", hint="--rootfs host gives it read-only"
+            "the host's root directory cannot be a container's", hint="--rootfs host provides it read-only"
         )
     return {"kind": HOST if source == HOST else "bind", "image": "", "layers": [],
             "read_only": read_only or source == HOST, "devices": False, "path": path}  # fmt: skip
 
 
 def _lower(store: ImageStore, layers: list[str]) -> list[str]:
-    """Top first, each once: overlayfs refuses a directory twice, and the upper of two hides the lower."""
+    """Returns the layers, top first, each once: overlayfs refuses duplicates, and the upper one counts."""
     return [f"{store.layer(layer)}/root" for layer in dict.fromkeys(reversed(layers))]
 
 
@@ -146,7 +147,7 @@ def _directories(store: ImageStore, directory: str, data: dict[str, Any]) -> Non
     if data["kind"] == "overlay" and not lower:
         os.makedirs(f"{directory}/empty", 0o755, exist_ok=True)
     if lower:
-        # The root directory that a container sees is the upper one: it must be what the image's is.
+        # A container sees the upper root directory: it needs the attributes of the image's.
         status = os.stat(lower[0])
         os.chown(f"{directory}/upper", status.st_uid, status.st_gid)
         os.chmod(f"{directory}/upper", status.st_mode & 0o7777)
@@ -155,7 +156,7 @@ def _directories(store: ImageStore, directory: str, data: dict[str, Any]) -> Non
 
 
 def load_rootfs(store: ImageStore, container_id: str) -> Rootfs:
-    """The description of a root filesystem that was prepared before."""
+    """Returns the description of a prepared root filesystem."""
     data = read_json(f"{store.root}/containers/{_check_id(container_id)}/container.json")
     if data is None:
         raise ImageNotFoundError(f"container {container_id} has no root filesystem in the store")
@@ -182,9 +183,9 @@ def _load(store: ImageStore, container_id: str, data: dict[str, Any]) -> Rootfs:
 
 
 def release_rootfs(store: ImageStore, container_id: str) -> bool:
-    """Unmount what is mounted at `merged`, remove the upper layer, let the image go. False: it had none.
+    """Unmounts `merged`, removes the upper layer and releases the image. Returns False if it had none.
 
-    Layers that no image names any more (a forced removal) go with the last container that held them.
+    Layers without an image (after a forced removal) are removed with their last container.
     """
     directory = f"{store.root}/containers/{_check_id(container_id)}"
     if not os.path.lexists(directory):
@@ -214,7 +215,7 @@ def _named(store: ImageStore, digest: str) -> bool:
 
 
 def _unmount(directory: str) -> None:
-    """What was mounted at `merged`, and the mapped layers that a crash in the middle of a mount left."""
+    """Unmounts `merged`, and mapped layers that a crash during a mount left."""
     places = [f"{directory}/merged"]
     if os.path.isdir(f"{directory}/mapped"):
         places += [f"{directory}/mapped/{name}" for name in os.listdir(f"{directory}/mapped")]
@@ -224,10 +225,9 @@ def _unmount(directory: str) -> None:
 
 
 def _umounted(place: str) -> bool:
-    """False where nothing is mounted. (os.path.ismount cannot tell for a bind mount on the same
-    filesystem.)"""
+    """Unmounts; returns False if nothing is mounted (os.path.ismount fails for some bind mounts)."""
     try:
-        _sys.umount2(place, _sys.MNT_DETACH | UMOUNT_NOFOLLOW)
+        syscalls.umount2(place, syscalls.MNT_DETACH | UMOUNT_NOFOLLOW)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ENOENT):
             return False

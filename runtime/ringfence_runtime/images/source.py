@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the blobs of an image are read from: a directory or a tar, with content of anybody's.
+"""The source of an image's blobs: a directory or a tar, with untrusted content.
 
-A directory's files are opened below it (openat2 RESOLVE_BENEATH: a blob that is a symlink to /dev/zero or a
-FIFO helps nobody); a tar is indexed once and then read by offset, so that its entries need no order and no
-copy.
+A directory's files are opened below it (openat2 RESOLVE_BENEATH, against blobs that are symlinks or
+FIFOs). A tar is indexed once and then read by offset, so that its entries need no order and no copy.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images import tar
 from ringfence_runtime.images.errors import LayerError, LayoutError, LimitError, show, store_error
 from ringfence_runtime.images.limits import Limits
@@ -24,7 +23,7 @@ from ringfence_runtime.images.tree import split_name
 __all__ = ["DirectorySource", "Source", "TarSource", "Window", "open_source"]
 
 NO_IMAGE = "an image is an OCI layout or a docker archive: skopeo copy docker://IMAGE oci:DIR:TAG makes one"
-_RESOLVE = _sys.RESOLVE_BENEATH | _sys.RESOLVE_NO_MAGICLINKS
+_RESOLVE = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -74,7 +73,7 @@ class DirectorySource:
     def open(self, path: str) -> Window | None:
         """See `Source.open`."""
         try:
-            fd = _sys.openat2(self._fd, path, _FLAGS, resolve=_RESOLVE)
+            fd = syscalls.openat2(self._fd, path, _FLAGS, resolve=_RESOLVE)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -127,7 +126,7 @@ class TarSource:
             if os.pread(self._fd, 4, 0).startswith((GZIP, ZSTD)):
                 raise LayoutError(f"{show(path)} is compressed as a whole", hint="decompress it first")
             if os.pread(self._fd, 5, 257) != b"ustar":  # which all write since 1988
-                raise LayoutError(f"{show(path)} is no archive", hint=NO_IMAGE)
+                raise LayoutError(f"{show(path)} is not an archive", hint=NO_IMAGE)
             self._index(limits)
         except BaseException:
             os.close(self._fd)
@@ -147,7 +146,7 @@ class TarSource:
             elif entry.kind in (tar.HARDLINK, tar.SYMLINK):
                 base = os.path.dirname(name) if entry.kind == tar.SYMLINK else ""
                 links.append((name, os.path.normpath(os.path.join(base, os.fsdecode(entry.link)))))
-        for name, target in links:  # docker save links layers that are there twice
+        for name, target in links:  # docker save links duplicate layers
             if target in self._files:
                 self._add(name, self._files[target])
 
@@ -167,7 +166,7 @@ class TarSource:
 
 
 def open_source(path: str, limits: Limits) -> Source:
-    """The source at `path`: a directory, or a tar."""
+    """Returns the source at `path`: a directory, or a tar."""
     try:
         return DirectorySource(path) if os.path.isdir(path) else TarSource(path, limits)
     except FileNotFoundError:

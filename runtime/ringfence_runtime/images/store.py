@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image store on disk: names, images, layers, and who holds them. Light: the launch path imports it.
+"""The image store on disk: names, images, layers, and their users. Light: the launch path imports it.
 
     ROOT/format.json             version, and the overlayfs attribute namespace of its layers
     ROOT/import.lock             held by an import, a removal or a sweep for all of its time
-    ROOT/lock                    held for a moment, by whoever changes names, images or containers
+    ROOT/lock                    held briefly to change names, images or containers
     ROOT/names.json              name -> manifest digest
     ROOT/images/DIGEST.json      one image
     ROOT/layers/DIFF_ID/         root/ (the files) and layer.json; comes into being by a rename, never changes
     ROOT/containers/ID/          container.json (the layers it holds), upper/ work/ merged/
-    ROOT/tmp/                    what an import or a removal left half done; swept by the next one
+    ROOT/tmp/                    leftovers of an interrupted import or removal; the next one sweeps them
 
-ROOT is for its owner alone (0700): layers hold other systems' setuid programs.
+ROOT is private to its owner (0700): layers contain other systems' setuid programs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Removed:
-    """What a removal removed."""
+    """The result of a removal."""
 
     __slots__ = ("bytes", "layers", "names")
 
@@ -46,7 +46,7 @@ class Removed:
 
 
 class ImageStore:
-    """The store below one root. Opening it makes what is missing."""
+    """The store below one root. Opening it creates missing directories."""
 
     __slots__ = ("overlay", "root")
 
@@ -109,7 +109,7 @@ class ImageStore:
         return names
 
     def images(self) -> list[Image]:
-        """All images, by name; the nameless come last."""
+        """Returns all images by name; those without a name are last."""
         by_digest: dict[str, list[str]] = {}
         for name, digest in sorted(self.names().items()):
             by_digest.setdefault(digest, []).append(name)
@@ -122,7 +122,7 @@ class ImageStore:
         return sorted(found, key=lambda image: (not image.names, image.names, image.digest))
 
     def find(self, name: str) -> Image:
-        """The image of a name, a digest, or the first letters (eight at least) of a digest."""
+        """Returns the image with a name, a digest, or a prefix (at least eight characters) of a digest."""
         digest = self._digest(name)
         if digest is not None:
             data = read_json(f"{self.root}/images/{file_name(digest)}.json")
@@ -146,7 +146,7 @@ class ImageStore:
         return known
 
     def holders(self) -> dict[str, dict[str, Any]]:
-        """Container id -> what it holds, for every prepared root filesystem."""
+        """Returns container id -> its record, for every prepared root filesystem."""
         found = {}
         for name in sorted(os.listdir(f"{self.root}/containers")):
             data = read_json(f"{self.root}/containers/{name}/container.json")
@@ -155,10 +155,10 @@ class ImageStore:
         return found
 
     def remove(self, name: str, *, force: bool = False, wait: bool = True) -> Removed:
-        """Take a name away; with its last name goes the image, and each layer that nothing else holds.
+        """Removes a name; with its last name also the image, and each unused layer.
 
-        An image that containers use stays, unless `force`: then its layers stay until the last one is
-        released.
+        An image in use by containers is kept, unless `force`: then its layers are kept until the last
+        container is released.
         """
         removed = Removed()
         with self.import_lock(wait=wait):
@@ -179,7 +179,7 @@ class ImageStore:
         return removed
 
     def sweep(self, *, wait: bool = True) -> Removed:
-        """Remove what a crash left, and layers that nothing holds."""
+        """Removes leftovers of a crash, and unused layers."""
         removed = Removed()
         with self.import_lock(wait=wait):
             self._sweep(removed)
@@ -207,7 +207,7 @@ class ImageStore:
         self.sweep_temporary()
 
     def sweep_temporary(self) -> None:
-        """Empty tmp/. Only for the holder of the import lock: nobody else builds anything there."""
+        """Empties tmp/. Requires the import lock, whose holder alone writes there."""
         fd = os.open(f"{self.root}/tmp", _DIRECTORY)
         try:
             for name in os.listdir(fd):
@@ -217,7 +217,7 @@ class ImageStore:
 
 
 def _overlay_namespace(directory: str) -> str:
-    """trusted, or user where we may not set trusted attributes (overlayfs's `userxattr`)."""
+    """Returns trusted, or user if trusted attributes cannot be set (overlayfs's `userxattr`)."""
     for namespace in ("trusted", "user"):
         try:
             os.setxattr(directory, f"{namespace}.overlay.probe", b"y")
@@ -225,5 +225,5 @@ def _overlay_namespace(directory: str) -> str:
         except OSError:
             continue
         return namespace
-    raise StoreError(f"the filesystem of {show(directory)} takes no extended attributes",
-                     hint="give the store another --image-root")  # fmt: skip
+    raise StoreError(f"the filesystem of {show(directory)} does not support extended attributes",
+                     hint="use another --image-root for the store")  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes on their way from a blob to a file: counted, hashed and limited, never trusted before the end.
+"""The stream of bytes from a blob to a file: counted, hashed, limited, and untrusted until the end.
 
 blob -> VerifiedBlob (digest and size of the blob) -> decompress() -> LayerStream (diff_id and limits)
 """
@@ -32,7 +32,7 @@ class Reader(Protocol):
 
 
 class VerifiedBlob:
-    """A blob being read; `finish` says whether it was the one that the descriptor named."""
+    """A blob being read; `finish` verifies it against its descriptor."""
 
     def __init__(self, raw: Reader, digest: str, size: int) -> None:
         self._raw = raw
@@ -77,7 +77,7 @@ def read_document(blob: VerifiedBlob, limit: int) -> bytes:
 
 
 def decompress(blob: VerifiedBlob) -> Iterator[bytes]:
-    """The uncompressed bytes. The form is told from the first bytes: both digests are checked."""
+    """Yields the uncompressed bytes. The format follows from the first bytes, as both digests are checked."""
     head = b""
     while len(head) < 4 and (more := blob.read(CHUNK)):
         head += more

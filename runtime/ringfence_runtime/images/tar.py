@@ -104,12 +104,12 @@ def _time(field: bytes) -> int:
 
 
 class TarReader:
-    """Iterates over the entries of a layer. Data that the caller does not `copy` is passed over."""
+    """Iterates over the entries of a layer. Data that the caller does not `copy` is skipped."""
 
     def __init__(self, stream: Stream, limits: Limits) -> None:
         self._stream = stream
         self._limits = limits
-        self._left = 0  # data of the current entry that nobody has read yet
+        self._left = 0  # unread bytes of the current entry
         self._padding = 0
         self.headers = 0
 
@@ -135,7 +135,7 @@ class TarReader:
         if block == _ZERO:
             block = self._stream.read(BLOCK)
             if block and block != _ZERO:
-                # One reader stops here and another goes on: two different trees out of one layer.
+                # Some readers stop here and others continue: one layer would give two different trees.
                 raise LayerError("tar: a lone zero block is followed by more entries")
             return None
         if len(block) != BLOCK:
@@ -234,6 +234,5 @@ class TarReader:
                 )
             self._expect(entry.size)
         elif entry.size and entry.kind == HARDLINK:
-            # POSIX lets data follow, most readers say that none does: so what follows would be read as two
-            # things.
+            # POSIX allows data here, most readers expect none: the following bytes would be ambiguous.
             raise LayerError(f"tar: {show(entry.name)}: a hardlink that has data")

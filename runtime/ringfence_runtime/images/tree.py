@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A directory tree that hostile names are written into, or that hostile names are removed from.
+"""A directory tree in which entries with hostile names are created or removed.
 
-Everything happens by descriptor: the parent of an entry is opened by openat2 with the layer's own directory
-as its root, and the last name is only ever given to calls that do not follow it.
+All operations use descriptors: the parent of an entry is opened by openat2 with the layer's directory as
+its root, and the last name is only passed to calls that do not follow symlinks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images.errors import LayerError, LimitError, show
 
 TYPE_CHECKING = False
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Parents", "remove_tree", "split_name"]
 
-_RESOLVE = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS | _sys.RESOLVE_NO_XDEV
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_XDEV
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CACHED = 16
 _REMOVE_DEPTH = 64
 
 
 def split_name(name: bytes, depth: int) -> tuple[bytes, ...]:
-    """The components of a name in a layer. `..` is refused anywhere; a leading slash means nothing."""
+    """Returns the components of a name in a layer. `..` is refused; a leading slash is ignored."""
     if b"\0" in name:
         raise LayerError(f"a name holds a NUL: {show(name)}")
     parts = tuple(part for part in name.split(b"/") if part and part != b".")
@@ -41,7 +41,7 @@ def split_name(name: bytes, depth: int) -> tuple[bytes, ...]:
 
 
 class Parents:
-    """Opens (and makes, where they are missing) the directories that entries lie in. Keeps a few open."""
+    """Opens (and creates, if missing) the parent directories of entries. Caches a few descriptors."""
 
     def __init__(self, root: int) -> None:
         self.root = root
@@ -49,13 +49,13 @@ class Parents:
         self._open: dict[tuple[bytes, ...], int] = {}
 
     def close(self) -> None:
-        """Forget what is open: after a directory or a symlink was replaced, paths may lead elsewhere."""
+        """Closes cached descriptors: after a directory or a symlink was replaced, paths may have changed."""
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
 
     def find(self, parts: tuple[bytes, ...], shown: bytes) -> int:
-        """The directory `parts`, which must exist; the descriptor stays ours."""
+        """Returns the existing directory `parts`; the cache keeps the descriptor."""
         if not parts:
             return self.root
         fd = self._open.pop(parts, None)
@@ -63,7 +63,9 @@ class Parents:
             self._open[parts] = fd  # the last used is the last to be closed: callers hold two at a time
         else:
             try:
-                fd = _sys.openat2(self.root, b"/".join(parts), _DIRECTORY & ~os.O_NOFOLLOW, resolve=_RESOLVE)
+                fd = syscalls.openat2(
+                    self.root, b"/".join(parts), _DIRECTORY & ~os.O_NOFOLLOW, resolve=_RESOLVE
+                )
             except OSError as error:
                 if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EXDEV):
                     raise LayerError(f"{show(shown)}: its parent is not a directory of this layer") from None
@@ -72,7 +74,7 @@ class Parents:
         return fd
 
     def ensure(self, parts: tuple[bytes, ...], shown: bytes) -> int:
-        """The directory `parts`, made with mode 0755 where nothing is."""
+        """Returns the directory `parts`, creating it with mode 0755 if missing."""
         missing = 0
         while True:
             try:
@@ -84,7 +86,7 @@ class Parents:
             try:
                 os.mkdir(parts[end - 1], 0o755, dir_fd=fd)
             except FileExistsError:
-                # Something has the name and yet could not be opened: a symlink that leads to nothing.
+                # The name exists but could not be opened: a dangling symlink.
                 raise LayerError(
                     f"{show(shown)}: its parent is a symlink that leads nowhere in this layer"
                 ) from None
@@ -102,10 +104,10 @@ class Parents:
 
 
 def remove_tree(parent: int, name: str | bytes) -> None:
-    """Remove `name` below `parent`, whatever a container left in it; what is gone already is no error.
+    """Removes `name` below `parent` with any content; missing entries are no error.
 
-    Depth costs nothing (a container can nest directories deeper than any stack or descriptor table), and
-    nothing is made (the disk may be full): what lies too deep is renamed to lie directly below `name`.
+    Any depth works (a container can nest directories deeper than any stack or descriptor table), and
+    nothing is created (the disk may be full): deep directories are renamed to the level below `name`.
     """
     try:
         os.unlink(name, dir_fd=parent)
@@ -117,7 +119,7 @@ def remove_tree(parent: int, name: str | bytes) -> None:
     try:
         target = _enter(parent, name)
     except FileNotFoundError:
-        return  # somebody else removes the same tree, and was faster
+        return  # another process has removed the same tree
     try:
         removal = _Removal(target)
         while os.listdir(target):
@@ -133,7 +135,7 @@ class _Removal:
         self.number = 0
 
     def empty(self, fd: int, depth: int) -> None:
-        """Remove what is in the directory `fd`."""
+        """Removes the content of the directory `fd`."""
         with os.scandir(fd) as entries:
             found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
         for name, is_directory in found:
@@ -153,7 +155,7 @@ class _Removal:
                 _gone(os.rmdir, name, fd)
 
     def _lift(self, fd: int, name: bytes) -> None:
-        """Move a directory to the top, under a name that nothing has."""
+        """Moves a directory to the top, under an unused name."""
         while True:
             self.number += 1
             try:
@@ -167,9 +169,10 @@ class _Removal:
 
 
 def _enter(parent: int, name: str | bytes) -> int:
-    """Open a directory that is to be emptied. Never across a mount: what is mounted there is somebody
-    else's."""
-    return _sys.openat2(parent, name, _DIRECTORY, resolve=_sys.RESOLVE_NO_XDEV | _sys.RESOLVE_NO_SYMLINKS)
+    """Opens a directory to be emptied. Never across a mount, which has foreign content."""
+    return syscalls.openat2(
+        parent, name, _DIRECTORY, resolve=syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS
+    )
 
 
 def _gone(call: Callable[..., None], name: bytes, parent: int) -> None:

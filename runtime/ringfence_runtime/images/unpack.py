@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unpack one layer into a directory of its own, in the form that overlayfs takes as a lower directory.
+"""Unpacks one layer into its own directory, in overlayfs's format of a lower directory.
 
-`.wh.NAME` becomes a character device 0:0, `.wh..wh..opq` the attribute `<namespace>.overlay.opaque`. Owners,
-modes (setuid included), times, links and allow-listed attributes are kept; what deserves a word is counted in
-LayerFacts.
+`.wh.NAME` becomes a character device 0:0, `.wh..wh..opq` the attribute `<namespace>.overlay.opaque`.
+Owners, modes (including setuid), times, links and allowlisted attributes are kept; LayerFacts counts
+notable entries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["unpack_layer"]
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
-_AUFS = b".wh..wh."  # aufs's own bookkeeping, which Docker leaves out, too
+_AUFS = b".wh..wh."  # aufs's own bookkeeping, which Docker also omits
 
 Parts = tuple[bytes, ...]
 
@@ -31,7 +31,7 @@ Parts = tuple[bytes, ...]
 def unpack_layer(
     reader: tar.TarReader, root: int, limits: Limits, *, devices: str, overlay: str
 ) -> LayerFacts:
-    """Write all entries below the directory `root`. devices: refuse, skip, make; overlay: trusted, user."""
+    """Writes all entries below the directory `root`. devices: refuse, skip, make; overlay: trusted, user."""
     if devices not in DEVICES:
         raise LayerError(f"devices: {devices!r} is not one of {', '.join(DEVICES)}")
     writer = _Writer(reader, root, limits, devices, f"{overlay}.overlay.opaque")
@@ -71,7 +71,7 @@ class _Writer(FileMaker):
             raise LimitError(f"the names of the layer have more than {self.limits.names_bytes} bytes")
         if not parts:
             if entry.kind != tar.DIRECTORY:
-                raise LayerError(f"{show(name)} takes the place of the root directory")
+                raise LayerError(f"{show(name)} would replace the root directory")
             self.attributes(entry, self.root)
             self.times[()] = entry.mtime_ns
             return
@@ -86,7 +86,7 @@ class _Writer(FileMaker):
             self.times[parts] = entry.mtime_ns
         else:
             if name.endswith(b"/"):
-                raise LayerError(f"{show(name)} ends in a slash and is no directory")
+                raise LayerError(f"{show(name)} ends in a slash but is not a directory")
             self.kinds[entry.kind](entry, parent, last)
         self.facts.count(entry)
         if self.stale:
@@ -99,12 +99,11 @@ class _Writer(FileMaker):
             if part.startswith(_AUFS):
                 return True
             if part.startswith(_WHITEOUT):
-                raise LayerError(f"{show(name)} lies below a whiteout")
+                raise LayerError(f"{show(name)} is below a whiteout")
         return parts[-1].startswith(_AUFS) and parts[-1] != _OPAQUE
 
     def finish(self) -> None:
-        """Times of directories last: every entry made in one changes them. A path that was replaced since is
-        skipped."""
+        """Sets times of directories last, as created entries change them. Skips paths replaced since."""
         for parts in self.parents.made:
             self.times.setdefault(parts, 0)
         self.times.setdefault((), 0)
@@ -121,7 +120,7 @@ class _Writer(FileMaker):
 
     def _hardlink(self, entry: tar.Entry, parent: int, name: bytes) -> None:
         target = split_name(entry.link, self.limits.depth)
-        message = f"{show(entry.name)}: a hardlink to {show(entry.link)}, which is no file of this layer"
+        message = f"{show(entry.name)}: a hardlink to {show(entry.link)}, which is not a file of this layer"
         if not target:
             raise LayerError(message)
         try:
@@ -152,7 +151,7 @@ class _Writer(FileMaker):
             return
         hidden = name[len(_WHITEOUT) :]
         if hidden in (b"", b".", b".."):
-            raise LayerError(f"{show(entry.name)} hides nothing that has a name")
+            raise LayerError(f"{show(entry.name)} is a whiteout without a name")
         try:
             os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
         except FileExistsError:

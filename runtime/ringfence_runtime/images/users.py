@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Users by the image's own /etc/passwd and /etc/group, read below its root and never through NSS.
+"""Users from the image's own /etc/passwd and /etc/group, read below its root and never through NSS.
 
-The host's libnss would load libraries (of the image, after a chroot: CVE-2019-14271), and the host's users
-are others.
+The host's libnss would load libraries (of the image, after a chroot: CVE-2019-14271), and the host has
+different users.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images.errors import ImageError, show
 
 TYPE_CHECKING = False
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["User", "resolve_user"]
 
-_RESOLVE = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS | _sys.RESOLVE_NO_XDEV
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_XDEV
 MAX_FILE = 4 << 20
-MAX_ID = (1 << 31) - 1  # CVE-2024-40635: a number beyond became root in another runtime
+MAX_ID = (1 << 31) - 1  # CVE-2024-40635: a larger number became root in another runtime
 MAX_GROUPS = 1024
 
 
 class User:
-    """Numbers of the container's user, and its home directory as the image has it (`/` where it has none)."""
+    """Ids of the container's user, and its home directory in the image (`/` if it has none)."""
 
     __slots__ = ("gid", "groups", "home", "uid")
 
@@ -40,7 +40,7 @@ class User:
 def _read(root: int, path: str) -> list[list[str]]:
     """The records of a file of users or groups; [] where the image has none."""
     try:
-        fd = _sys.openat2(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, resolve=_RESOLVE)
+        fd = syscalls.openat2(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, resolve=_RESOLVE)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which extended attributes of a layer are kept: an allow-list.
+"""The allowlist of a layer's extended attributes.
 
-Above all, nothing of overlayfs's own: `trusted.overlay.redirect` and `metacopy` in a layer would make the
-kernel show files of other layers. Labels and access lists of the builder's host (`security.selinux`,
-`system.posix_acl_*`) mean nothing on this one.
+Attributes of overlayfs are never kept: `trusted.overlay.redirect` and `metacopy` in a layer would make
+the kernel show files of other layers. Labels and access lists of the builder's host
+(`security.selinux`, `system.posix_acl_*`) have no meaning on this one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _REVISION_2, _REVISION_3 = 0x02000000, 0x03000000
 def chosen(
     xattrs: dict[bytes, bytes], name: bytes, *, regular: bool
 ) -> tuple[dict[bytes, bytes], list[bytes]]:
-    """What to set, and the names of what is left out."""
+    """Returns the attributes to set, and the names of omitted ones."""
     kept: dict[bytes, bytes] = {}
     dropped: list[bytes] = []
     for key, value in xattrs.items():

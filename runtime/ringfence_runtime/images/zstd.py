@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""zstd: by Python's own module from 3.14 on, else by the `zstd` program with a bounded window; else a clear
-refusal."""
+"""zstd: by Python's own module since 3.14, else by the `zstd` program with a bounded window.
+
+Without either, a clear error.
+"""
 
 from __future__ import annotations
 
@@ -81,8 +83,8 @@ class _Feeder(threading.Thread):
                     rest = rest[os.write(self.pipe, rest) :]
                 data = self.blob.read(CHUNK)
         except BrokenPipeError:
-            pass  # the program has given up, and its exit code says so
-        except BaseException as error:  # handed to the reading thread, which raises it
+            pass  # the program has failed; its exit code reports it
+        except BaseException as error:  # passed to the reading thread, which raises it
             self.error = error
         finally:
             os.close(self.pipe)

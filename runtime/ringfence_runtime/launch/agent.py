@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import _socket
 import os
-from _struct import pack, unpack
+from _struct import pack
 
-from ringfence_runtime import jsonio, log
+from ringfence_linux import enroll
+from ringfence_linux.cgroups import CONTROLLERS
+from ringfence_runtime import log
 from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.spec.config import read_file
 
@@ -27,14 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["POLICY", "REQUIRE", "Talk", "announce"]
 
-SOCKET = "/run/ringfence/enroll.sock"
 POLICY, REQUIRE = "ringfence.io/policy", "ringfence.io/require-agent"
-# The agent uses version 2, or the first of these that the host has mounted.
-_CONTROLLERS = ("devices", "pids", "memory", "cpu", "freezer")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-")
-_NEEDED_SECONDS, _OPTIONAL_SECONDS = 15.0, 2.0
-_SO_PEERCRED = 17
-_ANSWER = 1 << 16
+_SCM_RIGHTS = 1
 
 
 class Talk:
@@ -45,7 +42,7 @@ class Talk:
     def __init__(self, sock: _socket.socket, *, needed: bool) -> None:
         self.sock = sock
         self.needed = needed
-        self.seconds = _NEEDED_SECONDS if needed else _OPTIONAL_SECONDS
+        self.seconds = _seconds(needed)
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -54,20 +51,17 @@ class Talk:
         """Returns when the kernel has the container's entry. Raises Error if it has none but must."""
         try:
             yield self
-            data = self.sock.recv(_ANSWER)
-            answer = jsonio.loads(data) if data else {"error": "the agent ended"}
+            answer = enroll.Answer.decode(self.sock.recv(enroll.MAX_BYTES))
         except TimeoutError:
-            answer = {"error": "the agent does not answer"}
+            answer = enroll.Answer(ok=False, error="the agent does not answer")
         except (OSError, ValueError) as error:
-            answer = {"error": f"the agent cannot be understood: {error}"}
+            answer = enroll.Answer(ok=False, error=f"the agent cannot be understood: {error}")
         finally:
             self.sock.close()
-        if type(answer) is dict and answer.get("ok") is True:
-            log.debug(f"the agent holds the container under {answer.get('policies')}")
+        if answer.ok:
+            log.debug(f"the agent holds the container under {answer.policies}")
             return
-        why = str(answer.get("error")) if type(answer) is dict else "an answer of another kind"
-        hint = str(answer.get("hint") or "") if type(answer) is dict else ""
-        _fail(f"the agent did not take the container: {why}", hint, needed=self.needed)
+        _fail(f"the agent did not take the container: {answer.error}", answer.hint, needed=self.needed)
 
 
 def announce(config: Config, options: Options, container: Container) -> Talk | None:
@@ -76,9 +70,9 @@ def announce(config: Config, options: Options, container: Container) -> Talk | N
     """
     names = _chosen(config)
     needed = bool(names or options.policy or options.require_agent or _required(config))
-    path = os.environ.get("RINGFENCE_ENROLL_SOCKET", SOCKET)
+    path = os.environ.get(enroll.VARIABLE, enroll.SOCKET)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    sock.settimeout(_NEEDED_SECONDS if needed else _OPTIONAL_SECONDS)
+    sock.settimeout(_seconds(needed))
     fds: list[int] = []
     try:
         sock.connect(path)
@@ -100,6 +94,10 @@ def announce(config: Config, options: Options, container: Container) -> Talk | N
     return Talk(sock, needed=needed)
 
 
+def _seconds(needed: bool) -> float:
+    return enroll.SECONDS_REQUIRED if needed else enroll.SECONDS_OPTIONAL
+
+
 def _fail(what: str, hint: str, *, needed: bool) -> None:
     if needed:
         raise Error(what, hint=hint)
@@ -108,8 +106,10 @@ def _fail(what: str, hint: str, *, needed: bool) -> None:
 
 def _check_peer(sock: _socket.socket, path: str) -> None:
     """Only root, or the runtime's own user, may confirm that a container is enrolled."""
-    _, uid, _ = unpack("3i", sock.getsockopt(_socket.SOL_SOCKET, _SO_PEERCRED, 12))
-    if uid not in (0, os.geteuid()):
+    from ringfence_linux.peercred import is_trusted, peer
+
+    _, uid, _ = peer(sock)
+    if not is_trusted(uid):
         raise Error(f"{path} belongs to user {uid}")
 
 
@@ -123,24 +123,23 @@ def _send(
         kinds.append(kind)
 
     for path in _directories(container):
-        add("cgroup", path, os.O_PATH | os.O_DIRECTORY)
-    add("config", f"{container.directory}/config.json", os.O_RDONLY)
+        add(enroll.CGROUP, path, os.O_PATH | os.O_DIRECTORY)
+    add(enroll.CONFIG, f"{container.directory}/config.json", os.O_RDONLY)
     file = ""
     if options.policy and _is_file(options.policy):
         file = os.path.abspath(options.policy)
         read_file(file)  # reports what is wrong with it
-        add("policy", file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        add(enroll.POLICY, file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     elif options.policy:
         names = [*names, *_names(options.policy, "--policy")]
-    body = {"id": container.id, "policies": names, "file": file, "certain": options.certain, "fds": kinds}
-    rights = pack(f"{len(fds)}i", *fds)
-    data = jsonio.dumps(body).encode("ascii")
-    sock.sendmsg([data], [(_socket.SOL_SOCKET, 1, rights)], _socket.MSG_NOSIGNAL)
+    request = enroll.Request(container.id, names, kinds, file=file, certain=options.certain)
+    rights = (_socket.SOL_SOCKET, _SCM_RIGHTS, pack(f"{len(fds)}i", *fds))
+    sock.sendmsg([request.encode()], [rights], _socket.MSG_NOSIGNAL)
 
 
 def _directories(container: Container) -> list[str]:
     found: list[str] = []
-    for path in (*(container.cgroup.directory(name) for name in _CONTROLLERS), container.cgroup.unified):
+    for path in (*(container.cgroup.directory(name) for name in CONTROLLERS), container.cgroup.unified):
         if path and path not in found:
             found.append(path)
     return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.errors import Error, SpecError, UsageError
 from ringfence_runtime.launch.plan import USERNS
 from ringfence_runtime.spec.mounts import IdMapping
@@ -64,7 +64,7 @@ def wanted(config: Config, asked: str) -> bool:
 
 def take(container: str) -> Range:
     """A free range for the container whose state directory is (or will be) `container`."""
-    from ringfence_runtime.state import process_start
+    from ringfence_linux.procfs import live_start
 
     directory = os.environ.get("RINGFENCE_USERNS_DIR", DIRECTORY)
     os.makedirs(directory, 0o700, exist_ok=True)
@@ -76,7 +76,7 @@ def take(container: str) -> Range:
             if str(index) in taken and _is_held(f"{directory}/{index}"):
                 continue
             pid = os.getpid()
-            _write(f"{directory}/{index}", f"{pid} {process_start(pid)} {container}")
+            _write(f"{directory}/{index}", f"{pid} {live_start(pid)} {container}")
             return Range(index, uid, gid)
     finally:
         os.close(lock)
@@ -154,12 +154,12 @@ def _lines(file: str) -> list[tuple[str, int, int]]:
 
 
 def _is_held(path: str) -> bool:
-    from ringfence_runtime.state import process_start
+    from ringfence_linux.procfs import live_start
 
     words = _read(path).split(" ", 2)
     if len(words) != 3 or not words[0].isdecimal() or not words[1].isdecimal():
         return False
-    return os.path.isdir(words[2]) or process_start(int(words[0])) == int(words[1])
+    return os.path.isdir(words[2]) or live_start(int(words[0])) == int(words[1])
 
 
 def _read(path: str) -> str:
@@ -177,10 +177,10 @@ def _write(path: str, text: str) -> None:
 
 def rewrite(data: bytes, ids: Range) -> bytes:
     """The configuration with a user namespace of this range, as exec and start will read it, too."""
-    config = jsonio.loads(data)
+    config = strictjson.loads(data)
     linux = config.setdefault("linux", {})
     spaces = [space for space in linux.get("namespaces") or [] if space.get("type") != "user"]
     linux["namespaces"] = [*spaces, {"type": "user"}]
     for key, start in (("uidMappings", ids.uid), ("gidMappings", ids.gid)):
         linux[key] = [{"containerID": 0, "hostID": start, "size": SIZE}]
-    return jsonio.dumps(config).encode("ascii")
+    return strictjson.dumps(config).encode("ascii")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.hooks import HookError
@@ -32,7 +32,7 @@ def run_operations(operations: Iterable[Operation], world: World, *, rootless: b
     try:
         os.setsid()
         if not rootless:
-            _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         for operation in operations:
             operation.execute(world)
     except HookError as error:

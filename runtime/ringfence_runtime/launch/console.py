@@ -7,7 +7,7 @@ import fcntl
 import os
 from _struct import pack
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.channel import Channel, connect
 from ringfence_runtime.launch.mounts import bind_tree
@@ -33,9 +33,9 @@ def open_pty(root: int, devpts: int, size: tuple[int, int] | None) -> tuple[int,
     flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
     directory = devpts if devpts >= 0 else open_in_root(root, "/dev/pts")
     try:
-        check_magic(directory, _sys.DEVPTS_SUPER_MAGIC, "/dev/pts")
-        resolve = _sys.RESOLVE_BENEATH | _sys.RESOLVE_NO_SYMLINKS | _sys.RESOLVE_NO_XDEV
-        master = _sys.openat2(directory, "ptmx", flags, resolve=resolve)
+        check_magic(directory, syscalls.DEVPTS_SUPER_MAGIC, "/dev/pts")
+        resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_XDEV
+        master = syscalls.openat2(directory, "ptmx", flags, resolve=resolve)
     finally:
         if directory != devpts:
             os.close(directory)
@@ -76,12 +76,12 @@ def make_stdio(slave: int) -> None:
 
 def bind_console(root: int, slave: int) -> None:
     """Binds the slave on /dev/console, which is created as an empty file if it is missing."""
-    check_magic(slave, _sys.DEVPTS_SUPER_MAGIC, "the terminal")
+    check_magic(slave, syscalls.DEVPTS_SUPER_MAGIC, "the terminal")
     target = ensure(root, "/dev/console", directory=False, follow=False)
     try:
         tree = bind_tree(slave)
         try:
-            _sys.move_mount(tree, target, path="/dev/console")
+            syscalls.move_mount(tree, target, path="/dev/console")
         finally:
             os.close(tree)
     finally:

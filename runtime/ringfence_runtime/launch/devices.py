@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.launch.mounts import bind_tree, new_filesystem
 from ringfence_runtime.spec.linux import DEVICE_TYPES, Device
 from ringfence_runtime.spec.node import Node
@@ -62,8 +62,8 @@ def precreate(config: Config) -> dict[str, int]:
                     _mapped(config.linux.uid_map, device.uid),
                     _mapped(config.linux.gid_map, device.gid),
                 )
-                _sys.fchownat_empty(fd, uid, gid)
-                made[device.path] = bind_tree(fd, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)
+                syscalls.fchownat_empty(fd, uid, gid)
+                made[device.path] = bind_tree(fd, syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC)
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise

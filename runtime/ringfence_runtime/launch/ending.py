@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import select
 
-from ringfence_runtime import _sys, jsonio, log
+from ringfence_linux import strictjson, syscalls
+from ringfence_runtime import log
 from ringfence_runtime.cgroup import removal
 from ringfence_runtime.errors import Error, StateError
 from ringfence_runtime.launch.hooks import HookError, run_hooks
@@ -45,7 +46,7 @@ def end(container: Container) -> None:
     except StateError:
         return
     try:
-        _sys.pidfd_send_signal(pidfd, 9)
+        syscalls.pidfd_send_signal(pidfd, 9)
         # It may have been moved to another, frozen cgroup, where it would not die.
         removal.thaw_elsewhere(container.cgroup, container.pid)
         poll = select.poll()
@@ -97,7 +98,7 @@ def _is_replaced(container: Container) -> bool:
     """Returns True if it was deleted during its creation, and another container has its name now."""
     try:
         with open(f"{container.directory}/state.json", "rb") as file:
-            created = jsonio.loads(file.read())["created"]
+            created = strictjson.loads(file.read())["created"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return bool(created != container.created)

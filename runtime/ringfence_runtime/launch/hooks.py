@@ -12,7 +12,8 @@ import os
 import select
 import time
 
-from ringfence_runtime import _sys, log
+from ringfence_linux import syscalls
+from ringfence_runtime import log
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.signals import reset_signals
 from ringfence_runtime.spec.config import Hook
@@ -58,7 +59,7 @@ def _execute(hook: Hook, state_fd: int, output: int, cwd: str) -> None:
         os.dup2(state_fd, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        _sys.close_range(3, cloexec=True)
+        syscalls.close_range(3, cloexec=True)
         reset_signals()
         os.execve(hook.path, list(hook.args) or [hook.path], _environment(hook))
     except OSError as error:
@@ -86,7 +87,7 @@ def run_hook(hook: Hook, state: str, *, cwd: str = "/") -> None:
     """Runs one hook to its end or its timeout. At the timeout its whole process group is killed."""
     source, sink = _memfd(state), os.memfd_create("output", os.MFD_CLOEXEC)
     try:
-        pid, pidfd = _sys.clone3(0)
+        pid, pidfd = syscalls.clone3(0)
         if pid == 0:
             _execute(hook, source, sink, cwd)
         timeout = hook.timeout or DEFAULT_TIMEOUT
@@ -116,7 +117,7 @@ def _wait(pid: int, pidfd: int, timeout: int, hook: Hook) -> None:
             try:
                 os.killpg(pid, 9)
             except ProcessLookupError:
-                _sys.pidfd_send_signal(pidfd, 9)
+                syscalls.pidfd_send_signal(pidfd, 9)
             os.waitpid(pid, 0)
             os.close(pidfd)
             raise HookError(where=_where(hook), how=f"to end within {timeout} s, and was killed")

@@ -12,7 +12,7 @@ import stat
 import sys
 from _struct import pack
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.paths import NULL, open_in_root
 
@@ -65,7 +65,7 @@ def _as_its_user(pid: int, kind: int, wanted: tuple[int, int]) -> bool:
 
     prlimit(2) then allows it only to a process with the same ids, and the init already has the workload's.
     """
-    child, pidfd = _sys.clone3(0)
+    child, pidfd = syscalls.clone3(0)
     if child == 0:
         try:
             import resource
@@ -108,7 +108,7 @@ def schedule(process: Process) -> None:
         _set_scheduler(process.scheduler)
     if process.io_priority is not None:
         try:
-            _sys.ioprio_set(process.io_priority.klass, process.io_priority.level)
+            syscalls.ioprio_set(process.io_priority.klass, process.io_priority.level)
         except OSError as error:
             raise Error(f"config: process.ioPriority: {error.strerror}") from None
 
@@ -126,7 +126,7 @@ def _set_scheduler(scheduler: Scheduler) -> None:
         scheduler.period,
     )
     try:
-        _sys.sched_setattr(data)
+        syscalls.sched_setattr(data)
     except OSError as error:
         raise Error(f"config: process.scheduler: {error.strerror}") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.spec.mounts import IdMapping, Mount
 
@@ -90,7 +90,7 @@ def userns_for(mount: Mount, config: Config) -> int:
 def make_userns(uids: Sequence[IdMapping], gids: Sequence[IdMapping]) -> int:
     """A descriptor of a new user namespace with this mapping, which holds no process."""
     read, write = os.pipe()
-    pid, pidfd = _sys.clone3(_sys.CLONE_NEWUSER)
+    pid, pidfd = syscalls.clone3(syscalls.CLONE_NEWUSER)
     if pid == 0:
         os.close(write)
         os.read(read, 1)

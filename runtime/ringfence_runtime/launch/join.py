@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
+from ringfence_linux.atomicfile import replace_file
+from ringfence_linux.cgroups import paths_of
 from ringfence_runtime.cgroup import enter as enter_cgroup
-from ringfence_runtime.cgroup.hierarchy import own_paths, write
+from ringfence_runtime.cgroup.hierarchy import write
 from ringfence_runtime.errors import Error, StateError
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.channel import Channel
@@ -27,7 +29,6 @@ from ringfence_runtime.launch.parent import await_exec
 from ringfence_runtime.launch.relay import forward_signals, prepare_console
 from ringfence_runtime.launch.waiting import complete
 from ringfence_runtime.spec.linux import NAMESPACES
-from ringfence_runtime.state import write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Joined:
             tasks = self._cgroups()
             ours, theirs = say.pair()
             with _on_cpus(self.process.affinity_initial):
-                stage, stage_fd = _sys.clone3(0)
+                stage, stage_fd = syscalls.clone3(0)
                 if stage == 0:
                     ours.close()
                     self._stage(init, theirs, tasks)
@@ -142,7 +143,7 @@ class Joined:
             os.waitpid(stage, 0)
             os.close(stage_fd)
         pid = int(text)
-        pidfd = _sys.pidfd_open(pid)
+        pidfd = syscalls.pidfd_open(pid)
         try:
             if self.process.oom_score_adj is not None:
                 set_oom_score(pid, self.process.oom_score_adj)
@@ -156,13 +157,13 @@ class Joined:
 
                 send_pidfd(self.options.pidfd_socket, pidfd, "setns")
             if self.options.pid_file:
-                write_file(self.options.pid_file, str(pid))
+                replace_file(self.options.pid_file, str(pid))
             if self.foreground:
                 forward_signals(pidfd)
             channel.send(say.START)
             complete(await_exec(channel, self.container, pidfd, self.filter, pid))
         except BaseException:
-            _sys.pidfd_send_signal(pidfd, 9)
+            syscalls.pidfd_send_signal(pidfd, 9)
             os.waitpid(pid, 0)
             raise
         return pid, pidfd
@@ -189,7 +190,7 @@ class Joined:
         except OSError as error:
             if self.sub_cgroup:
                 raise Error(f"cannot join the cgroup {target}: {error.strerror}") from None
-            inner = own_paths(self.container.pid).get("", "")
+            inner = paths_of(self.container.pid).get("", "")
             root = group.unified[: -len(group.path)]
             write(f"{root}{inner}/cgroup.procs", str(pid))
 
@@ -200,7 +201,7 @@ class Joined:
         may end at any moment, and its files in /proc are gone then. Its mount namespace is always joined, by
         its pidfd, so that nothing is run after the init ended.
         """
-        flags = _sys.CLONE_NEWNS
+        flags = syscalls.CLONE_NEWNS
         for name, flag in NAMESPACES.items():
             if name not in self.config.linux.namespaces or name == "mount":
                 continue
@@ -214,7 +215,7 @@ class Joined:
         """Enters the namespaces of `_flags` and returns the flags."""
         try:
             flags = self._flags()
-            _sys.setns(init, flags)
+            syscalls.setns(init, flags)
         except (FileNotFoundError, ProcessLookupError):
             raise StateError(f"container not running: {self.container.id}") from None
         end_imports()
@@ -224,16 +225,16 @@ class Joined:
         world = World(self.container, channel)
         world.console = self.console
         try:
-            _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
             enter_cgroup(tasks)
             if channel.receive()[0] != say.GO:
                 os._exit(1)
             if not (self.process.affinity_initial or self.process.affinity_final):
                 free_cpus(0)
-            if self._enter_namespaces(init) & _sys.CLONE_NEWUSER:
+            if self._enter_namespaces(init) & syscalls.CLONE_NEWUSER:
                 os.setresgid(0, 0, 0)
                 os.setresuid(0, 0, 0)
-            pid, _ = _sys.clone3(_sys.CLONE_PARENT)
+            pid, _ = syscalls.clone3(syscalls.CLONE_PARENT)
             if pid:
                 channel.send(say.PID, str(pid))
                 os._exit(0)

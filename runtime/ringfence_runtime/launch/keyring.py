@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 
 __all__ = ["NO_KEYRINGS", "USER_SEARCH", "join_keyring"]
@@ -19,8 +19,8 @@ NO_KEYRINGS = (errno.ENOSYS, errno.EPERM)
 def join_keyring(name: str) -> None:
     """Enters the keyring of the container, which its first process creates."""
     try:
-        key = _sys.keyctl_join_session(f"_ses.{name}")
-        _sys.keyctl_setperm(key, _sys.keyctl_describe_perm(key) | USER_SEARCH)
+        key = syscalls.keyctl_join_session(f"_ses.{name}")
+        syscalls.keyctl_setperm(key, syscalls.keyctl_describe_perm(key) | USER_SEARCH)
     except OSError as error:
         if error.errno == errno.EDQUOT:
             raise Error(

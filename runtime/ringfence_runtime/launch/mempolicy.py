@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.spec.node import Node, choice
 from ringfence_runtime.spec.process import cpu_list
@@ -42,6 +42,6 @@ def set_policy(mode: int, nodes: frozenset[int]) -> None:
     """Sets it for this process."""
     mask = sum(1 << number for number in nodes)
     try:
-        _sys.set_mempolicy(mode, mask.to_bytes(136, "little") if nodes else b"", 1025 if nodes else 0)
+        syscalls.set_mempolicy(mode, mask.to_bytes(136, "little") if nodes else b"", 1025 if nodes else 0)
     except OSError as error:
         raise Error(f"config: linux.memoryPolicy: {error.strerror}") from None

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 
 TYPE_CHECKING = False
@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 
 __all__ = ["HARD", "bind_tree", "new_filesystem", "open_rootfs", "open_source"]
 
-HARD = _sys.MOUNT_ATTR_RDONLY | _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NODEV | _sys.MOUNT_ATTR_NOEXEC
+HARD = (
+    syscalls.MOUNT_ATTR_RDONLY
+    | syscalls.MOUNT_ATTR_NOSUID
+    | syscalls.MOUNT_ATTR_NODEV
+    | syscalls.MOUNT_ATTR_NOEXEC
+)
 
 
 def open_rootfs(path: str) -> int:
     """A detached copy of the root filesystem's tree. It sends no mount event to the host."""
     try:
-        tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE | _sys.AT_RECURSIVE)
+        tree = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
     except OSError as error:
         raise Error(f"config: root.path: cannot open {path}: {error.strerror}") from None
     if not stat.S_ISDIR(os.fstat(tree).st_mode):
@@ -37,19 +42,19 @@ def open_source(mount: Mount, bundle: str, *, idmap_userns: int = -1) -> int:
     `shared` is asked for.
     """
     source = mount.source if mount.source.startswith("/") else f"{bundle}/{mount.source}"
-    flags = _sys.OPEN_TREE_CLONE | (_sys.AT_RECURSIVE if mount.recursive else 0)
+    flags = syscalls.OPEN_TREE_CLONE | (syscalls.AT_RECURSIVE if mount.recursive else 0)
     if mount.src_nofollow:
-        flags |= _sys.AT_SYMLINK_NOFOLLOW
+        flags |= syscalls.AT_SYMLINK_NOFOLLOW
     try:
-        tree = _sys.open_tree(_sys.AT_FDCWD, source, flags)
+        tree = syscalls.open_tree(syscalls.AT_FDCWD, source, flags)
     except OSError as error:
         if error.errno == errno.EINVAL and not mount.recursive:
             # A source with locked submounts (of another user namespace) can only be copied recursively.
-            tree = _sys.open_tree(_sys.AT_FDCWD, source, flags | _sys.AT_RECURSIVE)
+            tree = syscalls.open_tree(syscalls.AT_FDCWD, source, flags | syscalls.AT_RECURSIVE)
         else:
             raise Error(f"{mount.path}: cannot open the source {source}: {error.strerror}") from None
-    if _sys.MS_SHARED not in (mount.propagation, mount.rpropagation):
-        _sys.mount_setattr(tree, propagation=_sys.MS_SLAVE, recursive=True, path=source)
+    if syscalls.MS_SHARED not in (mount.propagation, mount.rpropagation):
+        syscalls.mount_setattr(tree, propagation=syscalls.MS_SLAVE, recursive=True, path=source)
     if idmap_userns >= 0:
         _idmap(mount, tree, idmap_userns)
     return tree
@@ -58,7 +63,7 @@ def open_source(mount: Mount, bundle: str, *, idmap_userns: int = -1) -> int:
 def _idmap(mount: Mount, tree: int, userns: int) -> None:
     recursive = mount.idmap.startswith("r")
     try:
-        _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns, recursive=recursive)
+        syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_IDMAP, userns=userns, recursive=recursive)
     except OSError as error:
         raise Error(
             f"{mount.path}: the filesystem of {mount.source} cannot be id-mapped: {error.strerror}"
@@ -80,16 +85,16 @@ def new_filesystem(fstype: str, source: str, options: Iterable[tuple[str, str | 
     """A detached mount of a new filesystem instance."""
     context = -1
     try:
-        context = _sys.fsopen(fstype)
+        context = syscalls.fsopen(fstype)
         if source:
-            _sys.fsconfig_string(context, "source", source)
+            syscalls.fsconfig_string(context, "source", source)
         for key, value in options:
             if value is None:
-                _sys.fsconfig_flag(context, key)
+                syscalls.fsconfig_flag(context, key)
             else:
-                _sys.fsconfig_string(context, key, value)
-        _sys.fsconfig_create(context)
-        return _sys.fsmount(context, attr)
+                syscalls.fsconfig_string(context, key, value)
+        syscalls.fsconfig_create(context)
+        return syscalls.fsmount(context, attr)
     except OSError as error:
         said = _messages(context) if context >= 0 else ""
         error.strerror = f"{error.strerror} ({said})" if said else error.strerror
@@ -101,9 +106,8 @@ def new_filesystem(fstype: str, source: str, options: Iterable[tuple[str, str | 
 
 def bind_tree(fd: int, attr: int = 0, *, recursive: bool = False) -> int:
     """A detached copy of what `fd` is open on, with attributes added."""
-    tree = _sys.open_tree(
-        fd, "", _sys.OPEN_TREE_CLONE | _sys.AT_EMPTY_PATH | (_sys.AT_RECURSIVE if recursive else 0)
-    )
+    flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH
+    tree = syscalls.open_tree(fd, "", flags | (syscalls.AT_RECURSIVE if recursive else 0))
     if attr:
-        _sys.mount_setattr(tree, attr_set=attr, recursive=recursive)
+        syscalls.mount_setattr(tree, attr_set=attr, recursive=recursive)
     return tree

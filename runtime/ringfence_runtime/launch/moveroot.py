@@ -12,7 +12,8 @@ from __future__ import annotations
 import errno
 import os
 
-from ringfence_runtime import _sys, log
+from ringfence_linux import syscalls
+from ringfence_runtime import log
 from ringfence_runtime.launch.mounts import new_filesystem
 
 __all__ = ["move_root"]
@@ -40,7 +41,7 @@ def move_root(root: int, procfs: int) -> None:
 
 def _move(root: int, top: int) -> None:
     try:
-        _sys.move_mount(root, top, path="/")
+        syscalls.move_mount(root, top, path="/")
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
@@ -48,7 +49,7 @@ def _move(root: int, top: int) -> None:
 
 
 def _read(procfs: int, name: str) -> str:
-    fd = _sys.openat2(procfs, name, os.O_RDONLY, resolve=_sys.RESOLVE_BENEATH)
+    fd = syscalls.openat2(procfs, name, os.O_RDONLY, resolve=syscalls.RESOLVE_BENEATH)
     try:
         parts = []
         while part := os.read(fd, 1 << 16):
@@ -92,14 +93,16 @@ def _outside(table: list[tuple[int, int, str, str, str]], root: int) -> list[str
 def _take_away(path: str) -> None:
     """Detaches a mount. If it is locked, because another user namespace made it, covers it."""
     try:
-        _sys.umount2(path, _sys.MNT_DETACH)
+        syscalls.umount2(path, syscalls.MNT_DETACH)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EPERM):
             raise
         target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        cover = new_filesystem("tmpfs", "tmpfs", (("size", "0"), ("nr_inodes", "1")), _sys.MOUNT_ATTR_RDONLY)
+        cover = new_filesystem(
+            "tmpfs", "tmpfs", (("size", "0"), ("nr_inodes", "1")), syscalls.MOUNT_ATTR_RDONLY
+        )
         try:
-            _sys.move_mount(cover, target, path=path)
+            syscalls.move_mount(cover, target, path=path)
         finally:
             os.close(cover)
             os.close(target)

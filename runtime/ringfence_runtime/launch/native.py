@@ -8,7 +8,7 @@ import os
 import stat
 from _struct import pack, unpack
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.launch.channel import Channel, pair
 from ringfence_runtime.launch.operations.base import NotLowerableError
 from ringfence_runtime.launch.operations.lowering import KEYRING, Lowering
@@ -70,21 +70,21 @@ class NativeInit:
 
     def __init__(self, path: str) -> None:
         self._fd = -1
-        self._call: _sys.Exec | None = None
+        self._call: syscalls.Exec | None = None
         self._spawner: Channel | None = None
         if path:
             self._open(path)
 
     def _open(self, path: str) -> None:
         try:
-            tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE)
-            _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_RDONLY, propagation=_sys.MS_PRIVATE)
+            tree = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE)
+            syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY, propagation=syscalls.MS_PRIVATE)
         except OSError:
             return
         # A high number, because the child makes its channel _CHANNEL.
         self._fd = fcntl.fcntl(tree, fcntl.F_DUPFD_CLOEXEC, 64)
         os.close(tree)
-        self._call = _sys.Exec(self._fd, [_NAME], [])
+        self._call = syscalls.Exec(self._fd, [_NAME], [])
 
     def is_installed(self) -> bool:
         """Returns False if `install` did not compile it, or it cannot be opened."""
@@ -104,22 +104,22 @@ class NativeInit:
         pid: int = unpack("<i", answer)[0]
         if pid < 0:
             raise OSError(-pid, f"clone3: {os.strerror(-pid)}")
-        return pid, _sys.pidfd_open(pid)
+        return pid, syscalls.pidfd_open(pid)
 
     def keep_spawner(self) -> None:
         """Starts a process of the native init that stays and creates inits: for the launcher."""
         if self._call is None:
             return
         ours, theirs = pair()
-        _, pidfd = self._fork(0, theirs.fileno(), -1, _sys.Exec(self._fd, [_NAME, "spawner"], []))
+        _, pidfd = self._fork(0, theirs.fileno(), -1, syscalls.Exec(self._fd, [_NAME, "spawner"], []))
         os.close(pidfd)
         theirs.close()
         self._spawner = ours
 
     @staticmethod
-    def _fork(flags: int, channel: int, cgroup: int, call: _sys.Exec | None) -> tuple[int, int]:
+    def _fork(flags: int, channel: int, cgroup: int, call: syscalls.Exec | None) -> tuple[int, int]:
         assert call is not None
-        pid, pidfd = _sys.clone3(flags, cgroup_fd=cgroup)
+        pid, pidfd = syscalls.clone3(flags, cgroup_fd=cgroup)
         if pid == 0:
             # Do as little as possible here: each page that is written to is copied.
             if channel == _CHANNEL:

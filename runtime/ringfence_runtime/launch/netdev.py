@@ -11,7 +11,7 @@ import errno
 import os
 from _struct import Struct
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.netlink import Netlink, attribute, attributes
 
@@ -52,11 +52,11 @@ def _socket_in(namespace: int) -> Netlink:
     """A socket of the other namespace: it stays there when we are back."""
     home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _sys.setns(namespace, _sys.CLONE_NEWNET)
+        syscalls.setns(namespace, syscalls.CLONE_NEWNET)
         try:
             return Netlink()
         finally:
-            _sys.setns(home, _sys.CLONE_NEWNET)
+            syscalls.setns(home, syscalls.CLONE_NEWNET)
     finally:
         os.close(home)
 

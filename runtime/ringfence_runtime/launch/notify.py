@@ -9,7 +9,7 @@ import _socket
 import os
 from _struct import pack
 
-from ringfence_runtime import _sys, jsonio
+from ringfence_linux import strictjson, syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.channel import connect
 
@@ -29,7 +29,7 @@ def hand_over(container: Container, pid: int, pidfd: int, number: int, seccomp: 
 
     `pid` is the container's init, or a process that `exec` added to a running container.
     """
-    listener = _sys.pidfd_getfd(pidfd, number)
+    listener = syscalls.pidfd_getfd(pidfd, number)
     try:
         state = {
             "ociVersion": container.version,
@@ -46,7 +46,7 @@ def hand_over(container: Container, pid: int, pidfd: int, number: int, seccomp: 
             },
         }
         try:
-            _send(seccomp.listener, jsonio.dumps(state).encode("ascii"), listener)
+            _send(seccomp.listener, strictjson.dumps(state).encode("ascii"), listener)
         except OSError as error:
             why = error.strerror or "it does not answer"
             raise Error(f"config: linux.seccomp.listenerPath: {seccomp.listener}: {why}") from None

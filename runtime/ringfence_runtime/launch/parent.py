@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 
+from ringfence_linux.atomicfile import replace_file
+from ringfence_linux.procfs import live_start
 from ringfence_runtime import log
 from ringfence_runtime.cgroup.group import Cgroup
 from ringfence_runtime.errors import Error, SpecError
@@ -25,7 +27,7 @@ from ringfence_runtime.launch.plan import USERNS, Options, Plan, make_plan
 from ringfence_runtime.launch.starting import Start, Starter
 from ringfence_runtime.launch.waiting import complete
 from ringfence_runtime.spec import load_config, parse_config
-from ringfence_runtime.state import Container, Store, check_id, process_start, write_file, write_new
+from ringfence_runtime.state import Container, Store, check_id, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -240,7 +242,7 @@ def _tell(options: Options, launched: Launched, *, wait: bool) -> None:
 
         send_pidfd(options.pidfd_socket, launched.pidfd, "standard")
     if options.pid_file:
-        write_file(options.pid_file, str(launched.pid))
+        replace_file(options.pid_file, str(launched.pid))
 
 
 def _filter_of(config: Config) -> Filter | None:
@@ -329,7 +331,7 @@ def _launch(
     theirs.close()
     if listener is not None:
         listener.close()
-    container.pid, container.start = pid, process_start(pid)
+    container.pid, container.start = pid, live_start(pid)
     container.save()
     from_outside(plan, container.cgroup, pid)
     plan.close()

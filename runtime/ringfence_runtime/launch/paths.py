@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 
 __all__ = [
@@ -28,8 +28,8 @@ __all__ = [
     "try_open",
 ]
 
-RESOLVE = _sys.RESOLVE_IN_ROOT | _sys.RESOLVE_NO_MAGICLINKS
-RESOLVE_STRICT = RESOLVE | _sys.RESOLVE_NO_SYMLINKS
+RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+RESOLVE_STRICT = RESOLVE | syscalls.RESOLVE_NO_SYMLINKS
 #: the errors that mean that a path does not exist
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 #: the null device: major and minor number
@@ -41,7 +41,7 @@ MAX_DEPTH = 256
 def open_in_root(root: int, path: str, flags: int = os.O_PATH, *, follow: bool = True) -> int:
     """Opens `path` as if `root` were /. Refuses magic links, and without `follow` every symlink."""
     resolve = RESOLVE if follow else RESOLVE_STRICT
-    return _sys.openat2(root, path.lstrip("/") or ".", flags, resolve=resolve)
+    return syscalls.openat2(root, path.lstrip("/") or ".", flags, resolve=resolve)
 
 
 def try_open(root: int, path: str) -> int | None:
@@ -154,7 +154,7 @@ def ensure(root: int, path: str, *, directory: bool, mode: int = 0o755, follow: 
 
 def _is_link(root: int, path: str) -> bool:
     try:
-        os.close(_sys.openat2(root, path.lstrip("/"), os.O_PATH | os.O_NOFOLLOW, resolve=RESOLVE))
+        os.close(syscalls.openat2(root, path.lstrip("/"), os.O_PATH | os.O_NOFOLLOW, resolve=RESOLVE))
     except OSError:
         return False
     return True
@@ -177,6 +177,6 @@ def check_device(fd: int, major: int, minor: int, path: str) -> None:
 
 def check_magic(fd: int, magic: int, what: str) -> None:
     """Refuses a descriptor on another filesystem than the required one (CVE-2025-52565, CVE-2025-52881)."""
-    found = _sys.fs_magic(fd)
+    found = syscalls.fs_magic(fd)
     if found != magic:
         raise Error(f"{what} is on a filesystem of magic {found:#x}, not {magic:#x}")

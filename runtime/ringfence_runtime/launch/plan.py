@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime import _sys, log
+from ringfence_linux import syscalls
+from ringfence_runtime import log
 from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.launch.mounts import open_rootfs, open_source
 from ringfence_runtime.security.labels import selinux_enabled
@@ -21,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ringfence_runtime.cgroup.hierarchy import Hierarchies
+    from ringfence_linux.cgroups import Hierarchies
     from ringfence_runtime.launch.autouserns import Range
     from ringfence_runtime.launch.channel import Channel
     from ringfence_runtime.launch.operations.base import Operation
@@ -134,7 +135,7 @@ class Plan:
             if not path and name not in ("cgroup", "time"):
                 flags |= NAMESPACES[name]
         self.unshare_user = self.staged and user
-        self.clone_flags = flags & ~_sys.CLONE_NEWUSER if self.staged else flags
+        self.clone_flags = flags & ~syscalls.CLONE_NEWUSER if self.staged else flags
         # Without rights over the host's mounts, the child opens the sources in its own namespaces.
         self.rootless = os.geteuid() != 0
         self.deferred = self.rootless or "mount" in self.joins
@@ -203,9 +204,9 @@ def _open_all(plan: Plan, options: Options) -> None:
         _map_rootfs(plan, options.userns_range)
     propagation, _ = config.linux.propagation
     # A shared root filesystem stays a peer of the host's. Any other only receives mount events.
-    kind = 0 if propagation == _sys.MS_SHARED else _sys.MS_SLAVE
+    kind = 0 if propagation == syscalls.MS_SHARED else syscalls.MS_SLAVE
     if kind:
-        _sys.mount_setattr(plan.rootfs_fd, propagation=kind, recursive=True)
+        syscalls.mount_setattr(plan.rootfs_fd, propagation=kind, recursive=True)
     for index, mount in enumerate(config.mounts):
         if mount.bind and not (mount.copy_symlink and os.path.islink(mount.source)):
             plan.mount_fds[index] = _open_bind(mount, plan)
@@ -221,7 +222,7 @@ def _map_rootfs(plan: Plan, ids: Range) -> None:
 
     userns = make_userns(*ids.maps())
     try:
-        _sys.mount_setattr(plan.rootfs_fd, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns)
+        syscalls.mount_setattr(plan.rootfs_fd, attr_set=syscalls.MOUNT_ATTR_IDMAP, userns=userns)
     except OSError as error:
         raise Error(
             f"userns auto: the filesystem of {plan.rootfs} cannot be id-mapped: {error.strerror}",

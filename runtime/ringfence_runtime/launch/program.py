@@ -8,10 +8,11 @@ list, the native init ends before the workload has run, and the runtime starts t
 
 from __future__ import annotations
 
-import os
 from _struct import Struct, pack
 
-__all__ = ["CALL_NUMBERS", "Program", "Slot"]
+from ringfence_linux.numbers import number as number_of
+
+__all__ = ["Program", "Slot"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,49 +47,6 @@ _CALL = _PLACES["call"]
 _SLOT, _DATA = 1, 2  # how an argument is given; 0: as a number
 # The places in the fields of an instruction: 4 words, the errors, how each argument is given, the arguments.
 _SKIP, _ERRORS, _HOWS, _VALUES, _FIELDS = 3, 4, 12, 20, 26
-
-# name -> (x86_64, other architectures: asm-generic/unistd.h). Numbers above 423 are the same everywhere.
-_NUMBERS = {
-    "write": (1, 64),
-    "close": (3, 57),
-    "ioctl": (16, 29),
-    "socket": (41, 198),
-    "fcntl": (72, 25),
-    "chdir": (80, 49),
-    "fchdir": (81, 50),
-    "umask": (95, 166),
-    "setgroups": (116, 159),
-    "setresuid": (117, 147),
-    "setresgid": (119, 149),
-    "capset": (126, 91),
-    "personality": (135, 92),
-    "pivot_root": (155, 41),
-    "prctl": (157, 167),
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "sethostname": (170, 161),
-    "setdomainname": (171, 162),
-    "keyctl": (250, 219),
-    "openat": (257, 56),
-    "mknodat": (259, 33),
-    "fchownat": (260, 54),
-    "unlinkat": (263, 35),
-    "symlinkat": (266, 36),
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "dup3": (292, 24),
-    "seccomp": (317, 277),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "close_range": (436, 436),
-    "openat2": (437, 437),
-    "mount_setattr": (442, 442),
-}
-_COLUMN = 0 if os.uname().machine == "x86_64" else 1
-CALL_NUMBERS = {name: numbers[_COLUMN] for name, numbers in _NUMBERS.items()}
 
 
 class Slot:
@@ -153,7 +111,7 @@ class Program:
         self, name: str, *arguments: int | bytes | Slot, into: Slot | None = None, errors: Sequence[int] = ()
     ) -> int:
         """Adds a system call and returns its place, for `skip`. `errors` are expected and ignored."""
-        return self._add(_CALL, CALL_NUMBERS[name], arguments, into, errors)
+        return self._add(_CALL, number_of(name), arguments, into, errors)
 
     def add(
         self, kind: str, *arguments: int | bytes | Slot, into: Slot | None = None, errors: Sequence[int] = ()

@@ -7,7 +7,7 @@ import _signal  # type: ignore[import-not-found]
 import os
 import select
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.launch.channel import Channel, pair
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ def forward_signals(pidfd: int) -> None:
 
     def handler(number: int, _: object) -> None:
         try:
-            _sys.pidfd_send_signal(pidfd, number)
+            syscalls.pidfd_send_signal(pidfd, number)
         except ProcessLookupError:
             pass
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 
 __all__ = ["reset_signals"]
 
@@ -20,7 +20,7 @@ def reset_signals() -> None:
     """
     for number in range(1, _LAST + 1):
         if number in _LIBRARY:
-            _sys.default_signal(number)
+            syscalls.default_signal(number)
         elif number not in _FIXED and _signal.getsignal(number) != _signal.SIG_DFL:
             _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

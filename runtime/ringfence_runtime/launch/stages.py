@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.channel import Channel, pair
@@ -35,16 +35,16 @@ def join(namespaces: dict[str, int]) -> None:
         if name == "user":
             continue
         try:
-            _sys.setns(fd, NAMESPACES[name])
+            syscalls.setns(fd, NAMESPACES[name])
         except PermissionError:
             later[name] = fd
         except OSError as error:
             raise Error(f"cannot join the {name} namespace: {error.strerror}") from None
     if "user" in namespaces:
-        _sys.setns(namespaces["user"], _sys.CLONE_NEWUSER)
+        syscalls.setns(namespaces["user"], syscalls.CLONE_NEWUSER)
     for name, fd in later.items():
         try:
-            _sys.setns(fd, NAMESPACES[name])
+            syscalls.setns(fd, NAMESPACES[name])
         except OSError as error:
             raise Error(f"cannot join the {name} namespace: {error.strerror}") from None
 
@@ -52,11 +52,11 @@ def join(namespaces: dict[str, int]) -> None:
 def spawn(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tuple[int, int]:
     """Starts `child` in its namespaces and returns (pid, pidfd) to the parent. `child` never returns."""
     if not plan.staged:
-        pid, pidfd = _sys.clone3(plan.clone_flags, cgroup_fd=cgroup_fd)
+        pid, pidfd = syscalls.clone3(plan.clone_flags, cgroup_fd=cgroup_fd)
         if pid == 0:
             child()
             os._exit(255)
-        if plan.clone_flags & _sys.CLONE_NEWUSER:
+        if plan.clone_flags & syscalls.CLONE_NEWUSER:
             write_maps(pid, plan.config.linux.uid_map, plan.config.linux.gid_map)
         return pid, pidfd
     return _spawn_staged(plan, cgroup_fd, child)
@@ -64,7 +64,7 @@ def spawn(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tuple[int, i
 
 def _spawn_staged(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tuple[int, int]:
     ours, theirs = pair()
-    stage, stage_fd = _sys.clone3(0)
+    stage, stage_fd = syscalls.clone3(0)
     if stage == 0:
         ours.close()
         _stage(plan, cgroup_fd, theirs, child)
@@ -80,7 +80,7 @@ def _spawn_staged(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tupl
                 ours.send(say.DONE)
             elif kind == say.PID:
                 # The init is a child of this process, and no other can reap it, so its id is valid.
-                return int(text), _sys.pidfd_open(int(text))
+                return int(text), syscalls.pidfd_open(int(text))
             else:
                 raise Error(text or "the stage process died while it joined the namespaces")
     finally:
@@ -107,22 +107,22 @@ def _write_offsets(pid: int, plan: Plan) -> None:
 def _stage(plan: Plan, cgroup_fd: int, channel: Channel, child: Callable[[], None]) -> None:
     try:
         if not plan.rootless:
-            _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         join(plan.namespaces)
         if plan.unshare_user:
-            _sys.unshare(_sys.CLONE_NEWUSER)
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
             channel.send(say.MAP_IDS)
             channel.receive()
         # Without root, only the ids of a dumpable process can be mapped (ptrace(2)).
-        _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         if "user" in plan.config.linux.namespaces:
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
         if plan.config.linux.namespaces.get("time") == "":
-            _sys.unshare(_sys.CLONE_NEWTIME)
+            syscalls.unshare(syscalls.CLONE_NEWTIME)
             channel.send(say.SET_CLOCKS)
             channel.receive()
-        pid, _ = _sys.clone3(plan.clone_flags | _sys.CLONE_PARENT, cgroup_fd=cgroup_fd)
+        pid, _ = syscalls.clone3(plan.clone_flags | syscalls.CLONE_PARENT, cgroup_fd=cgroup_fd)
         if pid:
             channel.send(say.PID, str(pid))
             os._exit(0)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 
 import ringfence_runtime
-from ringfence_runtime import _sys, log
+from ringfence_linux import syscalls
+from ringfence_runtime import log
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.native import Compiled, NativeInit, compile_init, source_kinds
 from ringfence_runtime.launch.operations.base import NotLowerableError, World
@@ -113,7 +114,7 @@ class Start:
 
     def begin(self, ours: Channel) -> tuple[int, int]:
         """(pid, pidfd) of the init, which executes its operations from here on."""
-        if log.is_enabled("debug"):
+        if log.shows("debug"):
             for operation in self.operations():
                 log.debug(operation.describe())
         message = None if self.compiled is None else self.compiled.message(self.container.id)
@@ -141,10 +142,10 @@ class Start:
         try:
             directories += [os.open(path, _DIRECTORY) for path in group.dirs.values()]
             if any(name.startswith("cgroup mount") for name in names):
-                clone = _sys.OPEN_TREE_CLONE | _sys.AT_EMPTY_PATH
-                trees += [_sys.open_tree(directory, "", clone) for directory in directories]
+                clone = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH
+                trees += [syscalls.open_tree(directory, "", clone) for directory in directories]
                 for tree in trees:  # otherwise a mount on it in the container would appear on the host
-                    _sys.mount_setattr(tree, propagation=_sys.MS_PRIVATE)
+                    syscalls.mount_setattr(tree, propagation=syscalls.MS_PRIVATE)
             into = directories[list(group.dirs).index("")] if group.unified else -1
             native = self.starter.native
             pid, pidfd = native.spawn(self.plan.clone_flags, self.channel.fileno(), into)

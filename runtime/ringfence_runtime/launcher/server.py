@@ -7,8 +7,9 @@ import _signal  # type: ignore[import-not-found]
 import _socket
 import gc
 import os
-from _struct import unpack
 
+from ringfence_linux import syscalls
+from ringfence_linux.peercred import peer as credentials
 from ringfence_runtime import log
 from ringfence_runtime.cgroup.hierarchy import detect
 from ringfence_runtime.errors import Error
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
-_SO_PEERCRED = 17
 _NAMESPACES = ("mnt", "pid", "user", "net", "ipc", "uts", "cgroup")
 _MODULES = (
     "cgroup.limits_v1",
@@ -53,6 +53,7 @@ def preload() -> None:
     """Imports all modules that a command may need, so that a worker imports nothing."""
     for name in _MODULES:
         __import__(f"ringfence_runtime.{name}")
+    syscalls.load()
 
 
 def listen(path: str) -> _socket.socket:
@@ -137,7 +138,7 @@ class Server:
 
     def _answer(self, peer: _socket.socket) -> Task[None]:
         try:
-            pid, uid, _ = unpack("3i", peer.getsockopt(_socket.SOL_SOCKET, _SO_PEERCRED, 12))
+            pid, uid, _ = credentials(peer)
             yield Fd(peer.fileno(), _SECONDS_TO_SPEAK)
             request = receive(peer)
         except (OSError, ValueError) as error:

@@ -8,7 +8,8 @@ import _socket
 import os
 import sys
 
-from ringfence_runtime import _sys, log
+from ringfence_linux import syscalls
+from ringfence_runtime import log
 from ringfence_runtime.launcher.protocol import ENDED, RUNNING, Request, answer
 from ringfence_runtime.launcher.waiting import Fd
 
@@ -21,7 +22,7 @@ __all__ = ["work"]
 
 def work(peer: _socket.socket, request: Request, server: _socket.socket) -> Task[None]:
     """Forks a worker, which answers the client itself, and waits for its end."""
-    pid, pidfd = _sys.clone3(0)
+    pid, pidfd = syscalls.clone3(0)
     if pid == 0:
         server.close()
         for number in (_signal.SIGTERM, _signal.SIGINT):

@@ -25,6 +25,8 @@
 
 #include "interpreter.h"
 
+#define NR_clone3 435 /* an older C library does not name it */
+
 /*
  * Python ignores SIGPIPE and SIGXFSZ, the caller of the runtime may ignore others, and execve
  * keeps ignored signals ignored. sigaction() cannot be used: the C library refuses the signals
@@ -113,7 +115,7 @@ static int32_t clone_init(uint64_t flags, const int *fds, int count)
 		arguments.flags |= 0x200000000ULL; /* CLONE_INTO_CGROUP */
 		arguments.cgroup = (uint64_t)fds[1];
 	}
-	pid = syscall(435, &arguments, sizeof(arguments));
+	pid = syscall(NR_clone3, &arguments, sizeof(arguments));
 	if (pid == 0) {
 		dup2(fds[0], CHANNEL);
 		for (int i = 0; i < count; i++)

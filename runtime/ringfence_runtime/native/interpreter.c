@@ -20,6 +20,8 @@
 
 #include "interpreter.h"
 
+#define NR_openat2 437 /* an older C library does not name it */
+
 int slots[MOST_SLOTS];
 char *data;
 static const char *program_path;
@@ -57,7 +59,7 @@ static int openat2(int directory, const char *path, uint64_t flags, uint64_t res
 	struct how how = { .flags = flags | O_CLOEXEC, .resolve = resolve };
 
 	for (int attempt = 0; attempt < 64; attempt++) {
-		int fd = (int)syscall(437, directory, path, &how, sizeof(how));
+		int fd = (int)syscall(NR_openat2, directory, path, &how, sizeof(how));
 
 		if (fd >= 0 || errno != EAGAIN)
 			return fd;

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.paths import check_magic
 
@@ -32,16 +32,16 @@ def selinux_enabled() -> bool:
 
 
 def _write(procfs: int, names: tuple[str, ...], value: str, what: str) -> None:
-    resolve = _sys.RESOLVE_BENEATH | _sys.RESOLVE_NO_XDEV | _sys.RESOLVE_NO_MAGICLINKS
+    resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_MAGICLINKS
     failure: OSError | None = None
     for name in names:
         try:
-            fd = _sys.openat2(procfs, f"thread-self/attr/{name}", os.O_WRONLY, resolve=resolve)
+            fd = syscalls.openat2(procfs, f"thread-self/attr/{name}", os.O_WRONLY, resolve=resolve)
         except OSError as error:
             failure = error
             continue
         try:
-            check_magic(fd, _sys.PROC_SUPER_MAGIC, f"attr/{name}")
+            check_magic(fd, syscalls.PROC_SUPER_MAGIC, f"attr/{name}")
             os.write(fd, value.encode())
             return
         except OSError as error:

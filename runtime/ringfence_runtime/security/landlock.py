@@ -16,7 +16,8 @@ import os
 import stat
 from _struct import pack
 
-from ringfence_runtime import _sys, log
+from ringfence_linux import syscalls
+from ringfence_runtime import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def build(rules: Landlock, config: Config, *, scope: bool = True) -> int:
 
     `scope`: False for what joins a running container, so that it can still signal what runs there.
     """
-    abi = _sys.landlock_abi()
+    abi = syscalls.landlock_abi()
     if abi == 0:
         log.warn("landlock is asked for, but this kernel has none")
         return -1
@@ -95,7 +96,7 @@ def build(rules: Landlock, config: Config, *, scope: bool = True) -> int:
     network = sum(right for right, _ in ports)
     scopes = _SCOPES if scope and rules.scope and abi >= 6 else 0
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8  # an older kernel refuses members that it does not know
-    ruleset = _sys.landlock_create_ruleset(pack("QQQ", filesystem, network, scopes)[:size])
+    ruleset = syscalls.landlock_create_ruleset(pack("QQQ", filesystem, network, scopes)[:size])
     by_level = {NOTHING: READ_DIR, LOOK: _READ | EXECUTE, WRITE: filesystem}
     if rules.derive:
         for path, level in plan(_derived(config), _listed):
@@ -110,7 +111,7 @@ def build(rules: Landlock, config: Config, *, scope: bool = True) -> int:
             _allow(ruleset, path, rights & filesystem)
     for right, numbers in ports:
         for port in numbers:
-            _sys.landlock_add_rule(ruleset, _NET_PORT, pack("QQ", right, port))
+            syscalls.landlock_add_rule(ruleset, _NET_PORT, pack("QQ", right, port))
     return ruleset
 
 
@@ -120,7 +121,7 @@ def _derived(config: Config) -> dict[str, int]:
     procfs: list[str] = []
     for mount in config.mounts:
         place = _real(mount.destination)
-        read_only = (mount.attr_set | mount.rattr_set) & _sys.MOUNT_ATTR_RDONLY
+        read_only = (mount.attr_set | mount.rattr_set) & syscalls.MOUNT_ATTR_RDONLY
         levels[place] = LOOK if read_only else WRITE
         if mount.type == "proc":
             procfs.append(place)
@@ -175,6 +176,6 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
             rights &= _FILE_ONLY
         if rights:
-            _sys.landlock_add_rule(ruleset, _PATH_BENEATH, pack("=Qi", rights, fd))
+            syscalls.landlock_add_rule(ruleset, _PATH_BENEATH, pack("=Qi", rights, fd))
     finally:
         os.close(fd)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from _struct import pack
 
-from ringfence_runtime import BUILD, __version__, _sys, jsonio
+from ringfence_linux import strictjson, syscalls
+from ringfence_runtime import BUILD, __version__
 from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.spec.node import U32, U64, Node, choice
 
@@ -142,7 +143,7 @@ def _flags(node: Node) -> int:
 
 def _library() -> dict[str, Callable[..., Any]]:
     try:
-        return _sys.load_library(_LIBRARY, _SIGNATURES)  # type: ignore[return-value]
+        return syscalls.load_library(_LIBRARY, _SIGNATURES)  # type: ignore[return-value]
     except OSError:
         raise Error(f"{_LIBRARY} is not installed", hint="the profile in linux.seccomp needs it") from None
 
@@ -150,7 +151,7 @@ def _library() -> dict[str, Callable[..., Any]]:
 def prepare(node: Node) -> Filter:
     """The filter of a profile, from the cache where it has been compiled before."""
     flags = _flags(node)
-    text = jsonio.dumps(node.data) + __version__ + os.uname().machine + _compilers_stamp()
+    text = strictjson.dumps(node.data) + __version__ + os.uname().machine + _compilers_stamp()
     from _blake2 import blake2b
 
     name = blake2b(text.encode(), digest_size=16).hexdigest()
@@ -160,8 +161,8 @@ def prepare(node: Node) -> Filter:
         _store(name, program)
     listener = _listener(node)
     if listener:
-        # With TSYNC a listener needs the flag that tells failure by ESRCH, as a number of a thread would be
-        # taken for its descriptor (seccomp(2)).
+        # With TSYNC a listener needs the flag that reports failure as ESRCH: otherwise a thread's number
+        # could be mistaken for its descriptor (seccomp(2)).
         flags |= NEW_LISTENER | (_TSYNC_ESRCH if flags & _TSYNC else 0)
     else:
         flags &= ~_WAIT_KILLABLE  # it says how listeners wait
@@ -208,7 +209,7 @@ def supported_flags() -> list[str]:
     return sorted(
         name
         for name, bit in FLAGS.items()
-        if _sys.seccomp_knows(bit | (NEW_LISTENER if bit == _WAIT_KILLABLE else 0))
+        if syscalls.seccomp_knows(bit | (NEW_LISTENER if bit == _WAIT_KILLABLE else 0))
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 
-from ringfence_runtime import jsonio
+from ringfence_linux import strictjson
 from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.spec.linux import Linux
 from ringfence_runtime.spec.mounts import Mount, parse_mounts
@@ -106,16 +106,16 @@ def read_file(path: str) -> bytes:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) and path != "/dev/stdin":
             raise Error(f"{path} is not a regular file")
-        if status.st_size > jsonio.MAX_BYTES:
-            raise Error(f"{path} has {status.st_size} bytes; at most {jsonio.MAX_BYTES} are read")
+        if status.st_size > strictjson.MAX_BYTES:
+            raise Error(f"{path} has {status.st_size} bytes; at most {strictjson.MAX_BYTES} are read")
         os.set_blocking(fd, True)
         parts = []
         size = 0
         while part := os.read(fd, 1 << 16):
             parts.append(part)
             size += len(part)
-            if size > jsonio.MAX_BYTES:
-                raise Error(f"{path} is longer than {jsonio.MAX_BYTES} bytes")
+            if size > strictjson.MAX_BYTES:
+                raise Error(f"{path} is longer than {strictjson.MAX_BYTES} bytes")
         return b"".join(parts)
     finally:
         os.close(fd)
@@ -124,7 +124,7 @@ def read_file(path: str) -> bytes:
 def decode(data: bytes, what: str) -> Node:
     """The object in these bytes."""
     try:
-        value = jsonio.loads(data)
+        value = strictjson.loads(data)
     except ValueError as error:
         raise Error(f"{what}: not JSON: {error}") from None
     return Node(value, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import SpecError
 from ringfence_runtime.spec.mounts import IdMapping, mappings, propagation_of
 from ringfence_runtime.spec.node import I64, U32, Node, choice
@@ -14,14 +14,14 @@ from ringfence_runtime.spec.resources import parse_resources
 __all__ = ["NAMESPACES", "Device", "Landlock", "Linux", "check_sysctl", "sysctl_namespace"]
 
 NAMESPACES = {
-    "pid": _sys.CLONE_NEWPID,
-    "network": _sys.CLONE_NEWNET,
-    "mount": _sys.CLONE_NEWNS,
-    "ipc": _sys.CLONE_NEWIPC,
-    "uts": _sys.CLONE_NEWUTS,
-    "user": _sys.CLONE_NEWUSER,
-    "cgroup": _sys.CLONE_NEWCGROUP,
-    "time": _sys.CLONE_NEWTIME,
+    "pid": syscalls.CLONE_NEWPID,
+    "network": syscalls.CLONE_NEWNET,
+    "mount": syscalls.CLONE_NEWNS,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "uts": syscalls.CLONE_NEWUTS,
+    "user": syscalls.CLONE_NEWUSER,
+    "cgroup": syscalls.CLONE_NEWCGROUP,
+    "time": syscalls.CLONE_NEWTIME,
 }
 DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _IPC_SYSCTLS = frozenset(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.spec.node import U32, Node, choice
 
 TYPE_CHECKING = False
@@ -14,30 +14,30 @@ __all__ = ["OPTIONS", "PROPAGATION", "IdMapping", "Mount", "mappings", "parse_mo
 
 # word -> (attributes set, attributes cleared). The same words with a leading `r` act on the whole tree below.
 _ATTRIBUTES = {
-    "ro": (_sys.MOUNT_ATTR_RDONLY, 0),
-    "rw": (0, _sys.MOUNT_ATTR_RDONLY),
-    "nosuid": (_sys.MOUNT_ATTR_NOSUID, 0),
-    "suid": (0, _sys.MOUNT_ATTR_NOSUID),
-    "nodev": (_sys.MOUNT_ATTR_NODEV, 0),
-    "dev": (0, _sys.MOUNT_ATTR_NODEV),
-    "noexec": (_sys.MOUNT_ATTR_NOEXEC, 0),
-    "exec": (0, _sys.MOUNT_ATTR_NOEXEC),
-    "noatime": (_sys.MOUNT_ATTR_NOATIME, _sys.MOUNT_ATTR__ATIME),
-    "atime": (0, _sys.MOUNT_ATTR__ATIME),
-    "relatime": (_sys.MOUNT_ATTR_RELATIME, _sys.MOUNT_ATTR__ATIME),
-    "norelatime": (0, _sys.MOUNT_ATTR__ATIME),
-    "strictatime": (_sys.MOUNT_ATTR_STRICTATIME, _sys.MOUNT_ATTR__ATIME),
-    "nostrictatime": (0, _sys.MOUNT_ATTR__ATIME),
-    "nodiratime": (_sys.MOUNT_ATTR_NODIRATIME, 0),
-    "diratime": (0, _sys.MOUNT_ATTR_NODIRATIME),
-    "nosymfollow": (_sys.MOUNT_ATTR_NOSYMFOLLOW, 0),
-    "symfollow": (0, _sys.MOUNT_ATTR_NOSYMFOLLOW),
+    "ro": (syscalls.MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, syscalls.MOUNT_ATTR_RDONLY),
+    "nosuid": (syscalls.MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, syscalls.MOUNT_ATTR_NOSUID),
+    "nodev": (syscalls.MOUNT_ATTR_NODEV, 0),
+    "dev": (0, syscalls.MOUNT_ATTR_NODEV),
+    "noexec": (syscalls.MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, syscalls.MOUNT_ATTR_NOEXEC),
+    "noatime": (syscalls.MOUNT_ATTR_NOATIME, syscalls.MOUNT_ATTR__ATIME),
+    "atime": (0, syscalls.MOUNT_ATTR__ATIME),
+    "relatime": (syscalls.MOUNT_ATTR_RELATIME, syscalls.MOUNT_ATTR__ATIME),
+    "norelatime": (0, syscalls.MOUNT_ATTR__ATIME),
+    "strictatime": (syscalls.MOUNT_ATTR_STRICTATIME, syscalls.MOUNT_ATTR__ATIME),
+    "nostrictatime": (0, syscalls.MOUNT_ATTR__ATIME),
+    "nodiratime": (syscalls.MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, syscalls.MOUNT_ATTR_NODIRATIME),
+    "nosymfollow": (syscalls.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, syscalls.MOUNT_ATTR_NOSYMFOLLOW),
 }
 PROPAGATION = {
-    "private": _sys.MS_PRIVATE,
-    "shared": _sys.MS_SHARED,
-    "slave": _sys.MS_SLAVE,
-    "unbindable": _sys.MS_UNBINDABLE,
+    "private": syscalls.MS_PRIVATE,
+    "shared": syscalls.MS_SHARED,
+    "slave": syscalls.MS_SLAVE,
+    "unbindable": syscalls.MS_UNBINDABLE,
 }
 # Flags of a superblock: they go to the filesystem as words of its own.
 _SUPERBLOCK = {"sync": "sync", "dirsync": "dirsync", "mand": "mand", "lazytime": "lazytime"}

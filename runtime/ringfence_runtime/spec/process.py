@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from ringfence_linux.capabilities import CAPABILITIES
 from ringfence_runtime.errors import SpecError
-from ringfence_runtime.security.caps import CAPABILITIES
 from ringfence_runtime.spec.node import U32, U64, Node, choice
 
 __all__ = ["IoPriority", "Process", "Rlimit", "Scheduler", "User", "cpu_list"]

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Harmless ways to ask the kernel for what an escape needs. Every sub-command
- * makes the real system call, aimed at something of the test's own, or with an
- * argument that has no effect when it is let through. None writes a new value
- * anywhere, and none touches a process or a namespace that a test did not make.
+ * Harmless forms of the calls that an escape needs. Every sub-command makes the
+ * real system call on an object of the test, or with an argument that has no
+ * effect if it is allowed. None writes a new value, and none affects a process
+ * or a namespace that a test did not create.
  */
 #ifndef ATTACKS_H
 #define ATTACKS_H
@@ -22,27 +22,32 @@
 #define WORKED 0
 #define ERROR 1
 #define USAGE 2
-#define SETUP 3 /* what the attack needs could not be made: nothing was tried */
+#define SETUP 3 /* the attack's requirements could not be created: no call was made */
 #define REFUSED 77
 
 struct attack {
 	const char *name;
-	int (*run)(char **args); /* NULL ended */
+	int (*run)(char **args); /* args are NULL terminated */
 	const char *what;
 };
 
-/* Say what is tried, and when: "call NAME at NANOSECONDS" of CLOCK_BOOTTIME, before the call. */
+/* Prints "call NAME at NANOSECONDS" of CLOCK_BOOTTIME, before the call. */
 void try_now(const char *call);
 
-/* Say how it ended and give the exit code. A result of -1 with errno is a failure. */
+/* Prints the result and returns the exit code. A result of -1 with errno is a failure. */
 int result(long value);
 
-/* Leave with SETUP and the reason. */
+/* Exits with SETUP and the reason if the condition is false. */
 void need(int condition, const char *what);
 
-/* args[i], or a default where there are fewer. */
+/* Returns args[i], or a default if there are fewer. */
 const char *word(char **args, int i, const char *otherwise);
 long number(char **args, int i, long otherwise);
+
+#ifdef __x86_64__
+/* A system call by the 32-bit table; -1 with errno on failure. */
+long call_32bit(long number, long first, long second);
+#endif
 
 extern const struct attack mount_attacks[], file_attacks[], kernel_attacks[], task_attacks[], net_attacks[],
 	fuse_attacks[];

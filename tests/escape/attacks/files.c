@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files and devices: opened, never changed. */
+/* Files and devices: opened, never modified. */
 #include "attacks.h"
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -15,7 +15,7 @@ static int attack_open(char **args)
 	return result(open(path, (*mode == 'w' ? O_WRONLY : O_RDONLY) | O_CLOEXEC | O_NONBLOCK));
 }
 
-/* openat FD PATH: open below a directory descriptor that was left open. */
+/* openat FD PATH: open below a leaked directory descriptor. */
 static int attack_openat(char **args)
 {
 	int fd = number(args, 0, 3);
@@ -25,7 +25,7 @@ static int attack_openat(char **args)
 	return result(openat(fd, word(args, 1, "."), O_RDONLY | O_CLOEXEC));
 }
 
-/* rewrite PATH: write back the value that is there already. */
+/* rewrite PATH: write back the current value. */
 static int attack_rewrite(char **args)
 {
 	const char *path = word(args, 0, "/proc/sys/kernel/core_pattern");
@@ -62,7 +62,7 @@ static mode_t node_type(const char *kind)
 	return *kind == 'b' ? S_IFBLK : *kind == 'c' ? S_IFCHR : *kind == 'p' ? S_IFIFO : S_IFREG;
 }
 
-/* mknod b|c|p|f MAJOR MINOR: make a node in /tmp and take it away again. */
+/* mknod b|c|p|f MAJOR MINOR: create a node in /tmp and remove it. */
 static int attack_mknod(char **args)
 {
 	dev_t device = makedev(number(args, 1, 259), number(args, 2, 1048575));
@@ -75,7 +75,7 @@ static int attack_mknod(char **args)
 	return status;
 }
 
-/* device b|c MAJOR MINOR: open a node of that number, read nothing. */
+/* device b|c MAJOR MINOR: open a node with that number, without reading. */
 static int attack_device(char **args)
 {
 	dev_t device = makedev(number(args, 1, 259), number(args, 2, 1048575));
@@ -89,7 +89,7 @@ static int attack_device(char **args)
 	return status;
 }
 
-/* handle PATH: open a file of our own by its handle, as `shocker` opens the host's. */
+/* handle PATH: open an own file by its handle, as `shocker` opens the host's. */
 static int attack_handle(char **args)
 {
 	struct {
@@ -105,7 +105,7 @@ static int attack_handle(char **args)
 	return result(open_by_handle_at(fd, &handle.head, O_RDONLY | O_CLOEXEC));
 }
 
-/* chmod MODE: of a file of our own. */
+/* chmod MODE: of an own file. */
 static int attack_chmod(char **args)
 {
 	const char *path = word(args, 1, "/tmp/mode");
@@ -116,7 +116,7 @@ static int attack_chmod(char **args)
 	return result(chmod(path, number(args, 0, 04755)));
 }
 
-/* symlink TARGET [LINK]: make a link, and take it away again. */
+/* symlink TARGET [LINK]: create a link and remove it. */
 static int attack_symlink(char **args)
 {
 	const char *link = word(args, 1, "/tmp/link");
@@ -129,7 +129,7 @@ static int attack_symlink(char **args)
 	return status;
 }
 
-/* exchange [FLAGS [link]]: two names of our own change places, in one step; with `link` a directory and a link. */
+/* exchange [FLAGS [link]]: exchange two own names atomically; with `link` a directory and a link. */
 static int attack_exchange(char **args)
 {
 	const char *kind = word(args, 1, "files");
@@ -152,7 +152,7 @@ static int attack_cwd(char **args)
 	return result(open(word(args, 1, "."), O_RDONLY | O_CLOEXEC));
 }
 
-/* tty [REQUEST]: an ioctl of a terminal of our own; without REQUEST push a byte into its input. */
+/* tty [REQUEST]: an ioctl of an own terminal; without REQUEST inject a byte into its input. */
 static int attack_tty(char **args)
 {
 	char room[64] = "x";
@@ -163,7 +163,7 @@ static int attack_tty(char **args)
 	return result(ioctl(terminal, number(args, 0, TIOCSTI), room));
 }
 
-/* splice PATH: a byte of a file that is opened for reading, into a pipe. */
+/* splice PATH: splice a byte of a file, opened for reading, into a pipe. */
 static int attack_splice(char **args)
 {
 	int from = open(word(args, 0, "/bin/su"), O_RDONLY | O_CLOEXEC), to[2];
@@ -173,7 +173,7 @@ static int attack_splice(char **args)
 	return result(splice(from, NULL, to[1], NULL, 1, 0));
 }
 
-/* map PATH: map a file for execution, and run nothing of it. */
+/* map PATH: map a file for execution, without running it. */
 static int attack_map(char **args)
 {
 	int fd = open(word(args, 0, "/bin/true"), O_RDONLY | O_CLOEXEC);
@@ -185,7 +185,7 @@ static int attack_map(char **args)
 	return result(where == MAP_FAILED ? -1 : 0);
 }
 
-/* exploit DEVICE WORD: as nobody, let a kernel module do to us what an exploit would; then open a file. */
+/* exploit DEVICE WORD: as user nobody, let a kernel module change this task like an exploit; then open a file. */
 static int attack_exploit(char **args)
 {
 	const char *what = word(args, 1, "commit");
@@ -197,7 +197,7 @@ static int attack_exploit(char **args)
 		return result(-1);
 	}
 	need(fd >= 0 && !setgid(65534) && !setuid(65534), "to be nobody, and the device");
-	close(open("/proc/uptime", O_RDONLY | O_CLOEXEC)); /* whoever is attacked has done something as what it is */
+	close(open("/proc/uptime", O_RDONLY | O_CLOEXEC)); /* the task must have made a call with its own identity */
 	need(write(fd, what, strlen(what)) >= 0, "the module");
 	try_now("openat");
 	return result(open("/proc/uptime", O_RDONLY | O_CLOEXEC));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A FUSE filesystem as lxcfs is one: two files that look like a cgroup's, which take whatever is written and do
- * nothing with it. It runs outside of containers, which see it by a bind mount.
+ * A FUSE filesystem like lxcfs: two files that look like a cgroup's and ignore written data. It runs outside of
+ * containers, which see it by a bind mount.
  */
 #include "attacks.h"
 #include <linux/fuse.h>
@@ -28,7 +28,7 @@ static void reply(int fuse, const struct fuse_in_header *to, int error, const vo
 	struct fuse_out_header head = { .len = sizeof(head) + length, .error = error, .unique = to->unique };
 	struct iovec parts[] = { { &head, sizeof(head) }, { (void *)body, length } };
 
-	/* Whoever asked may be gone by now. */
+	/* The requesting process may have ended. */
 	if (writev(fuse, parts, 2) < 0 && errno != ENOENT)
 		exit(ERROR);
 }
@@ -93,7 +93,7 @@ static void answer(int fuse, const struct fuse_in_header *head, const void *body
 	}
 }
 
-/* fuse DIRECTORY: be such a filesystem, mounted there, until it is unmounted. */
+/* fuse DIRECTORY: serve such a filesystem, mounted there, until it is unmounted. */
 static int attack_fuse(char **args)
 {
 	static char room[FUSE_MIN_READ_BUFFER * 2];

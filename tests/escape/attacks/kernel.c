@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Calls that reach into the kernel itself, with arguments that cannot take effect. */
+/* Calls on the kernel itself, with arguments that cannot have an effect. */
 #include "attacks.h"
 #include <linux/filter.h>
 #include <linux/perf_event.h>
@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
-/* A finite-state program of no instructions is refused by the verifier: the call is what counts. */
+/* The verifier refuses a program without instructions: only the call matters. */
 static int attack_bpf(char **args)
 {
 	char attributes[128] = { 0 };
@@ -51,7 +51,7 @@ static int attack_delete_module(char **args)
 	return result(syscall(SYS_delete_module, "rftest_no_such_module", O_NONBLOCK));
 }
 
-/* Flags that no kernel knows: refused before anything is loaded or unloaded. */
+/* Unknown flags: refused before anything is loaded or unloaded. */
 static int attack_kexec(char **args)
 {
 	(void)args;
@@ -66,7 +66,7 @@ static int attack_kexec_file(char **args)
 	return result(syscall(SYS_kexec_file_load, -1, -1, 0, NULL, 0x0fffUL));
 }
 
-/* reboot COMMAND: the magic numbers are wrong, so it is refused whatever the command. */
+/* reboot COMMAND: the magic numbers are wrong, so every command is refused. */
 static int attack_reboot(char **args)
 {
 	try_now("reboot");
@@ -79,7 +79,7 @@ static int attack_iopl(char **args)
 	return result(syscall(SYS_iopl, number(args, 0, 3)));
 }
 
-/* ioperm ON: ask for port 0x80, or (0) give it back. */
+/* ioperm ON: request port 0x80, or (0) release it. */
 static int attack_ioperm(char **args)
 {
 	try_now("ioperm");
@@ -141,7 +141,7 @@ static int attack_io_uring(char **args)
 	return result(syscall(SYS_io_uring_setup, 1, parameters));
 }
 
-/* A classic BPF program of one instruction, on a socket of our own: lawful, and no bpf(2). */
+/* A classic BPF program of one instruction on an own socket: benign, and not bpf(2). */
 static int attack_filter(char **args)
 {
 	struct sock_filter all = { .code = BPF_RET | BPF_K, .k = 0xffff };

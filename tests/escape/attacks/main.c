@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * attacks NAME [ARG...]: run one attack, or with no NAME list them.
- * attacks serve: run the attacks that standard input names, a line each.
- * attacks time N NAME [ARG...]: N times the same; the shortest call, in nanoseconds.
- * Called true, pwd, cat or sleep it is that program: a container needs nothing else.
+ * attacks serve: run the attacks from standard input, one per line.
+ * attacks time N NAME [ARG...]: repeat N times; print the shortest call in nanoseconds.
+ * Named true, pwd, cat or sleep it acts as that program: a container needs no other.
  */
 #include "attacks.h"
 #include <sys/wait.h>
@@ -13,7 +13,7 @@ static const struct attack *const tables[] = {
 	mount_attacks, file_attacks, kernel_attacks, task_attacks, net_attacks, fuse_attacks,
 };
 
-/* Of `time`: when the call began, the shortest so far. */
+/* For `time`: the start of the call, the shortest so far. */
 static long long began, shortest = -1;
 static int timing;
 
@@ -37,7 +37,7 @@ void try_now(const char *call)
 	}
 	clock_gettime(CLOCK_BOOTTIME, &now);
 	length = snprintf(line, sizeof(line), "call %s at %lld\n", call, now.tv_sec * 1000000000LL + now.tv_nsec);
-	/* Straight out: a killed process flushes nothing. */
+	/* Unbuffered: a killed process does not flush. */
 	if (write(1, line, length) != length)
 		exit(SETUP);
 }
@@ -83,9 +83,23 @@ long number(char **args, int i, long otherwise)
 	return text ? strtol(text, NULL, 0) : otherwise;
 }
 
+#ifdef __x86_64__
+long call_32bit(long number, long first, long second)
+{
+	long value;
+
+	asm volatile("int $0x80"
+		     : "=a"(value)
+		     : "a"(number), "b"(first), "c"(second)
+		     : "memory", "r8", "r9", "r10", "r11");
+	errno = value < 0 ? (int)-value : 0;
+	return value < 0 ? -1 : value;
+}
+#endif
+
 #define WORDS 16
 
-/* One line: its words, run as a program of their own, and how that ended as "end STATUS". */
+/* Runs one line's words in a child process, and prints its result as "end STATUS". */
 static void serve_one(const char *self, char *line)
 {
 	char *words[WORDS + 2] = { (char *)self };
@@ -96,7 +110,7 @@ static void serve_one(const char *self, char *line)
 		words[count++] = one;
 	child = fork();
 	if (!child) {
-		/* What is left on standard input is not the attack's. */
+		/* The attack must not read the rest of standard input. */
 		close(0);
 		open("/dev/null", O_RDONLY);
 		execv(self, words);
@@ -133,7 +147,7 @@ static int cat(const char *path)
 	return 0;
 }
 
-/* Prints nothing where the attack ends the program: the call has no second time. */
+/* Prints nothing if the attack ends the program: the call cannot be repeated. */
 static int time_calls(const struct attack *attack, long times, char **args)
 {
 	timing = 1;
@@ -153,7 +167,7 @@ static const struct attack *find(const char *name)
 	exit(USAGE);
 }
 
-/* As what it was called it acts; -1: under its own name. */
+/* Acts as the program of its name; -1: its own name. */
 static int applet(int argc, char **argv)
 {
 	const char *name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];

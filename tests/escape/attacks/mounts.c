@@ -57,7 +57,7 @@ static int attack_bind(char **args)
 	return result(mount(from, where, NULL, MS_BIND, NULL));
 }
 
-/* remount: make a read-only view of a directory of our own writable. */
+/* remount: make a read-only bind mount of an own directory writable. */
 static int attack_remount(char **args)
 {
 	const char *where = word(args, 0, NULL);
@@ -70,14 +70,14 @@ static int attack_remount(char **args)
 	return result(mount(NULL, where, NULL, MS_REMOUNT | MS_BIND, NULL));
 }
 
-/* private: change only how the mount spreads, as unshare -m does to all of them. */
+/* private: change only the propagation, as unshare -m does for all mounts. */
 static int attack_private(char **args)
 {
 	try_now("mount");
 	return result(mount(NULL, word(args, 0, "/tmp"), NULL, MS_PRIVATE, NULL));
 }
 
-/* umount PATH: take a mount away (an unmask); with 1 lazily. A PATH that is no mount gives EINVAL. */
+/* umount PATH: unmount (an unmask); with 1 lazily. A PATH that is not a mount gives EINVAL. */
 static int attack_umount(char **args)
 {
 	const char *where = word(args, 0, "/tmp");
@@ -98,7 +98,7 @@ static int attack_chroot(char **args)
 	return result(chroot(word(args, 0, "/tmp")));
 }
 
-/* chroot_out [DIRECTORY]: chroot, and once more from a directory outside that we have kept. */
+/* chroot_out [DIRECTORY]: chroot, and again from an open directory outside of it. */
 static int attack_chroot_out(char **args)
 {
 	int outside = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -114,14 +114,14 @@ static int attack_fsopen(char **args)
 	return result(syscall(SYS_fsopen, word(args, 0, "proc"), 0));
 }
 
-/* fsconfig FD: set a parameter of a filesystem in the making that was left open. */
+/* fsconfig FD: set a parameter of a leaked filesystem context. */
 static int attack_fsconfig(char **args)
 {
 	try_now("fsconfig");
 	return result(syscall(SYS_fsconfig, number(args, 0, -1), 1 /* SET_STRING */, "source", "none", 0));
 }
 
-/* fsmount [FD]: without one it fails by itself, but not before the kernel has asked whether we may. */
+/* fsmount [FD]: without one it fails by itself, but after the kernel's permission check. */
 static int attack_fsmount(char **args)
 {
 	try_now("fsmount");
@@ -136,7 +136,7 @@ static int attack_fspick(char **args)
 
 #define NEW_NAMESPACE 2 /* OPEN_TREE_NAMESPACE, of 7.0 */
 
-/* open_tree PATH [FLAGS]: take a mount, or with OPEN_TREE_CLONE a copy of it. */
+/* open_tree PATH [FLAGS]: open a mount, or with OPEN_TREE_CLONE a copy of it. */
 static int attack_open_tree(char **args)
 {
 	long flags = number(args, 1, OPEN_TREE_CLONE), tree;
@@ -148,7 +148,7 @@ static int attack_open_tree(char **args)
 	return result(tree);
 }
 
-/* move_mount FD: attach a mount that was left open. */
+/* move_mount FD: attach a leaked mount. */
 static int attack_move_mount(char **args)
 {
 	const char *where = spot("moved");
@@ -158,8 +158,8 @@ static int attack_move_mount(char **args)
 }
 
 /*
- * hand PROGRAM [ARG...]: become PROGRAM, with a filesystem in the making as descriptor 4 and a mount that is
- * attached nowhere as 5, for containers that are to be given them.
+ * hand PROGRAM [ARG...]: execute PROGRAM with a filesystem context as descriptor 4 and a detached mount as 5, to
+ * leak them to a container.
  */
 static int attack_hand(char **args)
 {
@@ -176,7 +176,7 @@ static int attack_hand(char **args)
 	return SETUP;
 }
 
-/* mount_setattr: clear read-only and nosuid of a mount of our own. */
+/* mount_setattr: clear read-only and nosuid of an own mount. */
 static int attack_mount_setattr(char **args)
 {
 	struct {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sockets, in a network namespace that leads nowhere. */
+/* Sockets, in a network namespace without connectivity. */
 #include "attacks.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -20,7 +20,6 @@ static int attack_socketcall(char **args)
 {
 #ifdef __x86_64__
 	unsigned int *low = (unsigned int *)0x10000000;
-	long value;
 
 	need(syscall(SYS_mmap, low, 4096, 3 /* rw */, 0x32 /* private, fixed, anonymous */, -1, 0) == (long)low,
 	     "memory below 4 GiB");
@@ -28,12 +27,7 @@ static int attack_socketcall(char **args)
 	low[1] = number(args, 1, SOCK_STREAM);
 	low[2] = 0;
 	try_now("socketcall");
-	asm volatile("int $0x80"
-		     : "=a"(value)
-		     : "a"(102), "b"(1 /* SYS_SOCKET */), "c"(low)
-		     : "memory", "r8", "r9", "r10", "r11");
-	errno = value < 0 ? (int)-value : 0;
-	return result(value < 0 ? -1 : value);
+	return result(call_32bit(102, 1 /* SYS_SOCKET */, (long)low));
 #else
 	(void)args;
 	errno = ENOSYS;
@@ -59,7 +53,7 @@ static socklen_t parse_address(const char *text, int port, struct sockaddr_stora
 	return sizeof(*v6);
 }
 
-/* connect ADDRESS PORT: begin, and wait for nothing. */
+/* connect ADDRESS PORT: start a connection without waiting. */
 static int attack_connect(char **args)
 {
 	struct sockaddr_storage where;
@@ -71,7 +65,7 @@ static int attack_connect(char **args)
 	return result(connect(fd, (void *)&where, length));
 }
 
-/* storm MILLISECONDS ADDRESS PORT: connect as often as it goes, and say how often that was. */
+/* storm MILLISECONDS ADDRESS PORT: connect as often as possible, and print the number. */
 static int attack_storm(char **args)
 {
 	struct sockaddr_storage where;
@@ -116,7 +110,7 @@ static int attack_send(char **args)
 	return result(sendto(fd, "x", 1, MSG_DONTWAIT, (void *)&where, length));
 }
 
-/* unix PATH [listen]: connect to it, or to ourselves of that name; a first @ stands for an abstract name. */
+/* unix PATH [listen]: connect to it, or to an own listener; a first @ means an abstract name. */
 static int attack_unix(char **args)
 {
 	const char *name = word(args, 0, "/run/docker.sock");
@@ -139,7 +133,7 @@ static int attack_unix(char **args)
 	return result(connect(fd, (void *)&where, length));
 }
 
-/* take SOCKET PATH: be handed a directory of somebody's by a unix socket, and open PATH below it. */
+/* take SOCKET PATH: receive a directory descriptor by a unix socket, and open PATH below it. */
 static int attack_take(char **args)
 {
 	const char *name = word(args, 0, "/run/hand.sock");
@@ -159,7 +153,7 @@ static int attack_take(char **args)
 		return result(-1);
 	head = CMSG_FIRSTHDR(&message);
 	if (!head) {
-		/* The kernel cuts off what the receiver may not have. */
+		/* The kernel drops descriptors that the receiver is not permitted to get. */
 		errno = message.msg_flags & MSG_CTRUNC ? EPERM : ENOMSG;
 		return result(-1);
 	}

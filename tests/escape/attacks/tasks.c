@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Namespaces, credentials, other processes, programs that lie in no image. */
+/* Namespaces, credentials, other processes, programs that are not in the image. */
 #include "attacks.h"
 #include <grp.h>
 #include <linux/capability.h>
@@ -20,15 +20,8 @@ static int attack_unshare(char **args)
 static int attack_unshare32(char **args)
 {
 #ifdef __x86_64__
-	long value;
-
 	try_now("unshare");
-	asm volatile("int $0x80"
-		     : "=a"(value)
-		     : "a"(310), "b"(number(args, 0, CLONE_FS))
-		     : "memory", "r8", "r9", "r10", "r11");
-	errno = value < 0 ? (int)-value : 0;
-	return result(value < 0 ? -1 : value);
+	return result(call_32bit(310, number(args, 0, CLONE_FS), 0));
 #else
 	(void)args;
 	errno = ENOSYS;
@@ -70,7 +63,7 @@ static int attack_clone3(char **args)
 	return finish(child);
 }
 
-/* setns PATH [NSTYPE]: enter the namespace that this file stands for. */
+/* setns PATH [NSTYPE]: enter the namespace of this file. */
 static int attack_setns(char **args)
 {
 	int fd = open(word(args, 0, "/proc/self/ns/uts"), O_RDONLY | O_CLOEXEC);
@@ -80,7 +73,7 @@ static int attack_setns(char **args)
 	return result(setns(fd, number(args, 1, 0)));
 }
 
-/* setns_pidfd PID NSTYPE: the same through a pidfd; 0 is our own. */
+/* setns_pidfd PID NSTYPE: the same by a pidfd; 0 is the own process. */
 static int attack_setns_pidfd(char **args)
 {
 	int target = number(args, 0, 0), fd = syscall(SYS_pidfd_open, target ? target : getpid(), 0);
@@ -101,7 +94,7 @@ static pid_t own_child(void)
 	return child;
 }
 
-/* ptrace [PID]: attach and let go again; without PID a child of our own, which is lawful. */
+/* ptrace [PID]: attach and detach; without PID to an own child, which is benign. */
 static int attack_ptrace(char **args)
 {
 	pid_t own = args[0] ? 0 : own_child(), target = own ? own : number(args, 0, 0);
@@ -116,7 +109,7 @@ static int attack_ptrace(char **args)
 	return status;
 }
 
-/* process_vm PID: read a byte of its memory at an address where nobody has any. */
+/* process_vm PID: read a byte of its memory at an unmapped address. */
 static int attack_process_vm(char **args)
 {
 	char byte;
@@ -126,7 +119,7 @@ static int attack_process_vm(char **args)
 	return result(process_vm_readv(number(args, 0, getpid()), &ours, 1, &theirs, 1, 0));
 }
 
-/* getfd PID FD: take a copy of a descriptor of another process. */
+/* getfd PID FD: copy a descriptor of another process. */
 static int attack_getfd(char **args)
 {
 	int pidfd = syscall(SYS_pidfd_open, number(args, 0, getpid()), 0);
@@ -136,7 +129,7 @@ static int attack_getfd(char **args)
 	return result(syscall(SYS_pidfd_getfd, pidfd, number(args, 1, 0), 0));
 }
 
-/* leave FILE: move ourselves to the cgroup whose cgroup.procs this is. */
+/* leave FILE: move this process to the cgroup of this cgroup.procs. */
 static int attack_leave(char **args)
 {
 	int fd = open(word(args, 0, "/leave/cgroup.procs"), O_WRONLY | O_CLOEXEC);
@@ -145,11 +138,11 @@ static int attack_leave(char **args)
 	try_now("write");
 	if (result(write(fd, "0", 1)))
 		return ERROR;
-	/* Still watched afterwards? A policy may look at this call. */
+	/* A call that a policy can match, to check that the process is still tracked. */
 	return result(unshare(number(args, 1, CLONE_FS)));
 }
 
-/* memfd PROGRAM: run a copy of a program that lies in memory only. */
+/* memfd PROGRAM: run a copy of a program from memory. */
 static int attack_memfd(char **args)
 {
 	char *const argv[] = { "true", NULL }, *const env[] = { NULL };
@@ -167,8 +160,8 @@ static int attack_memfd(char **args)
 }
 
 /*
- * drop [WORD...]: run a copy of ourselves that the image did not have, as `attacks WORD...`; without words as a
- * program that does nothing.
+ * drop [WORD...]: run a copy of this program that the image did not have, as `attacks WORD...`; without words as
+ * a program that does nothing.
  */
 static int attack_drop(char **args)
 {
@@ -193,7 +186,7 @@ static int attack_drop(char **args)
 	return result(-1);
 }
 
-/* memfd_create only: lawful. */
+/* memfd_create only: benign. */
 static int attack_memfd_create(char **args)
 {
 	(void)args;
@@ -210,7 +203,7 @@ static int attack_run(char **args)
 	return result(-1);
 }
 
-/* capset: set the capabilities that we have. */
+/* capset: set the current capabilities. */
 static int attack_capset(char **args)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -234,7 +227,7 @@ static int attack_setgid(char **args)
 	return result(setgid(number(args, 0, 1000)));
 }
 
-/* seccomp OPERATION: 2 asks whether an action is known. */
+/* seccomp OPERATION: 2 queries if an action is supported. */
 static int attack_seccomp(char **args)
 {
 	unsigned int action = SECCOMP_RET_KILL_PROCESS;
@@ -243,7 +236,7 @@ static int attack_seccomp(char **args)
 	return result(syscall(SYS_seccomp, number(args, 0, SECCOMP_GET_ACTION_AVAIL), 0, &action));
 }
 
-/* bomb N [MILLISECONDS]: N children that wait and do nothing, as long as the limit lets them be made. */
+/* bomb N [MILLISECONDS]: N idle children, as far as the limit permits. */
 static int attack_bomb(char **args)
 {
 	long wanted = number(args, 0, 16), made = 0;
@@ -270,7 +263,7 @@ static int attack_bomb(char **args)
 	return result(made);
 }
 
-/* sweep: one call of many kinds, each in a process of its own, as who looks for a way out does. */
+/* sweep: many kinds of calls, each in its own process, like an intruder that looks for an escape. */
 static int attack_sweep(char **args)
 {
 	long calls = number(args, 0, 8);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For crun's suite: what it takes from Python 3.12 (os.unshare, os.setns), and an end to waiting in sockets,
-so that a test that nobody connects to does not keep the others of its file from running.
+"""For crun's suite: functions of Python 3.12 (os.unshare, os.setns), and a timeout of sockets.
+
+Without the timeout, a test without a client would block the others of its file.
 """
 
 from __future__ import annotations

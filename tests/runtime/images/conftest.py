@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A store of the test's own, and a quick way to import a layer into it."""
+"""A private store, and a quick way to import a layer into it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images import ImageStore, Imported, Limits, Options, import_image
 from tests.runtime.images.layouts import Layout
 from tests.support import force
@@ -19,19 +19,19 @@ from tests.support import force
 
 @pytest.fixture(autouse=True)
 def _root() -> None:
-    """Layers are unpacked with their owners: only root can."""
+    """Layers are unpacked with their owners: only root can do that."""
     force.need_root()
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ImageStore]:
-    """An empty store. What a failing test leaves mounted in it is unmounted."""
+    """An empty store. Mounts that a failing test leaves in it are unmounted."""
     made = ImageStore(str(tmp_path / "store"))
     yield made
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
         place = line.split()[4]
         if place.startswith(f"{made.root}/"):
-            _sys.umount2(place, _sys.MNT_DETACH)
+            syscalls.umount2(place, syscalls.MNT_DETACH)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def load(store: ImageStore, new_layout: Callable[[], Layout]) -> Importer:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Iterator[Path]:
-    """A directory beside the store with one file; a test that touches either has escaped."""
+    """A directory beside the store with one file; a test that changes either has escaped."""
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "file").write_text("untouched")

@@ -1,27 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny writer of layers and layouts: everything a real tool writes, and everything that none would."""
+"""A tiny writer of layers and layouts, including ones that no real tool writes."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ringfence_runtime.images import ImageStore, Imported, Options, import_image
+
 __all__ = [
     "END",
+    "ONE",
+    "TWO",
     "Layout",
+    "NewLayout",
     "digest",
     "directory",
     "entry",
     "file",
+    "files",
     "layer",
     "link",
     "pax",
     "records",
     "symlink",
+    "take",
 ]
 
 END = bytes(1024)
@@ -32,12 +40,12 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
 def digest(data: bytes) -> str:
-    """The sha256 digest of `data`, as descriptors write it."""
+    """Returns the sha256 digest of `data`, as descriptors write it."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def octal(value: int, width: int) -> bytes:
-    """A number of a header: octal with a NUL, or base 256 where that is too narrow."""
+    """Returns a header's number: octal with a NUL, or base 256 where that is too narrow."""
     text = b"%0*o\0" % (width - 1, value)
     return text if len(text) == width else b"\x80" + value.to_bytes(width - 1, "big")
 
@@ -58,7 +66,7 @@ def entry(
     prefix: bytes = b"",
     raw_size: bytes | None = None,
 ) -> bytes:
-    """One header with its data, padded. Names of more than 100 bytes are cut: use `pax` for those."""
+    """Returns one header with its data, padded. Names over 100 bytes are cut: use `pax` for those."""
     length = octal(len(data) if size is None else size, 12) if raw_size is None else raw_size
     head = name[:100].ljust(100, b"\0") + octal(mode, 8) + octal(uid, 8) + octal(gid, 8) + length
     head += octal(mtime, 12) + b" " * 8 + kind + link[:100].ljust(100, b"\0") + magic.ljust(8, b"\0")
@@ -106,12 +114,14 @@ def pax(*values: tuple[bytes, bytes], kind: bytes = b"x") -> bytes:
 
 
 def layer(*entries: bytes) -> bytes:
-    """A whole tar."""
+    """A complete tar."""
     return b"".join(entries) + END
 
 
 class Layout:
-    """An OCI layout that is being written. What `add` takes can be a lie; by default all is true."""
+    """An OCI layout that is being written. The arguments
+    of `add` may be wrong; by default all are right.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -166,3 +176,19 @@ class Layout:
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": self.manifests}
         (self.path / "index.json").write_text(json.dumps(index))
         return self
+
+
+NewLayout = Callable[[], Layout]
+ONE = layer(file(b"one", b"1" * 3000))
+TWO = layer(file(b"two", b"2" * 3000))
+
+
+def take(store: ImageStore, layout: Layout | Path, **options: Any) -> Imported:
+    """Imports without syncing."""
+    path = layout.path if isinstance(layout, Layout) else layout
+    return import_image(store, str(path), Options(**{"durable": False, **options}))
+
+
+def files(store: ImageStore, done: Imported) -> list[str]:
+    """File names of all layers."""
+    return [name for each in done.image.layers for name in os.listdir(f"{store.layer(each)}/root")]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image of two layers with everything that overlayfs must merge, and a look into a mounted root."""
+"""An image of two layers with everything that overlayfs must merge, and access to a mounted root."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UPPER = layer(
 
 @contextmanager
 def opened(rootfs: Rootfs) -> Iterator[Path]:
-    """The mounted root filesystem; it is in no namespace, and gone afterwards."""
+    """The mounted root filesystem; it is in no namespace, and unmounted afterwards."""
     fd = open_rootfs(rootfs)
     try:
         yield Path(f"/proc/self/fd/{fd}")
@@ -47,5 +47,5 @@ def opened(rootfs: Rootfs) -> Iterator[Path]:
 
 
 def mounts_below(path: str) -> list[str]:
-    """Mount points of ours in this namespace."""
+    """Returns the mount points below a path in this namespace."""
     return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if path in line]

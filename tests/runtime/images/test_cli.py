@@ -21,14 +21,14 @@ Command = Callable[..., int]
 
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
-    """Runs a command on a store of the test's own; returns its exit code."""
+    """Runs a command on a private store; returns its exit code."""
     return lambda *argv: main(["--image-root", str(tmp_path / "store"), *argv])
 
 
 def test_import_list_remove(
     command: Command, new_layout: NewLayout, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The way of an image through the store, in text and in JSON."""
+    """An image's life in the store, in text and in JSON."""
     layout = new_layout()
     layout.add(layout.image(layer(file(b"bin/su", b"x" * 2048, mode=0o4755), file(b"a\x1b[31m"))), "v1")
     assert command("import", f"{layout.path}:v1", "--name", "app") == 0
@@ -52,17 +52,17 @@ def test_import_list_remove(
 def test_errors_are_two_lines(
     command: Command, new_layout: NewLayout, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is wrong, and what to do; no traceback, no control characters."""
+    """The problem and the advice; no traceback, no control characters."""
     layout = new_layout()
     layout.add(layout.image(layer(entry(b"n\x1b[2J", b"3", device=(1, 3)))))
     assert command("import", str(layout.path)) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         r"ringfence: 'n\x1b[2J' is a device node (1:3)",
-        "hint: --devices skip leaves them out, --devices make makes them",
+        "hint: --devices skip omits them, --devices make creates them",
     ]
     assert command("import", str(layout.path), "--devices", "skip") == 0
-    assert "device nodes left out: 1" in capsys.readouterr().out
+    assert "device nodes omitted: 1" in capsys.readouterr().out
     assert command("rm", "nothing") == 1
     assert "there is no image 'nothing'" in capsys.readouterr().err
 
@@ -70,7 +70,7 @@ def test_errors_are_two_lines(
 def test_rm_in_use(
     command: Command, new_layout: NewLayout, store: ImageStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A held image needs --force."""
+    """An image in use needs --force."""
     layout = new_layout()
     layout.add(layout.image(layer(file(b"f"))))
     assert command("import", str(layout.path)) == 0
@@ -84,7 +84,7 @@ def test_rm_in_use(
 def test_limits_of_the_command_line(
     command: Command, new_layout: NewLayout, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """--max-size and --max-entries reach the import; nonsense is refused by the parser."""
+    """--max-size and --max-entries apply to the import; invalid values are refused by the parser."""
     layout = new_layout()
     layout.add(layout.image(layer(file(b"f", bytes(5000)), file(b"g"))))
     assert command("import", str(layout.path), "--max-size", "4K") == 1
@@ -103,7 +103,7 @@ def test_as_a_module(new_layout: NewLayout, tmp_path: Path) -> None:
 
 
 def test_launch_path_is_light() -> None:
-    """Preparing and mounting a root filesystem imports nothing that costs milliseconds."""
+    """Preparing and mounting a root filesystem imports nothing that takes milliseconds."""
     code = (
         "import sys; import ringfence_runtime.images.rootfs, ringfence_runtime.images.mounting,"
         " ringfence_runtime.images.users; print(*sorted(sys.modules))"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mistakes that other image stores made, one test each, named after its record."""
+"""Vulnerabilities of other image stores, one test each, named after the CVE."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_cve_2021_41190_ambiguous_manifest(store: ImageStore, new_layout: Callab
 
 @pytest.mark.parametrize("volume", ["/../../../etc", "/data/../../..", "/data\0/x"])
 def test_cve_2022_23648_volume_paths(volume: str, load: Load) -> None:
-    """A volume of the image's is never a path on the host."""
+    """A volume of the image is never a path on the host."""
     with pytest.raises(LayoutError, match="Volumes"):
         load(ONE, config={"Volumes": {volume: {}}})
 
@@ -53,8 +53,9 @@ def test_cve_2024_40635_user_overflow(spec: str, tmp_path: Path) -> None:
 
 
 def test_cve_2025_62518_pax_size(load: Load, store: ImageStore) -> None:
-    """TARmageddon: a PAX size over a header that says 0. Data is skipped by the PAX size, so that what a file
-    contains is never read as entries."""
+    """TARmageddon: a PAX size with a header size of 0. Data is skipped
+    by the PAX size, so a file's contents are never read as entries.
+    """
     inner = file(b"smuggled", b"x")
     size = (b"size", b"%d" % len(inner))
     done = load(layer(pax(size), file(b"outer.tar", size=0) + inner, file(b"after")))
@@ -64,7 +65,7 @@ def test_cve_2025_62518_pax_size(load: Load, store: ImageStore) -> None:
 
 
 def test_cve_2018_15664_symlink_swap(load: Load, outside: Path) -> None:
-    """A directory that an entry replaces by a symlink, between two entries that go through it."""
+    """An entry replaces a directory by a symlink, between two entries that use it as a parent."""
     entries = [
         directory(b"d"),
         file(b"d/first", b"1"),
@@ -79,7 +80,7 @@ def test_cve_2018_15664_symlink_swap(load: Load, outside: Path) -> None:
 def test_swapped_empty_directory_is_not_reached_through_an_old_descriptor(
     load: Load, store: ImageStore, outside: Path
 ) -> None:
-    """The parent that was open before a symlink took its name is not used after."""
+    """A parent that was opened before a symlink took its name is not used afterwards."""
     done = load(
         layer(
             directory(b"t"), directory(b"d"), file(b"d/.wh..wh..opq"), symlink(b"d", b"t"), file(b"d/f", b"1")
@@ -91,8 +92,9 @@ def test_swapped_empty_directory_is_not_reached_through_an_old_descriptor(
 
 
 def test_labels_are_text(load: Load) -> None:
-    """CVE-2026-53488's kind: labels that look like commands or options are kept as text and change
-    nothing."""
+    """Similar to CVE-2026-53488: labels that look like
+    commands or options are kept as text and have no effect.
+    """
     labels = {"org.example.run": "$(touch /pwned)", "io.podman.annotations.privileged": "true"}
     image = load(ONE, config={"Labels": labels}).image
     assert image.process.labels == labels
@@ -101,7 +103,9 @@ def test_labels_are_text(load: Load) -> None:
 
 
 def test_digest_is_no_path(store: ImageStore, new_layout: Callable[[], Layout]) -> None:
-    """CVE-2019-14271's and many others' root: a string of the image that becomes a path of the host."""
+    """The cause of CVE-2019-14271 and many others: a
+    string of the image used as a path of the host.
+    """
     layout = new_layout()
     layout.add({**layout.image(ONE), "digest": "sha256:../" + digest(ONE)[10:]})
     with pytest.raises(LayoutError, match="not a sha256"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hostile bytes by the thousand: a layer never writes outside, and raises only ImageError."""
+"""Thousands of hostile inputs: a layer never writes outside, and raises only ImageError."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ RECORDS = st.lists(
 
 @st.composite
 def one_entry(draw: st.DrawFn) -> bytes:
-    """A header that is mostly well formed, around contents that are mostly not."""
+    """A mostly well-formed header around mostly malformed contents."""
     kind = draw(
         st.sampled_from(
             [
@@ -125,8 +125,8 @@ class Bytes:
 
 
 @contextmanager
-def only_our_errors() -> Iterator[None]:
-    """What is refused is refused by an error of the package, whose text can be shown anywhere."""
+def only_image_errors() -> Iterator[None]:
+    """A refusal must be an error of this package, whose text is safe to print anywhere."""
     try:
         yield
     except ImageError as error:
@@ -135,7 +135,7 @@ def only_our_errors() -> Iterator[None]:
 
 
 def snapshot(path: Path) -> list[tuple[Any, ...]]:
-    """Everything around the layer that an escape would change."""
+    """Returns the state around the layer that an escape would change."""
     found = []
     for each in sorted([path, *path.rglob("*")]):
         status = os.lstat(each)
@@ -147,7 +147,7 @@ def snapshot(path: Path) -> list[tuple[Any, ...]]:
 
 
 def unpack(data: bytes, blob: bytes) -> None:
-    """Unpack below a directory with neighbours, and see that they are as they were."""
+    """Unpack next to other directories, and check that these are unchanged."""
     base = Path(tempfile.mkdtemp(prefix="ringfence-fuzz-"))
     source = Bytes(blob)
     try:
@@ -157,7 +157,7 @@ def unpack(data: bytes, blob: bytes) -> None:
         target = base / "store/target"
         target.mkdir()
         before = snapshot(base)
-        with only_our_errors():
+        with only_image_errors():
             layer = Layer("x", digest(blob), len(blob), digest(data))
             unpack_blob(source, layer, str(target), LIMITS, devices="make", overlay="trusted")
         assert snapshot(base) == before
@@ -183,7 +183,7 @@ def test_damaged_archives(data: bytes) -> None:
 @FUZZ
 @given(ARCHIVES, st.data())
 def test_damaged_compression(archive: bytes, data: st.DataObject) -> None:
-    """gzip streams with changed bytes; what is no gzip is read as a tar."""
+    """gzip streams with changed bytes; other data is read as a tar."""
     blob = bytearray(gzip.compress(archive + END))
     for _ in range(data.draw(st.integers(1, 4))):
         blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
@@ -197,7 +197,7 @@ def test_hostile_layout_archives(data: bytes) -> None:
     with tempfile.NamedTemporaryFile(prefix="ringfence-fuzz-") as file:
         file.write(data)
         file.flush()
-        with only_our_errors():
+        with only_image_errors():
             TarSource(file.name, LIMITS).close()
 
 
@@ -221,29 +221,31 @@ MEMBERS = [
 @FUZZ
 @given(st.dictionaries(st.sampled_from(MEMBERS), JSON), JSON, JSON)
 def test_hostile_configurations(config: dict[str, Any], system: Any, ids: Any) -> None:
-    """Any JSON in the place of a configuration."""
+    """Any JSON in place of a configuration."""
     document = {
         "config": config,
         "os": system,
         "architecture": "amd64",
         "rootfs": {"type": "layers", "diff_ids": ids},
     }
-    with only_our_errors():
+    with only_image_errors():
         parse_config(parse_document(json.dumps(document).encode(), "config"))
 
 
 @FUZZ
 @given(st.binary(max_size=200))
 def test_hostile_documents(data: bytes) -> None:
-    """Any bytes in the place of a document."""
-    with only_our_errors():
+    """Any bytes in place of a document."""
+    with only_image_errors():
         parse_document(data, "document")
 
 
 @FUZZ
 @given(RECORDS)
-def test_records_are_what_they_say(values: list[tuple[bytes, bytes]]) -> None:
-    """The tests' own PAX writer writes lengths that are true: otherwise the cases above would test little."""
+def test_records_have_correct_lengths(values: list[tuple[bytes, bytes]]) -> None:
+    """The tests' own PAX writer writes correct lengths;
+    otherwise the cases above would test little.
+    """
     data = records(values)
     count = 0
     while data:

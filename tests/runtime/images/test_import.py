@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a layout to the store: what is chosen, what is verified, what is shared."""
+"""From a layout to the store: selection, verification, sharing."""
 
 from __future__ import annotations
 
@@ -14,26 +14,23 @@ from typing import Any
 
 import pytest
 
-from ringfence_runtime.images import ImageError, ImageStore, Imported, Options, Platform, import_image
+from ringfence_runtime.images import ImageError, ImageStore, Imported, Platform
 from ringfence_runtime.images import zstd as zstd_module
 from ringfence_runtime.images.errors import ImageNotFoundError, LayerError, LayoutError
-from tests.runtime.images.layouts import INDEX, LAYER, MANIFEST, Layout, digest, file, layer
+from tests.runtime.images.layouts import (
+    INDEX,
+    LAYER,
+    MANIFEST,
+    ONE,
+    TWO,
+    Layout,
+    NewLayout,
+    digest,
+    files,
+    take,
+)
 
 Load = Callable[..., Imported]
-NewLayout = Callable[[], Layout]
-ONE = layer(file(b"one", b"1" * 3000))
-TWO = layer(file(b"two", b"2" * 3000))
-
-
-def take(store: ImageStore, layout: Layout | Path, **options: Any) -> Imported:
-    """Import without flushing."""
-    path = layout.path if isinstance(layout, Layout) else layout
-    return import_image(store, str(path), Options(**{"durable": False, **options}))
-
-
-def files(store: ImageStore, done: Imported) -> list[str]:
-    """File names of all layers."""
-    return [name for each in done.image.layers for name in os.listdir(f"{store.layer(each)}/root")]
 
 
 @pytest.mark.parametrize("compress", ["", "gzip"])
@@ -57,7 +54,9 @@ def zstd_layout(layout: Layout, data: bytes, packed: bytes) -> Layout:
 
 @pytest.mark.needs("zstd")
 def test_zstd(store: ImageStore, new_layout: NewLayout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """zstd layers unpack; a cut one is an error; without the program the refusal says what to do."""
+    """zstd layers unpack; a truncated one is an error;
+    without the program the refusal says what to do.
+    """
     packed = subprocess.run(["zstd", "-c"], input=ONE, capture_output=True, check=True).stdout
     assert files(store, take(store, zstd_layout(new_layout(), ONE, packed))) == ["one"]
     with pytest.raises(ImageError):
@@ -70,7 +69,7 @@ def test_zstd(store: ImageStore, new_layout: NewLayout, monkeypatch: pytest.Monk
 
 
 def test_gzip_of_many_members(store: ImageStore, new_layout: NewLayout) -> None:
-    """eStargz writes a gzip member a file; all of them are the layer."""
+    """eStargz writes one gzip member per file; all of them are the layer."""
     layout = new_layout()
     packed = b"".join(gzip.compress(ONE[at : at + 700]) for at in range(0, len(ONE), 700))
     assert files(store, take(store, zstd_layout(layout, ONE, packed))) == ["one"]
@@ -80,14 +79,15 @@ def test_gzip_of_many_members(store: ImageStore, new_layout: NewLayout) -> None:
     "packed", [gzip.compress(ONE)[:-30], gzip.compress(ONE) + b"junk", b"\x1f\x8b\x08junk"]
 )
 def test_broken_gzip(packed: bytes, store: ImageStore, new_layout: NewLayout) -> None:
-    """A gzip stream that is cut, followed by something, or none at all."""
+    """A gzip stream that is truncated, followed by something, or no gzip at all."""
     with pytest.raises(LayerError, match="gzip"):
         take(store, zstd_layout(new_layout(), ONE, packed))
 
 
 def test_layers_are_shared(store: ImageStore, new_layout: NewLayout) -> None:
-    """A layer that is there is not unpacked again, whatever it is compressed with; its blob is verified all
-    the same."""
+    """An existing layer is not unpacked again, whatever
+    its compression; its blob is still verified.
+    """
     first, second = new_layout(), new_layout()
     take(store, first.add(first.image(ONE)), name="a")
     inode = os.stat(f"{store.layer(digest(ONE))}/root/one").st_ino
@@ -98,8 +98,8 @@ def test_layers_are_shared(store: ImageStore, new_layout: NewLayout) -> None:
     assert len(os.listdir(f"{store.root}/layers")) == 2
 
 
-def test_shared_layer_needs_a_true_blob(store: ImageStore, new_layout: NewLayout) -> None:
-    """An image cannot take a layer of the store by claiming its diff_id for a blob of its own."""
+def test_shared_layer_needs_a_matching_blob(store: ImageStore, new_layout: NewLayout) -> None:
+    """An image cannot use a stored layer by giving its diff_id to a blob of its own."""
     first, second = new_layout(), new_layout()
     take(store, first.add(first.image(ONE)))
     second.add(second.image(TWO, diff_ids=[digest(ONE)]))
@@ -122,12 +122,12 @@ def damage_blob(layout: Layout) -> None:
     )
     path = layout.path / "blobs" / manifest["layers"][0]["digest"].replace(":", "/")
     data = bytearray(path.read_bytes())
-    data[5] ^= 1  # gzip's time stamp: it unpacks to the same bytes
+    data[5] ^= 1  # gzip's time stamp: the stream unpacks to the same bytes
     path.write_bytes(data)
 
 
 def damage_manifest(layout: Layout) -> None:
-    """Append a blank to the manifest, and say so in its descriptor's size."""
+    """Append a blank to the manifest, and adjust the size in its descriptor."""
     path = layout.path / "blobs" / layout.manifests[0]["digest"].replace(":", "/")
     path.write_bytes(path.read_bytes() + b" ")
     layout.manifests[0]["size"] += 1
@@ -136,7 +136,7 @@ def damage_manifest(layout: Layout) -> None:
 
 @pytest.mark.parametrize("damage", [damage_blob, damage_manifest])
 def test_wrong_digest(damage: Callable[[Layout], None], store: ImageStore, new_layout: NewLayout) -> None:
-    """A blob that is not what its digest says is refused, though it unpacks or parses."""
+    """A blob that does not match its digest is refused, though it unpacks or parses."""
     layout = new_layout()
     layout.add(layout.image(ONE))
     damage(layout)
@@ -155,10 +155,10 @@ def test_wrong_digest(damage: Callable[[Layout], None], store: ImageStore, new_l
         ({"digest": "sha256:" + "0" * 64}, "no blob"),
         ({"digest": "sha256:../../../../etc/passwd"}, "not a sha256"),
         ({"digest": "md5:d41d8cd98f00b204e9800998ecf8427e"}, "not a sha256"),
-        ({"mediaType": LAYER + "+encrypted"}, "no layer that we can unpack"),
+        ({"mediaType": LAYER + "+encrypted"}, "not a supported layer format"),
     ],
 )
-def test_lying_descriptor(
+def test_wrong_descriptor(
     changes: dict[str, Any], message: str, store: ImageStore, new_layout: NewLayout
 ) -> None:
     """Sizes, digests and types of descriptors are checked."""
@@ -169,7 +169,7 @@ def test_lying_descriptor(
 
 
 def test_wrong_diff_id(store: ImageStore, new_layout: NewLayout) -> None:
-    """The configuration's digest of the unpacked layer is checked, and so is their number."""
+    """The configuration's digest of the unpacked layer is checked, and so is the number of layers."""
     layout = new_layout()
     with pytest.raises(LayoutError, match="unpacks to"):
         take(store, layout.add(layout.image(ONE, diff_ids=[digest(TWO)])))
@@ -178,8 +178,10 @@ def test_wrong_diff_id(store: ImageStore, new_layout: NewLayout) -> None:
         take(store, other.add(other.image(ONE, diff_ids=[digest(ONE)] * 2)))
 
 
-def test_platform_is_chosen(store: ImageStore, new_layout: NewLayout) -> None:
-    """Of a multi-platform index, nested or flat, the image of this machine or of --platform is taken."""
+def test_platform_is_selected(store: ImageStore, new_layout: NewLayout) -> None:
+    """Of a multi-platform index, nested or flat, the
+    image for this machine or for --platform is chosen.
+    """
     layout = new_layout()
     native, foreign = Platform.host().architecture, "s390x"
     entries = [
@@ -196,7 +198,7 @@ def test_platform_is_chosen(store: ImageStore, new_layout: NewLayout) -> None:
 
 
 def test_image_for_another_machine(store: ImageStore, new_layout: NewLayout) -> None:
-    """Without an index to choose from, the configuration's architecture decides."""
+    """Without an index, the configuration's architecture decides."""
     layout = new_layout()
     layout.add(layout.image(ONE, architecture="s390x"))
     with pytest.raises(ImageNotFoundError, match="s390x"):
@@ -205,7 +207,7 @@ def test_image_for_another_machine(store: ImageStore, new_layout: NewLayout) -> 
 
 
 def test_reference_is_needed_where_there_are_several(store: ImageStore, new_layout: NewLayout) -> None:
-    """PATH:REF picks an image; its name in the store follows."""
+    """PATH:REF selects an image; its name in the store follows."""
     layout = new_layout()
     layout.add(layout.image(ONE), "v1").add(layout.image(TWO), "v2")
     with pytest.raises(LayoutError, match="several"):
@@ -219,7 +221,7 @@ def test_reference_is_needed_where_there_are_several(store: ImageStore, new_layo
 
 @pytest.mark.parametrize("name", ["../../etc/x", "a b", "a\n", "-a", "", "a" * 300])
 def test_hostile_reference_names_nothing(name: str, store: ImageStore, new_layout: NewLayout) -> None:
-    """A reference that is no name is not used as one; given by the user, it is an error."""
+    """An invalid reference is not used as a name; given by the user, it is an error."""
     layout = new_layout()
     done = take(store, layout.add(layout.image(ONE), name))
     assert done.name == "layout0:latest"
@@ -230,7 +232,9 @@ def test_hostile_reference_names_nothing(name: str, store: ImageStore, new_layou
 
 @pytest.mark.parametrize("trick", ["symlink", "fifo", "directory"])
 def test_blob_that_is_no_file(trick: str, store: ImageStore, new_layout: NewLayout, outside: Path) -> None:
-    """A blob that is a symlink out of the layout, a FIFO (which would hang) or a directory is refused."""
+    """A blob that is a symlink out of the layout, a
+    FIFO (which would block) or a directory is refused.
+    """
     layout = new_layout()
     layout.add(layout.image(ONE))
     path = layout.path / "blobs" / layout.manifests[0]["digest"].replace(":", "/")
@@ -250,7 +254,7 @@ def test_blob_that_is_no_file(trick: str, store: ImageStore, new_layout: NewLayo
     "content", ["", "{", "[]", '{"manifests": 3}', '{"a":1,"a":2}', "[" * 100_000, "NaN"]
 )
 def test_broken_index(content: str, store: ImageStore, new_layout: NewLayout) -> None:
-    """An index that is not what it should be is a LayoutError, never another exception."""
+    """An invalid index is a LayoutError, never another exception."""
     layout = new_layout()
     (layout.path / "index.json").write_text(content)
     with pytest.raises(ImageError):
@@ -258,7 +262,7 @@ def test_broken_index(content: str, store: ImageStore, new_layout: NewLayout) ->
 
 
 def test_not_an_image(store: ImageStore, tmp_path: Path) -> None:
-    """Something else than an image says how to make one."""
+    """For other files the error says how to make an image."""
     (tmp_path / "empty").mkdir()
     with pytest.raises(LayoutError) as caught:
         take(store, tmp_path / "empty")

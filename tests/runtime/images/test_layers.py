@@ -29,7 +29,7 @@ def names(root: Path) -> list[str]:
 
 
 def test_keeps_owner_mode_time_and_setuid(load: Load, store: ImageStore) -> None:
-    """Metadata arrives as the archive has it, and a setuid program is said to be one."""
+    """Metadata is unchanged from the archive, and a setuid program is reported as one."""
     done = load(layer(directory(b"bin/", 0o751, uid=3), file(b"bin/su", b"x", mode=0o4755, uid=7, gid=8)))
     status = os.stat(root_of(store, done) / "bin/su")
     assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o4755, 7, 8)
@@ -40,7 +40,7 @@ def test_keeps_owner_mode_time_and_setuid(load: Load, store: ImageStore) -> None
 
 
 def test_keeps_links_and_fifos(load: Load, store: ImageStore) -> None:
-    """Hardlinks share an inode, symlinks keep their text even where it leads nowhere, FIFOs are FIFOs."""
+    """Hardlinks share an inode, symlinks keep their text even without a target, FIFOs stay FIFOs."""
     done = load(layer(file(b"a", b"1"), link(b"b", b"a"), symlink(b"c", b"/no/where"), entry(b"d", b"6")))
     root = root_of(store, done)
     assert os.stat(root / "a").st_ino == os.stat(root / "b").st_ino
@@ -49,21 +49,21 @@ def test_keeps_links_and_fifos(load: Load, store: ImageStore) -> None:
 
 
 def test_root_entry_sets_the_root_directory(load: Load, store: ImageStore) -> None:
-    """`./` is the layer's own directory."""
+    """`./` is the layer's root directory."""
     done = load(layer(directory(b"./", 0o711, uid=5)))
     status = os.stat(root_of(store, done))
     assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o711, 5)
 
 
 def test_missing_parents_are_made(load: Load, store: ImageStore) -> None:
-    """An entry whose directories are in no entry gets plain ones, with a fixed time."""
+    """Directories without an entry get default metadata, with a fixed time."""
     done = load(layer(file(b"x/y/z/f", b"1")))
     status = os.stat(root_of(store, done) / "x/y")
     assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_mtime) == (0o755, 0, 0)
 
 
 def test_long_names_by_pax_gnu_and_prefix(load: Load, store: ImageStore) -> None:
-    """All three ways in which archives write names of more than 100 bytes."""
+    """All three encodings of names of more than 100 bytes."""
     one, two = b"p/" + b"a" * 200, b"g/" + b"b" * 200
     gnu = entry(b"././@LongLink", b"L", two + b"\0", magic=b"ustar  \0")
     done = load(
@@ -79,8 +79,9 @@ def test_long_names_by_pax_gnu_and_prefix(load: Load, store: ImageStore) -> None
 
 
 def test_names_of_any_bytes(load: Load, store: ImageStore) -> None:
-    """Control characters and invalid UTF-8 are names like others; they are counted, and cannot break a
-    message."""
+    """Control characters and invalid UTF-8 are valid
+    names; they are counted, and escaped in messages.
+    """
     done = load(layer(file(b"\xff\xfe"), file(b"a\nb\x1b[2J"), file("grün".encode())))
     assert done.unpacked[0].facts.odd_names == 2
     assert b"a\nb\x1b[2J" in os.listdir(os.fsencode(root_of(store, done)))
@@ -90,7 +91,7 @@ def test_names_of_any_bytes(load: Load, store: ImageStore) -> None:
 
 
 def test_later_duplicate_counts(load: Load, store: ImageStore) -> None:
-    """The last of two entries of one name is what the layer holds, with another kind, too."""
+    """Of two entries with one name the last is kept, also with another kind."""
     done = load(
         layer(
             file(b"f", b"old"),
@@ -112,8 +113,9 @@ def test_later_duplicate_counts(load: Load, store: ImageStore) -> None:
 
 
 def test_whiteouts_take_overlay_form(load: Load, store: ImageStore) -> None:
-    """A whiteout is the device 0:0, an opaque directory has the attribute, an entry of the layer itself
-    stays."""
+    """A whiteout is the device 0:0, an opaque directory
+    has the attribute, an entry of the layer itself stays.
+    """
     done = load(
         layer(
             directory(b"d"),
@@ -139,7 +141,9 @@ def test_whiteouts_take_overlay_form(load: Load, store: ImageStore) -> None:
 
 
 def test_only_listed_attributes_are_kept(load: Load, store: ImageStore) -> None:
-    """user.* and a valid security.capability stay; overlayfs's own (a redirect!) and labels do not."""
+    """user.* and a valid security.capability stay;
+    overlayfs's own (a redirect!) and labels do not.
+    """
     try:
         os.setxattr(store.root, "user.probe", b"1")
     except OSError:
@@ -174,7 +178,7 @@ def test_devices_by_choice(load: Load, store: ImageStore) -> None:
     assert (status.st_rdev, stat.S_IMODE(status.st_mode)) == (os.makedev(1, 3), 0o666)
     with pytest.raises(LayerError, match="whiteout"):
         load(layer(entry(b"hide", b"3", device=(0, 0))), devices="make")
-    with pytest.raises(ImageError, match="holds device nodes"):
+    with pytest.raises(ImageError, match="contains device nodes"):
         load(layer(entry(b"null", b"3", device=(1, 3), mode=0o666)))
 
 
@@ -184,7 +188,7 @@ def with_checksum(made: bytes, number: int) -> bytes:
 
 
 def test_checksums(load: Load, store: ImageStore) -> None:
-    """Signed sums of old programs are accepted as every reader does, other sums are damage."""
+    """Signed sums of old programs are accepted, as by every reader; other sums are damage."""
     made = file(b"\xe4")
     stated = int(made[148:154], 8)
     done = load(layer(with_checksum(made, stated - 256)))
@@ -231,7 +235,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("entries", HOSTILE.values(), ids=HOSTILE)
 def test_refuses(entries: list[bytes], load: Load, store: ImageStore, outside: Path) -> None:
-    """Each is an error of a kind that the caller knows, and leaves neither image nor layer nor debris."""
+    """Each is an error of the expected kind, and
+    leaves neither image nor layer nor temporary files.
+    """
     with pytest.raises(LayerError):
         load(layer(*entries))
     assert store.images() == []
@@ -250,6 +256,6 @@ HARMLESS = {
 def test_stays_in_the_layer(
     entries: list[bytes], path: str, load: Load, store: ImageStore, outside: Path
 ) -> None:
-    """Absolute names and symlinked parents mean the layer's own root."""
+    """Absolute names and symlinked parents are resolved in the layer's own root."""
     root = root_of(store, load(layer(*entries)))
     assert (root / path).read_text() == "in"

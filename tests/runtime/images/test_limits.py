@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes without measure: every limit ends an import, early, and leaves nothing."""
+"""Excessive sizes: every limit ends an import early, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ CASES = {
 
 @pytest.mark.parametrize(("limits", "entries"), CASES.values(), ids=CASES)
 def test_limit(limits: dict[str, int], entries: list[bytes], load: Load, store: ImageStore) -> None:
-    """What is over a limit is a LimitError."""
+    """Above a limit the error is a LimitError."""
     with pytest.raises(LimitError):
         load(layer(*entries), limits=limits)
     assert [os.listdir(f"{store.root}/{name}") for name in ("layers", "tmp", "images")] == [[], [], []]
 
 
 def test_honest_layer_is_under_the_same_limits(load: Load) -> None:
-    """The limits of the cases above let through what is just inside them."""
+    """The limits of the cases above admit sizes just below them."""
     limits = {"entries": 10, "file_bytes": 1000, "layer_bytes": 20_480, "image_bytes": 10_000, "depth": 20}
     load(layer(*[file(b"%d" % number, bytes(1000)) for number in range(10)]), limits=limits)
 
 
 def test_zip_bomb(store: ImageStore, new_layout: Callable[[], Layout]) -> None:
-    """4 GiB of zeros in 4 MiB of gzip end at the free allowance, after a moment and in little memory."""
+    """4 GiB of zeros in 4 MiB of gzip end at the free allowance, quickly and in little memory."""
     zeros = gzip.compress(bytes(64 << 20), 9)
     layout = new_layout()
     data = gzip.compress(file(b"zeros", size=8 << 30), 9) + zeros * 64
@@ -81,14 +81,13 @@ def test_zip_bomb(store: ImageStore, new_layout: Callable[[], Layout]) -> None:
 
 @pytest.mark.parametrize("cut", [100, 512, 700, 1024, 1100])
 def test_cut_archive(cut: int, load: Load) -> None:
-    """An archive that ends inside a header or a file; at a border between two entries it is simply
-    shorter."""
+    """An archive that ends inside a header or a file; between two entries it is simply shorter."""
     data = layer(file(b"f", b"x" * 600), file(b"g"))[:cut]
     with pytest.raises(LayerError, match="ends inside"):
         load(data)
 
 
 def test_many_layers(load: Load) -> None:
-    """More layers than a mount should have."""
+    """More layers than a mount accepts."""
     with pytest.raises(LimitError, match="layers"):
         load(*[layer(file(b"%d" % number)) for number in range(6)], limits={"layers": 5})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image's configuration as hostile text, and users by the image's own files."""
+"""The image's configuration as hostile text, and users from the image's own files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ONE = layer(file(b"one"))
 
 
 def test_defaults_and_overrides(load: Load) -> None:
-    """Entrypoint, command and environment come together as Docker's do."""
+    """Entrypoint, command and environment are merged like Docker's."""
     config = {
         "Entrypoint": ["/bin/app", "-x"],
         "Cmd": ["a"],
@@ -42,7 +42,7 @@ def test_defaults_and_overrides(load: Load) -> None:
 
 
 def test_empty_config(load: Load) -> None:
-    """An image that says nothing has a PATH, a root directory and no command."""
+    """An empty configuration gives a PATH, a root directory and no command."""
     process = load(ONE).image.process
     assert process.environment() == [f"PATH={DEFAULT_PATH}"]
     assert (process.cwd, process.stop_signal) == ("/", "SIGTERM")
@@ -80,7 +80,7 @@ def test_hostile_config(config: dict[str, Any], load: Load) -> None:
 
 
 def test_config_sizes(load: Load) -> None:
-    """Environments, labels and volumes by the million are refused."""
+    """Millions of environment variables, labels and volumes are refused."""
     with pytest.raises(LimitError):
         load(ONE, config={"Env": ["A=" + "x" * 100] * 5000})
     with pytest.raises(LimitError):
@@ -133,14 +133,14 @@ def test_resolve_user(spec: str, expected: tuple[int, int, tuple[int, ...], str]
 
 @pytest.mark.parametrize("spec", ["nobody", "app:nogroup", "broken line", "huge", "app:bad", "-1", "0x10"])
 def test_unknown_user(spec: str, root: int) -> None:
-    """A name that the image does not know (or knows by a line that is none) is an error, never root."""
+    """A name that the image lacks (or has only in an invalid line) is an error, never root."""
     with pytest.raises(ImageError, match="has no"):
         resolve_user(root, spec)
 
 
 @pytest.mark.parametrize("trick", ["escape", "magic link", "fifo", "device", "directory", "huge", "none"])
 def test_hostile_passwd(trick: str, root: int, tmp_path: Path) -> None:
-    """/etc/passwd of an image may be anything: nothing of the host is read, and nothing hangs."""
+    """/etc/passwd of an image may be any file: nothing of the host is read, and nothing blocks."""
     path = tmp_path / "root/etc/passwd"
     path.unlink()
     (tmp_path / "passwd").write_text("host:x:12:12::/:\n")
@@ -162,7 +162,7 @@ def test_hostile_passwd(trick: str, root: int, tmp_path: Path) -> None:
 
 
 def test_symlink_inside_the_image_is_followed(root: int, tmp_path: Path) -> None:
-    """An absolute link of the image means the image's root (as on NixOS)."""
+    """An absolute link of the image is resolved in the image's root (as on NixOS)."""
     etc = tmp_path / "root/etc"
     (etc / "passwd").rename(etc / "real")
     (etc / "passwd").symlink_to("/etc/real")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Root filesystems: what a container sees, what it leaves, and that its layers stay as they are."""
+"""Root filesystems: what a container sees and leaves, and that its layers stay unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images import (
     ImageError,
     ImageStore,
@@ -29,8 +29,9 @@ Load = Callable[..., Imported]
 
 @pytest.mark.parametrize("way", ["by parts", "by mount(2)"])
 def test_layers_merge(way: str, load: Load, store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Upper entries win, whiteouts hide, an opaque directory shows only its own, the root has the top layer's
-    mode."""
+    """Upper entries win, whiteouts hide, an opaque directory
+    hides those below, the root has the top layer's mode.
+    """
     if way != "by parts":
         monkeypatch.setattr(mounting, "_overlay", mounting._overlay_by_mount)
     load(LOWER, UPPER, name="image")
@@ -48,7 +49,7 @@ def test_layers_merge(way: str, load: Load, store: ImageStore, monkeypatch: pyte
 
 
 def test_containers_do_not_see_each_other(load: Load, store: ImageStore) -> None:
-    """Two containers of one image share layers, and neither sees what the other wrote."""
+    """Two containers of one image share layers, and neither sees the other's writes."""
     load(LOWER, name="image")
     with (
         opened(prepare_rootfs(store, "image", "c1")) as one,
@@ -71,7 +72,7 @@ def test_read_only_and_nodev(load: Load, store: ImageStore) -> None:
 
 
 def test_release_removes_everything(load: Load, store: ImageStore) -> None:
-    """What a container wrote goes, and a second release finds nothing to do."""
+    """A container's writes are removed, and a second release finds nothing to do."""
     load(LOWER, name="image")
     with opened(prepare_rootfs(store, "image", "c1")) as root:
         (root / "etc/x").write_text("1")
@@ -83,7 +84,7 @@ def test_release_removes_everything(load: Load, store: ImageStore) -> None:
 
 
 def test_release_unmounts(load: Load, store: ImageStore) -> None:
-    """A crash between mount and delete leaves a mount at `merged`; release takes it away."""
+    """A crash between mount and delete leaves a mount at `merged`; release removes it."""
     load(LOWER, name="image")
     rootfs = prepare_rootfs(store, "image", "c1")
     mounting.mount_rootfs(rootfs, rootfs.merged)
@@ -94,8 +95,9 @@ def test_release_unmounts(load: Load, store: ImageStore) -> None:
 
 
 def test_release_never_empties_what_is_mounted(store: ImageStore, outside: Path) -> None:
-    """A directory that is bound at `merged` (on the same filesystem: ismount() does not see it) stays
-    whole."""
+    """A directory that is bound at `merged` (on the same
+    filesystem: ismount() does not see it) stays complete.
+    """
     rootfs = prepare_rootfs(store, str(outside), "c1")
     mounting.mount_rootfs(rootfs, rootfs.merged)
     mounting.mount_rootfs(rootfs, rootfs.merged)
@@ -105,7 +107,7 @@ def test_release_never_empties_what_is_mounted(store: ImageStore, outside: Path)
 
 
 def test_removal_stops_at_a_mount(store: ImageStore, outside: Path) -> None:
-    """Whatever is mounted somewhere in a tree that is removed, its files are not touched."""
+    """Where something is mounted in a tree that is removed, the mounted files are not changed."""
     rootfs = prepare_rootfs(store, str(outside), "c1")
     place = Path(rootfs.merged).parent / "deep/er"
     place.mkdir(parents=True)
@@ -115,7 +117,7 @@ def test_removal_stops_at_a_mount(store: ImageStore, outside: Path) -> None:
             release_rootfs(store, "c1")
     finally:
         for line in mounts_below(store.root):
-            _sys.umount2(line.split()[4], _sys.MNT_DETACH)
+            syscalls.umount2(line.split()[4], syscalls.MNT_DETACH)
     store.sweep()
     assert os.listdir(f"{store.root}/tmp") == []
 
@@ -137,7 +139,7 @@ def test_release_of_a_bottomless_tree(load: Load, store: ImageStore) -> None:
 
 
 def test_release_does_not_follow_symlinks(load: Load, store: ImageStore, outside: Path) -> None:
-    """A container's symlinks are removed, not what they lead to."""
+    """A container's symlinks are removed, not their targets."""
     load(LOWER, name="image")
     upper = Path(prepare_rootfs(store, "image", "c1").upper)
     (upper / "link").symlink_to(outside)
@@ -148,7 +150,7 @@ def test_release_does_not_follow_symlinks(load: Load, store: ImageStore, outside
 
 
 def test_one_root_filesystem_a_container(load: Load, store: ImageStore) -> None:
-    """A second prepare of one id is refused; after a crash inside the first one it is not."""
+    """A second prepare with the same id is refused; after a crash during the first it is not."""
     load(LOWER, name="image")
     prepare_rootfs(store, "image", "c1")
     with pytest.raises(InUseError):
@@ -159,7 +161,7 @@ def test_one_root_filesystem_a_container(load: Load, store: ImageStore) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a\n", "a" * 256])
 def test_hostile_container_id(name: str, load: Load, store: ImageStore) -> None:
-    """An id becomes a directory: so it may not be a path."""
+    """An id becomes a directory name, so it may not be a path."""
     load(LOWER, name="image")
     for call in (lambda: prepare_rootfs(store, "image", name), lambda: release_rootfs(store, name)):
         with pytest.raises(ImageError, match="invalid container id"):
@@ -167,14 +169,16 @@ def test_hostile_container_id(name: str, load: Load, store: ImageStore) -> None:
 
 
 def test_opaque_root(load: Load, store: ImageStore) -> None:
-    """A layer that hides all below it: the kernel does not look at the mark on a layer's root, so we do."""
+    """A layer that hides all below it: the kernel ignores
+    the mark on a layer's root, so the store handles it.
+    """
     load(LOWER, layer(file(b".wh..wh..opq"), file(b"only")), name="image")
     with opened(prepare_rootfs(store, "image", "c1")) as root:
         assert os.listdir(root) == ["only"]
 
 
 def test_layer_listed_twice(load: Load, store: ImageStore) -> None:
-    """overlayfs refuses one directory twice; the result is as if it did not."""
+    """overlayfs refuses the same directory twice; the result is as if it accepted it."""
     again = layer(file(b"f", b"again"))
     load(again, layer(file(b".wh.f"), file(b"g")), again, name="image")
     with opened(prepare_rootfs(store, "image", "c1")) as root:
@@ -193,7 +197,7 @@ def test_many_layers_mount(load: Load, store: ImageStore, monkeypatch: pytest.Mo
 
 
 def test_image_without_layers(load: Load, store: ImageStore) -> None:
-    """It gives an empty root that can be written to."""
+    """The root is empty and writable."""
     load(name="empty")
     with opened(prepare_rootfs(store, "empty", "c1")) as root:
         assert os.listdir(root) == []
@@ -201,7 +205,9 @@ def test_image_without_layers(load: Load, store: ImageStore) -> None:
 
 
 def test_directory_and_host(store: ImageStore, tmp_path: Path) -> None:
-    """A plain directory is bound as it is; the host's root is read-only, and covers secrets and sockets."""
+    """A plain directory is bound unchanged; the host's
+    root is read-only, and hides secrets and sockets.
+    """
     (tmp_path / "dir").mkdir()
     with opened(prepare_rootfs(store, str(tmp_path / "dir"), "c1")) as root:
         (root / "x").write_text("1")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The forms in which images come: layouts in a tar, docker archives, and what the real tools write."""
+"""The formats of images: layouts in a tar, docker archives, and the output of real tools."""
 
 from __future__ import annotations
 
@@ -9,34 +9,17 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ringfence_runtime.images import ImageStore, Imported, Options, Platform, import_image
+from ringfence_runtime.images import ImageStore, Platform
 from ringfence_runtime.images.errors import LayoutError
-from tests.runtime.images.layouts import Layout, digest, file, layer
-
-NewLayout = Callable[[], Layout]
-ONE = layer(file(b"one", b"1" * 3000))
-TWO = layer(file(b"two", b"2" * 3000))
-
-
-def take(store: ImageStore, layout: Layout | Path, **options: Any) -> Imported:
-    """Import without flushing."""
-    path = layout.path if isinstance(layout, Layout) else layout
-    return import_image(store, str(path), Options(**{"durable": False, **options}))
-
-
-def files(store: ImageStore, done: Imported) -> list[str]:
-    """File names of all layers."""
-    return [name for each in done.image.layers for name in os.listdir(f"{store.layer(each)}/root")]
+from tests.runtime.images.layouts import ONE, TWO, NewLayout, digest, files, take
 
 
 def test_layout_as_tar(store: ImageStore, new_layout: NewLayout, tmp_path: Path) -> None:
-    """A layout in a tar needs no unpacking, in whatever order its files come."""
+    """A layout in a tar needs no unpacking, whatever the order of its files."""
     layout = new_layout()
     layout.add(layout.image(ONE, TWO))
     path = tmp_path / "image.tar"
@@ -51,7 +34,7 @@ def test_layout_as_tar(store: ImageStore, new_layout: NewLayout, tmp_path: Path)
 
 
 def test_docker_archive(store: ImageStore, tmp_path: Path) -> None:
-    """What `docker save` writes, with a layer that is a symlink to another's."""
+    """The output of `docker save`, with a layer that is a symlink to another."""
     config = json.dumps(
         {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [digest(ONE)] * 2}}
     ).encode()
@@ -76,9 +59,10 @@ def test_docker_archive(store: ImageStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("umoci", "skopeo")
-def test_what_umoci_and_skopeo_write(store: ImageStore, tmp_path: Path) -> None:
-    """Real layouts, as a directory, an oci-archive and a docker-archive: the same files, and one shared
-    layer."""
+def test_layouts_written_by_umoci_and_skopeo(store: ImageStore, tmp_path: Path) -> None:
+    """Real layouts, as a directory, an oci-archive and
+    a docker-archive: same files, one shared layer.
+    """
     layout, bundle = tmp_path / "real", tmp_path / "bundle"
     image = f"{layout}:latest"
 
@@ -104,7 +88,7 @@ def test_what_umoci_and_skopeo_write(store: ImageStore, tmp_path: Path) -> None:
     assert sorted(os.listdir(f"{store.layer(done.image.layers[0])}/root/etc")) == ["link", "passwd"]
     for path, name in ((tmp_path / "a.tar", "a:latest"), (tmp_path / "d.tar", "name:tag")):
         again = take(store, path)
-        # skopeo names a docker-archive with the registry that a bare name means.
+        # skopeo names a docker-archive with the default registry of a bare name.
         assert again.name.endswith(name)
         assert again.image.layers == done.image.layers
         assert again.unpacked == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The store: names, removal, what holds what, and what is left after crashes, races and a full disk."""
+"""The store: names, removal, references, and the state after crashes, races and a full disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images import (
     ImageError,
     ImageStore,
@@ -33,12 +33,12 @@ ONE, TWO, THREE = (layer(file(name, name * 100)) for name in (b"one", b"two", b"
 
 
 def contents(store: ImageStore) -> list[int]:
-    """How many images, layers, containers and leftovers there are."""
+    """Returns the numbers of images, layers, containers and leftovers."""
     return [len(os.listdir(f"{store.root}/{name}")) for name in ("images", "layers", "containers", "tmp")]
 
 
 def test_find_by_name_digest_and_prefix(load: Load, store: ImageStore) -> None:
-    """`name` means `name:latest`; a digest or its first letters do as well."""
+    """`name` means `name:latest`; a digest or a prefix of it is accepted as well."""
     digest = load(ONE, name="app").image.digest
     for name in ("app", "app:latest", digest, digest[7:20]):
         assert store.find(name).digest == digest
@@ -49,13 +49,15 @@ def test_find_by_name_digest_and_prefix(load: Load, store: ImageStore) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "a/../b", "/etc/passwd", "a b", "a\0", "x\x1b[1m"])
 def test_hostile_names(name: str, store: ImageStore) -> None:
-    """A name that is none is refused before it meets a path."""
+    """An invalid name is refused before it becomes part of a path."""
     with pytest.raises(ImageError, match="invalid image name"):
         store.find(name)
 
 
 def test_name_moves(load: Load, store: ImageStore) -> None:
-    """Importing another image under a name moves it; the old image stays, nameless, until it is removed."""
+    """Importing another image under a name moves it;
+    the old image stays, unnamed, until it is removed.
+    """
     old = load(ONE, name="app").image.digest
     new = load(TWO, name="app").image.digest
     assert store.find("app").digest == new
@@ -65,7 +67,7 @@ def test_name_moves(load: Load, store: ImageStore) -> None:
 
 
 def test_remove_keeps_shared_layers(load: Load, store: ImageStore) -> None:
-    """A layer goes with the last image that has it."""
+    """A layer is removed with the last image that has it."""
     load(ONE, TWO, name="a")
     load(ONE, THREE, name="b")
     removed = store.remove("a")
@@ -76,15 +78,15 @@ def test_remove_keeps_shared_layers(load: Load, store: ImageStore) -> None:
 
 
 def test_remove_one_of_two_names(load: Load, store: ImageStore) -> None:
-    """Removing a name leaves the image to its other names."""
+    """Removing a name keeps the image under its other names."""
     load(ONE, name="a")
     load(ONE, name="b")
     assert store.remove("a").layers == []
     assert store.find("b").names == ["b:latest"]
 
 
-def test_containers_hold_their_image(load: Load, store: ImageStore) -> None:
-    """An image in use is not removed; by force it goes, and its layers go with the last container."""
+def test_an_image_used_by_containers_is_kept(load: Load, store: ImageStore) -> None:
+    """An image in use is not removed; with force it is, and its layers with the last container."""
     load(ONE, name="a")
     prepare_rootfs(store, "a", "c1")
     prepare_rootfs(store, "a", "c2")
@@ -98,8 +100,8 @@ def test_containers_hold_their_image(load: Load, store: ImageStore) -> None:
     assert contents(store) == [0, 0, 0, 0]
 
 
-def test_second_import_waits_or_says_so(load: Load, store: ImageStore) -> None:
-    """While one import holds the store, another is told; a container can still be prepared."""
+def test_second_import_waits_or_is_an_error(load: Load, store: ImageStore) -> None:
+    """While one import locks the store, another gets an error; a container can still be prepared."""
     load(ONE, name="a")
     with store.import_lock(wait=False):
         with pytest.raises(InUseError, match="another import"):
@@ -112,13 +114,15 @@ IMPORT = "import sys; from ringfence_runtime.images.cli import main; sys.exit(ma
 
 
 def run(store: ImageStore, *argv: str, code: str = IMPORT) -> subprocess.Popen[bytes]:
-    """A command of ours in a process of its own."""
+    """Run a command in a process of its own."""
     command = [sys.executable, "-c", code, "--image-root", store.root, *argv]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_parallel_imports(store: ImageStore, new_layout: NewLayout) -> None:
-    """Four imports at once of images that share a layer: all succeed, and the shared layer is there once."""
+    """Four concurrent imports of images that share a
+    layer: all succeed, with one copy of the layer.
+    """
     children = []
     for number in range(4):
         layout = new_layout()
@@ -146,8 +150,9 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_killed_at_every_step(store: ImageStore, new_layout: NewLayout) -> None:
-    """An import killed before any of its changes leaves a store that works, and nothing after the next
-    sweep."""
+    """An import killed before any of its changes leaves
+    a working store, and nothing after the next sweep.
+    """
     layout = new_layout()
     layout.add(layout.image(ONE, TWO))
     kept = new_layout()
@@ -158,7 +163,7 @@ def test_killed_at_every_step(store: ImageStore, new_layout: NewLayout) -> None:
         child = subprocess.run(
             [*command, str(layout.path), "--name", "new"], capture_output=True, check=False
         )
-        # Whatever is listed is whole.
+        # Everything listed is complete.
         for image in store.images():
             assert all(os.path.exists(f"{store.layer(each)}/layer.json") for each in image.layers)
         if child.returncode == 0:
@@ -178,17 +183,17 @@ def test_killed_at_every_step(store: ImageStore, new_layout: NewLayout) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A filesystem of 512 KiB and 64 inodes, of the test's own."""
+    """A private filesystem of 512 KiB and 64 inodes."""
     path = tmp_path / "small"
     path.mkdir()
-    _sys.mount("tmpfs", str(path), "tmpfs", 0, "size=512k,nr_inodes=64,mode=700")
+    syscalls.mount("tmpfs", str(path), "tmpfs", 0, "size=512k,nr_inodes=64,mode=700")
     yield path
-    _sys.umount2(str(path), _sys.MNT_DETACH)
+    syscalls.umount2(str(path), syscalls.MNT_DETACH)
 
 
 @pytest.mark.parametrize("what", ["bytes", "inodes"])
 def test_full_disk(what: str, small: Path, new_layout: NewLayout) -> None:
-    """A disk that fills up is said to be full, the import is undone, and a smaller image fits afterwards."""
+    """A full disk is reported, the import is undone, and a smaller image fits afterwards."""
     store = ImageStore(str(small / "store"))
     big = (
         layer(file(b"big", bytes(600 << 10)))
@@ -207,8 +212,9 @@ def test_full_disk(what: str, small: Path, new_layout: NewLayout) -> None:
 
 
 def test_full_disk_while_committing(load: Load, store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers are in their places, and the image's record cannot be written: the next sweep removes the
-    layers."""
+    """Layers are in place, and the image's record cannot
+    be written: the next sweep removes the layers.
+    """
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -224,7 +230,7 @@ def test_full_disk_while_committing(load: Load, store: ImageStore, monkeypatch: 
 
 
 def test_damaged_record(load: Load, store: ImageStore) -> None:
-    """A record that is no JSON is an error that says what to do."""
+    """An invalid JSON record is an error that says what to do."""
     load(ONE, name="a")
     (entry,) = Path(store.root, "images").iterdir()
     entry.write_text("{")
@@ -233,30 +239,31 @@ def test_damaged_record(load: Load, store: ImageStore) -> None:
 
 
 def test_store_is_private(store: ImageStore, tmp_path: Path) -> None:
-    """Layers hold setuid programs of other systems: nobody else may reach them; a foreign directory is no
-    store."""
+    """Layers hold setuid programs of other systems: other users
+    may not reach them; a foreign directory is refused as a store.
+    """
     assert os.stat(store.root).st_mode & 0o777 == 0o700
     os.chmod(store.root, 0o755)
     ImageStore(store.root)
     assert os.stat(store.root).st_mode & 0o777 == 0o700
-    (tmp_path / "theirs").mkdir()
-    os.chown(tmp_path / "theirs", 12345, 12345)
+    (tmp_path / "foreign").mkdir()
+    os.chown(tmp_path / "foreign", 12345, 12345)
     with pytest.raises(StoreError, match="belongs to user 12345"):
-        ImageStore(str(tmp_path / "theirs"))
-    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+        ImageStore(str(tmp_path / "foreign"))
+    (tmp_path / "link").symlink_to(tmp_path / "foreign")
     with pytest.raises(StoreError):
         ImageStore(str(tmp_path / "link"))
 
 
 def test_import_ends_when_its_holder_is_killed(store: ImageStore, load: Load) -> None:
-    """The lock of a killed import is free at once."""
+    """The lock of a killed import is released at once."""
     code = (
         "import sys, time; from ringfence_runtime.images import ImageStore\n"
-        "with ImageStore(sys.argv[2]).import_lock(wait=True): print('held', flush=True); time.sleep(600)"
+        "with ImageStore(sys.argv[2]).import_lock(wait=True): print('locked', flush=True); time.sleep(600)"
     )
     child = run(store, code=code)
     assert child.stdout is not None
-    assert child.stdout.readline() == b"held\n"
+    assert child.stdout.readline() == b"locked\n"
     with pytest.raises(InUseError):
         load(ONE, wait=False)
     child.kill()

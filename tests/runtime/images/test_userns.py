@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.images import (
     ImageStore,
     Imported,
@@ -29,10 +29,10 @@ Load = Callable[..., Imported]
 
 
 def need_idmapped_mounts(userns: int, path: str) -> None:
-    """tmpfs has them from 6.3 on, other filesystems from the version in which each learnt it."""
-    tree = _sys.open_tree(_sys.AT_FDCWD, path, _sys.OPEN_TREE_CLONE)
+    """tmpfs supports them from 6.3 on, other filesystems from different versions."""
+    tree = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE)
     try:
-        _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_IDMAP, userns=userns)
+        syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_IDMAP, userns=userns)
     except OSError:
         force.elsewhere("this filesystem has no idmapped mounts")
     finally:
@@ -46,7 +46,7 @@ def user_namespace() -> Iterator[int]:
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
-            _sys.unshare(_sys.CLONE_NEWUSER)
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
             os.write(go, b"x")
             signal.pause()
         os._exit(1)
@@ -65,7 +65,7 @@ def user_namespace() -> Iterator[int]:
 
 
 def test_user_namespace(load: Load, store: ImageStore) -> None:
-    """Layers are seen with the namespace's owners and not copied; what its root writes, its root owns."""
+    """Layers are seen with the namespace's owners and not copied; its root owns what it writes."""
     done = load(layer(directory(b"./"), file(b"f", b"old", uid=7), directory(b"d", uid=9)), name="image")
     rootfs = prepare_rootfs(store, "image", "c1")
     with user_namespace() as userns:
@@ -74,7 +74,7 @@ def test_user_namespace(load: Load, store: ImageStore) -> None:
         child = os.fork()
         if child == 0:
             with suppress(BaseException):
-                _sys.setns(userns, _sys.CLONE_NEWUSER)
+                syscalls.setns(userns, syscalls.CLONE_NEWUSER)
                 os.setresgid(0, 0, 0)
                 os.setresuid(0, 0, 0)
                 os.fchdir(fd)
@@ -99,8 +99,9 @@ def test_user_namespace(load: Load, store: ImageStore) -> None:
 
 
 def test_mapped_layers_after_a_crash(load: Load, store: ImageStore) -> None:
-    """A runtime killed between mapping and mounting leaves mounts: release takes them away, layers stay
-    whole."""
+    """A runtime killed between mapping and mounting leaves
+    mounts: release removes them, layers are unchanged.
+    """
     load(LOWER, name="image")
     rootfs = prepare_rootfs(store, "image", "c1")
     with user_namespace() as userns:
@@ -118,7 +119,7 @@ def in_user_namespace(work: Callable[[], None]) -> int:
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
-            _sys.unshare(_sys.CLONE_NEWUSER | _sys.CLONE_NEWNS)
+            syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
             os.write(ready[1], b"x")
             os.read(mapped[0], 1)
             os.setresgid(0, 0, 0)
@@ -137,7 +138,9 @@ def in_user_namespace(work: Callable[[], None]) -> int:
 
 
 def test_store_of_a_user_namespace() -> None:
-    """Without the host's root, overlayfs's marks are user attributes, and all else is the same."""
+    """Without the host's root, overlayfs's marks are
+    user attributes, and everything else is the same.
+    """
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="ringfence-test-") as name:
         base = Path(name)
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How dockerd and the kubelet are set up, by command lines and files; and what could not be looked at."""
+"""The configuration of dockerd and the kubelet, from command lines and files; and unexamined facts."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ class Host:
         path.write_text(text)
 
     def run(self, pid: int, *argv: str, namespace: str = "", user: int = 0) -> None:
-        """One process; of the host unless it has a mount namespace of its own."""
+        """Adds one process; of the host unless it has its own mount namespace."""
         self.write(f"proc/{pid}/status", f"Name:\tx\nUid:\t{user}\t{user}\t{user}\t{user}\n")
         self.write(f"proc/{pid}/comm", argv[0].rpartition("/")[2] + "\n")
         self.write(f"proc/{pid}/cmdline", "\0".join(argv) + "\0")
-        for who, name in ((1, "mnt:[1]"), (pid, namespace or "mnt:[1]")):
-            link = self.directory / f"proc/{who}/ns/mnt"
+        for number, name in ((1, "mnt:[1]"), (pid, namespace or "mnt:[1]")):
+            link = self.directory / f"proc/{number}/ns/mnt"
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():
                 link.symlink_to(name)
 
     def look(self, check: str) -> tuple[list[Finding], list[Unseen]]:
-        """What one check says."""
+        """Returns the findings and unexamined facts of one check."""
         found, unseen = parted(node.findings(Node("n", "6.18.44", "", self.directory)))
         return [one for one in found if one.check.id == check], [one for one in unseen if one.check == check]
 
     def points(self, check: str) -> list[int]:
-        """The scores that it gives."""
+        """Returns the scores of one check."""
         return [one.points for one in self.look(check)[0]]
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    """Nothing runs yet."""
+    """A node without processes."""
     return Host(tmp_path)
 
 
@@ -78,14 +78,14 @@ def host(tmp_path: Path) -> Host:
 def test_a_docker_api_that_asks_for_no_certificate_is_found(
     host: Host, argv: list[str], settings: object, points: list[int]
 ) -> None:
-    """TLS alone proves who the server is, not who may be root on it."""
+    """TLS alone authenticates the server, not the clients."""
     host.write("etc/docker/daemon.json", json.dumps(settings))
     host.run(70, "/usr/bin/dockerd", *argv)
     assert host.points("docker-tcp") == points
 
 
 def test_dockers_file_may_lie_elsewhere_and_may_be_broken(host: Host) -> None:
-    """What cannot be read is said, not passed over."""
+    """An unreadable file is reported, not ignored."""
     host.run(70, "dockerd", "--config-file", "/etc/d.json")
     host.write("etc/d.json", '{"hosts": ["tcp://0.0.0.0:2376"]}')
     assert host.points("docker-tcp") == [95]
@@ -99,8 +99,8 @@ def test_a_dockerd_in_a_container_is_not_the_nodes(host: Host) -> None:
     assert host.points("docker-tcp") == []
 
 
-def test_listeners_whose_settings_nobody_sees_are_told(host: Host) -> None:
-    """2376 and 10250 are open, and neither dockerd nor the kubelet is in /proc."""
+def test_listeners_with_unknown_settings_are_unseen(host: Host) -> None:
+    """2376 and 10250 are open, but neither dockerd nor the kubelet is in /proc."""
     host.write("proc/1/net/tcp", TCP.format("00000000:0948"))
     host.write("proc/1/net/tcp6", TCP.format("0" * 32 + ":280A"))
     assert [one.check for one in host.look("docker-tcp")[1]] == ["docker-tcp"]
@@ -127,7 +127,7 @@ def test_listeners_whose_settings_nobody_sees_are_told(host: Host) -> None:
 def test_a_kubelet_that_takes_anonymous_requests_is_found(
     host: Host, argv: list[str], settings: str | None, points: list[int]
 ) -> None:
-    """Flags beat the file; without a file the old defaults hold: everybody may do everything."""
+    """Flags override the file; without a file the old defaults apply: anonymous, all allowed."""
     if settings is not None:
         host.write("var/lib/kubelet/config.yaml", settings)
     host.run(71, "/usr/bin/kubelet", *argv)
@@ -135,7 +135,7 @@ def test_a_kubelet_that_takes_anonymous_requests_is_found(
 
 
 @pytest.mark.parametrize("settings", [None, "a: [", "&a [*a, *a]: x", "[" * 5000, "\x00"])
-def test_a_kubelets_file_that_cannot_be_read_is_told(host: Host, settings: str | None) -> None:
+def test_an_unreadable_kubelet_file_is_unseen(host: Host, settings: str | None) -> None:
     """Missing, no YAML, or nonsense."""
     if settings is not None:
         host.write("c.yaml", settings)
@@ -145,8 +145,8 @@ def test_a_kubelets_file_that_cannot_be_read_is_told(host: Host, settings: str |
     assert [one.what.partition(":")[0] for one in unseen] == ["/c.yaml"]
 
 
-def test_runtimes_whose_version_was_not_asked_for_are_told() -> None:
-    """The agent runs no program: what a version would say is not known then."""
+def test_runtimes_without_a_queried_version_are_unseen() -> None:
+    """The agent runs no program, so these versions are unknown."""
     here = Node(
         "n", "6.18.44", "", Path("/none"), {"containerd": "containerd v1.5.9"}, None, ("runc", "crun")
     )
@@ -155,8 +155,8 @@ def test_runtimes_whose_version_was_not_asked_for_are_told() -> None:
     assert [one.what.split(":")[0] for one in unseen] == ["the version of runc", "the version of crun"]
 
 
-def test_a_socket_that_may_not_be_looked_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a pod without the right to enter a directory of the host."""
+def test_an_inaccessible_socket_is_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pod without the permission to enter a directory of the host."""
     real = os.stat
 
     def refuse(path: object, *rest: object, **more: object) -> os.stat_result:
@@ -183,7 +183,7 @@ def test_sockets_lie_on_the_hosts_disks(tmp_path: Path) -> None:
 
 
 def test_a_kubelet_of_an_ordinary_user_is_none(host: Host) -> None:
-    """Whoever calls a program so could make findings up, and have the audit read files of megabytes."""
+    """A user could name a program so, to fake findings or make the audit read files of megabytes."""
     host.run(71, "/home/mallory/kubelet", user=1000)
     assert host.look("kubelet-anonymous") == ([], [])
     host.run(72, "/usr/bin/kubelet")
@@ -191,7 +191,7 @@ def test_a_kubelet_of_an_ordinary_user_is_none(host: Host) -> None:
 
 
 def test_aliases_do_not_make_a_setting_endless(host: Host) -> None:
-    """A list stands where a word is expected: 10^9 words, were it written out."""
+    """A list instead of a word: with aliases it would expand to 10^9 words."""
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 10))
     settings = "authorization: {mode: *l9}\nauthentication: {anonymous: {enabled: *l9}}\n"
     host.write("etc/kubelet.yaml", f"l0: &l0 [x]\n{levels}{settings}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the audit finds in postures, in a node's files and in versions, and how it is told."""
+"""The audit's findings about postures, a node's files and versions, and their formats."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from ringfence.audit.report import as_json
 from ringfence.audit.survey import parted
 from ringfence.config import load
 from ringfence.containers.model import Posture, SensitiveMount
-from ringfence.containers.posture import CAPABILITIES, scored
+from ringfence.containers.posture import scored
 from ringfence.daemon.queries.audit import AuditRound
+from ringfence_linux.capabilities import NAMES
 
 FENCED = Posture(
     capabilities=("CAP_CHOWN",), bounding=("CAP_CHOWN",), seccomp="filter", user_namespace=True,
     shared_namespaces=(), no_new_privs=True, apparmor="docker-default (enforce)",
 )  # fmt: skip
 BARE = Posture(
-    capabilities=CAPABILITIES, bounding=CAPABILITIES, seccomp="disabled", user_namespace=False,
+    capabilities=NAMES, bounding=NAMES, seccomp="disabled", user_namespace=False,
     shared_namespaces=("pid", "net", "ipc", "uts", "mnt"), no_new_privs=False, apparmor="unconfined",
     sensitive_mounts=(
         SensitiveMount("runtime-socket", "/run/docker.sock", "/run/docker.sock", False),
@@ -48,13 +49,13 @@ def ids(posture: Posture, *, root: bool = True, mac: bool = True) -> dict[str, F
     return {one.check.id: one for one in containers.findings(subject, mac=mac)}
 
 
-def test_a_fenced_container_has_nothing_to_mend() -> None:
-    """No finding is possible, or nobody would read them."""
+def test_a_restricted_container_has_no_finding() -> None:
+    """A secure container must be possible without findings."""
     assert ids(FENCED) == {}
 
 
-def test_a_container_without_fences_has_every_finding() -> None:
-    """Each check of the scope container can be found."""
+def test_an_unrestricted_container_has_every_finding() -> None:
+    """Each check of the scope container can fail."""
     found = ids(BARE)
     assert set(found) == {check.id for check in CHECKS.values() if check.scope == "container"}
     assert found["privileged"].severity == "critical"
@@ -65,7 +66,7 @@ def test_a_container_without_fences_has_every_finding() -> None:
 
 
 def test_a_user_namespace_takes_the_weight_of_capabilities() -> None:
-    """They count in its own namespace only."""
+    """They are effective in its own namespace only."""
     inside = ids(Posture(capabilities=("CAP_SYS_ADMIN",), user_namespace=True, seccomp="filter"))
     assert "strong-capabilities" not in inside
     assert "root-without-userns" not in inside
@@ -77,14 +78,14 @@ def test_a_user_namespace_takes_the_weight_of_capabilities() -> None:
 
 
 def test_the_root_of_a_user_namespace_writes_no_setting_of_the_node() -> None:
-    """/proc/sys that nothing covers is the node's root's, who is not in there."""
+    """/proc/sys that nothing covers is writable for the node's root only, which is not in there."""
     bare = (SensitiveMount("proc-writable", "proc", "/proc", True),)
     assert "host-proc" in ids(Posture(user_namespace=False, seccomp="filter", sensitive_mounts=bare))
     assert "host-proc" not in ids(Posture(user_namespace=True, seccomp="filter", sensitive_mounts=bare))
 
 
-def test_without_a_mac_nobody_is_called_unconfined() -> None:
-    """The node has none: that is the node's finding."""
+def test_without_a_mac_no_container_is_unconfined() -> None:
+    """The node has none: that is a finding about the node."""
     assert "unconfined" not in ids(BARE, mac=False)
 
 
@@ -105,22 +106,22 @@ def test_without_a_mac_nobody_is_called_unconfined() -> None:
 def test_a_kernels_version_is_what_upstream_calls_it(
     release: str, build: str, signature: str, version: tuple[int, ...] | None, upstream: bool
 ) -> None:
-    """Debian and Ubuntu say which; Red Hat does not, and nobody pretends to know."""
+    """Debian and Ubuntu state it; Red Hat does not, and no version is assumed."""
     assert kernel_version(release, build, signature) == (version, upstream)
 
 
 def node_findings(here: Node) -> list[Finding]:
-    """Without what could not be seen."""
+    """Returns the findings without unexamined facts."""
     return parted(node.findings(here))[0]
 
 
 def cves(*version: int) -> set[str]:
-    """Holes of an upstream kernel."""
+    """Returns the vulnerabilities of an upstream kernel."""
     return {cve.id for cve in unfixed(version)}
 
 
-def test_holes_are_matched_by_branch() -> None:
-    """The stable branch's own fix, branches that ended before it, and the release that brought it."""
+def test_vulnerabilities_are_matched_by_branch() -> None:
+    """The stable branch's own fix, branches that ended before it, and the release with the fix."""
     assert "CVE-2022-0847" in cves(5, 15, 24)
     assert "CVE-2022-0847" not in cves(5, 15, 25)
     assert "CVE-2022-0847" in cves(5, 14, 21)  # that branch ended without the fix
@@ -132,7 +133,7 @@ def test_holes_are_matched_by_branch() -> None:
 
 
 def test_the_table_of_kernels_makes_sense() -> None:
-    """A stable branch lies between the hole and the fix; ids are ids, each once."""
+    """A stable branch is between introduction and fix; ids are valid and unique."""
     assert len({cve.id for cve in KERNEL}) == len(KERNEL)
     for cve in KERNEL:
         assert re.fullmatch(r"CVE-\d{4}-\d{4,}", cve.id)
@@ -162,12 +163,12 @@ NOVEMBER = {"CVE-2025-31133", "CVE-2025-52565", "CVE-2025-52881"}  # of 2025, pu
     ],
 )  # fmt: skip
 def test_runtimes_are_known_by_what_they_print(name: str, text: str, expected: set[str]) -> None:
-    """The branch's first good version counts, and a candidate is before its release."""
+    """The branch's first fixed version counts, and a candidate precedes its release."""
     assert {cve.id for cve, _, _ in runtime_cves(name, text)} == expected
 
 
-def test_a_distributions_version_is_doubted_aloud() -> None:
-    """It may have been fixed in place: less weight, and words."""
+def test_a_distributions_version_has_a_lower_score_and_a_note() -> None:
+    """The fix may have been backported: a lower score, and a note."""
     here = Node(
         "n", "6.1.0-17-amd64", "#1 SMP Debian 6.1.69-1", Path("/none"), {"runc": "runc version 1.1.5+ds1"}
     )
@@ -210,7 +211,7 @@ def test_a_docker_api_on_tcp_is_found(tmp_path: Path, address: str, points: int 
 
 
 def test_every_check_of_a_node_can_be_found(tmp_path: Path) -> None:
-    """A node with everything wrong; and one with nothing."""
+    """A node on which every check fails, and one without findings."""
     bad = a_node(
         tmp_path / "bad", proc__1__net__tcp=TCP.format("00000000:0947"),
         proc__1__net__tcp6=TCP.format("0" * 32 + ":280F"),
@@ -261,7 +262,7 @@ def test_selinux_that_a_pod_does_not_see_is_not_said_to_be_off(tmp_path: Path) -
         ({}, []),
     ],
 )
-def test_a_runtime_whose_version_nobody_knows_is_said(
+def test_a_runtime_of_unknown_version_is_unseen(
     tmp_path: Path, runtimes: dict[str, str], said: list[str]
 ) -> None:
     """k3s keeps its runc elsewhere; a program may end without a word."""
@@ -273,7 +274,7 @@ def test_a_runtime_whose_version_nobody_knows_is_said(
 
 
 def test_severities_follow_the_score() -> None:
-    """And every check has a text, a fix, and ATT&CK ids."""
+    """Every check has a text, a fix, and ATT&CK ids."""
     assert [severity_of(n) for n in (0, 10, 40, 70, 90, 100)] == [
         "info",
         "low",
@@ -305,15 +306,15 @@ def test_json_has_everything_and_breaks_nothing() -> None:
 
 
 def test_a_round_of_the_agent_becomes_metrics() -> None:
-    """Only of containers that it holds, and of this node; a broken round does not end the rounds."""
+    """Only for its containers and this node; a failed round does not end the rounds."""
     made = AuditRound(load(None, {}, {"audit.interval": ["0"], "cri.socket": ["off"]}), list)
-    assert [sample for family in made.metrics() for sample in family.samples] == []
+    assert [sample for family in made.samples() for sample in family.samples] == []
     made.look()
     samples = {
         (sample.labels["check"], sample.labels["scope"]): sample.value
-        for family in made.metrics() for sample in family.samples if sample.name == "ringfence_audit_findings"
+        for family in made.samples() for sample in family.samples if sample.name == "ringfence_audit_findings"
     }  # fmt: skip
     assert all(scope == "node" for _, scope in samples)
-    assert [family.name for family in made.metrics()] == [
-        "ringfence_audit_findings", "ringfence_audit_not_seen", "ringfence_audit_timestamp_seconds",
+    assert [family.name for family in made.samples()] == [
+        "ringfence_audit_findings", "ringfence_audit_unchecked", "ringfence_audit_timestamp_seconds",
     ]  # fmt: skip

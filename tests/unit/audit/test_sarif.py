@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SARIF as OASIS publishes it, and as code hosts take it."""
+"""SARIF as OASIS publishes it, and as code hosts accept it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def schema() -> Any:
 
 @pytest.mark.parametrize("log", LOGS)
 def test_sarif_is_what_the_schema_asks_for(schema: Any, log: Any) -> None:
-    """Every object, every enumeration; and a log that is not would be noticed."""
+    """Every object, every enumeration; an invalid log would be noticed."""
     validator = jsonschema.Draft4Validator(schema)
     assert [error.message for error in validator.iter_errors(json.loads(json.dumps(log)))] == []
     broken = json.loads(json.dumps(log))
@@ -44,7 +44,7 @@ def test_sarif_is_what_the_schema_asks_for(schema: Any, log: Any) -> None:
 
 @pytest.mark.parametrize("log", LOGS)
 def test_code_hosts_take_every_result(log: Any) -> None:
-    """GitHub asks for a place in a file, a message, a rule that is there, and a score of 0.1 to 10 on it."""
+    """GitHub requires a place in a file, a message, an existing rule, and its score of 0.1 to 10."""
     [run] = log["runs"]
     rules = run["tool"]["driver"]["rules"]
     for rule in rules:
@@ -57,17 +57,17 @@ def test_code_hosts_take_every_result(log: Any) -> None:
         assert re.fullmatch(r"[0-9a-f]{16}:1", result["partialFingerprints"]["primaryLocationLineHash"])
 
 
-def test_two_holes_of_one_kernel_are_two_results() -> None:
-    """Else a code host would show the last one only."""
+def test_two_vulnerabilities_of_one_kernel_are_two_results() -> None:
+    """Otherwise a code host would show only the last one."""
     results = as_sarif(TWO_HOLES, "node-1")["runs"][0]["results"]
     assert len({result["partialFingerprints"]["ringfence/v1"] for result in results}) == 2
 
 
-def test_what_was_not_seen_is_a_note_of_the_run() -> None:
+def test_unexamined_facts_are_notifications_of_the_run() -> None:
     """With its check, and escaped."""
     [run] = as_sarif([], "node-1", UNSEEN)["runs"]
     [note] = run["invocations"][0]["toolExecutionNotifications"]
-    assert note["message"]["text"] == "not looked at: the version of evil\\x1b runc"
+    assert note["message"]["text"] == "not examined: the version of evil\\x1b runc"
     rule = note["associatedRule"]
     assert run["tool"]["driver"]["rules"][rule["index"]]["id"] == rule["id"] == "runtime-cve"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the binding says when something is missing or refused: causes first, remedies beside them."""
+"""The binding's errors when something is missing or refused: the cause first, then the remedy."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ libbpf: failed to load object 'x.bpf.o'
 
 
 def lacking(**changes: object) -> NodeCapabilities:
-    """The good node, but."""
+    """A complete node with changes."""
     fields = {name: getattr(GOOD, name) for name in GOOD.__slots__} | changes
     return _with_lacks(NodeCapabilities(**fields), None)
 
 
 def test_good_node_lacks_nothing() -> None:
-    """And `require` is silent."""
+    """`require` raises nothing."""
     assert lacking().lacks == ()
     lacking().require()
 
@@ -58,7 +58,7 @@ def test_what_is_missing_is_named_with_its_remedy(changes: dict[str, object], wo
 
 
 def test_everything_that_is_missing_is_said_at_once() -> None:
-    """Nobody wants to repair one thing after the other."""
+    """All causes are in one error."""
     with pytest.raises(KernelError) as caught:
         lacking(btf=False, cgroup2="").require()
     assert "no BTF" in caught.value.message

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of LSM hooks: against the probes' source, and what tiers and plans make of it."""
+"""The table of LSM hooks: compared with the probes' source, and its use by tiers and plans."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_table_and_the_probes_name_the_same_hooks() -> None:
 
 
 def test_an_event_is_decided_where_all_that_it_needs_is_there() -> None:
-    """One hook that is missing, and the event is not decided; those that only add do not matter."""
+    """If a needed hook is missing, the event is not decided; additional hooks are optional."""
     for kind, way in DECIDED.items():
         assert kind in decided_by(way.needs)
         for missing in way.needs:
@@ -53,7 +53,7 @@ def test_an_event_is_decided_where_all_that_it_needs_is_there() -> None:
 
 
 def test_a_hook_is_the_strongest_mechanism() -> None:
-    """deny stays deny, and the tiers know by which hook."""
+    """deny stays deny, and the tiers have the hook."""
     tiers = NodeTiers.of(NODE)
     assert tiers.outcome(K.FILE_OPEN, Action.DENY) == (Action.DENY, Mechanism.LSM, "")
     assert tiers.hooks[K.FILE_OPEN] == ("file_open", *DECIDED[K.FILE_OPEN].also)
@@ -61,8 +61,8 @@ def test_a_hook_is_the_strongest_mechanism() -> None:
     assert without.outcome(K.FILE_OPEN, Action.DENY).mechanism is Mechanism.KILL
 
 
-def test_a_request_for_a_module_falls_down_the_ladder() -> None:
-    """A hook, else the tracepoint, which kills, else nothing: such a kernel asks for no modules."""
+def test_a_module_request_is_degraded_step_by_step() -> None:
+    """A hook, else the tracepoint, which kills, else nothing: such a kernel requests no modules."""
     without = replace(NODE, lsm_hooks=frozenset())
     plan = attach_plan(frozenset({K.MODULE_REQUEST}), CONFIG, NODE, "/cg", NodeTiers.of(NODE))
     assert plan.lsm == {"kernel_module_request"}
@@ -73,8 +73,8 @@ def test_a_request_for_a_module_falls_down_the_ladder() -> None:
     assert not NodeTiers.of(without).mechanisms.get(K.MODULE_REQUEST)
 
 
-def test_a_program_that_was_refused_falls_down_the_ladder() -> None:
-    """What was not loaded decides nothing: the tiers say what does instead."""
+def test_a_refused_program_degrades_its_rules() -> None:
+    """A program that was not loaded decides nothing: the tiers name the alternative."""
     sections = {f"lsm/{hook}" for hook in HOOKS - {"file_open"}} | {"tracepoint/syscalls/sys_exit"}
     tiers = tiers_of(NODE, sections)
     assert K.FILE_OPEN not in tiers.hooks
@@ -83,8 +83,8 @@ def test_a_program_that_was_refused_falls_down_the_ladder() -> None:
     assert tiers.outcome(K.FILE_OPEN, Action.DENY).mechanism is Mechanism.KILL
 
 
-def test_what_an_absent_hook_would_have_decided_is_told() -> None:
-    """A rule on files holds without them, and whoever asks learns what goes round it."""
+def test_the_effect_of_an_absent_hook_is_described() -> None:
+    """A rule on files is active without them, and the explanation names what bypasses it."""
     whole = NodeTiers.of(NODE).limits(K.FILE_OPEN)
     tiers = NodeTiers.of(replace(NODE, lsm_hooks=HOOKS - {"path_link", "path_rename"}))
     assert tiers.mechanisms[K.FILE_OPEN]
@@ -98,7 +98,7 @@ def test_what_an_absent_hook_would_have_decided_is_told() -> None:
 
 
 def test_what_a_hook_decides_is_attached_nowhere_else() -> None:
-    """No system call pays for it, and nothing is said twice; its calls are known to the hooks."""
+    """No system call has its cost, and no event is reported twice; the hooks cover its calls."""
     tiers = NodeTiers.of(NODE)
     plan = attach_plan(frozenset({K.FILE_OPEN, K.SYS_MOUNT}), CONFIG, NODE, "/cg", tiers)
     assert (plan.entry, plan.exit, plan.compat, plan.compat_exit) == (frozenset(), frozenset(), False, False)
@@ -107,7 +107,7 @@ def test_what_a_hook_decides_is_attached_nowhere_else() -> None:
 
 
 def test_without_hooks_the_plan_is_the_old_one() -> None:
-    """A kernel without BPF-LSM pays and sees what it always did."""
+    """Cost and coverage of a kernel without BPF-LSM are unchanged."""
     node = replace(NODE, lsm_hooks=frozenset())
     plan = attach_plan(frozenset({K.FILE_OPEN, K.SYS_MOUNT}), CONFIG, node, "/cg", NodeTiers.of(node))
     assert (plan.entry, plan.lsm, plan.hooked) == (frozenset({"mount"}), frozenset(), frozenset())

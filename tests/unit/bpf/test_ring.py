@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reader of a ring, on one that the test writes itself: a memfd laid out as the kernel does it."""
+"""The ring's reader, on a ring that the test writes: a memfd with the kernel's layout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUSY, DISCARD = 1 << 31, 1 << 30
 
 
 class FakeRing:
-    """The producers' side. The data is written at both places where the kernel would show it."""
+    """The producers' side. The data is written at both places of the kernel's double mapping."""
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("ring")
@@ -52,7 +52,7 @@ class FakeRing:
 
 @pytest.fixture
 def producer() -> Iterator[FakeRing]:
-    """Its pages are given back at the end."""
+    """A ring that frees its pages at the end."""
     fake = FakeRing()
     yield fake
     os.close(fake.fd)
@@ -66,13 +66,13 @@ def ring(producer: FakeRing) -> Iterator[Ring]:
 
 
 def test_empty_ring_gives_nothing(ring: Ring, producer: FakeRing) -> None:
-    """No record, no move of the position."""
+    """Without a record the position does not change."""
     assert ring.read() == []
     assert (ring.pending(), producer.consumed()) == (0, 0)
 
 
 def test_records_come_in_order_and_whole(ring: Ring, producer: FakeRing) -> None:
-    """Lengths that are no multiple of 8 lose nothing and gain nothing."""
+    """Lengths that are not a multiple of 8 are exact."""
     sent = [bytes([n]) * n for n in (1, 7, 8, 9, 100)]
     for record in sent:
         producer.send(record)
@@ -83,7 +83,7 @@ def test_records_come_in_order_and_whole(ring: Ring, producer: FakeRing) -> None
 
 
 def test_busy_record_holds_back_what_follows(ring: Ring, producer: FakeRing) -> None:
-    """Order is kept: nothing behind a record that is being written is read before it."""
+    """Order is kept: no record is read before an earlier one that is being written."""
     producer.send(b"first")
     busy = producer.reserve(5)
     producer.send(b"third")
@@ -95,7 +95,7 @@ def test_busy_record_holds_back_what_follows(ring: Ring, producer: FakeRing) -> 
 
 
 def test_discarded_record_is_skipped(ring: Ring, producer: FakeRing) -> None:
-    """Its room is given back, it is not seen."""
+    """Its space is freed, and it is not returned."""
     producer.commit(producer.reserve(24), bytes(24), DISCARD)
     producer.send(b"kept")
     assert ring.read() == [b"kept"]
@@ -114,7 +114,7 @@ def test_record_across_the_end_is_one_piece(ring: Ring, producer: FakeRing) -> N
 
 
 def test_batch_is_bounded(ring: Ring, producer: FakeRing) -> None:
-    """At most what was asked for; the rest stays."""
+    """At most the requested number; the rest stays."""
     for number in range(10):
         producer.send(bytes([number]))
     assert [record[0] for record in ring.read(4)] == [0, 1, 2, 3]
@@ -122,7 +122,7 @@ def test_batch_is_bounded(ring: Ring, producer: FakeRing) -> None:
 
 
 def test_records_outlive_the_ring(producer: FakeRing) -> None:
-    """What was read is a copy: the kernel may write over its place at once."""
+    """A read record is a copy: the kernel may overwrite its place immediately."""
     with Ring(producer.fd, SIZE) as ring:
         producer.send(b"mine")
         (record,) = ring.read()
@@ -133,7 +133,7 @@ def test_records_outlive_the_ring(producer: FakeRing) -> None:
 
 
 def test_fences_keep_the_result(ring: Ring, producer: FakeRing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What arm64 does beside reads the same records."""
+    """The fences of arm64 do not change the result."""
     monkeypatch.setattr("ringfence.bpf.ring._IN_ORDER", False)
     producer.send(b"one")
     producer.send(b"two")

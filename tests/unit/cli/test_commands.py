@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: help, errors in two lines, exit codes, offline commands."""
+"""The command line: help, two-line errors, exit codes, commands that need no agent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ spec:
 
 
 def run(*words: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """The command as a user starts it."""
+    """Runs the command as a user does."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
     return subprocess.run(
         [sys.executable, "-m", "ringfence", *words],
@@ -44,26 +44,26 @@ def run(*words: str, environment: Mapping[str, str] | None = None) -> subprocess
     )  # fmt: skip
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
-    """Neither YAML nor structlog nor Prometheus nor libbpf for `--help`."""
+def test_help_is_fast_and_imports_no_large_module() -> None:
+    """`--help` imports neither YAML nor structlog nor Prometheus nor libbpf."""
     script = (
         "import sys; from ringfence.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
         "heavy = {'yaml', 'structlog', 'prometheus_client', 'asyncio', 'ringfence.bpf', 'ringfence.policy'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
 
-    def ask() -> float:
+    def seconds_of_help() -> float:
         began = time.monotonic()
         ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert ended.stderr.strip() == "[]"
         return time.monotonic() - began
 
-    assert quickest(ask, 1.0, tries=5) < 5
+    assert quickest(seconds_of_help, 1.0, tries=5) < 5
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_examples_and_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """In its help."""
+    """The help of each command ends with them."""
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     text = capsys.readouterr().out
@@ -75,10 +75,10 @@ def test_every_command_has_examples_and_exit_codes(command: str, capsys: pytest.
 @pytest.mark.parametrize(
     "words", [(), ("nonsense",), ("status", "--nonsense"), ("top", "-i", "0"), ("policy",)]
 )
-def test_wrong_use_is_two_lines_and_code_2(
+def test_a_usage_error_prints_two_lines_and_exits_with_2(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An error and a hint."""
+    """The lines are an error and a hint."""
     with pytest.raises(SystemExit) as ended:
         main(words)
     error = capsys.readouterr().err.splitlines()
@@ -89,25 +89,25 @@ def test_wrong_use_is_two_lines_and_code_2(
 
 
 @pytest.mark.parametrize("words", [("status",), ("events",), ("top",), ("tree",), ("policy", "list")])
-def test_without_an_agent_the_code_is_6(words: tuple[str, ...], tmp_path: Path) -> None:
-    """And the message names the socket, and what to do."""
+def test_without_an_agent_the_exit_code_is_6(words: tuple[str, ...], tmp_path: Path) -> None:
+    """The message names the socket and what to do."""
     ended = run(*words, "--socket", str(tmp_path / "none.sock"))
     assert ended.returncode == 6
     assert ended.stdout == ""
     assert ended.stderr == (
-        f"ringfence: error: no agent answers at {tmp_path}/none.sock: No such file or directory\n"
-        "hint: start one with `ringfence agent`, or name its socket with --socket\n"
+        f"ringfence: error: no agent responds at {tmp_path}/none.sock: No such file or directory\n"
+        "hint: start an agent with `ringfence agent`, or give its socket with --socket\n"
     )
 
 
 def test_the_socket_may_come_from_the_environment(tmp_path: Path) -> None:
-    """The same variable that the agent takes."""
+    """From the same variable that the agent uses."""
     ended = run("status", environment={"RINGFENCE_SOCKET": str(tmp_path / "there.sock")})
     assert f"{tmp_path}/there.sock" in ended.stderr
 
 
-def test_a_bad_configuration_is_told_without_a_traceback(tmp_path: Path) -> None:
-    """Every mistake on a line, then the hint; code 2."""
+def test_a_bad_configuration_is_reported_without_a_traceback(tmp_path: Path) -> None:
+    """Every error is on a line, then the hint; the exit code is 2."""
     file = tmp_path / "agent.yaml"
     file.write_text("mode: enforc\nhttpp: {}\n")
     ended = run("agent", "--check", "--config", str(file), "--pins", "never")
@@ -123,10 +123,10 @@ def test_a_bad_configuration_is_told_without_a_traceback(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("words", [("check",), ("check", "-o", "json"), ("explain",)])
 @pytest.mark.parametrize("good", [False, True])
-def test_names_and_texts_of_policy_files_reach_no_terminal(
+def test_control_characters_of_policy_files_do_not_reach_the_terminal(
     tmp_path: Path, words: tuple[str, ...], *, good: bool
 ) -> None:
-    """Policies come from repositories: a file's name, a title, a mistake are shown and are no commands."""
+    """Policies come from repositories: file names, titles and wrong values are printed escaped."""
     file = tmp_path / "\x1b]0;a\x07\u009bm\nringfence.yaml"
     text = GOOD.replace("A title", r'"A \e[2J\u202E title"')
     file.write_text(text if good else text.replace("low", '"\\e[2J"'))
@@ -146,15 +146,15 @@ def test_check_reads_configuration_and_policies(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(GOOD)
     ended = run("agent", "--check", "--policies", str(tmp_path))
     assert ended.returncode == 2
-    assert "already at" in ended.stderr
+    assert "already defined at" in ended.stderr
 
 
-def test_policy_check_counts_and_complains(tmp_path: Path) -> None:
-    """0 and a summary, or 2 and every mistake; as JSON with places."""
+def test_policy_check_counts_rules_and_reports_errors(tmp_path: Path) -> None:
+    """It exits with 0 and a summary, or with 2 and every error; the JSON has their locations."""
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text(GOOD)
     bad.write_text(GOOD.replace("deny", "dney").replace("severity: low", "severity: lo"))
-    assert "1 policies with 1 rules: no mistakes" in run("policy", "check", str(good)).stdout
+    assert "1 policies with 1 rules: no errors" in run("policy", "check", str(good)).stdout
     ended = run("policy", "check", str(bad))
     assert ended.returncode == 2
     assert f"{bad}:10:17: " in ended.stderr
@@ -166,17 +166,17 @@ def test_policy_check_counts_and_complains(tmp_path: Path) -> None:
     assert sorted((p["line"], p["column"]) for p in problems) == [(10, 17), (13, 15)]
 
 
-def test_policy_check_wants_a_directory_of_probes(tmp_path: Path) -> None:
-    """A slip in its name would leave rules on probes unknown, or unchecked."""
+def test_policy_check_requires_the_directory_of_probes(tmp_path: Path) -> None:
+    """A typing error in its name would leave rules on probes unchecked."""
     good = tmp_path / "good.yaml"
     good.write_text(GOOD)
     ended = run("policy", "check", "--probes", str(tmp_path / "probse"), str(good))
     assert ended.returncode == 2
-    assert "is no directory" in ended.stderr
+    assert "is not a directory" in ended.stderr
 
 
-def test_policy_explain_says_what_a_rule_comes_to(tmp_path: Path) -> None:
-    """In words, and an unknown rule is an error."""
+def test_policy_explain_describes_a_rule(tmp_path: Path) -> None:
+    """An unknown rule is an error."""
     file = tmp_path / "good.yaml"
     file.write_text(GOOD)
     assert "CLONE_NEWUSER" in run("policy", "explain", str(file)).stdout
@@ -186,13 +186,13 @@ def test_policy_explain_says_what_a_rule_comes_to(tmp_path: Path) -> None:
 
 
 def test_policy_schema_is_json() -> None:
-    """And says which version it is of."""
+    """The schema names the version of the policy format."""
     schema = json.loads(run("policy", "schema").stdout)
     assert "ringfence.dev/v1" in json.dumps(schema)
 
 
 def test_probe_reports_every_event_and_rule(tmp_path: Path) -> None:
-    """As JSON: for each event and rule one of four words."""
+    """The JSON has one of four effective actions for each event and rule."""
     (tmp_path / "a.yaml").write_text(GOOD)
     ended = run("probe", "-o", "json", "--policies", str(tmp_path))
     report = json.loads(ended.stdout)
@@ -204,7 +204,7 @@ def test_probe_reports_every_event_and_rule(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_every_command(shell: str) -> None:
-    """Made from the parser."""
+    """The script is generated from the parser."""
     script = run("completion", shell).stdout
     for command in COMMANDS:
         assert command in script
@@ -212,7 +212,7 @@ def test_completion_knows_every_command(shell: str) -> None:
 
 
 def test_bash_accepts_its_completion() -> None:
-    """The script is syntactically right."""
+    """The script is syntactically correct."""
     script = run("completion", "bash").stdout
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
@@ -223,8 +223,8 @@ def test_version_as_text_and_json() -> None:
     assert run("version").stdout.startswith(f"ringfence {version} (Python 3.")
 
 
-def test_no_colour_where_there_is_no_terminal() -> None:
-    """Output into a pipe is plain."""
+def test_no_colour_without_a_terminal() -> None:
+    """Output into a pipe is plain text."""
     assert "\x1b" not in run("probe").stdout
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How records, rates, trees and tables look."""
+"""The format of records, rates, trees and tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_colour_only_on_a_terminal_that_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_only_on_a_colour_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """NO_COLOR and TERM=dumb are respected."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -34,7 +34,7 @@ def test_colour_only_on_a_terminal_that_wants_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_alert_is_one_line() -> None:
-    """When, how bad, outcome, container, process, event, rule, details."""
+    """Time, severity, outcome, container, process, event, rule, details."""
     line = compact(
         {
             "time": "2026-11-24T00:00:00.123456Z",
@@ -53,20 +53,20 @@ def test_an_alert_is_one_line() -> None:
         assert part in line
 
 
-def test_what_the_agent_let_through_is_still_no_escape_code() -> None:
-    """A second line of defence: a record from anywhere is printed as printable text."""
+def test_control_characters_in_a_record_are_escaped() -> None:
+    """A second line of defence, should a record contain unescaped text."""
     line = compact({"event": "x\x1b[2J", "process": {"comm": "\r\n"}, "details": {"a": ["\x9b"]}})
     assert line.isprintable()
 
 
-def test_a_record_with_nothing_in_it_is_no_error() -> None:
-    """Fields may be missing in what another version sends."""
+def test_an_empty_record_is_not_an_error() -> None:
+    """Records of another version may lack fields."""
     assert compact({}).isprintable()
     assert "3 records lost" in compact({"event": "dropped", "count": 3})
 
 
 def test_rates_are_per_second_and_never_negative() -> None:
-    """A slot that was used again begins at 0: no negative rate."""
+    """A reused slot starts at 0, which must not give a negative rate."""
     before = {"time": 10.0, "containers": [{"cgroup": 1, "counts": {"open": 100, "exec": 50}}]}
     now = {
         "time": 12.0,
@@ -85,8 +85,8 @@ def process(pid: int, ppid: int, *args: str) -> dict[str, object]:
     return {"pid": pid, "ppid": ppid, "comm": "c", "exe": "", "args": list(args)}
 
 
-def test_children_stand_below_their_parents() -> None:
-    """A parent from outside makes a root; a cycle of reused numbers is shown once and ends."""
+def test_children_are_listed_below_their_parents() -> None:
+    """A process with a parent outside is a root; a cycle of reused pids is shown once."""
     container = {
         "id": "web",
         "processes": [
@@ -101,8 +101,8 @@ def test_children_stand_below_their_parents() -> None:
     assert shown == ["web", "  1 init", "    2 mid", "      3 leaf", "  9 odd", "  ... and 5 more"]
 
 
-def test_a_tree_a_thousand_deep_is_shown() -> None:
-    """A fork bomb's tree breaks no recursion limit."""
+def test_a_very_deep_tree_is_shown() -> None:
+    """The tree of a fork bomb does not exceed the recursion limit."""
     chain = [process(pid, pid - 1, "x") for pid in range(2, 3000)]
     assert len(list(lines({"id": "bomb", "processes": chain}))) == 2999
 
@@ -120,6 +120,6 @@ def test_numbers_are_short(value: float, shown: str) -> None:
     ("seconds", "shown"),
     [(0, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (3600, "1 h 0 min"), (90_000, "1 d 1 h")],
 )
-def test_spans_have_two_units(seconds: float, shown: str) -> None:
-    """The two largest."""
+def test_durations_have_two_units(seconds: float, shown: str) -> None:
+    """The two largest units."""
     assert output.age(seconds) == shown

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration: three sources, one meaning, and every mistake at once with its place."""
+"""Configuration: three equivalent sources, and all errors at once, each with its location."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write(directory: Path, text: str) -> Path:
 
 
 def refused(file: Path | None = None, **sources: dict[str, str] | dict[str, list[str]]) -> list[str]:
-    """The lines of the error that this configuration must raise."""
+    """Returns the lines of the error that this configuration must raise."""
     environment = sources.get("environment", {})
     with pytest.raises(ConfigError) as caught:
         load(file, environment, sources.get("flags", {}))  # type: ignore[arg-type]
@@ -32,7 +32,7 @@ def refused(file: Path | None = None, **sources: dict[str, str] | dict[str, list
 
 
 def test_every_key_works_in_a_file(tmp_path: Path) -> None:
-    """One file that sets everything."""
+    """One file sets every key."""
     config = load(
         write(
             tmp_path,
@@ -138,7 +138,7 @@ audit: {interval: 0}
     ],
 )  # fmt: skip
 def test_addresses_sizes_and_expressions_are_checked(key: str, word: str) -> None:
-    """What would be noticed only when the first alert is to be sent is refused at once."""
+    """Errors that would otherwise show only with the first alert are refused at start."""
     [line] = refused(flags={key: [word]})
     assert line.startswith("--" + key.replace(".", "-").replace("_", "-"))
 
@@ -146,13 +146,13 @@ def test_addresses_sizes_and_expressions_are_checked(key: str, word: str) -> Non
 @pytest.mark.parametrize(
     "url", ["", "http://127.0.0.1:8001", "http://[::1]:8001", "http://localhost", "https://h"]
 )
-def test_an_api_server_without_tls_is_taken_on_the_loopback_alone(url: str) -> None:
-    """As `kubectl proxy` is: elsewhere the token would be shown to the network."""
+def test_an_api_server_without_tls_is_accepted_only_on_the_loopback(url: str) -> None:
+    """As with `kubectl proxy`; elsewhere the token would cross the network unencrypted."""
     assert load(None, {}, {"kubernetes.api": [url]}).kubernetes_api == url
 
 
-def test_a_node_and_a_taint_are_words(tmp_path: Path) -> None:
-    """Whatever else YAML can hold is a mistake with a place, not an API path of the wrong node."""
+def test_a_node_and_a_taint_must_be_strings(tmp_path: Path) -> None:
+    """Other YAML values are errors with a location, not an API path of the wrong node."""
     for text in ("{node: [a, b]}", "{node: {a: b}}", "{taint: [x]}", "{taint: {}}"):
         [line] = refused(write(tmp_path, f"kubernetes: {text}\n"))
         assert line.startswith(f"{tmp_path}/agent.yaml:1:")
@@ -161,36 +161,35 @@ def test_a_node_and_a_taint_are_words(tmp_path: Path) -> None:
     )
 
 
-def test_one_name_of_the_node() -> None:
-    """The cluster's where it is told, else the host's as the kubelet would register it; an empty variable is
-    none."""
+def test_the_node_name_is_configured_or_the_host_name() -> None:
+    """Without a name the host name is used as the kubelet registers it; an empty variable is no name."""
     assert load(None, {"RINGFENCE_KUBERNETES_NODE": "node-7"}).node_name == "node-7"
     assert load(None, {"RINGFENCE_KUBERNETES_NODE": ""}).node_name == platform.node().lower()
 
 
 @pytest.mark.parametrize("name", ["RINGFENCE_HTTP_LISTEN", "RINGFENCE_MODE"])
-def test_an_empty_variable_of_a_key_that_needs_a_value_is_a_mistake(name: str) -> None:
-    """Said, not a traceback."""
+def test_an_empty_variable_is_an_error_if_the_key_needs_a_value(name: str) -> None:
+    """The error is a message, not a traceback."""
     assert refused(environment={name: ""})[0].startswith(f"{name}: ''")
 
 
-def test_two_outputs_do_not_share_a_place() -> None:
-    """The alert file beside the lines, the page beside the metrics."""
+def test_two_outputs_cannot_share_a_path_or_address() -> None:
+    """Neither the alert file and the output, nor the status page and the metrics or health address."""
     assert refused(flags={"output": ["/tmp/x"], "alerts.file": ["/tmp/x"]})
     assert refused(flags={"http.listen": ["127.0.0.1:1"], "page.listen": ["127.0.0.1:1"]})
     assert refused(flags={"health.listen": ["127.0.0.1:1"], "page.listen": ["127.0.0.1:1"]})
 
 
-def test_a_flag_beats_a_variable_beats_the_file(tmp_path: Path) -> None:
-    """The stronger source wins key by key."""
+def test_a_flag_overrides_a_variable_which_overrides_the_file(tmp_path: Path) -> None:
+    """Precedence is decided for each key."""
     file = write(tmp_path, "mode: audit\npins: off\nactivity: {rate: 1}\n")
     environment = {"RINGFENCE_MODE": "policy", "RINGFENCE_ACTIVITY_RATE": "2"}
     config = load(file, environment, {"activity.rate": ["3"]})
     assert (config.pins, config.mode, config.activity_rate) == ("off", "policy", 3)
 
 
-def test_all_mistakes_come_at_once_with_their_places(tmp_path: Path) -> None:
-    """Unknown keys with a suggestion, wrong values, doubles: file, line and column for each."""
+def test_all_errors_are_reported_at_once_with_their_locations(tmp_path: Path) -> None:
+    """Unknown keys with a suggestion, wrong values, duplicates: file, line and column for each."""
     file = write(
         tmp_path, "mod: enforce\nhttp:\n  listen: nowhere\n  port: 80\npins: maybe\npins: off\nrings: 7\n"
     )
@@ -198,15 +197,15 @@ def test_all_mistakes_come_at_once_with_their_places(tmp_path: Path) -> None:
     assert lines == [
         f"{file}:1:1: mod: unknown key; did you mean 'mode'?",
         f"{file}:3:11: http.listen: 'nowhere' is not HOST:PORT, [IPv6]:PORT or 'off'",
-        f"{file}:4:3: http.port: unknown key; known here: listen, gzip",
+        f"{file}:4:3: http.port: unknown key; known: listen, gzip",
         f"{file}:5:7: pins: 'maybe' is not 'auto', 'off' or an absolute path",
-        f"{file}:6:1: pins: given already in line 5",
-        f"{file}:7:8: rings: expected keys with values",
+        f"{file}:6:1: pins: already set in line 5",
+        f"{file}:7:8: rings: must be a mapping of keys to values",
         "RINGFENCE_MODE: 'kill' is not one of 'audit', 'enforce', 'policy'",
     ]
 
 
-def test_a_misspelt_variable_is_refused_but_a_clusters_own_is_not() -> None:
+def test_a_misspelt_variable_is_refused_but_kubernetes_variables_are_not() -> None:
     """RINGFENCE_MOD would leave a node unprotected; RINGFENCE_SERVICE_HOST is set by Kubernetes."""
     assert refused(environment={"RINGFENCE_MOD": "enforce"}) == [
         "RINGFENCE_MOD: unknown variable; did you mean 'RINGFENCE_MODE'?"
@@ -217,14 +216,14 @@ def test_a_misspelt_variable_is_refused_but_a_clusters_own_is_not() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["*", "{hex64}", "app", "a/b*", "a*b*", "x" * 60 + "*", ""])
-def test_a_pattern_cannot_take_every_cgroup(pattern: str) -> None:
-    """A bare `*` is the whole host; a pattern needs a name that the kernel's table can hold."""
+def test_a_pattern_cannot_match_every_cgroup(pattern: str) -> None:
+    """A bare `*` matches the whole host; a pattern needs a name that fits the kernel's table."""
     assert refused(flags={"containers.patterns": [pattern]})
 
 
 @pytest.mark.parametrize("size", ["0", "100000", "1GiB", "12KiB", "-1", "4 MB", "9" * 30])
 def test_a_ring_size_is_a_power_of_two(size: str) -> None:
-    """The kernel takes nothing else."""
+    """The kernel accepts no other size."""
     assert refused(flags={"rings.alerts": [size]})
 
 
@@ -238,23 +237,23 @@ def test_a_ring_size_is_a_power_of_two(size: str) -> None:
     ],
 )  # fmt: skip
 def test_broken_files_are_refused_with_a_message(tmp_path: Path, text: str) -> None:
-    """Not YAML, the wrong shape, aliases that explode: a ConfigError each, nothing else."""
+    """Invalid YAML, a wrong structure and exponential aliases raise a ConfigError, nothing else."""
     path = tmp_path / "agent.yaml"
     path.write_text(text, encoding="latin-1")
     assert refused(path)[0].startswith(str(path))
 
 
-def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
+def test_a_file_named_by_the_user_must_exist(tmp_path: Path) -> None:
     """Only the default file may be absent."""
     assert refused(tmp_path / "absent.yaml") == [f"{tmp_path}/absent.yaml: no such file"]
     assert isinstance(load(None, {}), Config)
 
 
 @given(st.text(max_size=200))
-def test_no_text_makes_anything_but_a_config_or_a_config_error(
+def test_any_text_yields_a_config_or_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:
-    """Whatever stands in the file."""
+    """No other exception escapes, for arbitrary file contents."""
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     try:
@@ -264,6 +263,6 @@ def test_no_text_makes_anything_but_a_config_or_a_config_error(
 
 
 def test_every_key_has_one_name_in_each_source() -> None:
-    """Fields, flags and variables are unique, and every field of Config is declared; `file` is where from."""
+    """Fields, flags and variables are unique; every field of Config but `file` has a key."""
     assert {key.field for key in KEYS} == set(Config._fields) - {"file"}
     assert len({key.flag for key in KEYS}) == len({key.variable for key in KEYS}) == len(KEYS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kernel's table of containers without a kernel, and events as the probes would send them."""
+"""A fake of the kernel's table of containers, and events as the probes send them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["FakeSlots", "create", "remove", "start", "stop"]
 
 
 class FakeSlots:
-    """SlotTable in memory, which fails a test that gives a slot back twice."""
+    """A SlotTable in memory, which fails a test that frees a slot twice."""
 
     def __init__(self, size: int = 8) -> None:
         self.size = size
@@ -76,7 +76,7 @@ class FakeSlots:
     # -- what the probes do ---------------------------------------------------
 
     def enroll(self, cgroup_id: int) -> int:
-        """As the kernel does at cgroup_mkdir."""
+        """Enrols a cgroup, as the kernel does at cgroup_mkdir."""
         slot = self.take()
         if slot is None:
             return NO_SLOT
@@ -90,16 +90,16 @@ class FakeSlots:
         self.values[slot] = value._replace(state=value.state | add_state, tasks=count)
 
     def removed(self, slot: int) -> None:
-        """Its cgroup is gone."""
+        """Marks the cgroup as removed."""
         self.change(slot, add_state=STATE_REMOVED)
 
     def recycled(self, slot: int) -> None:
-        """The kernel gave it back, as no agent beat."""
+        """Frees the slot, as the kernel does while no agent runs."""
         self.owners.pop(self.values[slot].cgroup)
         self.put_back(slot)
 
     def started(self, slot: int, tasks: int = 1) -> None:
-        """Its first task was armed."""
+        """Marks the first task as armed."""
         self.change(slot, add_state=STATE_STARTED, tasks=tasks)
 
 
@@ -108,7 +108,7 @@ def _event(kind: EventKind, cgroup: int, slot: int, **fields: object) -> Contain
 
 
 def create(cgroup: int, slot: int, path: str = "", *, truncated: bool = False) -> ContainerEvent:
-    """Its cgroup was made."""
+    """The event of a created cgroup."""
     raw = os.fsencode(path)
     flags = FLAG_TRUNCATED if truncated else 0
     return _event(
@@ -122,15 +122,15 @@ def create(cgroup: int, slot: int, path: str = "", *, truncated: bool = False) -
 
 
 def start(cgroup: int, slot: int, **fields: object) -> ContainerEvent:
-    """Its first task was armed."""
+    """The event of the first armed task."""
     return _event(EventKind.CONTAINER_START, cgroup, slot, pid=100, start_ns=7, **fields)
 
 
 def stop(cgroup: int, slot: int) -> ContainerEvent:
-    """Its last armed task ended."""
+    """The event of the last armed task's end."""
     return _event(EventKind.CONTAINER_STOP, cgroup, slot)
 
 
 def remove(cgroup: int, slot: int) -> ContainerEvent:
-    """Its cgroup is gone."""
+    """The event of a removed cgroup."""
     return _event(EventKind.CONTAINER_REMOVE, cgroup, slot)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking in what runs already, also while the kernel enrolls."""
+"""Adoption of running containers, also while the kernel enrols."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATTERNS = (Pattern("rftest-", hex64=False),)
 
 
 class Host:
-    """A directory that stands for the hierarchy, and the table of the kernel."""
+    """A directory as the hierarchy, and the kernel's table."""
 
     def __init__(self, root: Path, slots: int = 8) -> None:
         self.root = root
@@ -37,12 +37,12 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    """A host with nothing on it."""
+    """A host without containers."""
     return Host(tmp_path)
 
 
 def test_only_matching_cgroups_are_enrolled(host: Host) -> None:
-    """The host's own cgroups stay what they are; what lies below a container is not looked at."""
+    """Other cgroups of the host are ignored, and those below a container are not examined."""
     system, outer = host.mkdir("system.slice"), host.mkdir("pods/rftest-a")
     inner = host.mkdir("pods/rftest-a/init/deep")
     done = host.adopter.adopt()
@@ -58,8 +58,8 @@ def test_only_matching_cgroups_are_enrolled(host: Host) -> None:
     )
 
 
-def test_what_holds_the_agent_is_no_container_and_the_others_in_it_are(tmp_path: Path) -> None:
-    """In a node that is a container itself, everything lies in one cgroup with a container's name."""
+def test_the_agents_cgroup_is_no_container_but_others_below_it_are(tmp_path: Path) -> None:
+    """If the node is a container, everything is below one cgroup with a container's name."""
     host = Host(tmp_path)
     around, own = host.mkdir("rftest-node"), host.mkdir("rftest-node/rftest-agent")
     other = host.mkdir("rftest-node/rftest-a")
@@ -70,7 +70,7 @@ def test_what_holds_the_agent_is_no_container_and_the_others_in_it_are(tmp_path:
     assert set(host.slots.owners) == {other}
 
 
-def test_a_matching_name_inside_a_container_is_part_of_it(host: Host) -> None:
+def test_a_matching_name_below_a_container_belongs_to_it(host: Host) -> None:
     """The topmost matching cgroup is the container."""
     host.mkdir("rftest-a/rftest-b")
     assert host.adopter.adopt().containers == 1
@@ -87,8 +87,8 @@ def test_adopting_again_changes_nothing(host: Host) -> None:
     assert len(host.slots.free_slots) == 7
 
 
-def test_what_the_kernel_enrolled_is_left_to_it(host: Host) -> None:
-    """Its slot stays, and the registry learns the container without a CREATE."""
+def test_a_cgroup_enrolled_by_the_kernel_is_not_enrolled_again(host: Host) -> None:
+    """Its slot stays, and the registry learns of the container without a CREATE."""
     cgroup = host.mkdir("rftest-a")
     slot = host.slots.enroll(cgroup)
     assert host.adopter.adopt().containers == 0
@@ -96,8 +96,8 @@ def test_what_the_kernel_enrolled_is_left_to_it(host: Host) -> None:
     assert (found.slot, found.id, found.adopted) == (slot, "rftest-a", False)
 
 
-def test_the_kernel_may_be_first_between_look_and_bind(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """BPF_NOEXIST decides; the slot that was taken goes back, none is lost."""
+def test_the_kernel_may_enrol_between_check_and_bind(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BPF_NOEXIST decides; the taken slot is put back, and none is lost."""
     cgroup = host.mkdir("rftest-a")
     fill = host.slots.fill
 
@@ -112,8 +112,8 @@ def test_the_kernel_may_be_first_between_look_and_bind(host: Host, monkeypatch: 
     assert sorted([*used, *host.slots.free_slots]) == list(range(8))
 
 
-def test_a_cgroup_that_vanishes_meanwhile_is_not_kept(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its rmdir came before the kernel could know of a container there."""
+def test_a_cgroup_that_vanishes_meanwhile_is_unbound(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rmdir was too early for the kernel to know of a container there."""
     host.mkdir("rftest-a")
     monkeypatch.setattr(adopt, "cgroup_id", lambda path: (_ for _ in ()).throw(FileNotFoundError()))
     assert host.adopter.adopt().containers == 0
@@ -121,8 +121,8 @@ def test_a_cgroup_that_vanishes_meanwhile_is_not_kept(host: Host, monkeypatch: p
     assert len(host.slots.free_slots) == 8
 
 
-def test_any_number_of_cgroups_below_a_container_is_no_matter(host: Host) -> None:
-    """They take no slot, no entry and no time."""
+def test_cgroups_below_a_container_cost_nothing(host: Host) -> None:
+    """Any number of them takes no slot, no entry and no time."""
     for number in range(300):
         host.mkdir(f"rftest-a/{number}/x")
     outer = host.mkdir("rftest-a")
@@ -132,10 +132,10 @@ def test_any_number_of_cgroups_below_a_container_is_no_matter(host: Host) -> Non
     assert outer in host.slots.owners
 
 
-def test_a_container_that_shows_late_is_found_by_the_second_pass(
+def test_a_container_that_appears_late_is_found_by_the_second_pass(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its mkdir ran before the programs were attached, and it became visible after the first pass."""
+    """Its mkdir started before the programs were attached, and it became visible after the first pass."""
     host.mkdir("rftest-a")
     real, calls = walk, list[int]()
 
@@ -150,8 +150,9 @@ def test_a_container_that_shows_late_is_found_by_the_second_pass(
 
 
 def test_cgroups_without_a_task_of_their_own_come_last(tmp_path: Path) -> None:
-    """Empty ones, and those that a container moved its tasks to, get the half of the slots that nobody needs:
-    the kernel enrolls them when they are used."""
+    """Empty ones, and those into which a container moved its tasks, use at most half of the slots: the kernel
+    enrols them when they are used.
+    """
     host = Host(tmp_path, slots=4)
     container = host.mkdir("rftest-a")
     for path, pids in (
@@ -171,8 +172,8 @@ def test_cgroups_without_a_task_of_their_own_come_last(tmp_path: Path) -> None:
     assert host.slots.owners.keys() == {container, host.mkdir("rftest-b")}
 
 
-def test_what_is_not_enrolled_can_be_looked_for_and_taken_later(host: Host) -> None:
-    """The look is for any thread, the taking for the loop; what is below a container is no candidate."""
+def test_candidates_can_be_enrolled_later(host: Host) -> None:
+    """Any thread may search, the loop enrols; cgroups below a container are no candidates."""
     known = host.mkdir("rftest-a/rftest-x")
     host.adopter.adopt()
     host.mkdir("pods/rftest-b/rftest-y")
@@ -184,7 +185,7 @@ def test_what_is_not_enrolled_can_be_looked_for_and_taken_later(host: Host) -> N
 
 
 def test_a_full_table_is_counted(tmp_path: Path) -> None:
-    """No container is refused in silence."""
+    """No container is skipped silently."""
     host = Host(tmp_path, slots=1)
     host.mkdir("rftest-a")
     host.mkdir("rftest-b")
@@ -193,7 +194,7 @@ def test_a_full_table_is_counted(tmp_path: Path) -> None:
 
 
 def test_containers_with_armed_tasks_are_running(host: Host) -> None:
-    """After the iterator ran, the table says which."""
+    """After the iterator ran, according to the table."""
     cgroup = host.mkdir("rftest-a")
     host.mkdir("rftest-idle")
     (host.root / "rftest-a/cgroup.procs").write_text("42\n17\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runtimes keep on disk, as they write it, and as somebody hostile would."""
+"""Files of runtimes, valid and hostile."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.bpf.syscall_numbers import NUMBERS
 from ringfence.containers.enrich import safejson
 from ringfence.containers.enrich.bundles import ContainerdBundles, CrunState, RuncState, safe_name
 from ringfence.containers.enrich.docker import Docker
 from ringfence.containers.enrich.oci import facts_of_config
 from ringfence.containers.enrich.podman import ContainersStorage
 from ringfence.containers.enrich.request import Request
+from ringfence_linux.numbers import NUMBERS
 from tests.support.waiting import wait_for
 
 HEX = "ab" * 32
@@ -53,19 +53,19 @@ CONFIG: dict[str, Any] = {
 
 
 def request(identifier: str = HEX, path: str = "") -> Request:
-    """A question about one container."""
+    """A request for one container."""
     return Request(5, identifier, path or f"/x/{identifier}", "", 0, 0)
 
 
 def write(path: Path, value: Any) -> Path:
-    """A JSON file with its directories."""
+    """Writes a JSON file, with its directories."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(value if isinstance(value, str) else json.dumps(value))
     return path
 
 
-def test_a_bundle_of_containerd_says_name_image_pod_and_posture(tmp_path: Path) -> None:
-    """The CRI plugin's annotations."""
+def test_a_bundle_of_containerd_has_name_image_pod_and_posture(tmp_path: Path) -> None:
+    """From the annotations of the CRI plugin."""
     write(tmp_path / "k8s.io" / HEX / "config.json", CONFIG)
     write(tmp_path / "k8s.io" / HEX / "init.pid", "4711")
     found = ContainerdBundles([tmp_path]).find(request())
@@ -81,7 +81,7 @@ def test_a_bundle_of_containerd_says_name_image_pod_and_posture(tmp_path: Path) 
 
 
 def test_dockers_bundles_belong_to_docker(tmp_path: Path) -> None:
-    """dockerd keeps its containers in the namespace `moby`."""
+    """dockerd has its containers in the namespace `moby`."""
     write(tmp_path / "moby" / HEX / "config.json", {})
     found = ContainerdBundles([tmp_path]).find(request())
     assert found is not None
@@ -89,7 +89,7 @@ def test_dockers_bundles_belong_to_docker(tmp_path: Path) -> None:
 
 
 def runc_state(bundle: Path, cgroup: str) -> dict[str, Any]:
-    """As runc 1.1 writes it, as far as it is read."""
+    """The read fields of state.json, as runc 1.1 writes it."""
     return {
         "id": HEX,
         "init_process_pid": 99,
@@ -125,15 +125,15 @@ def test_runcs_state_alone_gives_a_posture(tmp_path: Path) -> None:
     assert [(mount.kind, mount.writable) for mount in posture.sensitive_mounts] == [("host-etc", False)]
 
 
-def test_another_container_of_the_same_id_is_not_taken(tmp_path: Path) -> None:
-    """The recorded cgroup must be this one's."""
+def test_another_container_with_the_same_id_is_ignored(tmp_path: Path) -> None:
+    """The recorded cgroup must be that of the request."""
     state = runc_state(tmp_path, "/somewhere/else")
     write(tmp_path / "run/web/state.json", state)
     assert RuncState([tmp_path / "run"]).find(request("web", "/rftest-x/web2")) is None
 
 
 def test_a_users_state_counts_for_that_users_cgroups_only(tmp_path: Path) -> None:
-    """Anybody can write below /run/user: nobody can rename another's container."""
+    """A user can write below /run/user, but must not rename another user's container."""
     write(tmp_path / "1000/runc" / HEX / "state.json", runc_state(tmp_path, ""))
     source = RuncState(users=tmp_path)
     own = f"/user.slice/user-1000.slice/user@1000.service/{HEX}"
@@ -143,7 +143,7 @@ def test_a_users_state_counts_for_that_users_cgroups_only(tmp_path: Path) -> Non
 
 
 def test_cruns_status_and_configuration(tmp_path: Path) -> None:
-    """crun keeps a copy of config.json beside it."""
+    """crun has a copy of config.json next to its status."""
     status = {"pid": 24894, "cgroup-path": f"/x/{HEX}", "bundle": "/nowhere"}
     write(tmp_path / HEX / "status", status)
     write(tmp_path / HEX / "config.json", CONFIG)
@@ -153,7 +153,7 @@ def test_cruns_status_and_configuration(tmp_path: Path) -> None:
 
 
 def test_podmans_storage_knows_name_and_image(tmp_path: Path) -> None:
-    """`metadata` is JSON inside JSON."""
+    """`metadata` is JSON in a JSON string."""
     metadata = {"image-name": "localhost/web:2", "image-id": "cd" * 32, "name": "blue_web"}
     entry = {"id": HEX, "names": ["blue_web"], "image": "cd" * 32, "metadata": json.dumps(metadata)}
     directory = tmp_path / "overlay-containers"
@@ -171,9 +171,9 @@ def test_podmans_storage_knows_name_and_image(tmp_path: Path) -> None:
 def test_an_image_names_neither_itself_nor_its_container(tmp_path: Path) -> None:
     """Podman copies the annotations of an image: by them its author would choose the exceptions of policies.
     Where the index says nothing, they are better than nothing. A long index entry is no way around it."""
-    said = {"ringfence.io/image": "registry.example/trusted", "ringfence.io/name": "dns"}
+    annotations = {"ringfence.io/image": "registry.example/trusted", "ringfence.io/name": "dns"}
     directory = tmp_path / "overlay-containers"
-    write(directory / HEX / "userdata/config.json", {"annotations": said})
+    write(directory / HEX / "userdata/config.json", {"annotations": annotations})
     for metadata, names in (
         ({"image-name": "evil:1", "name": "web"}, ("web", "evil:1")),
         ({"image-name": "evil:1", "name": "web", "mount-label": "x" * 2000}, ("web", "evil:1")),
@@ -186,8 +186,8 @@ def test_an_image_names_neither_itself_nor_its_container(tmp_path: Path) -> None
         assert (found.name, found.image) == names
 
 
-def test_dockers_files_are_read_where_the_daemon_is_silent(tmp_path: Path) -> None:
-    """config.v2.json has the API's names."""
+def test_dockers_files_are_read_if_the_daemon_does_not_respond(tmp_path: Path) -> None:
+    """config.v2.json has the fields of the API."""
     write(
         tmp_path / "containers" / HEX / "config.v2.json",
         {
@@ -214,7 +214,7 @@ def test_dockers_files_are_read_where_the_daemon_is_silent(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("identifier", ["..", ".", "a/b", "../x", "", "a\0b", "é", "a" * 256, "a b"])
 def test_an_id_that_is_no_file_name_opens_nothing(tmp_path: Path, identifier: str) -> None:
-    """A container's name must not lead out of the state directory."""
+    """A container's id must not lead out of the state directory."""
     assert not safe_name(identifier)
     for source in (RuncState([tmp_path]), CrunState([tmp_path]), ContainerdBundles([tmp_path])):
         assert source.find(request(identifier)) is None
@@ -231,16 +231,17 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_documents_are_refused_in_one_way(tmp_path: Path, name: str) -> None:
-    """Too deep, too big, half written: Unusable, nothing else."""
+def test_hostile_documents_raise_unusable(tmp_path: Path, name: str) -> None:
+    """Too deep, too large or incomplete documents raise no other exception."""
     write(tmp_path / "k" / HEX / "config.json", HOSTILE[name])
     with pytest.raises(safejson.Unusable):
         ContainerdBundles([tmp_path]).find(request())
 
 
-def test_what_is_no_file_is_not_even_opened(tmp_path: Path) -> None:
-    """An ordinary user names paths in its runtime's state. To open a device may be an act (/dev/watchdog), so
-    it is looked at first. A FIFO tells: who waits to write to it goes on once it is opened for reading."""
+def test_a_non_regular_file_is_not_opened(tmp_path: Path) -> None:
+    """An unprivileged user chooses paths in its runtime's state, and opening a device may have an effect
+    (/dev/watchdog), so the type is checked first. A FIFO shows it: its writer continues once it is opened.
+    """
     fifo = tmp_path / "config.json"
     os.mkfifo(fifo)
     writer = subprocess.Popen([sys.executable, "-Sc", f"open({str(fifo)!r}, 'wb')"])
@@ -255,13 +256,13 @@ def test_what_is_no_file_is_not_even_opened(tmp_path: Path) -> None:
 
 
 def _sleeps_in_open(pid: int) -> bool:
-    """In openat(2), by /proc/PID/syscall."""
+    """Returns True if the process is in openat(2), by /proc/PID/syscall."""
     words = Path(f"/proc/{pid}/syscall").read_text().split()
     return words[0] == str(NUMBERS["openat"][0])
 
 
-def test_a_link_in_the_last_place_is_refused_where_it_must_be(tmp_path: Path) -> None:
-    """With `follow=False` a link is no file, wherever it leads; else it leads to its file."""
+def test_a_link_as_last_component_is_refused_if_required(tmp_path: Path) -> None:
+    """With `follow=False` a link is refused; otherwise its target is read."""
     write(tmp_path / "real.json", {"a": 1})
     (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
     assert safejson.read(tmp_path / "link.json") == {"a": 1}
@@ -270,7 +271,7 @@ def test_a_link_in_the_last_place_is_refused_where_it_must_be(tmp_path: Path) ->
 
 
 def test_a_fifo_in_the_place_of_a_file_does_not_block(tmp_path: Path) -> None:
-    """It is opened without waiting, and refused."""
+    """It is opened without blocking, and refused."""
     (tmp_path / "k" / HEX).mkdir(parents=True)
     os.mkfifo(tmp_path / "k" / HEX / "config.json")
     with pytest.raises(safejson.Unusable, match="regular"):
@@ -278,7 +279,7 @@ def test_a_fifo_in_the_place_of_a_file_does_not_block(tmp_path: Path) -> None:
 
 
 def test_a_state_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    """Runtimes write files there, no links."""
+    """Runtimes write regular files there."""
     write(tmp_path / "other", {"init_process_pid": 1})
     (tmp_path / HEX).mkdir()
     (tmp_path / HEX / "state.json").symlink_to(tmp_path / "other")
@@ -296,20 +297,20 @@ _keys = ["annotations", "process", "mounts", "linux"]
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(_keys), _json))
-def test_any_types_in_config_json_are_survived(config: dict[str, Any]) -> None:
-    """A list where a map should be, numbers for names."""
+def test_wrong_types_in_config_json_raise_nothing(config: dict[str, Any]) -> None:
+    """A list instead of a map, numbers instead of names."""
     facts_of_config(config, source="test")
 
 
 @settings(deadline=None)
 @given(_json)
-def test_config_json_may_be_anything(config: Any) -> None:
-    """Not even a map."""
+def test_any_json_value_as_config_json_raises_nothing(config: Any) -> None:
+    """It need not be a map."""
     facts_of_config(config, source="test")
 
 
 def test_labels_are_bounded(tmp_path: Path) -> None:
-    """In number and in size."""
+    """In number and size."""
     many = {f"k{n}": "v" * 5000 for n in range(1000)}
     found = facts_of_config({"annotations": many}, source="test")
     assert len(found.labels) == safejson.LABELS_MAX

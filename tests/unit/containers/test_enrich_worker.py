@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking in the background: retries, bounds, sources that fail, and a daemon that does not answer."""
+"""Queries in the background: retries, limits, failing sources, and a daemon that does not respond."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from ringfence.containers.enrich import default_sources
 from ringfence.containers.enrich.docker import Docker, socket_path
 from ringfence.containers.enrich.proc import posture_of_task
 from ringfence.containers.enrich.request import Request, Source
 from ringfence.containers.enrich.worker import Answer, Worker, enrich
 from ringfence.containers.model import Enrichment, Facts
-from ringfence.containers.procstat import TICK_NS, start_ticks
 from ringfence.faults import handler_errors
+from ringfence_linux.procfs import TICK_NS, start_ticks
 from tests.support.waiting import wait_for
 
 HEX = "ab" * 32
@@ -30,7 +28,7 @@ REQUEST = Request(5, HEX, f"/x/{HEX}", "", 0, 0)
 
 
 class FakeSource:
-    """Answers after so many questions."""
+    """A source that has facts after a number of queries."""
 
     def __init__(self, facts: Facts | None, *, after: int = 0, name: str = "fake") -> None:
         self.name, self.facts, self.after = name, facts, after
@@ -53,8 +51,8 @@ def there(path: str) -> bool:
     return True
 
 
-def test_the_first_source_of_a_fact_counts_and_others_fill_in() -> None:
-    """Docker knows the name, the bundle knows the annotations."""
+def test_the_first_source_of_a_fact_is_used_and_others_add_missing_ones() -> None:
+    """Docker knows the name, the bundle has the annotations."""
     first = FakeSource(Facts(Enrichment.DONE, source="docker", name="web", labels={"a": "1"}))
     second = FakeSource(
         Facts(Enrichment.DONE, source="runc", name="x", image="nginx", labels={"a": "2", "b": "3"})
@@ -66,7 +64,7 @@ def test_the_first_source_of_a_fact_counts_and_others_fill_in() -> None:
 
 
 def test_a_broken_source_does_not_stop_the_others() -> None:
-    """It is counted, and what the others know stands."""
+    """The error is counted, and the facts of the others are used."""
     errors: list[tuple[str, str]] = []
     sources: list[Source] = [BrokenSource(), FakeSource(Facts(Enrichment.DONE, name="web"))]
     found = enrich(REQUEST, sources, exists=there, on_error=lambda name, text: errors.append((name, text)))
@@ -75,15 +73,15 @@ def test_a_broken_source_does_not_stop_the_others() -> None:
     assert enrich(REQUEST, [BrokenSource()], exists=there).enrichment is Enrichment.FAILED
 
 
-def test_a_container_that_went_says_so() -> None:
-    """Nobody knows it, and its cgroup is gone."""
+def test_a_container_that_is_gone_has_the_state_gone() -> None:
+    """No source knows it, and its cgroup is gone."""
     assert enrich(REQUEST, [], exists=lambda path: False).enrichment is Enrichment.GONE
     assert enrich(REQUEST, [], exists=there).enrichment is Enrichment.NONE
 
 
 @contextmanager
 def running(worker: Worker) -> Iterator[Worker]:
-    """A worker that is stopped at the end."""
+    """Runs a worker, and stops it at the end."""
     worker.start()
     try:
         yield worker
@@ -92,7 +90,7 @@ def running(worker: Worker) -> Iterator[Worker]:
 
 
 def wait_answers(worker: Worker, count: int = 1) -> list[Answer]:
-    """So many answers, by the descriptor that the event loop would wait for."""
+    """Waits for a number of answers, by the descriptor that the event loop polls."""
     found: list[Answer] = []
     deadline = time.monotonic() + 10
     while len(found) < count:
@@ -102,8 +100,8 @@ def wait_answers(worker: Worker, count: int = 1) -> list[Answer]:
     return found
 
 
-def test_a_runtime_that_is_not_ready_is_asked_again() -> None:
-    """State is written after the cgroup is made."""
+def test_a_runtime_that_is_not_ready_is_queried_again() -> None:
+    """State is written after the cgroup is created."""
     source = FakeSource(Facts(Enrichment.DONE, name="web"), after=2)
     with running(Worker([source], exists=there, retries=(0.001, 0.001, 0.001))) as worker:
         assert worker.submit(REQUEST)
@@ -111,8 +109,8 @@ def test_a_runtime_that_is_not_ready_is_asked_again() -> None:
     assert (answer.cgroup_id, answer.facts.name, source.asked) == (5, "web", 3)
 
 
-def test_nobody_is_asked_for_ever() -> None:
-    """After the last retry it is known that nobody knows."""
+def test_the_number_of_retries_is_limited() -> None:
+    """After the last retry the container is known to be unknown."""
     source = FakeSource(None)
     with running(Worker([source], exists=there, retries=(0.001,))) as worker:
         worker.submit(REQUEST)
@@ -122,7 +120,7 @@ def test_nobody_is_asked_for_ever() -> None:
 
 
 def test_a_full_queue_refuses_and_counts() -> None:
-    """A storm of containers costs no memory."""
+    """A storm of containers uses no memory."""
     worker = Worker([], exists=there, queue_max=2)
     assert [worker.submit(REQUEST) for _ in range(3)] == [True, True, False]
     assert worker.counts.dropped == 1
@@ -130,7 +128,7 @@ def test_a_full_queue_refuses_and_counts() -> None:
 
 
 def test_a_container_without_a_path_is_found_by_its_id() -> None:
-    """The path was cut, or its CREATE was lost."""
+    """The path was truncated, or the CREATE was lost."""
     source = FakeSource(Facts(Enrichment.DONE, name="web"))
     paths = {5: f"/docker/{HEX}"}
     request = Request(5, "cgroup-5", "", "", 0, 0)
@@ -143,13 +141,13 @@ def test_a_container_without_a_path_is_found_by_its_id() -> None:
 
 
 def test_stopping_a_worker_that_never_ran_is_no_error() -> None:
-    """Start-up may fail before."""
+    """The start of the agent may fail before."""
     Worker([], exists=there).stop()
 
 
 @contextmanager
 def docker_daemon(directory: Path, answer: Callable[[socket.socket], None]) -> Iterator[Path]:
-    """A socket that answers one request as told."""
+    """A socket that answers one request by `answer`."""
     path = directory / "docker.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -167,8 +165,8 @@ def docker_daemon(directory: Path, answer: Callable[[socket.socket], None]) -> I
         thread.join(5)
 
 
-def test_docker_is_asked_on_its_socket(tmp_path: Path) -> None:
-    """Plain HTTP over a Unix socket."""
+def test_docker_is_queried_on_its_socket(tmp_path: Path) -> None:
+    """By HTTP over a Unix socket."""
     asked = []
     body = json.dumps(
         {"Name": "/web", "Config": {"Image": "nginx", "Labels": None}, "State": {"Pid": 7}}
@@ -184,8 +182,8 @@ def test_docker_is_asked_on_its_socket(tmp_path: Path) -> None:
     assert (found.name, found.image, found.pid, asked) == ("web", "nginx", 7, [1])
 
 
-def test_a_daemon_that_hangs_is_left_after_its_time(tmp_path: Path) -> None:
-    """Then its files are asked."""
+def test_a_hanging_daemon_is_abandoned_at_the_timeout(tmp_path: Path) -> None:
+    """Then its files are read."""
     release = threading.Event()
 
     def hang(connection: socket.socket) -> None:
@@ -198,8 +196,8 @@ def test_a_daemon_that_hangs_is_left_after_its_time(tmp_path: Path) -> None:
         release.set()
 
 
-def test_an_endless_answer_is_cut(tmp_path: Path) -> None:
-    """The bound is on bytes, whatever the header says."""
+def test_an_endless_response_is_cut(tmp_path: Path) -> None:
+    """The limit is on bytes, regardless of the header."""
 
     def answer(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -215,13 +213,13 @@ def test_an_endless_answer_is_cut(tmp_path: Path) -> None:
 
 
 def test_docker_host_names_the_socket() -> None:
-    """Only a unix:// address: nothing leaves the node."""
+    """Only as a unix:// address: no request leaves the node."""
     assert socket_path({"DOCKER_HOST": "unix:///x/d.sock"}) == Path("/x/d.sock")
     assert socket_path({"DOCKER_HOST": "tcp://10.0.0.1:2375"}) == Path("/run/docker.sock")
 
 
 def test_configured_roots_are_used(tmp_path: Path) -> None:
-    """`runtime.roots` of the configuration."""
+    """Those of `runtime.roots` in the configuration."""
     state = tmp_path / HEX
     state.mkdir()
     (state / "status").write_text(json.dumps({"pid": 3}))
@@ -230,7 +228,7 @@ def test_configured_roots_are_used(tmp_path: Path) -> None:
 
 
 def test_the_posture_of_a_task_is_read_from_proc() -> None:
-    """Of this very process."""
+    """For the test's own process."""
     ticks = start_ticks(os.getpid())
     assert ticks is not None
     posture = posture_of_task(os.getpid(), ticks * TICK_NS)
@@ -241,26 +239,16 @@ def test_the_posture_of_a_task_is_read_from_proc() -> None:
     assert len(posture.capabilities) == effective.bit_count()
 
 
-def test_another_process_of_the_same_pid_lends_nothing() -> None:
-    """Its start time is different."""
+def test_the_posture_of_a_reused_pid_is_not_used() -> None:
+    """Its start time differs."""
     ticks = start_ticks(os.getpid())
     assert ticks is not None
     assert posture_of_task(os.getpid(), (ticks + 1) * TICK_NS) is None
     assert posture_of_task(0x7FFFFFF0, 0) is None
 
 
-@pytest.mark.parametrize("name", ["a) R 1 1 (b", "x\ny", "(((", ")))"])
-def test_a_process_name_does_not_confuse_the_start_time(tmp_path: Path, name: str) -> None:
-    """stat(5) puts the name in parentheses, whatever is in it."""
-    (tmp_path / "7").mkdir()
-    fields = " ".join(str(number) for number in range(3, 53))
-    (tmp_path / "7/stat").write_text(f"7 ({name}) S {fields}")
-    # field 22 of proc(5); the state is field 3, and "3" stands for field 4
-    assert start_ticks(7, tmp_path) == 21
-
-
-def test_a_bug_in_asking_answers_all_the_same() -> None:
-    """A request that meets one is FAILED, counted, and the next is answered: nobody waits for ever."""
+def test_a_bug_in_a_query_gives_a_failed_answer() -> None:
+    """The request is FAILED and counted, and the next is answered: none stays pending."""
 
     def path_of(cgroup: int) -> str:
         raise ZeroDivisionError("a bug")

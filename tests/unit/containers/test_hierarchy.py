@@ -21,6 +21,7 @@ from ringfence.containers.hierarchy import (
     walk,
 )
 from ringfence.errors import KernelError
+from ringfence_linux.namespaces import INITIAL_INODES, NAMES
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
 UNIFIED = "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
@@ -49,7 +50,7 @@ def test_pure_v2_is_identified_by_the_unified_hierarchy(tmp_path: Path) -> None:
 
 
 def test_hybrid_takes_devices_before_pids(tmp_path: Path) -> None:
-    """The order of preference is that of maps.h, not that of the mounts."""
+    """The order of preference is that of config.h, not that of the mounts."""
     found = detect(proc(tmp_path, v1("pids") + v1("devices") + UNIFIED, "devices\t5\t1\t1\npids\t8\t1\t1\n"))
     assert (found.kind, found.controller, found.code) == (HierarchyKind.HYBRID, "devices", 1)
     assert (found.mount, found.v2_mount) == (
@@ -181,12 +182,12 @@ def namespaces(proc: Path, task: str, inums: dict[str, int]) -> None:
         (proc / task / "ns" / name).symlink_to(f"{name}:[{inum}]")
 
 
-ALL = dict.fromkeys(hierarchy.NAMESPACES, 11)
+ALL = dict.fromkeys(NAMES, 11)
 
 
 def test_host_namespaces_come_from_pid_1(tmp_path: Path) -> None:
     """What PID 1 has is the host's, also where the agent has its own."""
-    namespaces(tmp_path, "self", {**ALL, "pid": hierarchy.INITIAL_INUMS["pid"], "mnt": 99})
+    namespaces(tmp_path, "self", {**ALL, "pid": INITIAL_INODES["pid"], "mnt": 99})
     namespaces(tmp_path, "1", {**ALL, "mnt": 12})
     found = host_namespaces(tmp_path)
     assert (found.mnt, found.net, found.notes) == (12, 11, ())
@@ -194,7 +195,7 @@ def test_host_namespaces_come_from_pid_1(tmp_path: Path) -> None:
 
 def test_an_unreadable_pid_1_is_noted_for_what_had_to_be_assumed(tmp_path: Path) -> None:
     """Fixed numbers need no assumption; mnt and net do, and say so."""
-    namespaces(tmp_path, "self", {**ALL, "pid": hierarchy.INITIAL_INUMS["pid"], "mnt": 99})
+    namespaces(tmp_path, "self", {**ALL, "pid": INITIAL_INODES["pid"], "mnt": 99})
     found = host_namespaces(tmp_path)
     assert (found.mnt, found.uts) == (99, 0xEFFFFFFE)
     assert len(found.notes) == 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bundles as attackers write them, and as everybody else does."""
+"""Bundles of attackers, and ordinary ones."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ HOOKS = {"createContainer": [{"path": "/usr/bin/nvidia-ctk"}]}
 
 
 def config(**changes: Any) -> dict[str, Any]:
-    """An ordinary configuration with a few keys of its own."""
+    """An ordinary configuration with changed keys."""
     return {**copy.deepcopy(CONFIG), **changes}
 
 
 def found(document: Any, bundle: str = "/nowhere") -> list[str]:
-    """Which detectors it meets."""
+    """Returns the detectors that it triggers."""
     return [suspicion.detector for suspicion in inspect_bundle(document, bundle)]
 
 
 def test_an_ordinary_bundle_is_not_suspicious(tmp_path: Path) -> None:
-    """Its own sysctls, an allocator by LD_PRELOAD without hooks, hooks without LD_PRELOAD, a plain image."""
+    """Own sysctls, an allocator by LD_PRELOAD without hooks, hooks without LD_PRELOAD, a plain image."""
     (tmp_path / "root/dev").mkdir(parents=True)
     (tmp_path / "root/bin").symlink_to("usr/bin")
     linux = {"sysctl": {"net.ipv4.ip_forward": "1", "kernel.shm_rmid_forced": "1", "net/core/somaxconn": "9"}}
@@ -37,7 +37,7 @@ def test_an_ordinary_bundle_is_not_suspicious(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["dev", "proc", "sys", "dev/null", "dev/console", "dev/pts", "dev/ptmx"])
 def test_a_link_where_the_runtime_writes(tmp_path: Path, name: str) -> None:
-    """Rows 36, 37, 39: what is found names the link and where it leads; it is not followed."""
+    """Rows 36, 37, 39: the suspicion has the link and its target; the link is not followed."""
     link = tmp_path / "root" / name
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to("/etc")
@@ -45,8 +45,8 @@ def test_a_link_where_the_runtime_writes(tmp_path: Path, name: str) -> None:
     assert suspicion == ("image-link", f"/{name} -> /etc")
 
 
-def test_below_a_link_nothing_is_looked_at(tmp_path: Path) -> None:
-    """dev leads to the host's own /dev, where links are lawful: they are not the image's."""
+def test_nothing_below_a_link_is_examined(tmp_path: Path) -> None:
+    """`dev` leads to the host's /dev, where links are legitimate and not from the image."""
     (tmp_path / "dev").symlink_to("/dev")
     assert [s.what for s in inspect_root(tmp_path)] == ["/dev -> /dev"]
 
@@ -61,7 +61,7 @@ def test_below_a_link_nothing_is_looked_at(tmp_path: Path) -> None:
     ],
 )
 def test_a_sysctl_of_the_node(sysctl: dict[str, str]) -> None:
-    """Row 40, the last as CVE-2022-0811 did it."""
+    """Row 40, the last one as in CVE-2022-0811."""
     assert found(config(linux={"sysctl": sysctl})) == ["spec-sysctl"]
 
 
@@ -83,13 +83,13 @@ def test_loader_variables_for_hooks(env: str, hooks: dict[str, Any]) -> None:
         {"annotations": {"maintainer": "me\x1b[2J"}},
     ],
 )
-def test_text_that_climbs_or_commands(changes: dict[str, Any]) -> None:
+def test_text_with_parent_directories_or_commands(changes: dict[str, Any]) -> None:
     """Row 41."""
     assert found(config(**changes)) == ["spec-text"]
 
 
-def test_a_manifest_in_an_annotation_is_lawful() -> None:
-    """CRI-O copies whole manifests, with the commands of probes in them."""
+def test_a_manifest_in_an_annotation_is_legitimate() -> None:
+    """CRI-O copies whole manifests, with the commands of their probes."""
     manifest = {
         "kubectl.kubernetes.io/last-applied-configuration": '{"command": ["sh", "-c", "echo $(date)"]}\n'
     }
@@ -99,6 +99,6 @@ def test_a_manifest_in_an_annotation_is_lawful() -> None:
 @pytest.mark.parametrize(
     "document", [None, [], "x", {"linux": 3, "process": [], "hooks": 7, "root": {"path": 1}}]
 )
-def test_whatever_it_is_nothing_is_raised(document: Any) -> None:
-    """A bundle is written by others."""
+def test_any_document_raises_nothing(document: Any) -> None:
+    """A bundle is untrusted data."""
     assert found(document) == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits that were hit, from files as kernels write them."""
+"""Counts of hit limits, from files as kernels write them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ringfence.containers.limits import LimitReader
 
 
 def line(fstype: str, point: Path, options: str) -> str:
-    """One mount of a whole hierarchy, as mountinfo shows it."""
+    """Returns a line of mountinfo for a whole hierarchy."""
     return f"30 20 0:29 / {point} rw,relatime - {fstype} none rw,{options}\n"
 
 
 def reader(directory: Path, *mounts: str) -> LimitReader:
-    """Of a process that sees these mounts."""
+    """Returns a reader for a process that sees these mounts."""
     (directory / "mountinfo").write_text("".join(mounts))
     return LimitReader(directory)
 
@@ -29,7 +29,7 @@ def test_version_2(tmp_path: Path) -> None:
 
 
 def test_version_1(tmp_path: Path) -> None:
-    """Each controller has a hierarchy of its own; the unified one beside them has no files for it."""
+    """Each controller has its own hierarchy; an additional unified one has no files for it."""
     for name, file, text in (
         ("pids", "pids.events", "max 7\n"),
         ("memory", "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
@@ -41,8 +41,8 @@ def test_version_1(tmp_path: Path) -> None:
     assert limits.read("/c") == {"processes": 7, "memory": 2}
 
 
-def test_what_is_not_there_was_never_hit(tmp_path: Path) -> None:
-    """A container that is gone, a controller that is off, a file with other words."""
+def test_a_missing_file_counts_as_zero(tmp_path: Path) -> None:
+    """A container that is gone, a disabled controller, a file with other keys."""
     (tmp_path / "c").mkdir()
     (tmp_path / "c/pids.events").write_text("garbage\nmax many\n")
     limits = reader(tmp_path, line("cgroup2", tmp_path, "nsdelegate"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of cgroups that are containers, and what a path says of one."""
+"""Cgroup names of containers, and the facts in a path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RFTEST = Pattern("rftest-", hex64=False)
 @pytest.mark.parametrize("prefix", ["", "docker-", "cri-containerd-", "crio-", "libpod-"])
 @pytest.mark.parametrize("suffix", ["", ".scope"])
 def test_names_of_the_known_runtimes_are_containers(prefix: str, suffix: str) -> None:
-    """Both cgroup drivers of each."""
+    """With both cgroup drivers."""
     assert matches(prefix + HEX + suffix, DEFAULT_PATTERNS)
 
 
@@ -41,8 +41,8 @@ def test_names_of_the_known_runtimes_are_containers(prefix: str, suffix: str) ->
         "",
     ],
 )
-def test_other_names_are_not(name: str) -> None:
-    """Nearly is not enough: a host's cgroup must never become a container."""
+def test_other_names_are_no_containers(name: str) -> None:
+    """Similar names do not match: a cgroup of the host must never become a container."""
     assert matches(name, DEFAULT_PATTERNS) is None
 
 
@@ -68,21 +68,21 @@ LAST = "pqrstuvwxyz01234567890123"
     ],
 )
 def test_the_steps_of_a_build_are_containers(place: str, step: str, fits: bool) -> None:
-    """25 digits alone are too little to go by: it takes the prefix, or the cgroup above."""
+    """25 digits alone are not enough: the prefix or the parent cgroup is needed, too."""
     found = matches(place.format(step), DEFAULT_PATTERNS)
     assert (found is not None and found.build) is fits
     if fits and place != "docker-{}":
         assert identify(place.format(step))[:2] == (step, "buildkit")
 
 
-def test_a_configured_pattern_takes_anything_after_its_prefix() -> None:
+def test_a_configured_pattern_matches_anything_after_its_prefix() -> None:
     """`rftest-*`."""
     assert matches("rftest-a b\n", [RFTEST]) is RFTEST
     assert matches("xrftest-a", [RFTEST]) is None
 
 
 def test_too_many_patterns_are_refused() -> None:
-    """The kernel's list has room for so many, and none is left out in silence."""
+    """The kernel's list is limited, and none is dropped silently."""
     room = PATTERNS - len(DEFAULT_PATTERNS)
     assert len(patterns_for(Pattern(f"a{n}-", hex64=False) for n in range(room))) == PATTERNS
     with pytest.raises(ConfigError, match=str(PATTERNS + 1)):
@@ -126,20 +126,20 @@ def test_too_many_patterns_are_refused() -> None:
         (f"/kubepods/besteffort/podnot-a-uid/{HEX}", "", "", "", ""),
     ],
 )
-def test_a_path_says_runtime_and_pod(path: str, runtime: str, uid: str, qos: str, driver: str) -> None:
-    """The kubelet's two drivers and the runtimes' habits."""
+def test_a_path_contains_runtime_and_pod(path: str, runtime: str, uid: str, qos: str, driver: str) -> None:
+    """For the kubelet's two drivers and the conventions of runtimes."""
     found = identify(path)
     assert found == (HEX, runtime, uid, qos, driver)
 
 
-def test_a_name_that_is_no_id_stays_whole() -> None:
-    """A container of a configured pattern is called by its cgroup's name."""
+def test_a_name_that_is_no_id_is_not_cut() -> None:
+    """A container of a configured pattern has its cgroup's name."""
     assert identify("/a/rftest-1.scope").id == "rftest-1.scope"
 
 
 @settings(deadline=None)
 @given(st.text(max_size=400))
-def test_any_path_can_be_asked(path: str) -> None:
-    """A container chooses names below its cgroup; no name may raise."""
+def test_any_path_raises_nothing(path: str) -> None:
+    """A container chooses the names of cgroups below its own."""
     identify(path)
     matches(path, (*DEFAULT_PATTERNS, RFTEST))

@@ -1,41 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How strongly a container is held, in names and in one number."""
+"""The confinement of a container, in names and a score."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-import pytest
-
 from ringfence.containers.model import Posture, SensitiveMount
-from ringfence.containers.posture import CAPABILITIES, capability_names, merge, namespace_names, scored
+from ringfence.containers.posture import merge, scored
+from ringfence_linux.capabilities import names
 
-HEADER = Path("/usr/include/linux/capability.h")
-
-
-@pytest.mark.skipif(not HEADER.exists(), reason="needs linux-libc-dev")
-def test_capability_names_are_the_kernels() -> None:
-    """Name by name, number by number."""
-    found = dict(re.findall(r"^#define (CAP_[A-Z_]+)\s+(\d+)$", HEADER.read_text(), re.MULTILINE))
-    assert {name: str(number) for number, name in enumerate(CAPABILITIES)}.items() >= found.items()
+ALL = names((1 << 41) - 1)
 
 
-def test_a_capability_without_a_name_keeps_its_number() -> None:
-    """A newer kernel than this agent."""
-    assert capability_names(1 << 21 | 1 << 60) == ("CAP_SYS_ADMIN", "CAP_60")
-
-
-def test_namespace_bits_have_names() -> None:
-    """CLONE_NEWNS and CLONE_NEWPID."""
-    assert namespace_names(0x20000 | 0x20000000) == ("mnt", "pid")
-
-
-ALL = capability_names((1 << 41) - 1)
-
-
-def test_privileged_means_unbound_on_the_hosts_user_namespace() -> None:
-    """Its first program may run as an ordinary user: the bounding set tells."""
+def test_privileged_is_unlimited_in_the_hosts_user_namespace() -> None:
+    """The first program may run as an unprivileged user: the bounding set decides."""
     held = Posture(capabilities=(), bounding=ALL, seccomp="disabled", user_namespace=False)
     assert scored(held).privileged
     assert not scored(Posture(bounding=ALL, seccomp="filter", user_namespace=False)).privileged
@@ -43,8 +19,8 @@ def test_privileged_means_unbound_on_the_hosts_user_namespace() -> None:
     assert not scored(Posture(bounding=("CAP_CHOWN",), seccomp="disabled", user_namespace=False)).privileged
 
 
-def test_the_score_rises_with_what_the_container_gets() -> None:
-    """Fenced is low, `--privileged` with the host's root is the top."""
+def test_the_score_rises_with_the_containers_privileges() -> None:
+    """Low if confined, the maximum for `--privileged` with the host's root."""
     fenced = scored(Posture(capabilities=("CAP_CHOWN",), seccomp="filter", no_new_privs=True))
     socket = scored(Posture(sensitive_mounts=(SensitiveMount("runtime-socket", "a", "b", True),)))
     worst = scored(
@@ -63,12 +39,12 @@ def test_the_score_rises_with_what_the_container_gets() -> None:
 
 
 def test_capabilities_of_an_own_user_namespace_do_not_count() -> None:
-    """They are worth nothing on the host."""
+    """They have no effect on the host."""
     assert scored(Posture(capabilities=ALL, user_namespace=True)).score == 0
 
 
-def test_the_kernels_word_wins_and_files_fill_the_gaps() -> None:
-    """A configuration may ask for less than the task got."""
+def test_the_kernels_facts_override_those_of_files() -> None:
+    """A configuration may request less than the task has."""
     kernel = Posture(capabilities=ALL, seccomp="disabled", user_namespace=False)
     file = Posture(capabilities=("CAP_CHOWN",), seccomp="filter", apparmor="docker-default", bounding=ALL)
     merged = merge(kernel, file)

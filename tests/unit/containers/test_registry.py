@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers come, are attributed, and leave their slot behind for the next."""
+"""The life of containers in the registry: creation, attribution, and reuse of their slots."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Clock:
         return self.now
 
 
-def test_the_first_event_of_a_container_finds_id_and_path() -> None:
-    """What CREATE said is there before anything else happens; the rest is unknown, not empty."""
+def test_the_first_event_of_a_container_has_id_and_path() -> None:
+    """The facts of CREATE are known before other events; the others are unknown, not empty."""
     slots = FakeSlots()
     registry = Registry(slots)
     slot = slots.enroll(5)
@@ -60,7 +60,7 @@ def test_start_records_the_posture() -> None:
 
 
 def test_no_new_privs_comes_from_the_facts() -> None:
-    """The kernel's word, not a file's."""
+    """As the kernel reports it, not a file."""
     slots = FakeSlots()
     registry = Registry(slots)
     registry.on_event(create(5, slots.enroll(5), "/rftest-a"))
@@ -75,7 +75,7 @@ def test_no_new_privs_comes_from_the_facts() -> None:
 
 
 def test_a_removed_container_is_attributed_until_its_tombstone_expires() -> None:
-    """Events on their way when the cgroup went still find it; later they are counted, not guessed."""
+    """Late events still find it; later ones are counted, not guessed."""
     slots, clock = FakeSlots(), Clock()
     registry = Registry(slots, now_ns=clock)
     slot = slots.enroll(5)
@@ -93,8 +93,8 @@ def test_a_removed_container_is_attributed_until_its_tombstone_expires() -> None
     assert registry.counts.unattributed == {"no-container": 0, "unknown": 1, "slot-reused": 0}
 
 
-def test_a_reused_slot_never_lends_its_container() -> None:
-    """The cgroup id decides, the slot is only where to look."""
+def test_a_reused_slot_does_not_give_the_previous_container() -> None:
+    """The cgroup id decides; the slot is only an index."""
     slots = FakeSlots(size=1)
     registry = Registry(slots, tombstones=1)
     for cgroup in (5, 6, 7):
@@ -111,8 +111,8 @@ def test_a_reused_slot_never_lends_its_container() -> None:
     assert six.id == "rftest-6"
 
 
-def test_moved_tasks_hold_the_slot_of_a_removed_container() -> None:
-    """Leaving one's cgroup is no way out: the slot is freed when the last armed task ended, not before."""
+def test_moved_tasks_keep_the_slot_of_a_removed_container() -> None:
+    """Leaving the cgroup is no evasion: the slot is freed when the last armed task ends."""
     slots, clock = FakeSlots(), Clock()
     registry = Registry(slots, now_ns=clock)
     slot = slots.enroll(5)
@@ -132,8 +132,8 @@ def test_moved_tasks_hold_the_slot_of_a_removed_container() -> None:
     assert (slots.freed, registry.unfreed, len(registry)) == ([slot], 0, 0)
 
 
-def test_a_lost_remove_is_made_up_for_by_the_sweep() -> None:
-    """The ring may be full at the wrong moment; the slot is given back all the same, once."""
+def test_a_lost_remove_is_handled_by_the_sweep() -> None:
+    """If the ring was full, the slot is still freed, once."""
     slots = FakeSlots()
     registry = Registry(slots)
     slot = slots.enroll(5)
@@ -146,7 +146,7 @@ def test_a_lost_remove_is_made_up_for_by_the_sweep() -> None:
 
 
 def test_a_lost_create_is_recovered_from_the_kernels_table() -> None:
-    """The table says for certain that it is a container; its name comes later."""
+    """The table is authoritative for the container; its name follows later."""
     slots = FakeSlots()
     registry = Registry(slots)
     slot = slots.enroll(5)
@@ -161,8 +161,8 @@ def test_a_lost_create_is_recovered_from_the_kernels_table() -> None:
     assert registry.counts.created == 1
 
 
-def test_a_cut_path_is_not_taken_for_a_name() -> None:
-    """Its end is missing, and the end is the id."""
+def test_a_truncated_path_is_not_used_as_a_name() -> None:
+    """Its end is missing, which has the id."""
     slots = FakeSlots()
     registry = Registry(slots)
     found = registry.on_event(create(5, slots.enroll(5), "/kubepods/" + "a" * 64, truncated=True))
@@ -174,15 +174,15 @@ def test_a_cut_path_is_not_taken_for_a_name() -> None:
 
 
 def test_events_of_no_container_are_counted() -> None:
-    """A record that names no cgroup belongs to nobody."""
+    """A record without a cgroup belongs to no container."""
     registry = Registry(FakeSlots())
     assert registry.get(NO_SLOT, 0) is None
     assert registry.get(NO_SLOT, 77) is None
     assert registry.counts.unattributed == {"no-container": 1, "unknown": 1, "slot-reused": 0}
 
 
-def test_enrichment_fills_in_and_never_takes_away() -> None:
-    """A later, poorer answer does not remove a name, and a tombstone can still be enriched."""
+def test_enrichment_adds_facts_and_removes_none() -> None:
+    """A later answer with fewer facts does not remove a name, and a tombstone can still be enriched."""
     slots = FakeSlots()
     registry = Registry(slots)
     slot = slots.enroll(5)
@@ -198,8 +198,8 @@ def test_enrichment_fills_in_and_never_takes_away() -> None:
     assert registry.apply(99, Facts(Enrichment.DONE)) is None
 
 
-def test_names_of_another_pod_are_not_taken() -> None:
-    """The cgroup's path says which pod it is; annotations that disagree are somebody's wish."""
+def test_names_of_another_pod_are_refused() -> None:
+    """The cgroup's path decides which pod it is; annotations may be forged."""
     slots = FakeSlots()
     registry = Registry(slots)
     uid = "12345678-1234-1234-1234-123456789abc"
@@ -213,9 +213,10 @@ def test_names_of_another_pod_are_not_taken() -> None:
     assert (after.pod, after.namespace, after.pod_uid) == ("web", "shop", uid)
 
 
-def test_outside_of_pods_annotations_make_no_pod() -> None:
-    """Engines copy an image's annotations into the bundle: its author must not choose the namespace by
-    which policies make exceptions. Also where the path became known later, and where half a pod is named."""
+def test_annotations_do_not_make_a_pod_of_another_container() -> None:
+    """Engines copy an image's annotations into the bundle, and its author must not choose the namespace that
+    policies exclude. This also applies if the path is known later, or only a part of a pod is named.
+    """
     registry = Registry(FakeSlots())
     uid = "12345678-1234-1234-1234-123456789abc"
     for cgroup, wish in enumerate((
@@ -230,10 +231,10 @@ def test_outside_of_pods_annotations_make_no_pod() -> None:
         assert (after.name, after.pod, after.namespace, after.pod_uid) == ("web", None, None, None)
 
 
-def test_a_slot_that_the_kernel_gave_back_is_not_given_back_again() -> None:
-    """It may be another container's by now: that one keeps it, the first one is forgotten."""
-    slots, told = FakeSlots(), list[tuple[str, bool]]()
-    registry = Registry(slots, on_free=lambda container, ours: told.append((container.id, ours)))
+def test_a_slot_that_the_kernel_freed_is_not_freed_again() -> None:
+    """It may belong to another container, which keeps it; the first one is forgotten."""
+    slots, freed = FakeSlots(), list[tuple[str, bool]]()
+    registry = Registry(slots, on_free=lambda container, owned: freed.append((container.id, owned)))
     slot = slots.enroll(5)
     registry.on_event(create(5, slot, "/rftest-a"))
     slots.removed(slot)
@@ -244,13 +245,13 @@ def test_a_slot_that_the_kernel_gave_back_is_not_given_back_again() -> None:
     registry.on_event(create(6, slot, "/rftest-b"))
     registry.on_event(remove(5, slot))
     registry.sweep()
-    assert told == [("rftest-a", False)]
+    assert freed == [("rftest-a", False)]
     assert [container.id for container in registry] == ["rftest-b"]
     assert slots.owners == {6: slot}
 
 
-def test_a_container_whose_removal_was_never_told_is_swept() -> None:
-    """Its slot went back in the kernel, and the record was lost."""
+def test_a_container_with_a_lost_removal_is_swept() -> None:
+    """The kernel freed its slot, and the record was lost."""
     slots = FakeSlots()
     registry = Registry(slots)
     slot = slots.enroll(5)
@@ -261,8 +262,8 @@ def test_a_container_whose_removal_was_never_told_is_swept() -> None:
     assert registry.counts.removed == 1
 
 
-def test_reconciling_takes_the_kernels_word() -> None:
-    """What it has is taken in, what it has no more is let go of."""
+def test_reconciling_follows_the_kernels_table() -> None:
+    """Unknown containers in it are added, others are removed."""
     slots = FakeSlots()
     registry = Registry(slots)
     gone, stays, missed = (slots.enroll(cgroup) for cgroup in (5, 6, 7))
@@ -274,19 +275,19 @@ def test_reconciling_takes_the_kernels_word() -> None:
     assert registry.reconcile() == (0, 0)
 
 
-def test_the_slots_owner_is_told_before_its_counters_go() -> None:
-    """Whoever exports counters sees them a last time."""
-    slots, told = FakeSlots(), list[Container]()
-    registry = Registry(slots, on_free=lambda container, ours: told.append(container))
+def test_on_free_is_called_before_the_counters_are_cleared() -> None:
+    """Exporters of counters read them a last time."""
+    slots, freed = FakeSlots(), list[Container]()
+    registry = Registry(slots, on_free=lambda container, owned: freed.append(container))
     slot = slots.enroll(5)
     registry.on_event(create(5, slot, "/rftest-a"))
     slots.removed(slot)
     registry.on_event(remove(5, slot))
-    assert [container.id for container in told] == ["rftest-a"]
+    assert [container.id for container in freed] == ["rftest-a"]
 
 
 def test_a_thousand_short_lived_containers_are_all_attributed() -> None:
-    """With fewer slots than containers, each event finds its own container, and no slot is lost."""
+    """With fewer slots than containers, each event finds its container, and no slot is lost."""
     slots = FakeSlots(size=16)
     registry = Registry(slots)
     alive: list[tuple[int, int]] = []
@@ -320,7 +321,7 @@ def test_a_thousand_short_lived_containers_are_all_attributed() -> None:
     )
 )
 def test_no_order_of_events_breaks_the_table(events: list[tuple[object, int, int]]) -> None:
-    """Duplicated, lost and late events: nothing raises, no slot goes back twice (the fake watches)."""
+    """Duplicate, lost and late events: nothing raises, and no slot is freed twice (the fake checks)."""
     slots = FakeSlots(size=4)
     registry = Registry(slots, tombstones=2)
     for cgroup in (1, 2, 3):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who started whom, with PIDs that come back and events that do not."""
+"""The origin of processes, with reused PIDs and lost events."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.abi import EventKind
-from ringfence.containers.procstat import TICK_NS
 from ringfence.containers.tree import DEPTH_MAX, ProcessTree
 from ringfence.events import ExecEvent, TaskEvent
+from ringfence_linux.procfs import TICK_NS
 
 S = 10**9
 
@@ -22,7 +22,7 @@ S = 10**9
 def fork(
     parent: int, child: int, *, at: int, parent_at: int = S, container: int = 5, thread: bool = False
 ) -> TaskEvent:
-    """PROCESS_FORK of a process, or of a thread."""
+    """PROCESS_FORK of a process or a thread."""
     return TaskEvent(
         event=EventKind.PROCESS_FORK,
         container=container,
@@ -59,14 +59,14 @@ def leave(pid: int, *, at: int) -> TaskEvent:
 
 
 def tree_of(*events: ExecEvent | TaskEvent) -> ProcessTree:
-    """A tree after these events."""
+    """Returns a tree after these events."""
     tree = ProcessTree()
     for event in events:
         tree.on_event(event)
     return tree
 
 
-def test_ancestry_goes_up_to_where_the_container_begins() -> None:
+def test_ancestry_ends_at_the_containers_first_process() -> None:
     """The last step is the runtime, of which only the PID is known."""
     tree = tree_of(
         execute(10, b"/bin/init", at=S, ppid=9),
@@ -84,15 +84,15 @@ def test_ancestry_goes_up_to_where_the_container_begins() -> None:
 
 
 def test_a_fork_without_exec_runs_its_parents_program() -> None:
-    """Until it executes something itself."""
+    """Until it executes a program."""
     tree = tree_of(execute(10, b"/bin/a", at=S), fork(10, 11, at=2 * S))
     process = tree.find(11, 2 * S)
     assert process is not None
     assert process.exe == b"/bin/a"
 
 
-def test_a_dead_parent_still_counts() -> None:
-    """A double fork does not cut the trail."""
+def test_a_dead_parent_is_still_an_ancestor() -> None:
+    """A double fork does not end the ancestry."""
     tree = tree_of(
         execute(10, b"/bin/a", at=S),
         fork(10, 11, at=2 * S),
@@ -103,7 +103,7 @@ def test_a_dead_parent_still_counts() -> None:
 
 
 def test_a_reused_pid_is_another_process() -> None:
-    """The trail ends at the PID's new owner, who is no relation."""
+    """The ancestry ends at the PID's new owner, which is no ancestor."""
     tree = tree_of(
         fork(10, 11, at=2 * S),
         fork(11, 12, at=3 * S, parent_at=2 * S),
@@ -118,14 +118,14 @@ def test_a_reused_pid_is_another_process() -> None:
 
 
 def test_an_unknown_childs_parent_must_be_older() -> None:
-    """By PID alone a younger process would look like the parent."""
+    """By its PID alone, a younger process would look like the parent."""
     tree = tree_of(execute(20, b"/bin/young", at=9 * S))
     [step] = tree.ancestry(21, 3 * S, ppid=20)
     assert step.missing
 
 
 def test_a_late_exit_does_not_end_the_pids_new_owner() -> None:
-    """Start times tell them apart."""
+    """The start times differ."""
     tree = tree_of(execute(11, b"/bin/new", at=9 * S), leave(11, at=2 * S))
     assert tree.find(11, 9 * S) is not None
     assert len(tree) == 1
@@ -136,22 +136,22 @@ def test_threads_are_no_processes() -> None:
     assert len(tree_of(fork(10, 10, at=2 * S, thread=True))) == 0
 
 
-def test_the_living_of_a_container_are_listed_and_forgotten_with_it() -> None:
-    """Also those whose exit was lost."""
+def test_the_processes_of_a_container_are_listed_and_forgotten_with_it() -> None:
+    """Including those with a lost exit."""
     tree = tree_of(execute(10, b"/a", at=S), execute(11, b"/b", at=S), execute(12, b"/c", at=S, container=6))
     assert [process.pid for process in tree.of_container(5)] == [10, 11]
     assert tree.forget(5) == 2
     assert len(tree) == 1
 
 
-def test_a_long_chain_is_cut() -> None:
-    """An alert stays readable."""
+def test_a_long_ancestry_is_cut() -> None:
+    """An alert remains readable."""
     events = [fork(pid, pid + 1, at=(pid + 1) * S, parent_at=pid * S) for pid in range(1, 100)]
     assert len(tree_of(*events).ancestry(100, 100 * S)) == DEPTH_MAX
 
 
 def test_a_fork_bomb_does_not_grow_the_tree() -> None:
-    """A bound in entries and in bytes; what was forgotten is counted."""
+    """Entries and bytes are limited; evictions are counted."""
     tree = ProcessTree(live_max=1000, dead_max=500)
     tracemalloc.start()
     for pid in range(2, 20_000):
@@ -164,8 +164,8 @@ def test_a_fork_bomb_does_not_grow_the_tree() -> None:
     assert size < 1500 * 1500
 
 
-def test_running_processes_are_taken_from_proc() -> None:
-    """An adopted container's processes, parent included; start times agree with the probes' to a tick."""
+def test_running_processes_are_read_from_proc() -> None:
+    """Those of an adopted container, with parents; start times agree with the probes' to a tick."""
     inner = "import sys; print(1, flush=True); sys.stdin.read()"
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
     with subprocess.Popen(
@@ -191,8 +191,8 @@ def _children(pid: int) -> list[int]:
         return [int(word) for word in file.read().split()]
 
 
-def test_a_pid_that_is_gone_is_left_out() -> None:
-    """A process may end while it is looked at."""
+def test_a_pid_that_is_gone_is_skipped() -> None:
+    """A process may end while it is read."""
     assert ProcessTree().seed([0x7FFFFFF0], 5) == 0
 
 
@@ -204,7 +204,7 @@ def test_a_pid_that_is_gone_is_left_out() -> None:
     )
 )
 def test_no_order_of_events_breaks_the_tree(steps: list[tuple[str, int, int, int]]) -> None:
-    """Lost, late and doubled events; ancestry always ends."""
+    """Lost, late and duplicate events: the ancestry always ends."""
     tree = ProcessTree(live_max=3, dead_max=2)
     for what, pid, other, at in steps:
         if what == "f":
@@ -218,8 +218,8 @@ def test_no_order_of_events_breaks_the_tree(steps: list[tuple[str, int, int, int
         assert len(tree.ancestry(pid, at * S, ppid=other)) <= DEPTH_MAX
 
 
-def test_a_fork_bomb_costs_its_own_container_alone() -> None:
-    """The living and the dead of the others stay, whoever is older; also when a newcomer comes last."""
+def test_a_fork_bomb_only_evicts_its_own_container() -> None:
+    """The processes of other containers stay, even if older, and even if a new container appears last."""
     tree = ProcessTree(live_max=100, dead_max=50)
     for pid in range(1, 21):
         tree.on_event(execute(pid, b"/bin/quiet", at=S, container=7))
@@ -234,6 +234,6 @@ def test_a_fork_bomb_costs_its_own_container_alone() -> None:
     assert len(tree.of_container(7)) == 20
     assert tree.find(5000, 3 * S) is not None
     assert all(tree.find(pid, S) for pid in range(21, 31))
-    assert tree.room == (100, 100)
-    assert tree.room_of_dead == (50, 50)
+    assert tree.capacity == (100, 100)
+    assert tree.capacity_of_dead == (50, 50)
     assert tree.evicted == 1000 - 80 + 1

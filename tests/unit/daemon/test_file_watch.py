@@ -60,7 +60,7 @@ def test_a_configmap_swap_is_a_change(tmp_path: Path) -> None:
 
 
 def test_hidden_and_foreign_files_do_not_count(tmp_path: Path) -> None:
-    """An editor's swap file and a README are nobody's policy."""
+    """An editor's swap file and a README are not policies."""
     watch = FileWatch([tmp_path])
     (tmp_path / ".a.yaml.swp").write_text("x")
     (tmp_path / ".b.yaml").write_text("x")
@@ -80,7 +80,7 @@ def test_a_directory_that_goes_away_is_a_change(tmp_path: Path) -> None:
 
 
 def test_forget_takes_the_present_for_known(tmp_path: Path) -> None:
-    """After a reload that somebody asked for, the watch does not ask for another."""
+    """After a requested reload, the watch does not request another."""
     watch = FileWatch([tmp_path])
     (tmp_path / "a.yaml").write_text("x")
     watch.forget()

@@ -12,7 +12,7 @@ from ringfence.daemon.startup.lock import Lock
 from ringfence.errors import AlreadyRunningError, Error
 
 
-def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
+def test_the_second_agent_gets_the_holders_pid(tmp_path: Path) -> None:
     """The error names the pid, and its exit code is 5."""
     lock = Lock(tmp_path / "state")
     lock.sign()

@@ -15,7 +15,7 @@ import pytest
 from ringfence.config import Config, load
 from ringfence.daemon.queries import taint
 from ringfence.daemon.queries.taint import TaintRemover
-from ringfence.daemon.tracking.pod_sources import Identity
+from ringfence.daemon.tracking.pod_sources import PodSources
 from ringfence.errors import ConfigError
 
 KEY = "ringfence.dev/agent-not-ready"
@@ -23,7 +23,9 @@ OTHER = {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}
 
 
 class FakeServer(ThreadingHTTPServer):
-    """One node. `trouble` are answers to give before it behaves; `races` are changes by others meanwhile."""
+    """One node. `trouble` are answers to give before it behaves; `races` are changes by others
+    meanwhile.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -125,7 +127,7 @@ def test_a_node_without_it_is_left_alone(server: FakeServer, tmp_path: Path) -> 
 
 
 def test_another_was_faster(server: FakeServer, tmp_path: Path) -> None:
-    """What somebody else changed between reading and writing is not overwritten: read again."""
+    """A change by another client between reading and writing is not overwritten: read again."""
     server.races = 2
     remove(server, tmp_path)
     assert server.taints == [OTHER]
@@ -136,7 +138,7 @@ def test_a_taint_without_an_api_server_is_a_contradiction(monkeypatch: pytest.Mo
     """Said at the start, not tried for ever."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ConfigError, match="no API server is known"):
-        Identity(load(environment={"RINGFENCE_KUBERNETES_TAINT": KEY}), lambda uids: None)
+        PodSources(load(environment={"RINGFENCE_KUBERNETES_TAINT": KEY}))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What agents before this one left unread: each verdict is told once, however many of them recorded it."""
+"""Records that earlier agents left unread: each verdict is reported once, however many recorded
+it.
+"""
 
 from __future__ import annotations
 
@@ -40,39 +42,41 @@ def verdict(tid: int, at: int) -> Event:
     return make(EventKind.SYS_UNSHARE, action=1, tid=tid, pid=tid, time_ns=at * MS, container=5)
 
 
-def taking(tmp_path: Path, *rings: FakeRing) -> tuple[Takeover, list[Event]]:
-    """A take-over of these rings, and what it tells."""
-    told: list[Event] = []
+def taking(tmp_path: Path, *rings: FakeRing) -> Takeover:
+    """A takeover of these rings."""
     generations = cast(Any, mock.Mock(rule=lambda *_: None))
-    made = Takeover(generations, Registry(FakeSlots()), lambda event, container: told.append(event))
+    made = Takeover(generations, Registry(FakeSlots()), lambda: None, lambda cgroup: "")
     made.begin(tmp_path, None)
     made._rings = [("alerts", cast(Any, ring)) for ring in rings]
-    return made, told
+    return made
 
 
-def test_what_several_agents_recorded_is_told_once(tmp_path: Path) -> None:
+def test_a_verdict_of_several_agents_is_reported_once(tmp_path: Path) -> None:
     """Three sets of programs saw two calls of one task and one of another, microseconds apart."""
     calls = [verdict(7, 10), verdict(7, 30), verdict(8, 30)]
     late = [event._replace(time_ns=event.time_ns + 900) for event in calls]
-    made, told = taking(tmp_path, FakeRing(*calls), FakeRing(*late), FakeRing(*late[1:]))
-    made.adopted()
-    assert told == calls
-    assert (made.counts["told"], made.counts["duplicate"]) == (3, 5)
+    made = taking(tmp_path, FakeRing(*calls), FakeRing(*late), FakeRing(*late[1:]))
+    reported: list[Event] = []
+    made.adopted(lambda event, container: reported.append(event))
+    assert reported == calls
+    assert (made.counts["reported"], made.counts["duplicate"]) == (3, 5)
 
 
-def test_the_same_call_again_and_again_is_told_each_time(tmp_path: Path) -> None:
+def test_each_repetition_of_a_call_is_reported(tmp_path: Path) -> None:
     """One ring: nothing is taken for a duplicate."""
-    made, told = taking(tmp_path, FakeRing(*[verdict(7, at) for at in range(100)]))
-    made.adopted()
-    assert len(told) == 100
+    made = taking(tmp_path, FakeRing(*[verdict(7, at) for at in range(100)]))
+    reported: list[Event] = []
+    made.adopted(lambda event, container: reported.append(event))
+    assert len(reported) == 100
 
 
-def test_what_happened_after_we_began_waits_for_the_end(tmp_path: Path) -> None:
+def test_verdicts_of_the_overlap_wait_for_the_end(tmp_path: Path) -> None:
     """It may be in our own ring as well."""
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // MS + 1000
-    made, told = taking(tmp_path, FakeRing(verdict(7, 10), verdict(7, now)), FakeRing(verdict(7, now)))
-    made.adopted()
-    assert [event.time_ns for event in told] == [10 * MS]
+    made = taking(tmp_path, FakeRing(verdict(7, 10), verdict(7, now)), FakeRing(verdict(7, now)))
+    reported: list[Event] = []
+    made.adopted(lambda event, container: reported.append(event))
+    assert [event.time_ns for event in reported] == [10 * MS]
     made.witness(verdict(7, now))
-    made.finish()
-    assert (made.counts["told"], made.counts["duplicate"]) == (1, 2)
+    made.finish(lambda event, container: reported.append(event))
+    assert (made.counts["reported"], made.counts["duplicate"]) == (1, 2)

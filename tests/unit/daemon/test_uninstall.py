@@ -12,7 +12,7 @@ from ringfence.config import Config, load
 from ringfence.daemon.startup import handover
 from ringfence.daemon.startup.lock import Lock
 from ringfence.daemon.startup.uninstall import uninstall
-from ringfence.daemon.tracking.enrolment_store import Handshakes
+from ringfence.daemon.tracking.enrolment_store import EnrolmentStore
 from ringfence.errors import AlreadyRunningError, NotPermittedError
 from ringfence.export.sinks.outbox import outbox_of
 from ringfence.policy import rulebook
@@ -20,7 +20,7 @@ from ringfence.policy import rulebook
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of an agent; who runs the test counts as root."""
+    """The directory of an agent; the user of the test counts as root."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return tmp_path / "state"
 
@@ -47,10 +47,10 @@ def fill(config: Config) -> None:
         path.touch()
     (state / f"{handover.FILE}.new").touch()
     (state / f"{rulebook.FILE}.new").touch()
-    Handshakes(config.told_dir).keep_file("a:b", "policy", b"text")
+    EnrolmentStore(config.enrolments_dir).keep_file("a:b", "policy", b"text")
     (config.workshop_dir / "headers").mkdir(parents=True)
     outbox_of(config, lambda name, text: None).close()
-    assert config.told_dir.is_dir()
+    assert config.enrolments_dir.is_dir()
     assert list(config.queue_dir.iterdir())
 
 
@@ -64,7 +64,9 @@ def test_nothing_stays(state: Path) -> None:
 
 
 def test_what_is_not_ours_stays(state: Path, tmp_path: Path) -> None:
-    """A file of somebody else's beside the state, and a queue in a directory that the operator chose."""
+    """A foreign file beside the state, and a queue in a directory that the operator
+    chose.
+    """
     config = configured(state, **{"alerts.queue_dir": str(tmp_path / "queue")})
     fill(config)
     (state / "mine").touch()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts of events are cut where they end, and numbers have names."""
+"""Texts of events are truncated at their end, and numbers have names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ringfence.events import ExecEvent, FileEvent, NetEvent, UnixEvent
 
 
 def test_path_ends_at_its_length_or_at_a_nul() -> None:
-    """Whichever comes first: what lies behind is of an earlier record."""
+    """Whichever comes first: bytes after it are of an earlier record."""
     assert FileEvent(path_raw=b"/etc/passwd", path_len=4).path == b"/etc"
     assert FileEvent(path_raw=b"/etc\0passwd", path_len=11).path == b"/etc"
     assert FileEvent(path_raw=b"/etc", path_len=0).path == b""
 
 
 def test_arguments_keep_their_separators() -> None:
-    """argv is NUL separated; only the NUL after the last one goes."""
+    """argv is NUL separated; only the NUL after the last one is removed."""
     assert ExecEvent(args_raw=b"sh\0-c\0\0rest", args_len=6).args == b"sh\0-c"
     assert ExecEvent(args_raw=b"sh\0\0", args_len=4).args == b"sh\0"
 
@@ -30,7 +30,7 @@ def test_abstract_socket_names_keep_their_nuls() -> None:
 
 
 def test_address_is_as_long_as_its_family() -> None:
-    """IPv4 lies in the first four bytes."""
+    """IPv4 is in the first four bytes."""
     raw = bytes(range(16))
     assert NetEvent(family=2, address_raw=raw).address == raw[:4]
     assert NetEvent(family=10, address_raw=raw).address == raw
@@ -48,7 +48,7 @@ def test_address_is_as_long_as_its_family() -> None:
     ],
 )
 def test_labels_are_the_names_in_policies(kind: EventKind, label: str) -> None:
-    """The label of a kind leads back to it."""
+    """The label of a kind gives the kind back."""
     assert kind.label == label
     assert EventKind.from_label(label) is kind
 

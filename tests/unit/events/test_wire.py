@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records become events or DecodeErrors, whatever their bytes are."""
+"""Records are decoded to events or DecodeErrors, whatever their bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def exec_record() -> bytearray:
     return bytearray(wire.encode(event))
 
 
-def test_fields_come_back_as_they_were_packed() -> None:
+def test_fields_are_decoded_as_they_were_packed() -> None:
     """Numbers keep their width and sign, texts their bytes."""
     event = wire.decode(exec_record())
     assert isinstance(event, ExecEvent)
@@ -36,7 +36,7 @@ def test_fields_come_back_as_they_were_packed() -> None:
     assert opened.fd == -1
 
 
-def test_system_call_arguments_and_operands_are_apart() -> None:
+def test_system_call_arguments_and_operands_are_separate() -> None:
     """Six arguments, then four operands, each in its place."""
     numbers = {f"args{n}": 10 + n for n in range(6)} | {f"operand{n}": 20 + n for n in range(4)}
     event = wire.decode(wire.encode(wire.make(EventKind.SYS_MOUNT, text=b"proc", **numbers)))
@@ -62,7 +62,7 @@ def test_less_than_a_header_is_short(length: int) -> None:
 
 @pytest.mark.parametrize("kind", [0, 12, EVENT_MAX - 1, EVENT_MAX, 0xFFFF])
 def test_unknown_kind_is_refused(kind: int) -> None:
-    """Also the numbers in the gaps of the enum, and those beyond its end."""
+    """Also numbers in the gaps of the enum, and those beyond its end."""
     record = exec_record()
     record[0:2] = kind.to_bytes(2, "little")
     with pytest.raises(wire.DecodeError) as caught:
@@ -91,7 +91,7 @@ def test_size_must_be_exact(change: int) -> None:
 
 @pytest.mark.parametrize("field", ["path_len", "args_len"])
 def test_length_beyond_the_array_is_refused(field: str) -> None:
-    """A length is believed only up to the room that there is; exactly full is lawful."""
+    """A length is accepted up to the size of the array; exactly full is valid."""
     full = wire.make(EventKind.PROCESS_EXEC)._replace(**{field: 256})  # type: ignore[arg-type]
     assert wire.decode(wire.encode(full)) == full
     with pytest.raises(wire.DecodeError) as caught:
@@ -100,7 +100,7 @@ def test_length_beyond_the_array_is_refused(field: str) -> None:
 
 
 def read_everything(record: bytes) -> None:
-    """Decode, and look at every text: only DecodeError may come out."""
+    """Decode, and read every text: only DecodeError may be raised."""
     try:
         event = wire.decode(record)
     except wire.DecodeError:
@@ -113,14 +113,16 @@ def read_everything(record: bytes) -> None:
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.binary(max_size=1024))
 def test_fuzz_arbitrary_bytes(record: bytes) -> None:
-    """No bytes make anything but an event or a DecodeError."""
+    """Any bytes give an event or a DecodeError."""
     read_everything(record)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.sampled_from(KINDS), st.data())
 def test_fuzz_damaged_records(kind: EventKind, data: st.DataObject) -> None:
-    """Records of the right kind and length, with the rest made up, reach the code behind the bounds."""
+    """Records of the right kind and length, with random
+    contents, reach the code behind the bounds checks.
+    """
     size = len(wire.encode(wire.make(kind)))
     body = data.draw(st.binary(min_size=size - 3, max_size=size - 3))
     read_everything(kind.to_bytes(2, "little") + bytes([ABI_VERSION]) + body)
@@ -129,7 +131,7 @@ def test_fuzz_damaged_records(kind: EventKind, data: st.DataObject) -> None:
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.sampled_from(KINDS), st.integers(0, 2**64 - 1), st.binary(max_size=16))
 def test_fuzz_round_trip(kind: EventKind, number: int, text: bytes) -> None:
-    """What is made, packed and decoded is what was made."""
+    """A record that is made, packed and decoded is unchanged."""
     event = wire.make(kind, time_ns=number, comm=text)
     decoded = wire.decode(wire.encode(event))
     assert decoded == event

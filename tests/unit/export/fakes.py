@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stand-ins for the kernel's maps, and a set of sources with a bit of everything in it."""
+"""Fakes of the kernel's maps, and a set of parts that have every metric."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from prometheus_client import Metric
 
@@ -21,24 +21,24 @@ from ringfence.config import load
 from ringfence.containers.model import Container, State
 from ringfence.containers.registry import Counts
 from ringfence.daemon.queries.audit import AuditRound
-from ringfence.export.metrics import PolicyState, Sources
-from ringfence.export.metrics_alerts import SenderLike
-from ringfence.export.metrics_identity import identity_metrics
-from ringfence.export.metrics_pressure import PressureMetrics
-from ringfence.export.metrics_probes import ProbeRow, probe_metrics
-from ringfence.export.metrics_room import continuity_metrics, limit_metrics, room_metrics
+from ringfence.export import families
+from ringfence.export.container_metrics import ContainerMetrics, PressureMetrics
+from ringfence.export.families import KernelMetrics, PolicyState
+from ringfence.export.metrics import Part
+from ringfence.export.probe_metrics import ProbeRow, probe_metrics
 from ringfence.export.stats import Stats
-from ringfence.faults import Guard, SupervisedThread
+from ringfence.faults import ErrorCounter, SupervisedThread
 from ringfence.probes.tally import Tally
 from tests.unit.probes.documents import definition
 
-EXTRA = [
-    ("ringfence_enrichments", "done", 2.0),
-    ("ringfence_handshakes", "enrolled", 1.0),
-    ("ringfence_repairs", "processes", 1.0),
-    ("ringfence_tampered", "pin", 1.0),
-    ("ringfence_takeover_records", "told", 1.0),
-]
+#: counters of the daemon's parts: name, label, value of the label
+DAEMON_COUNTERS = (
+    ("ringfence_enrichments", "result", "done"),
+    ("ringfence_enrolments", "result", "enrolled"),
+    ("ringfence_repairs", "what", "processes"),
+    ("ringfence_tampered", "what", "pin"),
+    ("ringfence_takeover_records", "outcome", "reported"),
+)
 
 
 class FakeMap:
@@ -105,15 +105,6 @@ class FakeKernel:
         return [Stat("on_exec", 12, 3_000)]
 
 
-class FakeLimits:
-    """An agent with limits of its own."""
-
-    memory_limit, cpus, throttled_seconds = 1 << 28, 0.5, 1.5
-
-    def memory_used(self) -> float:
-        return 0.25
-
-
 class FakeSpool:
     """A queue with something in it."""
 
@@ -121,7 +112,7 @@ class FakeSpool:
 
 
 class FakeSender:
-    """A receiver that is away."""
+    """An unavailable receiver."""
 
     name, spool, sent, last_sent = "webhook-0a", FakeSpool(), 5, 1.7e9
 
@@ -130,18 +121,8 @@ class FakeSender:
         self.retries = Counter({"timeout": 2})
 
 
-class FakeOutbox:
-    """One receiver."""
-
-    def __init__(self) -> None:
-        self.senders: list[SenderLike] = [FakeSender()]
-
-    def lost_by_reason(self) -> Iterator[tuple[str, str, int]]:
-        yield "webhook-0a", "queue_full", 1
-
-
 class FakeWatch:
-    """An API server that was followed, and is away."""
+    """An API server that was watched, and is unavailable."""
 
     up, used, unusable, last_heard = False, 7, 2, 1.7e9
 
@@ -173,10 +154,10 @@ def audited() -> AuditRound:
 
 
 class World:
-    """Everything that a scrape reads, to be changed by a test."""
+    """Everything that a scrape reads; tests change it."""
 
     def __init__(self, limit: int = 2) -> None:
-        Guard("test")  # one place and one thread that may fail: they have series from then on
+        ErrorCounter("test")  # one place and one thread that may fail: they have series from then on
         SupervisedThread("test", lambda: None)
         self.kernel = FakeKernel()
         self.kernel.map("emitted").totals[EventKind.FILE_OPEN] = (42,)
@@ -186,22 +167,37 @@ class World:
         self.slots: dict[int, ContainerValue] = {}
         self.stats = Stats()
         self.stats.attempts.add(("T1611",), "shop", "denied")
-        self.stats.canary_seen = time.monotonic() - 7
+        self.canary_seen = time.monotonic() - 7
         self.stats.alerts["core-pattern", "critical", "deny", "denied"] = 3
         self.stats.decode_errors["short"] = 1
         self.stats.alert_latency.observe(0.0015)
         self.policies = PolicyState(4, 2, {("deny", "cgroup"): 5}, (), 1_700_000_000.0)
-        self.why_not_ready = ""
-        self.sources = Sources(
-            pressure=FakePressure(),
-            stats=self.stats, kernel=self.kernel, containers=lambda: list(self.live), slots=self.slots.get,
-            life=Counts(), outbox=FakeOutbox(), redacted=lambda: 4,
-            more=[lambda: identity_metrics(FakeWatch(), range(5), {"kubernetes": 3}), audited().metrics,
-                  lambda: room_metrics({"lines": (1, 9)}, {"processes": 2}),
-                  lambda: limit_metrics(FakeLimits()), lambda: continuity_metrics(True, {(16, 1): 3})],
-            policies=lambda: self.policies, ready=lambda: self.why_not_ready,
-            container_limit=limit, probes=self.probes, extra=lambda: EXTRA,
-        )  # fmt: skip
+        self.ready = True
+        self.life = Counts()
+        kernel: Any = self.kernel
+        containers = ContainerMetrics(kernel, self.slots.get, lambda: list(self.live), FakePressure(), limit)
+        self.parts: list[Part] = [self, KernelMetrics(kernel, timed=False), containers, audited()]
+
+    def samples(self) -> Iterator[Metric]:
+        """What the parts of the daemon show, each by its function."""
+        yield from families.agent(self.stats, "policy", ready=self.ready)
+        yield from families.canary(self.canary_seen, 3)
+        yield from families.records(self.stats, self.life.unattributed)
+        yield from families.alerts(self.stats)
+        yield from families.policies(self.policies, self.stats.reloads)
+        yield from families.output((), None, 4)
+        yield from families.receivers([cast(Any, FakeSender())], [("webhook-0a", "queue_full", 1)])
+        yield families.enrichment_errors({"kubernetes": 3})
+        yield from families.pod_watch(cast(Any, FakeWatch()), range(5))
+        yield from families.capacity("lines", (1, 9))
+        yield families.evicted("processes", 2)
+        yield from families.own_limits((1 << 28, 0.25), 0.5, 1.5, 0)
+        yield families.gauge("ringfence_pinned", "a text", {}, 1)
+        yield families.losses_of_predecessor({(16, 1): 3})
+        yield families.counters("ringfence_container_transitions", "a text", "to", {"created": 1})
+        for name, label, value in DAEMON_COUNTERS:
+            yield families.counters(name, "a text", label, {value: 2})
+        yield from self.probes()
 
     @staticmethod
     def probes() -> Iterator[Metric]:
@@ -227,6 +223,6 @@ class World:
         self.kernel.map("counters").totals[number] = tuple(values)
 
     def remove(self, container: Container) -> None:
-        """It is gone, and its slot is empty."""
+        """The container has ended, and its slot is empty."""
         self.live.remove(container)
         del self.slots[container.slot]

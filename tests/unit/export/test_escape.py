@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observed text: whatever a container chose, it comes out as one harmless line."""
+"""Observed text: any text that a container chose becomes one harmless line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_result_is_always_one_printable_line_that_encodes(data: bytes) -> No
 
 @given(st.binary(max_size=60), st.binary(max_size=60))
 def test_different_texts_stay_different(one: bytes, other: bytes) -> None:
-    """Nobody can write a name that shows like another one's escape."""
+    """No name is shown like the escape of another one."""
     assert (escape(one) == escape(other)) == (one == other)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quick text says what prometheus-client's would."""
+"""The fast writer's text is equivalent to prometheus-client's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Samples = set[tuple[str, tuple[tuple[str, str], ...], float]]
 
 
 def samples(text: str) -> Samples:
-    """What Prometheus would read."""
+    """The samples as Prometheus reads them."""
     return {
         (sample.name, tuple(sorted(sample.labels.items())), sample.value)
         for family in text_string_to_metric_families(text)
@@ -67,11 +67,11 @@ def test_a_gauge_keeps_its_name_and_fractions() -> None:
 
 
 def test_a_whole_scrape_is_the_same_both_ways() -> None:
-    """Every family of the agent; again after counts, names and containers changed: no line is an old one."""
+    """Every family of the agent; again after counts, names and containers changed: no line is outdated."""
     world = World(limit=3)
     for number in range(5):
         world.add(number, f'we"b\\{number}', opens=7 + number)
-    registry = new_registry(world.sources)
+    registry = new_registry(world.parts)
     volatile = ("process_", "ringfence_canary_seconds")
 
     def steady(text: str) -> Samples:
@@ -93,7 +93,7 @@ def test_a_whole_scrape_is_the_same_both_ways() -> None:
 
 
 def test_a_label_that_is_no_text_costs_no_scrape() -> None:
-    """Escaped where it is made; should that be forgotten somewhere, all other series are still there."""
+    """Labels are escaped where they are made; if one is not, all other series are still exported."""
     registry = CollectorRegistry()
     registry.register(Fixed())
     assert samples(exposition(registry).decode()) == {("x_total", (("a", "b?d"),), 1.0)}

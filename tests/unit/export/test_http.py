@@ -30,7 +30,7 @@ State = dict[str, str]
 
 @pytest.fixture
 def state() -> State:
-    """What the checks answer: empty is well."""
+    """The checks' answers: empty means healthy."""
     return {"healthy": "", "ready": ""}
 
 
@@ -70,7 +70,7 @@ def test_checks_say_what_is_wrong(server: HttpServer, state: State) -> None:
 
 
 def connect(server: HttpServer) -> socket.socket:
-    """A client that says what it likes."""
+    """A client that sends arbitrary bytes."""
     return socket.create_connection((server.address.host, server.address.port), timeout=60)
 
 
@@ -98,7 +98,7 @@ def test_nonsense_does_not_end_the_server(server: HttpServer, nonsense: bytes) -
 
 @pytest.fixture
 def slow_scrapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Event]]:
-    """Scrapes that take until a test lets them end; one event each."""
+    """Scrapes that last until the test ends them; one event each."""
     begun: list[threading.Event] = []
 
     def scrape(registry: CollectorRegistry) -> bytes:
@@ -125,10 +125,10 @@ def hold(
 
 
 @pytest.mark.parametrize("data", [b"", b"GET /heal", b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"])
-def test_no_client_keeps_the_kubelet_out(
+def test_no_client_can_block_the_kubelet(
     server: HttpServer, data: bytes, slow_scrapes: list[threading.Event]
 ) -> None:
-    """Hundreds of connections that are held, of one address and of many: health answers, and at once."""
+    """Hundreds of open connections, from one address and from many: health still answers immediately."""
     with contextlib.ExitStack() as stack:
         for number in range(20):
             hold(server, stack, 15, data, f"127.0.0.{10 + number}")
@@ -141,8 +141,8 @@ def test_no_client_keeps_the_kubelet_out(
     assert len(server._connections) <= TOTAL
 
 
-def test_an_address_puts_out_its_own_connections_first(server: HttpServer) -> None:
-    """A greedy one cannot take those of others."""
+def test_an_address_loses_its_own_connections_first(server: HttpServer) -> None:
+    """A greedy address cannot displace the connections of others."""
     with contextlib.ExitStack() as stack:
         modest = stack.enter_context(connect(server))
         hold(server, stack, 300, b"GET", "127.0.0.9")
@@ -150,9 +150,7 @@ def test_an_address_puts_out_its_own_connections_first(server: HttpServer) -> No
         assert modest.recv(4096).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_silent_and_slow_clients_are_left_in_time(
-    server: HttpServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_and_slow_clients_time_out(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing, and a byte now and then."""
     monkeypatch.setattr("ringfence.export.http_server._READ_S", 0.3)
     with connect(server) as silent, connect(server) as slow:
@@ -197,7 +195,7 @@ def test_scrapes_at_once_are_made_once(server: HttpServer, slow_scrapes: list[th
 @pytest.mark.parametrize(
     ("asked", "takes"), [("gzip", True), ("br, gzip;q=0.5", True), ("gzip;q=0", False), ("", False)]
 )
-def test_metrics_are_compressed_for_who_takes_it(compress: bool, asked: str, takes: bool) -> None:
+def test_metrics_are_compressed_for_clients_that_accept_it(compress: bool, asked: str, takes: bool) -> None:
     """Where the configuration says so, too."""
     registry = CollectorRegistry()
     Gauge("fake", "A metric.", registry=registry).set(7)
@@ -216,7 +214,7 @@ def test_metrics_are_compressed_for_who_takes_it(compress: bool, asked: str, tak
 def test_a_big_answer_arrives_whole_at_a_slow_reader(
     server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than the kernel takes at once; HEAD has its length and no body."""
+    """More than the kernel accepts at once; HEAD has its length and no body."""
     big = b"x" * (8 << 20)
     monkeypatch.setattr("ringfence.export.http_endpoints.exposition", lambda registry: big)
     with connect(server) as client:
@@ -277,7 +275,7 @@ def test_health_has_a_port_of_its_own(state: State) -> None:
 
 
 def test_a_port_in_use_is_a_clear_error(server: HttpServer) -> None:
-    """Which address, and what to do."""
+    """With the address and a remedy."""
     with pytest.raises(Error, match=f"cannot listen on {server.address}") as caught:
         HttpServer(server.address, CollectorRegistry(), str, str)
     assert "--http-listen" in caught.value.hint
@@ -289,9 +287,9 @@ def test_an_address_of_another_machine_is_a_clear_error() -> None:
         HttpServer(Listen("192.0.2.1", 80), CollectorRegistry(), str, str)
 
 
-def test_a_name_that_is_no_address_is_a_clear_error() -> None:
+def test_an_unresolvable_name_is_a_clear_error() -> None:
     """The resolver's error is a configuration error."""
-    with pytest.raises(ConfigError, match="no address"):
+    with pytest.raises(ConfigError, match="not an address"):
         HttpServer(Listen("no such host", 80), CollectorRegistry(), str, str)
 
 

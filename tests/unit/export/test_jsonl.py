@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.export.jsonl import JsonLines, LineWriter
+from ringfence.export.jsonl import LineWriter, line_of
 from tests.support.waiting import wait_for
 
 
@@ -26,7 +26,7 @@ def test_lines_arrive_in_order(tmp_path: Path) -> None:
     assert not writer.dropped
 
 
-def test_a_closed_pipe_is_counted_and_told_once() -> None:
+def test_a_closed_pipe_is_counted_and_reported_once() -> None:
     """The reader is gone: every line counts as closed, the complaint comes once."""
     complaints: list[tuple[str, str]] = []
     read_end, write_end = os.pipe()
@@ -41,7 +41,7 @@ def test_a_closed_pipe_is_counted_and_told_once() -> None:
     assert complaints == [("closed", "output")]
 
 
-def test_a_full_disk_is_counted_and_told_once() -> None:
+def test_a_full_disk_is_counted_and_reported_once() -> None:
     """/dev/full answers ENOSPC to every write."""
     complaints: list[tuple[str, str]] = []
     with open("/dev/full", "wb") as full:
@@ -54,7 +54,7 @@ def test_a_full_disk_is_counted_and_told_once() -> None:
 
 
 def test_a_reader_that_sleeps_costs_lines_but_no_time() -> None:
-    """The pipe is full and nobody reads: write returns at once, the overflow is counted as slow."""
+    """The pipe is full and not read: write returns at once, the overflow is counted as slow."""
     read_end, write_end = os.pipe()
     writer = LineWriter(write_end, capacity=100)
     line = b"x" * 4095 + b"\n"
@@ -154,8 +154,9 @@ def test_a_reopen_that_fails_leaves_no_descriptor_of_others_to_write_to(tmp_path
 
 
 def test_records_are_one_json_object_a_line() -> None:
-    """structlog renders them; text with quotes and non-ASCII letters survives."""
-    lines: list[bytes] = []
-    JsonLines(lines.append).emit({"event": "file.open", "details": {"path": 'a"b\u00e9'}})
-    assert lines[0].endswith(b"\n")
-    assert json.loads(lines[0]) == {"event": "file.open", "details": {"path": 'a"b\u00e9'}}
+    """Text with quotes and non-ASCII letters survives; a lone surrogate is escaped."""
+    record = {"event": "file.open", "details": {"path": 'a"b\u00e9'}}
+    line = line_of(record)
+    assert line.endswith(b"\n")
+    assert json.loads(line) == record
+    assert line_of({"path": "\udc80"}) == b'{"path":"\\udc80"}\n'

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ringfence.export import families
 from ringfence.export.metrics import new_registry
 from tests.support.force import need_program
 from tests.unit.export.fakes import World
@@ -38,7 +40,7 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
 
 def test_counts_of_the_agent_and_of_the_kernel_are_shown() -> None:
     """A sample of each source: statistics, maps, policies, programs, rings."""
-    samples = scrape(new_registry(World().sources))
+    samples = scrape(new_registry(World().parts))
     alert = {"rule": "core-pattern", "severity": "critical", "action": "deny", "outcome": "denied"}
     assert value(samples, "ringfence_alerts_total", **alert) == 3
     assert value(samples, "ringfence_events_emitted_total", event="file.open") == 42
@@ -72,9 +74,9 @@ def test_counts_of_the_agent_and_of_the_kernel_are_shown() -> None:
 def test_readiness_and_refused_policies_are_metrics() -> None:
     """What /readyz says, and a set on disk that was refused."""
     world = World()
-    world.why_not_ready = "not ready: waiting for the kernel"
+    world.ready = False
     world.policies = world.policies._replace(refused=("a.yaml:1:1: bad", "b.yaml:1:1: worse"))
-    samples = scrape(new_registry(world.sources))
+    samples = scrape(new_registry(world.parts))
     assert value(samples, "ringfence_ready") == 0
     assert value(samples, "ringfence_policy_up_to_date") == 0
     assert value(samples, "ringfence_policy_problems") == 2
@@ -96,7 +98,7 @@ def test_series_of_containers_are_capped_and_the_rest_is_summed() -> None:
     world = World(limit=2)
     for number in range(5):
         world.add(number, opens=10, tasks=2)
-    samples = scrape(new_registry(world.sources))
+    samples = scrape(new_registry(world.parts))
     assert activity(samples, short(0)) == activity(samples, short(1)) == 10
     assert activity(samples, short(2)) is None
     assert activity(samples, "other") == 30
@@ -111,7 +113,7 @@ def test_of_two_with_one_name_the_second_is_summed() -> None:
     world = World()
     first, second = world.add(1, opens=1), world.add(2, opens=10)
     world.live = [first, replace(second, id=first.id)]
-    registry = new_registry(world.sources)
+    registry = new_registry(world.parts)
     assert activity(scrape(registry), short(1)) == 1
     assert activity(scrape(registry), "other") == 10
     text = generate_latest(registry).decode()
@@ -123,7 +125,7 @@ def test_the_sum_only_grows() -> None:
     world = World(limit=1)
     own = world.add(0, opens=1)
     ends, stays = world.add(1, opens=10), world.add(2, opens=100)
-    registry = new_registry(world.sources)
+    registry = new_registry(world.parts)
     assert activity(scrape(registry), "other") == 110
     world.remove(ends)
     world.remove(own)
@@ -135,7 +137,7 @@ def test_a_slot_that_belongs_to_another_by_now_is_not_read() -> None:
     """Between the list of containers and the read of the slot, a container may end and another begin."""
     world = World(limit=0)
     container = world.add(1, opens=10)
-    registry = new_registry(world.sources)
+    registry = new_registry(world.parts)
     assert activity(scrape(registry), "other") == 10
     world.slots[1] = world.slots[1]._replace(cgroup=4711)
     world.open(container.slot, 99999)
@@ -148,7 +150,7 @@ def test_a_slot_that_is_emptied_between_two_reads_takes_nothing_back(limit: int)
     restart, and the sum would lack what the container did for ever."""
     world = World(limit=limit)
     container = world.add(1, opens=10)
-    registry = new_registry(world.sources)
+    registry = new_registry(world.parts)
     label = short(1) if limit else "other"
     assert activity(scrape(registry), label) == 10
     world.open(container.slot, 0)
@@ -161,7 +163,7 @@ def test_hostile_names_are_harmless_labels() -> None:
     """A container's name with quotes, newlines and escape codes keeps the text format whole."""
     world = World()
     world.add(1, name='evil"\n\x1b[31m{x="y"} 1\nringfence_ready 0\\')
-    samples = scrape(new_registry(world.sources))
+    samples = scrape(new_registry(world.parts))
     names = [dict(labels)["name"] for name, labels in samples if name == "ringfence_container_info"]
     assert names == ['evil"\\n\\x1b[31m{x="y"} 1\\nringfence_ready 0\\\\']
     assert value(samples, "ringfence_ready") == 1
@@ -172,7 +174,7 @@ def test_promtool_has_nothing_to_say() -> None:
     promtool = need_program("promtool")
     world = World()
     world.add(1, name="web", opens=3)
-    text = generate_latest(new_registry(world.sources))
+    text = generate_latest(new_registry(world.parts))
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
     ours = [line for line in (checked.stdout + checked.stderr).decode().splitlines() if "ringfence_" in line]
     assert not ours
@@ -193,12 +195,12 @@ def test_the_reference_names_every_metric_with_its_type_and_labels() -> None:
     world = World()
     world.add(1, name="web", opens=3)
     world.stats.alerts_suppressed["r"] = 1
-    world.sources.life.unattributed["unknown"] = 1
+    world.life.unattributed["unknown"] = 1
     real: dict[str, tuple[str, set[str]]] = {}
     writer_labels = {"ringfence_output_lines_total": {"destination"},
                      "ringfence_output_lines_dropped_total": {"destination", "reason"},
                      "ringfence_responses_total": {"result"}}  # fmt: skip
-    for family in new_registry(world.sources).collect():
+    for family in new_registry(world.parts).collect():
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         real[name] = (family.type, labels | writer_labels.get(name, set()))
@@ -208,15 +210,33 @@ def test_the_reference_names_every_metric_with_its_type_and_labels() -> None:
 def test_the_canary_shows_how_long_it_has_been_silent_and_is_absent_where_there_is_none() -> None:
     """No zero that looks like health: without a canary there is no such series."""
     world = World()
-    assert 7 <= (value(scrape(new_registry(world.sources)), "ringfence_canary_seconds") or 0) < 60
-    world.stats.canary_seen = 0.0
-    assert value(scrape(new_registry(world.sources)), "ringfence_canary_seconds") is None
+    assert 7 <= (value(scrape(new_registry(world.parts)), "ringfence_canary_seconds") or 0) < 60
+    world.canary_seen = 0.0
+    assert value(scrape(new_registry(world.parts)), "ringfence_canary_seconds") is None
 
 
 def test_hooks_and_mode_are_shown() -> None:
     """What is attached, what is not, and what was configured."""
-    samples = scrape(new_registry(World().sources))
+    samples = scrape(new_registry(World().parts))
     assert value(samples, "ringfence_hooks", state="attached") == 2
     assert value(samples, "ringfence_hooks", state="skipped") == 1
     assert value(samples, "ringfence_hooks", state="absent") == 1
     assert [value(samples, "ringfence_mode", mode=mode) for mode in ("audit", "policy")] == [0, 1]
+
+
+def test_a_family_of_several_parts_is_one_family() -> None:
+    """Prometheus refuses a family that comes twice; the samples of all parts are in it."""
+
+    class Queue:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def samples(self) -> Iterator[Metric]:
+            yield from families.capacity(self._name, (1, 2))
+
+    text = generate_latest(new_registry([Queue("a"), Queue("b")])).decode()
+    assert text.count("# TYPE ringfence_capacity_used gauge") == 1
+    assert [line for line in text.splitlines() if line.startswith("ringfence_capacity_used")] == [
+        'ringfence_capacity_used{of="a"} 1.0',
+        'ringfence_capacity_used{of="b"} 1.0',
+    ]

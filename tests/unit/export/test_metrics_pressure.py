@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.containers.model import Container
-from ringfence.export.metrics_pressure import PressureMetrics
+from ringfence.export.container_metrics import PressureMetrics
 from tests.support.descriptors import open_descriptors
 
 PSI = """\
@@ -32,7 +32,7 @@ def container(path: str) -> Container:
     return Container("web", 7, 1, cgroup_path=path)
 
 
-def test_cgroup_v2_tells_both(tmp_path: Path) -> None:
+def test_cgroup_v2_has_pressure_and_throttling(tmp_path: Path) -> None:
     """Microseconds become seconds."""
     directory = tmp_path / "pods/web"
     directory.mkdir(parents=True)
@@ -45,7 +45,7 @@ def test_cgroup_v2_tells_both(tmp_path: Path) -> None:
     }
 
 
-def test_cgroup_v1_tells_throttling(tmp_path: Path) -> None:
+def test_cgroup_v1_has_throttling(tmp_path: Path) -> None:
     """In nanoseconds."""
     (tmp_path / "web").mkdir()
     (tmp_path / "web/cpu.stat").write_text("nr_periods 1\nnr_throttled 1\nthrottled_time 2000000000\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status page without a browser: what it serves, to whom, and under which policy."""
+"""The status page without a browser: its documents, its clients, and its security policy."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_it_serves_one_page_and_small_documents(server: PageServer) -> None:
 
 
 def test_only_the_pages_own_script_and_style_may_run(server: PageServer) -> None:
-    """Hashes of what stands in it; nothing is loaded from elsewhere; nobody frames it."""
+    """Hashes of its own content; nothing is loaded from elsewhere; it cannot be framed."""
     for path in ("/", "/api/status", "/nothing"):
         response = ask(server, path)
         policy = response.headers["Content-Security-Policy"]

@@ -161,7 +161,7 @@ def test_every_form_is_hinted_at() -> None:
 
 
 def test_addresses_of_hooks_are_secrets() -> None:
-    """Whoever knows them may post; the host stays readable."""
+    """They allow posting; the host stays readable."""
     shown = Redactor().arguments(["curl", "https://hooks.slack.com/services/T0AB/B0CD/" + SECRET])[1]
     assert SECRET not in shown
     assert shown.startswith("https://hooks.slack.com/services/")

@@ -50,9 +50,9 @@ def alert(
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[StreamServer]:
-    """A server that renders offered events as their bare value."""
-    made = StreamServer(tmp_path / "run" / "agent.sock", answer, lambda event, _container: dict(event))
-    made.start()
+    """A server that answers."""
+    made = StreamServer(tmp_path / "run" / "agent.sock")
+    made.start(answer)
     yield made
     made.close()
 
@@ -95,7 +95,7 @@ def test_a_request_is_answered(server: StreamServer) -> None:
     assert caught.value.hint == "try echo"
 
 
-def test_a_bug_in_an_answer_is_told_and_the_server_goes_on(server: StreamServer) -> None:
+def test_a_bug_in_an_answer_is_reported_and_the_server_continues(server: StreamServer) -> None:
     """The thread that serves everybody must not end."""
     before = faults.handler_errors["stream"]
     with pytest.raises(Error, match="internal error: RuntimeError"):
@@ -161,8 +161,8 @@ def test_history_is_filtered_and_ends(server: StreamServer) -> None:
     assert rules(alerts=True) == ["r1", "r2", "r3"]
 
 
-def test_who_follows_is_told_that_the_agent_ended(server: StreamServer) -> None:
-    """After what it had to say; whoever waits for alerts must not take its end for silence."""
+def test_a_follower_learns_that_the_agent_ended(server: StreamServer) -> None:
+    """After its last records; a client that waits for alerts must not mistake its end for silence."""
     server.publish(alert("r1"))
     wait_for(lambda: len(server._history) == 1, "the history")
     records = subscribe(server.path, follow=True)
@@ -219,13 +219,13 @@ def test_activity_is_wanted_only_while_somebody_asks(server: StreamServer) -> No
         client.sendall(b'{"op":"events","follow":true,"events":["process.exec"]}\n')
         wait_for(lambda: server.wanted[EventKind.PROCESS_EXEC], "the wish")
         assert sum(server.wanted) == 1
-        server.offer({"event": "process.exec", "n": 1}, None)
+        server.offer(lambda event, _: dict(event), {"event": "process.exec", "n": 1}, None)
         lines.readline()
         assert json.loads(lines.readline())["n"] == 1
     wait_for(lambda: not any(server.wanted), "the wish to end")
 
 
-def test_events_of_a_custom_probe_are_wanted_by_who_names_it(server: StreamServer) -> None:
+def test_events_of_a_custom_probe_go_to_clients_that_name_it(server: StreamServer) -> None:
     """Or who asks for everything; none of the agent's own are offered for that."""
     assert not server.wants_probe("probe.io")
     with connect(server) as client, client.makefile("rb"):
@@ -239,10 +239,10 @@ def test_events_of_a_custom_probe_are_wanted_by_who_names_it(server: StreamServe
         wait_for(lambda: server.wants_probe("probe.dns"), "the wish")
     with connect(server) as client, client.makefile("rb") as lines:
         client.sendall(b'{"op":"events","events":["probe.IO"]}\n')
-        assert "is no event" in json.loads(lines.readline())["error"]
+        assert "is not an event" in json.loads(lines.readline())["error"]
 
 
-def test_a_subscriber_that_does_not_read_loses_records_and_is_told(server: StreamServer) -> None:
+def test_a_subscriber_that_does_not_read_loses_records_and_gets_the_count(server: StreamServer) -> None:
     """It harms nobody: others are served, and it learns how many it missed when it reads again."""
     with connect(server) as sleeper:
         sleeper.sendall(b'{"op":"events","follow":true}\n')
@@ -272,7 +272,7 @@ def test_a_subscriber_that_does_not_read_loses_records_and_is_told(server: Strea
 
 
 def test_an_idle_connection_is_closed(server: StreamServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who connects and says nothing does not hold a place for ever."""
+    """A client that connects and sends nothing does not occupy a place forever."""
     monkeypatch.setattr("ringfence.export.stream._REQUEST_SECONDS", 0.0)
     with connect(server) as client:
         time_limit = time.monotonic() + 8
@@ -299,8 +299,8 @@ def test_a_socket_left_by_a_killed_agent_is_replaced(tmp_path: Path) -> None:
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(path))
     stale.close()
-    server = StreamServer(path, answer, lambda e, c: {})
-    server.start()
+    server = StreamServer(path)
+    server.start(answer)
     assert request(path, "echo", value=5) == 5
     server.close()
     assert not os.path.exists(path)
@@ -323,4 +323,4 @@ def test_a_record_that_comes_as_the_server_wakes_up_does_not_send_it_to_sleep(
     wait_for(lambda: len(server.recent("alert", 9)) == 2, "both records")
     server.publish(alert("later"))
     wait_for(lambda: len(server.recent("alert", 9)) == 3, "the record after them")
-    assert server.room[0] == 0
+    assert server.capacity[0] == 0

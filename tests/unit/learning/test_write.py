@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what was observed to texts: pure, and safe with names that the workload chose."""
+"""Fences from observed behaviour: pure, and safe with names that the workload chose."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ringfence.abi import EventKind
-from ringfence.bpf.mountinfo import parse
 from ringfence.learning.observed import Observed, Peer, observe
 from ringfence.learning.write import files
 from ringfence.policy import NodeTiers, Rule, compile_policies
 from ringfence.policy.load import load_bytes
 from ringfence.policy.review import refuse
-from ringfence.policy.samples import Sample, file_sample, meets, sample
+from ringfence.policy.samples import Sample, file_sample, rule_matches, sample
+from ringfence_linux.mountinfo import parse
 from ringfence_runtime.security.default_profile import profile
 
 MOUNTINFO = """\
@@ -31,7 +31,7 @@ ROOT = next(parse(MOUNTINFO))
 
 
 def opened(device: str, path: str, access: str) -> dict[str, object]:
-    """A record of an open."""
+    """Returns a record of an open."""
     details = {"device": device, "path": path, "access": access}
     return {"event": "file.open", "kind": "activity", "process": {"comm": "a"}, "details": details}
 
@@ -48,13 +48,13 @@ def opened(device: str, path: str, access: str) -> dict[str, object]:
     ],
 )
 def test_paths_are_those_of_the_sandbox(device: str, path: str, shown: str) -> None:
-    """The kernel names a file by its filesystem; the mounts say where that is seen."""
+    """The kernel reports a path on a filesystem; the mounts give the path in the sandbox."""
     seen = observe([], [opened(device, path, "read")], list(parse(MOUNTINFO)), 0)
     assert list(seen.read) == ([shown] if shown else [])
 
 
 def test_calls_and_capabilities_get_their_names() -> None:
-    """Numbers of x86_64 and, for 32-bit programs, of i386."""
+    """From numbers of x86_64 and, for 32-bit programs, of i386."""
     rows = [[1, 83, 0, "a", 2], [1, 39, 1, "b", 1], [2, 83, 0, "a", 1], [3, 0, 0, "a", 4], [4, 21, 0, "a", 1]]
     seen = observe(rows, [], [], 0)
     assert seen.calls == {("mkdir", False): Counter(a=2), ("mkdir", True): Counter(b=1)}
@@ -63,23 +63,23 @@ def test_calls_and_capabilities_get_their_names() -> None:
     assert list(seen.capabilities_refused) == ["CAP_SYS_ADMIN"]
 
 
-def test_without_the_tracepoint_all_capabilities_stay_and_it_says_so() -> None:
-    """A kernel that does not tell must not look like a workload that needs none."""
+def test_without_the_tracepoint_all_capabilities_stay_with_a_comment() -> None:
+    """A kernel that does not report them must not look like a workload that needs none."""
     seen = Observed(calls={("read", False): Counter(a=1)})
     text = files(seen, "x", ["CAP_CHOWN"], None)["capabilities.txt"]
     assert text.splitlines()[1:] == ["CAP_CHOWN"]
-    assert "does not tell" in text
+    assert "does not report" in text
 
 
-def test_a_changed_directory_whose_name_is_not_known_is_said() -> None:
-    """mkdir's path is not recorded: everything may be written, and the line has the reason."""
+def test_a_change_of_an_unknown_directory_has_a_reason() -> None:
+    """The path of mkdir is not recorded: everything may be written, and the line has the reason."""
     seen = Observed(calls={("mkdir", False): Counter(a=3)}, written={"/tmp/x": Counter(a=1)})
     rules = json.loads(files(seen, "x", [], None)["landlock.json"])
     assert {"path": "/", "access": "write", "comment": "3 times: mkdir 3"} in rules
 
 
 def _policy_of(seen: Observed) -> dict[str, Rule]:
-    """The learned policy's rules, as `ringfence policy check` and a node take them up."""
+    """Returns the learned policy's rules, as loaded by `ringfence policy check` and an agent."""
     text = files(seen, "x", [], None)["policy.yaml"]
     found = load_bytes({"policy.yaml": text.encode()})
     assert compile_policies(found, NodeTiers.usual()).rules
@@ -95,18 +95,18 @@ def _connection(peer: Peer) -> Sample:
 
 
 def test_a_learned_policy_passes_the_check() -> None:
-    """It is about containers of that name: for all of them its rules would be a lock-out."""
+    """It selects containers of that name: for all containers, its rules would be refused."""
     once = Counter(sh=1)
     assert _policy_of(Observed(calls={("read", False): once}, programs={"/bin/sh": once}))
 
 
 def test_a_run_of_many_programs_gets_a_policy_that_loads() -> None:
-    """More of them than a rule has room for exceptions, each with its reason."""
+    """With more programs than a rule can have exceptions, each with its reason."""
     once = Counter(sh=1)
     seen = Observed(calls={("read", False): once}, programs={f"/usr/bin/p{n}": once for n in range(1500)})
     rule = _policy_of(seen)["x-program"]
-    for path, met in ((b"/usr/bin/p0", False), (b"/usr/bin/p1499", False), (b"/usr/bin/p1500", True)):
-        assert meets(rule, file_sample(EventKind.PROCESS_EXEC, "overlay", path, "")) is met
+    for path, matched in ((b"/usr/bin/p0", False), (b"/usr/bin/p1499", False), (b"/usr/bin/p1500", True)):
+        assert rule_matches(rule, file_sample(EventKind.PROCESS_EXEC, "overlay", path, "")) is matched
     assert '- "/usr/bin/p7"  # 1 time: sh 1' in files(seen, "x", [], None)["policy.yaml"]
 
 
@@ -117,15 +117,15 @@ def test_a_run_of_many_programs_gets_a_policy_that_loads() -> None:
 def test_a_run_of_many_connections_gets_a_policy_that_loads(
     ports: Callable[[int], tuple[int, ...]], exact: bool
 ) -> None:
-    """Whether their ports repeat or not; where they do, nothing else is let pass."""
+    """With equal or different ports; with equal ones, no other pair is allowed."""
     once = Counter(curl=1)
     peers = [Peer("tcp", f"10.0.{n // 200}.{n % 200}", port) for n in range(1200) for port in ports(n)]
     rule = _policy_of(Observed(calls={("read", False): once}, connected=dict.fromkeys(peers, once)))[
         "x-connects"
     ]
-    assert not any(meets(rule, _connection(peer)) for peer in (peers[0], peers[-1]))
-    assert meets(rule, _connection(Peer("tcp", "10.1.0.0", 443)))
-    assert meets(rule, _connection(peers[0]._replace(port=6))) is exact
+    assert not any(rule_matches(rule, _connection(peer)) for peer in (peers[0], peers[-1]))
+    assert rule_matches(rule, _connection(Peer("tcp", "10.1.0.0", 443)))
+    assert rule_matches(rule, _connection(peers[0]._replace(port=6))) is exact
 
 
 @example("", "/")
@@ -133,8 +133,8 @@ def test_a_run_of_many_connections_gets_a_policy_that_loads(
 @example("", "\U00010000")
 @settings(deadline=None)
 @given(st.text(max_size=20), st.text(min_size=1, max_size=30))
-def test_no_name_of_the_workloads_breaks_a_file(program: str, path: str) -> None:
-    """Programs and paths are bytes that somebody chose: each file stays what it is."""
+def test_no_name_of_the_workload_breaks_a_file(program: str, path: str) -> None:
+    """Programs and paths are untrusted bytes: each file remains valid."""
     counts = Counter({program: 1})
     seen = Observed(
         calls={("read", False): counts},

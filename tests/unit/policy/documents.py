@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policy documents for tests: a good one, and how to change a part of it."""
+"""Policy documents for tests: a valid one, and functions that change parts of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of a container: the facts that selectors look at."""
+    """The known facts of a container that selectors test."""
 
     name: str | None = None
     image: str | None = None
@@ -31,7 +31,7 @@ class Seen:
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes everything out: policies take no aliases."""
+    """Dumps without aliases, which policies do not allow."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -49,7 +49,7 @@ RULE: Document = {
 
 
 def rule(**changes: Any) -> Document:
-    """The good rule with other values; None takes a key away."""
+    """Returns the valid rule with changes; None removes a key."""
     changed = {**copy.deepcopy(RULE), **changes}
     return {key: value for key, value in changed.items() if value is not None}
 
@@ -61,7 +61,7 @@ def policy(
     but: Document | None = None,
     **selector: Any,
 ) -> Document:
-    """A document with these rules. `but` is the selector's `except`, which Python keeps for itself."""
+    """Returns a document with these rules. `but` is the selector's `except`, a keyword in Python."""
     if but is not None:
         selector["except"] = but
     return {
@@ -77,10 +77,10 @@ def policy(
 
 
 def text(*documents: Document) -> bytes:
-    """As YAML."""
+    """Returns documents as YAML."""
     return yaml.dump_all(documents, Dumper=_Plain, sort_keys=False).encode()
 
 
 def load(*documents: Document) -> PolicySet:
-    """Loaded; PolicyError says what is wrong."""
+    """Loads documents; raises PolicyError."""
     return load_bytes({"trial.yaml": text(*documents)})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""probes/match.bpf.c in Python, on the very bytes that would lie in the maps. For tests only."""
+"""probes/match.bpf.c in Python, on the bytes that the maps would contain. For tests only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ringfence.policy import CompiledPolicies, encode
 
 
 class Asked(NamedTuple):
-    """One event as the probes ask about it."""
+    """One event as the probes evaluate it."""
 
     kind: EventKind
     operands: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -39,7 +39,7 @@ class Asked(NamedTuple):
     address: tuple[int, bytes] | None = None  # family 4 or 6
 
     def value(self, dim: int) -> int:
-        """The number in a dim."""
+        """Returns the number in a dim."""
         return (
             {DIM_FACTS: self.facts, DIM_EXE: self.exe}.get(dim, 0) if dim >= OPERANDS else self.operands[dim]
         )
@@ -53,7 +53,7 @@ def _set(number: int, compiled: CompiledPolicies) -> tuple[int, ...]:
 
 
 def _longest(table: dict[bytes, bytes], key: bytes) -> bytes | None:
-    """What a longest-prefix trie answers: keys begin with a u32 of bits."""
+    """Looks up a key as a longest-prefix trie does: keys start with a u32, the number of bits."""
     best, answer = -1, None
     wanted = int.from_bytes(key[4:], "big")
     size = len(key[4:]) * 8
@@ -65,7 +65,7 @@ def _longest(table: dict[bytes, bytes], key: bytes) -> bytes | None:
 
 
 class Twin:
-    """One generation, ready to be asked."""
+    """One generation, which evaluates events."""
 
     def __init__(self, compiled: CompiledPolicies) -> None:
         self._compiled = compiled
@@ -93,7 +93,7 @@ class Twin:
         )
 
     def verdict(self, asked: Asked, active: int) -> tuple[Action, int | None]:
-        """What match.h answers for a container whose active rules are this set."""
+        """Returns action and rule as match.h does, for a container with the active rules `active`."""
         table = self._events.get(encode.u32(asked.kind))
         if table is None:
             return Action.NONE, None

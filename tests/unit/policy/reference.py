@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of docs/policy-language.md, made from the vocabulary. `python -m tests.unit.policy.reference`
-writes them anew; a test compares."""
+"""Generates the tables of docs/policy-language.md from the vocabulary.
+
+`python -m tests.unit.policy.reference` rewrites them; a test compares them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ __all__ = ["PAGE", "TABLES", "parts", "renewed"]
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "policy-language.md"
 COMMON = ("task", "exe")
-SHOWN = 8  # words of one operand; the schema has all
+SHOWN = 8  # maximum number of words of one operand; the schema has all
 _PART = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -43,7 +45,7 @@ def _operands() -> list[str]:
 
 
 def _by_operand() -> list[tuple[Operand, list[str]]]:
-    """Operands that are alike in all but their place stand in one line."""
+    """Returns operands with their events; operands that differ only in their dim share a line."""
     found: dict[tuple[str, Kind, str, tuple[str, ...]], tuple[Operand, list[str]]] = {}
     for words in EVENTS.values():
         for operand in words.operands:
@@ -65,7 +67,7 @@ def _costly() -> list[str]:
 
 
 def _cautions() -> list[str]:
-    lines = ["| operand | of | what can go round it |", "|---|---|---|"]
+    lines = ["| operand | of | how it can be evaded |", "|---|---|---|"]
     cautious: dict[tuple[str, str], list[EventWords]] = {}
     for words in EVENTS.values():
         for operand in words.operands:
@@ -96,7 +98,7 @@ def parts(page: str) -> dict[str, str]:
 
 
 def renewed(page: str) -> str:
-    """The page with every part as it should be."""
+    """Returns the page with every generated part renewed."""
 
     def renew(found: re.Match[str]) -> str:
         return found[1] + "\n" + "\n".join(TABLES[found[2]]()) + "\n\n" + found[4]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small documents for `policy check`, and what it notes of them."""
+"""Small documents for `policy check`, and its remarks on them."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ RULE = "    - {id: ID, title: x, severity: low, event: EVENT, match: MATCH, acti
 
 
 def rule(event: str, match: str, action: str = "deny", name: str = "one", more: str = "") -> str:
-    """One rule in flow style; its column is 7."""
+    """Returns one rule in flow style; its column is 7."""
     text = RULE.replace("ID", name).replace("EVENT", event).replace("MATCH", match).replace("ACTION", action)
     return text.replace("}\n", f"{more}}}\n")
 
 
 def policy(*rules: str, name: str = "p") -> bytes:
-    """A document; the first rule stands in line 7."""
+    """Returns a document whose first rule is in line 7."""
     return (HEAD.replace("NAME", name) + "".join(rules)).encode()
 
 
 def noted(*documents: bytes) -> list[Note]:
-    """What it warns of and notes."""
+    """Returns the remarks on documents."""
     return [*remarks(load_bytes({f"{n}.yaml": document for n, document in enumerate(documents)}))]
 
 
 def warned(document: bytes) -> list[str]:
-    """What it warns of, in words."""
+    """Returns the texts of the remarks on a document."""
     return [note.note for note in noted(document)]

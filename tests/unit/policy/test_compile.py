@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ladder, the modes, the limits, and where bits lie."""
+"""Tiers, modes, limits, and the placement of bits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONNECT = {"event": "network.connect", "match": {"port": 80}}
 
 
 def compiled(*documents: Document, node: NodeTiers = USUAL, mode: str | None = None) -> CompiledPolicies:
-    """Compiled for a node."""
+    """Compiles documents for a node."""
     return compile_policies(load(*documents), node, mode)  # type: ignore[arg-type]
 
 
@@ -36,10 +36,10 @@ def compiled(*documents: Document, node: NodeTiers = USUAL, mode: str | None = N
         ({**CONNECT, "require": "deny"}, Action.DENY, Mechanism.CGROUP),
     ],
 )
-def test_a_rule_gets_the_strongest_mechanism_of_the_node(
+def test_a_rule_uses_the_strongest_mechanism_of_the_node(
     changes: Document, action: Action, mechanism: Mechanism
 ) -> None:
-    """Without LSM: cgroup-BPF where there is a hook, SIGKILL elsewhere."""
+    """Without BPF-LSM: cgroup-BPF where there is a hook, SIGKILL elsewhere."""
     (one,) = compiled(policy(rule(**changes))).rules.values()
     assert (one.action, one.mechanism) == (action, mechanism)
 
@@ -51,20 +51,22 @@ BY_PEER = {"event": "unix.connect", "match": {"server": "host"}}
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"otherwise": "skip"}, "nothing here denies it, and the rule says to skip it then"),
-        (SETUID_ON_DISK, "what `filesystem` asks is known to BPF-LSM alone"),
-        (BY_PEER, "what `server` asks is known to BPF-LSM alone"),
+        ({"otherwise": "skip"}, "this node cannot deny it, and the rule has `otherwise: skip`"),
+        (SETUID_ON_DISK, "only BPF-LSM knows `filesystem`"),
+        (BY_PEER, "only BPF-LSM knows `server`"),
     ],
 )
-def test_a_rule_that_can_do_nothing_here_is_left_out_and_that_is_noted(changes: Document, why: str) -> None:
-    """It would cost something, or look as if it held."""
+def test_a_rule_without_effect_here_is_left_out_with_a_note(changes: Document, why: str) -> None:
+    """It would have a cost, or seem to be in force."""
     found = compiled(policy(rule(**changes)))
     assert not found.rules
     assert not found.events
-    assert [note.rpartition("gets nothing here: ")[2] for note in found.notes] == [why]
+    assert [note.rpartition("effective action on this node: ")[2] for note in found.notes] == [
+        f"none ({why})"
+    ]
 
 
-def test_such_a_rule_is_there_where_hooks_decide() -> None:
+def test_such_a_rule_is_compiled_where_lsm_hooks_decide() -> None:
     """Each of the three."""
     hooks = {EventKind.SYS_UNSHARE: ("capable",), EventKind.SYS_CHMOD: ("path_chmod",)}
     node = USUAL.with_hooks(hooks | {EventKind.UNIX_CONNECT: ("unix_stream_connect",)})
@@ -73,15 +75,15 @@ def test_such_a_rule_is_there_where_hooks_decide() -> None:
         assert (one.action, one.mechanism) == (Action.DENY, Mechanism.LSM)
 
 
-def test_a_condition_that_holds_for_the_unknown_stays() -> None:
-    """`not` asks for all that is not known, too: the rule can match, and is wider than it is with BPF-LSM."""
+def test_a_condition_that_holds_for_an_unknown_value_is_kept() -> None:
+    """`not` also holds for an unknown value: the rule matches more than with BPF-LSM."""
     changed = {"event": "unix.connect", "match": {"server": {"not": ["container"]}}}
     (one,) = compiled(policy(rule(**changed))).rules.values()
     assert one.mechanism is Mechanism.CGROUP
 
 
-def test_the_nodes_own_addresses_take_the_place_of_their_word() -> None:
-    """As they are when it is compiled; beside others, and in exceptions."""
+def test_the_word_node_is_replaced_by_the_nodes_addresses() -> None:
+    """At compile time; also next to other addresses, and in exceptions."""
     own = Network(4, bytes((192, 0, 2, 7)), 32)
     node = replace(USUAL, addresses=frozenset({own}))
     match = {"address": ["node", "10.0.0.0/8"], "port": 2379}
@@ -99,38 +101,38 @@ def test_the_nodes_own_addresses_take_the_place_of_their_word() -> None:
     assert not load(policy(rule(event="network.connect", match={"address": "10.0.0.1"}))).names_node
 
 
-def test_lsm_comes_first_where_it_is() -> None:
-    """The seam for the LSM tier."""
+def test_lsm_is_preferred_if_available() -> None:
+    """A node with an LSM mechanism for the event uses it."""
     node = USUAL.with_mechanism([EventKind.SYS_UNSHARE], Mechanism.LSM)
     (one,) = compiled(policy(rule(require="deny")), node=node).rules.values()
     assert (one.action, one.mechanism) == (Action.DENY, Mechanism.LSM)
 
 
-def test_a_required_deny_that_cannot_be_had_is_refused() -> None:
-    """In audit mode, too: the policy says that this node is not fit for it."""
+def test_a_required_deny_that_is_not_available_is_refused() -> None:
+    """Also in audit mode: the policy declares such a node unsuitable."""
     with pytest.raises(PolicyError) as caught:
         compiled(policy(rule(require="deny"), mode="audit"))
-    assert "requires deny, but on unshare this node can not" in str(caught.value)
+    assert "requires deny, which is not available for unshare" in str(caught.value)
     assert str(caught.value).startswith("trial.yaml:10:")
 
 
-def test_a_downgrade_is_noted() -> None:
-    """Nothing is weakened in silence."""
+def test_a_weaker_effective_action_gives_a_note() -> None:
+    """No rule is weakened silently."""
     (note,) = compiled(policy(rule())).notes
-    assert "asks for deny on unshare, gets kill here" in note
+    assert "requests deny on unshare; effective action on this node: kill" in note
     assert not compiled(policy(rule(**CONNECT))).notes
 
 
-def test_a_rule_on_an_event_that_is_not_seen_is_noted_and_has_no_bit() -> None:
-    """Blind, and said so."""
+def test_a_rule_on_a_blind_event_gives_a_note_and_has_no_bit() -> None:
+    """The note has the reason."""
     node = USUAL.without([EventKind.SYS_UNSHARE], "no such call")
     found = compiled(policy(rule()), node=node)
     assert not found.rules
-    assert "gets nothing here: no such call" in found.notes[0]
+    assert "effective action on this node: none (no such call)" in found.notes[0]
 
 
-def test_audit_turns_actions_into_alerts_and_remembers() -> None:
-    """What would have been done stays known."""
+def test_audit_turns_actions_into_alerts_and_keeps_the_outcome() -> None:
+    """The outcome that mode enforce would have is kept."""
     (one,) = compiled(policy(rule(), mode="audit")).rules.values()
     assert (one.action, one.mechanism, one.asked_action) == (Action.ALERT, Mechanism.OBSERVE, Action.DENY)
     assert (one.enforced.action, one.enforced.mechanism) == (Action.KILL, Mechanism.KILL)
@@ -145,8 +147,8 @@ def test_audit_turns_actions_into_alerts_and_remembers() -> None:
         ("enforce", [Action.KILL, Action.KILL]),
     ],
 )
-def test_one_switch_turns_all_policies(override: str | None, actions: list[Action]) -> None:
-    """Audit or enforce for the whole node."""
+def test_the_mode_override_applies_to_all_policies(override: str | None, actions: list[Action]) -> None:
+    """It sets audit or enforce for the whole node."""
     both = (policy(rule(), mode="audit"), policy(rule(id="b"), name="b", mode="enforce"))
     assert [one.action for _, one in sorted(compiled(*both, mode=override).rules.items())] == actions
 
@@ -160,7 +162,7 @@ def test_events_with_different_mechanisms_get_different_bits() -> None:
 
 
 def test_a_rule_and_its_exceptions_share_a_word() -> None:
-    """Exceptions lie below their rule, whatever lay before."""
+    """The exceptions' bits are below their rule's bit, regardless of other rules."""
     some = [
         rule(id=f"r{n}", **CONNECT, exceptions=[{"exe": f"/x{m}", "task": "root"} for m in range(n % 9 + 1)])
         for n in range(150)
@@ -174,8 +176,8 @@ def test_a_rule_and_its_exceptions_share_a_word() -> None:
     assert not found.actions.exceptions & sum(1 << n for n in found.rules)
 
 
-def test_exceptions_that_cannot_hold_take_no_room() -> None:
-    """Of many device numbers only those of the rule's own type are kept."""
+def test_exceptions_that_cannot_hold_use_no_bits() -> None:
+    """Only device numbers of the rule's device type are kept."""
     match = {"device": "b *:*"}
     found = compiled(
         policy(rule(event="device.access", match=match, exceptions=[{"device": ["c 1:3", "c 5:*"]}]))
@@ -183,35 +185,35 @@ def test_exceptions_that_cannot_hold_take_no_room() -> None:
     assert not found.actions.clears
 
 
-def test_many_exceptions_are_refused_with_what_to_do() -> None:
-    """One rule has 63 of them at most."""
+def test_too_many_exceptions_are_refused_with_advice() -> None:
+    """A rule has at most 63."""
     many = [{"port": n} for n in range(64)]
     with pytest.raises(PolicyError) as caught:
         compiled(policy(rule(event="network.connect", match="any", exceptions=many)))
-    assert "has 64 exceptions once lists are multiplied out, at most 63 fit" in str(caught.value)
+    assert "has 64 exceptions once lists are expanded, at most 63 are supported" in str(caught.value)
     assert "join them into longer lists" in str(caught.value)
 
 
-def test_too_many_rules_are_refused_with_what_to_do() -> None:
-    """4,096 bits, and not one more."""
+def test_too_many_rules_are_refused_with_advice() -> None:
+    """There are 4,096 bits."""
     rules = [rule(id=f"r{n}", event="network.connect", match={"port": n}) for n in range(4097)]
     assert len(compiled(policy(*rules[:4096])).rules) == 4096
     with pytest.raises(PolicyError) as caught:
         compiled(policy(*rules))
-    assert "4097 pieces; 4096 fit" in str(caught.value)
+    assert "need 4097 bits; there are 4096" in str(caught.value)
     assert "use lists in place of similar rules" in str(caught.value)
 
 
-def test_too_many_different_flags_are_refused_with_what_to_do() -> None:
-    """Each combination is written out, so their number is bounded."""
+def test_too_many_different_flags_are_refused_with_advice() -> None:
+    """Each combination is enumerated, so their number is limited."""
     rules = [rule(id=f"r{n}", event="mount", match={"flags": [1 << n]}) for n in range(15)]
     with pytest.raises(PolicyError) as caught:
         compiled(policy(*rules))
     assert "mount, flags" in str(caught.value)
-    assert "look at 15 different bits, at most 14 fit: use fewer" in str(caught.value)
+    assert "test 15 different bits, at most 14 are supported: use fewer" in str(caught.value)
 
 
-def test_a_dim_that_no_rule_asks_is_not_asked() -> None:
-    """The hot path pays only for what is in use."""
+def test_a_dim_that_no_rule_tests_is_not_looked_up() -> None:
+    """The hot path only has the cost of what is in use."""
     found = compiled(policy(rule(event="file.open", match={"path": "proc:sys/**"})))
     assert list(found.events[EventKind.FILE_OPEN].dims) == [1, 0, 0, 0, 0, 0, 2, 0]

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled tables, asked as the kernel asks them, say what the rules say when they are read one by
-one."""
+"""The compiled tables, evaluated as in the kernel, give the same result as the rules read one by one."""
 
 from __future__ import annotations
 
@@ -44,7 +43,7 @@ OPERANDS: dict[str, dict[str, list[Any]]] = {
     "sysctl.access": {"sysctl": ["kernel/core_pattern", ["vm/*", "kernel.core_pattern"]],
                       "access": ["write"]},
 }  # fmt: skip
-#: what events are made of: values that the rules above name, and some near them
+#: values of events: those that the rules above name, and similar ones
 NUMBERS = {
     "clone": [[0, 0x10000000, 0x20000, 0x10020000, 0x50000000, 0x40000011, 0x20000000]],
     "mount": [[0, 4096, 32, 4128, 16384]],
@@ -77,7 +76,7 @@ ADDRESSES = [(4, bytes([169, 254, 169, 254])), (4, bytes([10, 1, 2, 3])), (4, by
 
 @st.composite
 def blocks(draw: st.DrawFn, event: str) -> dict[str, Any]:
-    """A match block of that event."""
+    """Draws a match block of that event."""
     operands = {**OPERANDS[event], "exe": PROGRAMS, "task": TASKS}
     names = draw(st.lists(st.sampled_from(sorted(operands)), min_size=1, max_size=3, unique=True))
     return {name: draw(st.sampled_from(operands[name])) for name in names}
@@ -85,7 +84,7 @@ def blocks(draw: st.DrawFn, event: str) -> dict[str, Any]:
 
 @st.composite
 def rules(draw: st.DrawFn, number: int) -> dict[str, Any]:
-    """A rule, often with exceptions."""
+    """Draws a rule, often with exceptions."""
     event = draw(st.sampled_from(sorted(OPERANDS)))
     match = "any" if draw(st.integers(0, 9)) == 0 else draw(blocks(event))
     exceptions = draw(st.lists(blocks(event), max_size=2)) or None
@@ -95,7 +94,7 @@ def rules(draw: st.DrawFn, number: int) -> dict[str, Any]:
 
 @st.composite
 def sets(draw: st.DrawFn) -> PolicySet:
-    """One to four policies with one to four rules each."""
+    """Draws one to four policies with one to four rules each."""
     made, number = [], 0
     for index in range(draw(st.integers(1, 4))):
         some = []
@@ -108,7 +107,7 @@ def sets(draw: st.DrawFn) -> PolicySet:
 
 @st.composite
 def events(draw: st.DrawFn) -> Asked:
-    """An event, mostly of values that some rule could name."""
+    """Draws an event, mostly with values that a rule could name."""
     label = draw(st.sampled_from(sorted(NUMBERS)))
     numbers = [draw(st.sampled_from(values)) for values in NUMBERS[label]]
     numbers += [0] * (4 - len(numbers))
@@ -123,7 +122,7 @@ def events(draw: st.DrawFn) -> Asked:
 
 
 def holds(predicate: Predicate, asked: Asked) -> bool:
-    """One predicate, read literally."""
+    """Returns True if the event satisfies a predicate."""
     if isinstance(predicate, Texts):
         return predicate.holds(asked.text)
     if isinstance(predicate, Networks):
@@ -133,14 +132,14 @@ def holds(predicate: Predicate, asked: Asked) -> bool:
 
 
 def matches(match: Match, asked: Asked) -> bool:
-    """A block: each condition by one of its alternatives."""
+    """Returns True if the event satisfies one alternative of each condition of a block."""
     return all(
         any(all(holds(p, asked) for p in alternative) for alternative in c.alternatives) for c in match
     )
 
 
 def applies(one: Rule, asked: Asked) -> bool:
-    """A rule: its block, and no exception."""
+    """Returns True if the event satisfies the rule's block and no exception."""
     return (
         asked.kind in one.events
         and matches(one.match[asked.kind], asked)
@@ -149,7 +148,7 @@ def applies(one: Rule, asked: Asked) -> bool:
 
 
 def read_literally(found: PolicySet, active: frozenset[int], asked: Asked) -> tuple[Action, set[str]]:
-    """The strongest action of the rules that apply, and which rules have it."""
+    """Returns the strongest action of the rules that apply, and the rules with this action."""
     node = NodeTiers.usual()
     by_action: dict[Action, set[str]] = {}
     for index in active:
@@ -165,7 +164,7 @@ def read_literally(found: PolicySet, active: frozenset[int], asked: Asked) -> tu
 
 
 def check(found: PolicySet, compiled: CompiledPolicies, active: frozenset[int], asked: Asked) -> None:
-    """Both ways agree."""
+    """Checks that both evaluations agree."""
     wanted, wanted_rules = read_literally(found, active, asked)
     action, number = Twin(compiled).verdict(asked, compiled.bits(active))
     assert action == wanted
@@ -178,10 +177,10 @@ def check(found: PolicySet, compiled: CompiledPolicies, active: frozenset[int], 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sets(), st.lists(events(), min_size=1, max_size=12), st.data())
-def test_fuzz_tables_say_what_the_rules_say(
+def test_fuzz_tables_are_equivalent_to_the_rules(
     found: PolicySet, asked: list[Asked], data: st.DataObject
 ) -> None:
-    """For any policies and any events, whichever of the policies a container has."""
+    """For any policies, any events, and any subset of the policies in force."""
     compiled = compile_policies(found, NodeTiers.usual())
     everything = range(len(found.policies))
     active = frozenset(data.draw(st.sets(st.sampled_from(everything)))) or frozenset(everything)
@@ -189,8 +188,8 @@ def test_fuzz_tables_say_what_the_rules_say(
         check(found, compiled, active, one)
 
 
-def test_policies_beyond_one_word_still_decide_exactly() -> None:
-    """Two hundred rules on one event spread over words; each is found by its own value, and only it."""
+def test_rules_in_several_words_decide_exactly() -> None:
+    """Two hundred rules on one event need several words; each value matches only its own rule."""
     many = [
         rule(id=f"p{n}", event="network.connect", match={"port": n}, action="deny") for n in range(1, 201)
     ]
@@ -205,14 +204,14 @@ def test_policies_beyond_one_word_still_decide_exactly() -> None:
         )
 
 
-def test_in_audit_the_rule_that_would_have_won_is_told_of() -> None:
-    """Wherever it stands: all of them only alert, and what would have been done is the strongest's."""
-    told = {"event": "network.connect", "match": {"port": 80}, "action": "alert"}
-    denied = {"event": "network.connect", "match": {"port": [80, 81]}, "action": "deny"}
-    found = load(policy(rule(id="told", **told), rule(id="denied", **denied), mode="audit"))
+def test_audit_reports_the_rule_that_would_have_won() -> None:
+    """Regardless of its position: all rules only alert, and the strongest would have decided."""
+    alerts = {"event": "network.connect", "match": {"port": 80}, "action": "alert"}
+    denies = {"event": "network.connect", "match": {"port": [80, 81]}, "action": "deny"}
+    found = load(policy(rule(id="alerts", **alerts), rule(id="denies", **denies), mode="audit"))
     compiled = compile_policies(found, NodeTiers.usual())
     asked = Asked(EventKind.NET_CONNECT, (80, 2, 6, 0), address=(4, bytes(4)))
     action, number = Twin(compiled).verdict(asked, compiled.bits(range(1)))
     assert action is Action.ALERT
     assert number is not None
-    assert (compiled.rules[number].rule_id, compiled.rules[number].enforced.action) == ("denied", Action.DENY)
+    assert (compiled.rules[number].rule_id, compiled.rules[number].enforced.action) == ("denies", Action.DENY)

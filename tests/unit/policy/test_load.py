@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the loader takes and refuses, and how it says so."""
+"""What the loader accepts and refuses, and its messages."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ EXAMPLES = 5000 if os.environ.get("RINGFENCE_FUZZ") else 300
 
 
 def refused(*documents: dict[str, Any]) -> list[Problem]:
-    """Everything that is wrong with these."""
+    """Returns the errors in documents."""
     with pytest.raises(PolicyError) as caught:
         load(*documents)
     return caught.value.problems
 
 
 def test_a_good_policy_becomes_a_model() -> None:
-    """Names become kinds and numbers; the place of the rule is kept."""
+    """Names become kinds and numbers; the location of the rule is kept."""
     found = load(policy(rule(exceptions=[{"exe": "/usr/bin/x", "why": "trusted"}])))
     (one,) = found.policies[0].rules
     assert one.events == (EventKind.SYS_UNSHARE,)
@@ -40,8 +40,8 @@ def test_a_good_policy_becomes_a_model() -> None:
     assert (one.place.file, one.place.line) == ("trial.yaml", 10)
 
 
-def test_every_mistake_of_every_file_is_said_at_once() -> None:
-    """Not only the first."""
+def test_all_errors_of_all_files_are_reported_at_once() -> None:
+    """Not only the first one."""
     good = text(policy(rule())).decode()
     bad = good.replace("deny", "den").replace("high", "hihg").replace("CLONE_NEWUSER", "CLONE_NEWUSR")
     with pytest.raises(PolicyError) as caught:
@@ -55,8 +55,8 @@ def test_every_mistake_of_every_file_is_said_at_once() -> None:
     }
 
 
-def test_a_mistake_has_its_place_and_a_suggestion() -> None:
-    """file:line:column: what: got, expected."""
+def test_an_error_has_its_location_and_a_suggestion() -> None:
+    """The format is file:line:column: key: got, expected."""
     data = b"""apiVersion: ringfence.dev/v1
 kind: Policy
 metadata: {name: shell}
@@ -86,17 +86,17 @@ spec:
         ({"match": {}}, "spec.rules[0].match", "it would match everything"),
         ({"match": None}, "spec.rules[0]", "'match' is missing"),
         ({"match": "all"}, "spec.rules[0].match", "the word `any`"),
-        ({"match": {"flags": []}}, "spec.rules[0].match.flags", "nothing can match"),
+        ({"match": {"flags": []}}, "spec.rules[0].match.flags", "can never match"),
         ({"match": {"flags": {}}}, "spec.rules[0].match.flags", "would match everything"),
-        ({"match": {"flags": {"some": ["CLONE_NEWNS"]}}}, "spec.rules[0].match.flags", "cannot stand here"),
+        ({"match": {"flags": {"some": ["CLONE_NEWNS"]}}}, "spec.rules[0].match.flags", "is not allowed here"),
         ({"match": {"flag": ["CLONE_NEWNS"]}}, "spec.rules[0].match", "did you mean 'flags'?"),
         ({"match": {"flags": ["NEWUSER"]}}, "spec.rules[0].match.flags", "did you mean 'CLONE_NEWUSER'?"),
         ({"match": {"flags": {"all": [2], "none": [2]}}}, "spec.rules[0].match.flags", "never match"),
         ({"match": {"task": ["rot"]}}, "spec.rules[0].match.task", "did you mean 'root'?"),
         ({"match": {"exe": ["nginx"]}}, "spec.rules[0].match.exe", "must begin with `/`"),
-        ({"match": {"exe": ["/usr/bin/*"]}}, "spec.rules[0].match.exe", "patterns are not taken"),
+        ({"match": {"exe": ["/usr/bin/*"]}}, "spec.rules[0].match.exe", "patterns are not allowed"),
         ({"event": "unshar"}, "spec.rules[0].event", "did you mean 'unshare'?"),
-        ({"event": ["unshare", "unshare"]}, "spec.rules[0].event", "is there twice"),
+        ({"event": ["unshare", "unshare"]}, "spec.rules[0].event", "is given twice"),
         ({"event": []}, "spec.rules[0].event", "is an empty list"),
         ({"event": ["unshare", "mount"], "match": {"fstype": "x"}}, "spec.rules[0].match", "unknown key"),
         ({"id": "Bad Id"}, "spec.rules[0].id", "is not an id"),
@@ -105,12 +105,12 @@ spec:
         ({"exceptions": [{"why": "no reason"}]}, "spec.rules[0].exceptions[0]", "is empty"),
         ({"exceptions": "any"}, "spec.rules[0].exceptions", "must be a list"),
         ({"exceptions": ["any"]}, "spec.rules[0].exceptions[0]", "must be a mapping"),
-        ({"require": "deny", "action": "kill"}, "spec.rules[0].require", "only goes with `action: deny`"),
-        ({"require": "deny", "otherwise": "alert"}, "spec.rules[0].otherwise", "leaves no otherwise"),
+        ({"require": "deny", "action": "kill"}, "spec.rules[0].require", "only allowed with `action"),
+        ({"require": "deny", "otherwise": "alert"}, "spec.rules[0].otherwise", "not allowed with"),
     ],
 )  # fmt: skip
 def test_a_wrong_rule_is_refused_with_the_reason(change: dict[str, Any], where: str, words: str) -> None:
-    """Every key has its mistakes."""
+    """Each key has its own errors."""
     problems = refused(policy(rule(**change)))
     assert any(p.where.startswith(where) and words in p.message for p in problems), problems
 
@@ -128,7 +128,7 @@ def test_a_wrong_rule_is_refused_with_the_reason(change: dict[str, Any], where: 
         ("file.open", {"path": {"not": ["proc:x"]}}, "cannot be negated"),
         ("device.access", {"device": "c 1"}, "is not a device"),
         ("device.access", {"device": "c *:3"}, "is not a device"),
-        ("device.access", {"device": "c 5000:3"}, "majors go to 4095"),
+        ("device.access", {"device": "c 5000:3"}, "the maximum is 4095 for majors"),
         ("network.connect", {"address": "10.0.0.1/8"}, "has host bits set"),
         ("network.connect", {"address": "metadata"}, "is not an address"),
         ("network.connect", {"port": "0-65535"}, "is a range of 65536 values"),
@@ -136,23 +136,23 @@ def test_a_wrong_rule_is_refused_with_the_reason(change: dict[str, Any], where: 
         ("network.connect", {"port": "http"}, "is not a number"),
         ("unix.connect", {"socket": "docker.sock"}, "is not a socket"),
         ("unix.connect", {"socket": "@"}, "is not a socket"),
-        ("mount", {"fstype": "e*t4"}, "`*` can only stand at the end"),
+        ("mount", {"fstype": "e*t4"}, "`*` is only allowed at the end"),
         ("setns", {"target": "hst"}, "did you mean 'host'?"),
     ],
 )
 def test_a_wrong_value_is_refused_with_the_reason(event: str, match: dict[str, Any], words: str) -> None:
-    """Every kind of operand has its mistakes."""
+    """Each kind of operand has its own errors."""
     assert any(words in p.message for p in refused(policy(rule(event=event, match=match))))
 
 
 @pytest.mark.parametrize(
     ("selector", "words"),
     [
-        ({}, "chooses nothing"),
+        ({}, "selects no container"),
         ({"containers": "al"}, "did you mean 'all'?"),
-        ({"except": {"names": "x"}}, "chooses nothing"),
-        ({"containers": "all", "names": "x"}, "leaves nothing for names"),
-        ({"containers": "all", "except": {}}, "it would leave out every container"),
+        ({"except": {"names": "x"}}, "selects no container"),
+        ({"containers": "all", "names": "x"}, "cannot be combined with names"),
+        ({"containers": "all", "except": {}}, "it would exclude every container"),
         ({"name": "x"}, "did you mean 'names'?"),
         ({"names": []}, "is an empty list"),
         ({"labels": {}}, "must be a mapping"),
@@ -161,37 +161,39 @@ def test_a_wrong_value_is_refused_with_the_reason(event: str, match: dict[str, A
     ],
 )
 def test_a_wrong_selector_is_refused(selector: dict[str, Any], words: str) -> None:
-    """Choosing nothing, or everything by accident, is a mistake."""
+    """Selecting nothing, or everything by accident, is an error."""
     document = policy(rule())
     document["spec"]["selector"] = selector
     assert any(words in p.message for p in refused(document))
 
 
 def test_ids_and_names_are_unique_across_files() -> None:
-    """The second one is told where the first is."""
+    """The error at the second one has the location of the first."""
     data = text(policy(rule()))
     with pytest.raises(PolicyError) as caught:
         load_bytes({"a.yaml": data, "b.yaml": data})
     messages = [str(p) for p in caught.value.problems]
-    assert any("the policy 'trial' is already at a.yaml:1" in m and m.startswith("b.yaml:") for m in messages)
-    assert any("the rule 'userns' is already at a.yaml:10" in m for m in messages)
+    assert any(
+        "the policy 'trial' is already defined at a.yaml:1" in m and m.startswith("b.yaml:") for m in messages
+    )
+    assert any("the rule 'userns' is already defined at a.yaml:10" in m for m in messages)
 
 
 def test_a_file_may_hold_several_documents() -> None:
-    """Empty ones between them do not count."""
+    """Empty documents between them are ignored."""
     one, two = text(policy(rule())), text(policy(rule(id="b"), name="second"))
     found = load_bytes({"a.yaml": one + b"---\n---\n" + two})
     assert [p.name for p in found.policies] == ["trial", "second"]
 
 
-def test_two_rules_on_several_events_share_what_agrees() -> None:
-    """A list of events takes operands that all of them have."""
+def test_a_rule_on_several_events_has_their_common_operands() -> None:
+    """A list of events allows operands that all of them have."""
     (one,) = load(policy(rule(event=["unshare", "clone"]))).policies[0].rules
     assert set(one.match) == {EventKind.SYS_UNSHARE, EventKind.SYS_CLONE}
 
 
-def test_object_paths_fall_apart_by_filesystem_and_shape() -> None:
-    """One alternative for the exact paths of a filesystem, one for each name below a folder."""
+def test_object_paths_are_grouped_by_filesystem_and_shape() -> None:
+    """One alternative for the exact paths of a filesystem, one for each name below a directory."""
     match = {"path": ["proc:sys/kernel/x", "proc:sys/y", "cgroup:**/release_agent", "sysfs:**"]}
     (one,) = load(policy(rule(event="file.open", match=match))).policies[0].rules
     alternatives = one.match[EventKind.FILE_OPEN][0].alternatives
@@ -203,8 +205,8 @@ def test_object_paths_fall_apart_by_filesystem_and_shape() -> None:
     assert len(alternatives) == 3
 
 
-def test_words_of_yaml_1_1_stay_words() -> None:
-    """`no` and `on` are names here; only true and false are not."""
+def test_yaml_1_1_booleans_are_strings() -> None:
+    """`no` and `on` are names here; only true and false are booleans."""
     found = load_bytes({"a": text(policy(rule(), names="x")).replace(b"names: x", b"names: [no, on, '1']")})
     assert found.policies[0].selector.only is not None
     assert found.policies[0].selector.only.names == ("no", "on", "1")
@@ -213,16 +215,16 @@ def test_words_of_yaml_1_1_stay_words() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "holds no document"),
-        (b"# only a comment\n", "holds no document"),
-        # Ours, or that of libyaml from 0.2.6 on, which gives up by itself.
+        (b"", "contains no document"),
+        (b"# only a comment\n", "contains no document"),
+        # The limit of this reader, or that of libyaml from 0.2.6 on.
         (b"[" * 5000, "level"),
         (b"a: &x 1\nb: *x\n", "anchors and aliases"),
         (b"a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n", "anchors and aliases"),
         (b"{a: 1", "is not YAML"),
         (b"a: 1\n\tb: 2\n", "is not YAML"),
         (b"a: \x00\n", "is not YAML"),
-        (b"? [a]\n: 1\n", "a key must be a word"),
+        (b"? [a]\n: 1\n", "a key must be a single word"),
         (b"caf\xe9: 1\n", "is not UTF-8 (byte 0xe9)"),
         (b"- just\n- a list\n", "must be a mapping"),
         (b"!!python/object/apply:os.system ['true']\n", "must be a mapping"),
@@ -231,25 +233,25 @@ def test_words_of_yaml_1_1_stay_words() -> None:
     ],
     ids=range(14),
 )
-def test_a_file_that_is_no_policy_is_refused_and_costs_little(data: bytes, words: str) -> None:
-    """Empty, nested, cut, binary, hostile: one clear mistake each."""
+def test_a_file_that_is_not_a_policy_is_refused_and_costs_little(data: bytes, words: str) -> None:
+    """Empty, nested, truncated, binary, hostile: one clear error each."""
     with pytest.raises(PolicyError) as caught:
         load_bytes({"x.yaml": data})
     assert any(words in p.message for p in caught.value.problems), caught.value.problems
 
 
 @pytest.mark.parametrize("event", ["kernel.helper", "host.map"])
-def test_an_event_of_no_container_wants_all_of_them(event: str) -> None:
-    """A policy for chosen ones would never hold for it."""
+def test_an_event_of_no_container_requires_all_containers(event: str) -> None:
+    """A policy for selected containers would never apply to it."""
     one = rule(event=event, match="any", action="alert")
     assert load_bytes({"x.yaml": text(policy(one))}).rules == 1
-    with pytest.raises(PolicyError, match="is of no container: the selector must be"):
+    with pytest.raises(PolicyError, match="does not belong to a container: the selector must be"):
         load_bytes({"x.yaml": text(policy(one, names="web-*"))})
 
 
 @pytest.mark.parametrize("kept", range(1, 20))
-def test_a_half_written_file_is_refused(kept: int) -> None:
-    """Wherever the writer was when it was read, short of the last line."""
+def test_a_partly_written_file_is_refused(kept: int) -> None:
+    """At any point before the last line."""
     lines = text(policy(rule(attack=None))).splitlines(keepends=True)
     whole = b"".join(lines)
     cut = whole[: len(whole) * kept // 20].rsplit(b"\n", 1)[0]
@@ -258,7 +260,7 @@ def test_a_half_written_file_is_refused(kept: int) -> None:
 
 
 def test_a_directory_means_its_yaml_files(tmp_path: Path) -> None:
-    """Not hidden ones, not folders below, not other files."""
+    """Not hidden files, subdirectories or other files."""
     (tmp_path / "b.yaml").write_bytes(text(policy(rule(id="b"), name="b")))
     (tmp_path / "a.yml").write_bytes(text(policy(rule(id="a"), name="a")))
     (tmp_path / ".hidden.yaml").write_bytes(b"{")
@@ -268,23 +270,23 @@ def test_a_directory_means_its_yaml_files(tmp_path: Path) -> None:
     assert [p.name for p in load_policies([tmp_path]).policies] == ["a", "b"]
 
 
-def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
-    """A missing file, an empty directory and a FIFO, which must not block."""
+def test_unreadable_paths_are_reported(tmp_path: Path) -> None:
+    """A missing file, an empty directory, and a FIFO, which must not block."""
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "empty").mkdir()
     with pytest.raises(PolicyError) as caught:
         load_policies([tmp_path / "missing.yaml", tmp_path / "empty", tmp_path / "pipe.yaml"])
-    said = {Path(p.file).name: p.message for p in caught.value.problems}
-    assert "No such file" in said["missing.yaml"]
-    assert "holds no policy" in said["empty"]
-    assert said["pipe.yaml"] == "is not a regular file"
+    messages = {Path(p.file).name: p.message for p in caught.value.problems}
+    assert "No such file" in messages["missing.yaml"]
+    assert "contains no policy" in messages["empty"]
+    assert messages["pipe.yaml"] == "is not a regular file"
 
 
-def test_very_many_mistakes_are_cut() -> None:
+def test_the_number_of_reported_errors_is_limited() -> None:
     """A hostile file does not fill the log."""
     problems = refused(policy(*(rule(id=f"r{n}", action="x") for n in range(1000))))
     assert len(problems) == 201
-    assert "800 more mistakes" in problems[-1].message
+    assert "800 more errors" in problems[-1].message
 
 
 def _try(data: bytes) -> None:
@@ -295,14 +297,14 @@ def _try(data: bytes) -> None:
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.binary(max_size=400))
 def test_fuzz_any_bytes_load_or_are_refused(data: bytes) -> None:
-    """Nothing but PolicyError comes out."""
+    """No exception other than PolicyError is raised."""
     _try(data)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.data())
 def test_fuzz_a_broken_policy_loads_or_is_refused(data: st.DataObject) -> None:
-    """A good document with a piece cut out or replaced."""
+    """A valid document with a part removed or replaced."""
     good = bytearray(
         text(policy(rule(exceptions=[{"exe": "/x"}], match={"flags": {"all": ["CLONE_NEWNS"]}})))
     )
@@ -322,5 +324,5 @@ _JSONISH = st.recursive(
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.sampled_from([*rule(), "exceptions", "require", "otherwise"]), _JSONISH)
 def test_fuzz_a_rule_with_any_value_loads_or_is_refused(key: str, value: Any) -> None:
-    """Whatever stands at a key."""
+    """Any value for any key."""
     _try(text(policy({**rule(), key: value})))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules on a program, and what lets one pass."""
+"""Rules on a program, and exceptions for one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHANGED = AS_IN_IMAGE ^ EXE_CHANGED
 
 
 def on_program(conjunction: Conjunction) -> Values:
-    """What it asks of the program."""
+    """Returns the test of the program."""
     (found,) = (p for p in conjunction if p.dim == DIM_EXE and isinstance(p, Values))
     return found
 
@@ -30,10 +30,10 @@ def on_program(conjunction: Conjunction) -> Values:
         ({"match": {"exe": {"not": PATH}}}, False, True),
     ],
 )
-def test_a_rule_is_about_a_changed_program_too(
+def test_a_rule_also_matches_a_changed_program(
     changes: dict[str, Any], as_in_image: bool, changed: bool
 ) -> None:
-    """Whoever put it there; and `not` spares the image's only."""
+    """`not` only exempts the unchanged program of the image."""
     (one,) = load(policy(rule(**changes))).policies[0].rules
     (atom,) = lower(one, EventKind.SYS_UNSHARE)
     asked = on_program(atom.matches)
@@ -44,10 +44,10 @@ def test_a_rule_is_about_a_changed_program_too(
     ("exception", "as_in_image", "changed", "other"),
     [(PATH, True, False, False), ({"not": PATH}, False, False, True)],
 )
-def test_an_exception_is_for_the_images_program_alone(
+def test_an_exception_only_exempts_the_program_of_the_image(
     exception: Any, as_in_image: bool, changed: bool, other: bool
 ) -> None:
-    """A program that was put at its path does not pass by it."""
+    """A program that replaced it at its path is not exempt."""
     (one,) = load(policy(rule(exceptions=[{"exe": exception, "why": "w"}]))).policies[0].rules
     (atom,) = lower(one, EventKind.SYS_UNSHARE)
     asked = on_program(atom.exceptions[0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of the rules that match one event decides and is named: the strongest, then the files' first."""
+"""Of the rules that match an event, the strongest decides and is reported, then the first in file order."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ ACTIONS = {
     "alert": Action.ALERT,
     "kill": Action.KILL,
     "deny": Action.KILL,
-}  # as a node without BPF-LSM has them
+}  # the effective actions without BPF-LSM
 
 
 def named(rules: list[dict[str, Any]], event: str, mode: Any) -> str:
-    """The id of the rule that the kernel names."""
+    """Returns the id of the rule that the kernel reports."""
     compiled = compile_policies(load(policy(*rules)), NodeTiers.usual(), mode)
     _, number = Twin(compiled).verdict(Asked(EventKind.from_label(event)), compiled.bits(compiled.at_birth))
     assert number is not None
     return compiled.rules[number].rule_id
 
 
-def test_in_audit_the_rule_that_would_have_won_is_named_where_events_are_shared() -> None:
-    """The weaker one is on an event with a lower number, too; told alone, it would hide the kill to come."""
+def test_audit_reports_the_rule_that_would_win_although_events_are_shared() -> None:
+    """The weaker rule also has an event with a lower number; reporting it would hide the later kill."""
     rules = [
         rule(id="kills", event="unshare", match="any", action="kill"),
-        rule(id="tells", event=["clone", "unshare"], match="any", action="alert"),
+        rule(id="alerts", event=["clone", "unshare"], match="any", action="alert"),
     ]
     assert named(rules, "unshare", "enforce") == "kills"
     assert named(rules, "unshare", "audit") == "kills"
-    assert named(rules, "clone", "audit") == "tells"
+    assert named(rules, "clone", "audit") == "alerts"
 
 
 @settings(deadline=None, max_examples=40)
@@ -48,8 +48,10 @@ def test_in_audit_the_rule_that_would_have_won_is_named_where_events_are_shared(
         max_size=12,
     )
 )
-def test_the_strongest_and_then_the_first_is_named_in_both_modes(made: list[tuple[set[str], str]]) -> None:
-    """Whatever events rules have in common."""
+def test_the_strongest_and_then_the_first_is_reported_in_both_modes(
+    made: list[tuple[set[str], str]],
+) -> None:
+    """Independent of the events that rules have in common."""
     rules = [
         rule(id=f"r{n}", event=sorted(events), match="any", action=action)
         for n, (events, action) in enumerate(made)

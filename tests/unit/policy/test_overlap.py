@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules of different actions that can match the same event."""
+"""Rules with different actions that can match the same event."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ import pytest
 from tests.unit.policy.reviewed import noted, policy, rule
 
 
-def test_a_rule_that_a_stronger_one_takes_all_of_is_warned_of() -> None:
-    """It would never be heard of."""
+def test_a_rule_covered_by_a_stronger_one_gives_a_warning() -> None:
+    """It would never be reported."""
     wide = rule("unshare", "any", "deny", "wide")
     narrow = rule("unshare", "{flags: CLONE_NEWUSER}", "alert", "narrow")
     (note,) = [note for note in noted(policy(wide, narrow)) if note.rule == "narrow"]
     assert note.level == "warning"
-    assert note.note == "never decides on unshare: all of it is rule wide (0.yaml:7)'s, which asks for deny"
+    assert (
+        note.note
+        == "has no effect on unshare: rule wide (0.yaml:7) matches all of its events, with action deny"
+    )
     chosen = policy(narrow, name="q").replace(b"containers: all", b"names: [x]")
     assert [note.level for note in noted(policy(wide), chosen) if note.rule == "narrow"] == ["warning"]
 
 
-def test_rules_of_different_actions_that_meet_are_noted() -> None:
-    """Neither takes all of the other: where both match, the stronger wins. In another file, too."""
+def test_overlapping_rules_with_different_actions_give_a_note() -> None:
+    """Neither covers the other: where both match, the stronger wins, even from another file."""
     one = rule("unshare", "{flags: {all: [CLONE_NEWUSER]}}", "kill", "one")
     two = rule("unshare", "{flags: {all: [CLONE_NEWNS]}}", "alert", "two")
     (note,) = [note for note in noted(policy(one), policy(two, name="q")) if "wins" in note.note]
     assert (note.rule, note.level, note.file) == ("two", "note", "1.yaml")
-    assert note.note == "asks for alert; where rule one (0.yaml:7) matches, too, kill wins"
+    assert note.note == "has action alert; where rule one (0.yaml:7) also matches, kill wins"
 
 
 @pytest.mark.parametrize(
     ("event", "weak", "strong"),
     [
-        ("unshare", "any", "{flags: CLONE_NEWUSER}"),  # a general rule, and a special one that does more
+        ("unshare", "any", "{flags: CLONE_NEWUSER}"),  # a general rule, and a special one, which is stronger
         ("unshare", "{flags: {none: [CLONE_NEWUSER]}}", "{flags: {all: [CLONE_NEWUSER]}}"),
         ("socket", "{family: AF_INET}", "{family: AF_PACKET}"),
         ("socket", "{family: {not: [AF_PACKET]}}", "{family: AF_PACKET}"),
@@ -42,16 +45,16 @@ def test_rules_of_different_actions_that_meet_are_noted() -> None:
         ("sysctl.access", "{sysctl: 'vm/*', access: write}", "{sysctl: kernel/core_pattern}"),
     ],
 )
-def test_rules_that_do_not_meet_are_not_noted(event: str, weak: str, strong: str) -> None:
-    """Or that are meant so."""
+def test_rules_without_an_unintended_overlap_give_no_note(event: str, weak: str, strong: str) -> None:
+    """They do not overlap, or the stronger one is an intended special case."""
     document = policy(rule(event, weak, "alert", "weak"), rule(event, strong, "deny", "strong"))
     assert [
-        note.note for note in noted(document) if "wins" in note.note or "never decides" in note.note
+        note.note for note in noted(document) if "wins" in note.note or "has no effect" in note.note
     ] == []
 
 
-def test_an_exception_keeps_rules_apart() -> None:
-    """The rule leaves to the other what it excepts."""
+def test_an_exception_removes_the_overlap() -> None:
+    """What a rule excepts is left to the other rule."""
     more = ", exceptions: [{path: 'sysfs:kernel/uevent_helper'}]"
     weak = rule("file.open", "{path: 'sysfs:**', access: write}", "alert", "weak", more)
     strong = rule(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""policies/: complete, described, and cheap."""
+"""The bundled policies: complete, documented, and cheap."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ringfence.bpf.syscalls import names_of
 from ringfence.errors import PolicyError
 from ringfence.policy import NodeTiers, compile_policies, load_bytes, load_policies
 from ringfence.policy.explain import cautions
-from ringfence.policy.samples import meets
+from ringfence.policy.samples import rule_matches
 from ringfence.proof.benign_twins import event_of
 from ringfence.response.detectors import DETECTORS
-from tests.escape.rows import CASES, OPTIONAL, PACK, TECHNIQUES, cases_of
-from tests.escape.tables import renewed, rows_of
+from tests.escape.cases import CASES, OPTIONAL, PACK, TECHNIQUES, cases_of
+from tests.escape.tables import regenerated, rows_of
 
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "policies" / "README.md").read_text()
@@ -29,8 +29,8 @@ RULES = [rule for policy in BOTH for rule in policy.rules]
 HOT = {"ioctl", "splice", "vmsplice", "tee"}
 
 
-def test_the_pack_stops_nothing_until_it_is_told_to() -> None:
-    """Audit by default, every file of it; one switch turns it."""
+def test_the_pack_only_audits_by_default() -> None:
+    """Every file is in audit mode; one override changes it."""
     assert all(policy.mode == "audit" for policy in BOTH)
     audit = compile_policies(DEFAULT, NodeTiers.usual())
     assert {rule.action for rule in audit.rules.values()} == {Action.ALERT}
@@ -38,14 +38,14 @@ def test_the_pack_stops_nothing_until_it_is_told_to() -> None:
     assert {rule.action for rule in enforce.rules.values()} == {Action.ALERT, Action.KILL, Action.DENY}
 
 
-def test_the_pack_holds_from_the_first_instruction() -> None:
-    """For a container of which nothing is known yet."""
+def test_the_pack_applies_from_the_first_instruction() -> None:
+    """It applies to a container about which nothing is known yet."""
     compiled = compile_policies(DEFAULT, NodeTiers.usual())
     assert compiled.at_birth == frozenset(range(len(DEFAULT.policies)))
 
 
-def test_every_policy_but_the_invariants_takes_exceptions_of_containers() -> None:
-    """As the README says; `unidentified: apply` keeps what is said of the first instruction."""
+def test_every_policy_but_the_invariants_can_exclude_containers() -> None:
+    """As the README documents; with `unidentified: apply` it still applies from the first instruction."""
     for file in sorted((ROOT / "policies").rglob("*.yaml")):
         text, every = file.read_text(), "    containers: all\n"
         assert text.count(every) == 1, file
@@ -59,8 +59,8 @@ def test_every_policy_but_the_invariants_takes_exceptions_of_containers() -> Non
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_every_rule_says_what_it_is_for(rule: object) -> None:
-    """A technique, a row of the checklist, a title that begins with its subject."""
+def test_every_rule_is_documented(rule: object) -> None:
+    """It has a technique, a row of the checklist, and a title that starts with its subject."""
     from ringfence.policy import Rule
 
     assert isinstance(rule, Rule)
@@ -70,16 +70,16 @@ def test_every_rule_says_what_it_is_for(rule: object) -> None:
     assert rule.title.startswith(subjects)
 
 
-def test_the_checklist_has_63_rows_and_each_is_met() -> None:
-    """By a rule or a detector."""
+def test_the_checklist_has_63_rows_and_each_is_covered() -> None:
+    """Each row has a rule or a detector."""
     assert [technique.row for technique in TECHNIQUES] == list(range(1, 64))
     by_rule = {row for rule in RULES for row in rows_of(rule)}
     by_detector = {row for detector in DETECTORS.values() for row in detector.rows}
     assert by_rule | by_detector == set(range(1, 64))
 
 
-def test_every_row_has_an_attack_of_its_own() -> None:
-    """And the tests of our own runtime that are named for it are there."""
+def test_every_row_has_an_attack() -> None:
+    """The tests of ringfence-runtime that a row names exist, too."""
     for technique in TECHNIQUES:
         assert cases_of(technique.row), technique
     for guard in {guard for technique in TECHNIQUES for guard in technique.guards}:
@@ -87,8 +87,8 @@ def test_every_row_has_an_attack_of_its_own() -> None:
         assert f"def {name}(" in (ROOT / file).read_text(), guard
 
 
-def test_a_row_that_is_only_told_of_says_why() -> None:
-    """Where no rule with an attack of the row stops it on some kernel."""
+def test_a_row_that_is_only_reported_gives_the_reason() -> None:
+    """This applies if, on some kernel, no rule stops the row's attacks."""
     for technique in TECHNIQUES:
         cases = cases_of(technique.row)
         everywhere = any(case.outcome in ("denied", "killed") for case in cases)
@@ -97,7 +97,7 @@ def test_a_row_that_is_only_told_of_says_why() -> None:
 
 
 def test_cases_and_references_agree() -> None:
-    """A rule names every row that its attacks stand for, and so does a detector."""
+    """A rule or detector names every row of its attacks."""
     named = {rule.id: set(rows_of(rule)) for rule in RULES} | {
         detector.id: set(detector.rows) for detector in DETECTORS.values()
     }
@@ -105,89 +105,91 @@ def test_cases_and_references_agree() -> None:
         assert set(case.rows) <= named[case.rule], case.id
 
 
-#: what it finds is made in tests/kernel/test_watchdog.py: it is no escape, and has no row
+#: tested by tests/kernel/test_watchdog.py: not an escape, so it has no row
 WATCHDOG = "agent-tampered"
 
 
 def test_every_rule_has_an_attack_and_a_twin() -> None:
-    """A rule without them is one that nobody has seen work, or has seen spare anything."""
+    """Without them, nobody has seen the rule match an attack, or not match a legitimate action."""
     assert {case.rule for case in (*PACK, *OPTIONAL)} == {rule.id for rule in RULES}
     for case in CASES:
         assert case.bundle or (case.attack and case.twin), case.id
     assert {case.rule for case in CASES if case.detector} == set(DETECTORS) - {WATCHDOG}
 
 
-#: rules whose twin is no event of theirs, and why there is none that could be
+#: rules whose benign twin is not an event of the rule, and the reason
 NO_TWIN_OF_THE_EVENT = {
-    "file-by-handle": "every such call is refused: the same file is opened by its name",
-    "kernel-module": "every such call is refused: another one passes the same hook, capable",
-    "kexec-load": "every such call is refused: another one passes the same hook, capable",
-    "bpf-call": "every such call is refused: a filter is set in the old way",
-    "io-uring": "every such call is refused: another one passes the same hook",
-    "mount-new-api": "every such call is refused: a mount is taken and not cloned",
-    "umount-call": "every such call is refused: the same mount is changed in how it spreads",
-    "pivot-root": "every such call is refused: the root is changed in the way that is lawful",
-    "cgroup-leave": "staying where one is: no event comes of it",
-    "task-drift": "no event comes of a task that nobody changed",
-    "host-loads-container-code": "the host's own file is mapped: no event comes of it",
-    "host-symlink": "the event has the target, and the sample of it has the place",
+    "file-by-handle": "every such call is denied: the twin opens the same file by its name",
+    "kernel-module": "every such call is denied: the twin is another call with the same hook, capable",
+    "kexec-load": "every such call is denied: the twin is another call with the same hook, capable",
+    "bpf-call": "every such call is denied: the twin sets a classic filter",
+    "io-uring": "every such call is denied: the twin is another call with the same hook",
+    "mount-new-api": "every such call is denied: the twin opens a mount without cloning it",
+    "umount-call": "every such call is denied: the twin changes the propagation of the same mount",
+    "pivot-root": "every such call is denied: the twin changes the root by a legitimate call",
+    "cgroup-leave": "the twin stays in its cgroup, which gives no event",
+    "task-drift": "an unchanged task gives no event",
+    "host-loads-container-code": "the twin maps a file of the host, which gives no event",
+    "host-symlink": "the event has the link's target, the sample has its location",
 }
 
 
-def test_a_twin_is_the_nearest_lawful_thing() -> None:
-    """It is an event of its rule, so that the rule could meet it; where that cannot be, it is said why."""
+def test_a_twin_is_the_nearest_legitimate_action() -> None:
+    """It is an event of its rule, so that the rule could match it; otherwise there is a reason."""
     rules = {rule.id: rule for rule in RULES}
     far = set()
     for case in (*PACK, *OPTIONAL):
         twin = event_of(case)
         if twin is None or twin.kind not in rules[case.rule].events:
             far.add(case.rule)
-        elif case.twin_box is None:
-            assert not meets(rules[case.rule], twin), case.id
+        elif case.twin_kind is None:
+            assert not rule_matches(rules[case.rule], twin), case.id
     assert far == set(NO_TWIN_OF_THE_EVENT)
 
 
 def test_the_tables_of_the_readme_are_current() -> None:
-    """Write them again: `python -m tests.escape.tables`."""
-    assert renewed(README) == README
+    """`python -m tests.escape.tables` rewrites them."""
+    assert regenerated(README) == README
 
 
 def test_the_default_pack_attaches_to_no_hot_call() -> None:
-    """ioctl and splice are paid for by every process of the node."""
+    """A program on ioctl or splice slows every process of the node."""
     compiled = compile_policies(DEFAULT, NodeTiers.usual())
     assert not HOT & set(names_of(compiled.events))
 
 
-def test_an_ordinary_open_leaves_by_what_is_cheap_to_know() -> None:
-    """Of a file on an overlay that lies in a mount of the container's own, to read it: no rule is left when
-    filesystem, access and mount are known, and the thread remembers that for the next open like it."""
+def test_an_ordinary_open_is_decided_by_the_cheap_dims() -> None:
+    """An open for reading of a file on an overlay, in a mount of the container.
+
+    No rule remains after filesystem, access and mount, and the thread caches this for the next such open.
+    """
     compiled = compile_policies(DEFAULT, NodeTiers.usual(), "enforce")
     table = compiled.events[EventKind.FILE_OPEN]
 
-    def left(dim: int, value: int) -> int:
-        """The rules that a number of the open leaves."""
+    def remaining(dim: int, value: int) -> int:
+        """Returns the rules that remain after the lookup of a number."""
         key = (EventKind.FILE_OPEN, dim, value & table.masks[dim])
         return compiled.sets[compiled.operands.get(key, table.other[dim])]
 
     overlay, regular = 0x794C7630, 0o100000
-    assert left(0, overlay) & left(1, os.O_RDONLY) & left(2, regular) == 0
-    assert left(2, regular | 1 << 16) != 0  # reached by a foreign mount
+    assert remaining(0, overlay) & remaining(1, os.O_RDONLY) & remaining(2, regular) == 0
+    assert remaining(2, regular | 1 << 16) != 0  # reached through a foreign mount
 
 
-def test_rules_of_one_event_lie_in_one_word() -> None:
-    """The kernel then tests the rules themselves at every step, and not only whether some word is left."""
+def test_rules_of_one_event_share_a_word() -> None:
+    """The kernel then tests the rules themselves at every step, not only whether a word remains."""
     compiled = compile_policies(DEFAULT, NodeTiers.usual(), "enforce")
     for kind in (EventKind.FILE_OPEN, EventKind.SYS_SOCKET, EventKind.NET_CONNECT, EventKind.PROCESS_EXEC):
         words = {number // 64 for number, rule in compiled.rules.items() if kind in rule.events}
         assert len(words) == 1, kind
 
 
-def test_stopping_is_never_decided_on_a_string_that_the_process_holds() -> None:
-    """A rule that kills or denies may look at one only where there is nothing better; these are known."""
+def test_few_stopping_rules_are_decided_by_a_string_in_the_process() -> None:
+    """A rule that kills or denies may test such a string only if there is nothing better: these rules."""
     known = {"userns-create", "runtime-socket", "shim-socket", "setuid-on-disk", "kubelet-api"}
     weak = {
         rule.id
         for rule in RULES
-        if rule.action is not Action.ALERT and any("decided on a string" in text for text in cautions(rule))
+        if rule.action is not Action.ALERT and any("decided by a string" in text for text in cautions(rule))
     }
     assert weak <= known

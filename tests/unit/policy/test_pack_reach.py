@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the titles of the pack's rules promise beyond the one attack that each is run against."""
+"""The rules of the pack match what their titles say, beyond the one attack that each is tested with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from ringfence.abi import DIM_EXE, DIM_FACTS, EventKind
 from ringfence.policy import Rule, load_policies
 from ringfence.policy.operand import fnv1a
-from ringfence.policy.samples import Sample, device_sample, file_sample, meets, sample
+from ringfence.policy.samples import Sample, device_sample, file_sample, rule_matches, sample
 from ringfence.policy.shared_operands import TASK_WORDS
 
 PACK = load_policies([Path(__file__).resolve().parents[3] / "policies"])
@@ -22,30 +22,30 @@ K = EventKind
 
 
 def written(filesystem: str, path: str) -> Sample:
-    """The file is opened for writing."""
+    """Returns an open of the file for writing."""
     return file_sample(
         K.FILE_OPEN, filesystem, path.encode(), f"{path} is written", access="write", type="file"
     )
 
 
 def read(filesystem: str, path: str) -> Sample:
-    """The file is opened for reading."""
+    """Returns an open of the file for reading."""
     return file_sample(K.FILE_OPEN, filesystem, path.encode(), f"{path} is read", access="read", type="file")
 
 
 def connected(address: str, port: int) -> Sample:
-    """A TCP connection."""
+    """Returns a TCP connection."""
     packed = ipaddress.ip_address(address).packed
     return sample(K.NET_CONNECT, f"{address}:{port} is connected to", address=packed, port=port)
 
 
 def reached(name: str) -> Sample:
-    """A connection to a unix socket."""
+    """Returns a connection to a unix socket."""
     return sample(K.UNIX_CONNECT, f"{name} is connected to", text=name.encode())
 
 
 def by(program: str, one: Sample, task: str = "") -> Sample:
-    """The same, done by that program, and in a task of which that is true."""
+    """Returns the event as caused by that program, in a task with that fact."""
     facts = TASK_WORDS[task] if task else 0
     numbers = {**one.numbers, DIM_EXE: fnv1a(program.encode()), DIM_FACTS: facts}
     return replace(one, what=f"{one.what} by {program} ({task})", numbers=numbers)
@@ -55,13 +55,13 @@ APISERVER = "/usr/local/bin/kube-apiserver"
 
 
 def set_to(name: str) -> Sample:
-    """A sysctl is written."""
+    """Returns a write to a sysctl."""
     return sample(K.SYSCTL_ACCESS, f"{name} is set", access="write", text=name.encode())
 
 
-#: rule -> what it is to stop, what it is to leave alone
+#: rule -> events that it must match, events that it must not match
 REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
-    # What runtimes show read-only, or not at all, of procfs.
+    # The parts of procfs that runtimes mount read-only or mask.
     "kernel-filesystem-write": (
         [
             written("proc", path)
@@ -80,7 +80,7 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
             written("proc", "/7/uid_map"),
         ],
     ),
-    # Whatever of it runs as root on the host sooner or later.
+    # Files that the host executes or reads as root sooner or later.
     "host-file-write": (
         [
             written("disk", path)
@@ -127,7 +127,7 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
         [
             written("disk", "/var/lib/kubelet/pods/1/volumes/kubernetes.io~empty-dir/x/etc/group"),
             written("disk", "/srv/usr/bin/ls"),
-            written("disk", "/opt/cni/bin/calico"),  # CNI plugins are put there by their pods
+            written("disk", "/opt/cni/bin/calico"),  # pods of CNI plugins install them there
             written("disk", "/etc/cni/net.d/10-calico.conflist"),
             written("disk", "/var/lib/kubelet/plugins/ebs.csi.aws.com/csi.sock"),
             written("disk", "/var/lib/rancher/k3s/storage/pvc-1/data"),
@@ -207,7 +207,7 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
             by("/usr/local/bin/etcd", connected("10.0.0.3", 2380), "host-network"),
         ],
     ),
-    # Where runtimes listen, by the defaults of their distributions.
+    # The default sockets of runtimes, by distribution.
     "runtime-socket": (
         [
             reached(name)
@@ -230,7 +230,7 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
             reached("/var/run/postgresql/.s.PGSQL.5432"),
         ],
     ),
-    # A debugger in such a container wants an exception; elsewhere only writing is told of, by memory-file.
+    # A debugger in such a container needs an exception; elsewhere memory-file reports writing only.
     "memory-file-foreign": (
         [by("/usr/bin/x", opens("proc", "/1/mem"), "host-pid") for opens in (read, written)],
         [read("proc", "/1/mem"), by("/usr/bin/x", read("proc", "/1/stat"), "host-pid")],
@@ -239,14 +239,14 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
 
 
 def _samples() -> Iterator[object]:
-    for rule, (stopped, left) in REACH.items():
-        for one in stopped:
+    for rule, (matched, unmatched) in REACH.items():
+        for one in matched:
             yield pytest.param(RULES[rule], one, True, id=f"{rule}: {one.what}")
-        for one in left:
+        for one in unmatched:
             yield pytest.param(RULES[rule], one, False, id=f"not {rule}: {one.what}")
 
 
-@pytest.mark.parametrize(("rule", "one", "is_met"), list(_samples()))
-def test_a_rule_does_what_its_title_says(rule: Rule, one: Sample, is_met: bool) -> None:
+@pytest.mark.parametrize(("rule", "one", "expected"), list(_samples()))
+def test_a_rule_does_what_its_title_says(rule: Rule, one: Sample, expected: bool) -> None:
     """And no more than that."""
-    assert meets(rule, one) == is_met
+    assert rule_matches(rule, one) == expected

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`policy check` on policies that load and must not be loaded, and on those that are bad input altogether."""
+"""`policy check` on policies that load but must not be used, and on invalid input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ringfence.daemon.policies.manager import load
 from ringfence.errors import PolicyError
 from ringfence.policy import NodeTiers, PolicySet, compile_policies, load_bytes, load_policies
 from ringfence.policy.ordinary import ORDINARY, VITAL, matched
-from ringfence.policy.review import mistakes, refuse, remarks
+from ringfence.policy.review import find_errors, refuse, remarks
 from ringfence.proof.benign_twins import twins
 from tests.unit.policy.reviewed import policy, rule, warned
 
@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def wrong(*documents: bytes) -> list[str]:
-    """What `policy check` refuses in a set that loads."""
+    """Returns the errors of `policy check` in a set that loads."""
     found = load_bytes({f"{n}.yaml": document for n, document in enumerate(documents)})
-    return [str(problem) for problem in mistakes(found)]
+    return [str(problem) for problem in find_errors(found)]
 
 
 @pytest.mark.parametrize(
@@ -44,45 +44,45 @@ def wrong(*documents: bytes) -> list[str]:
         ("socket", "{family: {not: [AF_PACKET]}}", "a TCP socket"),
         ("container.start", "any", "the start of an ordinary container"),
         ("file.map", "any", "the loading of a library"),
-        ("ioctl", "any", "the question whether output is a terminal"),
-        ("ioctl", "{request: {not: [TIOCSTI]}}", "the question whether output is a terminal"),
-        ("file.open", "{filesystem: overlay, access: write}", "the writing of a file of the container's own"),
+        ("ioctl", "any", "the test whether output is a terminal"),
+        ("ioctl", "{request: {not: [TIOCSTI]}}", "the test whether output is a terminal"),
+        ("file.open", "{filesystem: overlay, access: write}", "the writing of a file of the container"),
         ("file.open", "{path: /etc/ld.so.cache}", "/etc/ld.so.cache by the loader"),
         ("file.open", "{filesystem: devpts}", "the container's terminal"),
         ("device.access", "{device: ['c 136:*']}", "the container's terminal"),
-        ("network.sendmsg", "any", "asking the resolver"),
-        ("network.sendmsg", "{port: 53}", "asking the resolver"),
+        ("network.sendmsg", "any", "a DNS query"),
+        ("network.sendmsg", "{port: 53}", "a DNS query"),
         ("network.connect", "any", "a connection to another service"),
-        ("network.connect", "{protocol: udp}", "asking the resolver by a connected socket"),
-        ("network.bind", "any", "a server that takes a port"),
-        ("unix.connect", "any", "the image's own database"),
+        ("network.connect", "{protocol: udp}", "a DNS query over a connected socket"),
+        ("network.bind", "any", "a server that binds its port"),
+        ("unix.connect", "any", "a database in the container"),
         ("sysctl.access", "any", "reading the host name"),
     ],
 )
 @pytest.mark.parametrize("action", ["deny", "kill"])
-def test_what_locks_every_container_out_is_refused(event: str, match: str, what: str, action: str) -> None:
-    """With the place of the rule, and with what would not run any more."""
+def test_a_rule_that_stops_every_container_is_refused(event: str, match: str, what: str, action: str) -> None:
+    """The error has the location of the rule, and an action that would be stopped."""
     found = wrong(policy(rule(event, match, action)))
     assert found
-    assert all(line.startswith("0.yaml:7:7: rule one: would lock every container") for line in found)
+    assert all(line.startswith("0.yaml:7:7: rule one: would stop every container") for line in found)
     assert any(what in line for line in found)
 
 
-def test_the_same_as_an_alert_or_for_chosen_containers_is_not_refused() -> None:
-    """Nothing is stopped; or its owner knows these containers."""
+def test_such_a_rule_is_allowed_as_an_alert_or_for_selected_containers() -> None:
+    """Nothing is stopped, or the policy's owner knows these containers."""
     assert wrong(policy(rule("process.exec", "any", "alert"))) == []
     chosen = policy(rule("process.exec", "any")).replace(b"containers: all", b"names: [sandbox-*]")
     assert wrong(chosen) == []
 
 
-def test_an_exception_can_make_it_lawful() -> None:
-    """What is asked is whether the ordinary thing would be stopped in the end."""
+def test_such_a_rule_is_allowed_with_a_sufficient_exception() -> None:
+    """The check considers whether ordinary behaviour would actually be stopped."""
     but = ", exceptions: [{filesystem: overlay}]"
     assert wrong(policy(rule("process.exec", "any", more=but))) == []
 
 
-def test_what_hits_the_host_is_refused() -> None:
-    """Helpers of the kernel are tasks of no container: unarmed, by construction. A path is no excuse."""
+def test_a_rule_that_stops_known_usermode_helpers_is_refused() -> None:
+    """Usermode helpers run outside containers, always unarmed. Limiting the rule to a path is not enough."""
     for match in (
         "any",
         "{path: '/sbin/**'}",
@@ -94,40 +94,40 @@ def test_what_hits_the_host_is_refused() -> None:
         for action in ("deny", "kill"):
             (found,) = wrong(policy(rule("kernel.helper", match, action)))
             assert found.startswith(
-                f"0.yaml:7:7: rule one: would lock the node out: it would {action} programs"
+                f"0.yaml:7:7: rule one: would disable the node: it would {action} usermode helpers"
             )
         assert wrong(policy(rule("kernel.helper", match, "alert"))) == []
     for match in ("{known: no}", "{known: {not: [yes]}}", "{known: no, path: 'disk:tmp/**'}"):
         assert wrong(policy(rule("kernel.helper", match))) == [], match
 
 
-def test_rules_contradict_in_whatever_order_their_events_are() -> None:
-    """The same question, and two answers."""
+def test_contradictions_are_found_for_any_order_of_events() -> None:
+    """The same events with two actions."""
     one = rule("[mount, umount]", "any", "deny", "one")
     (found,) = wrong(policy(one, rule("[umount, mount]", "any", "alert", "two")))
-    assert "asks for alert, and rule one (0.yaml:7) for deny" in found
+    assert "has action alert, but rule one (0.yaml:7) has deny" in found
     assert wrong(policy(one, rule("[umount, chroot]", "any", "alert", "two"))) == []
 
 
-def test_a_file_that_a_container_brought_locks_out_nobody_else() -> None:
-    """Its policies are for that container alone: who wrote them knows it."""
+def test_a_policy_from_an_enrolment_request_may_stop_its_container() -> None:
+    """It applies to that container only, which its author knows; usermode helpers stay protected."""
     found = load_bytes({"0.yaml": policy(rule("process.exec", "any"))})
     own = PolicySet(tuple(replace(one, bound="key") for one in found.policies))
-    assert mistakes(own) == []
+    assert find_errors(own) == []
     helper = load_bytes({"0.yaml": policy(rule("kernel.helper", "any"))})
-    assert mistakes(PolicySet(tuple(replace(one, bound="key") for one in helper.policies)))
+    assert find_errors(PolicySet(tuple(replace(one, bound="key") for one in helper.policies)))
 
 
 def test_conflicting_actions_are_refused() -> None:
-    """The same events of the same containers, in whatever order the words are, in another file."""
+    """The same events of the same containers, with words in another order, in another file."""
     first = policy(rule("unshare", "{flags: [CLONE_NEWUSER, CLONE_NEWNS]}", "deny", "a"))
     second = policy(rule("unshare", "{flags: [CLONE_NEWNS, CLONE_NEWUSER]}", "alert", "b"), name="q")
     (found,) = wrong(first, second)
-    assert found.startswith("1.yaml:7:7: rule b: asks for alert, and rule a (0.yaml:7) for deny")
+    assert found.startswith("1.yaml:7:7: rule b: has action alert, but rule a (0.yaml:7) has deny")
 
 
 def test_different_events_containers_or_the_same_action_do_not_conflict() -> None:
-    """Each differs in one thing."""
+    """Each pair differs in one respect."""
     base = rule("unshare", "{flags: CLONE_NEWUSER}", "deny", "a")
     assert wrong(policy(base, rule("unshare", "{flags: CLONE_NEWNS}", "alert", "b"))) == []
     assert wrong(policy(base, rule("clone", "{flags: CLONE_NEWUSER}", "alert", "b"))) == []
@@ -145,14 +145,14 @@ def test_different_events_containers_or_the_same_action_do_not_conflict() -> Non
         ("{flags: CLONE_NEWUSER, exe: [/bin/a]}", "{exe: [/bin/a, /bin/b]}"),
     ],
 )
-def test_an_exception_that_takes_everything_is_refused(match: str, exception: str) -> None:
-    """The rule and its exception would go round in a circle: it matches only what it excepts."""
+def test_an_exception_that_covers_its_rule_is_refused(match: str, exception: str) -> None:
+    """The rule could never match."""
     (found,) = wrong(policy(rule("unshare", match, more=f", exceptions: [{exception}]")))
-    assert found.startswith("0.yaml:7:7: rule one: an exception takes all that it matches on unshare")
+    assert found.startswith("0.yaml:7:7: rule one: an exception covers everything it matches on unshare")
 
 
-def test_an_exception_that_leaves_something_is_not() -> None:
-    """Another program, or fewer flags."""
+def test_a_narrower_exception_is_allowed() -> None:
+    """For one program, or for more flags."""
     for exception in ("{exe: /bin/a}", "{flags: {all: [CLONE_NEWUSER, CLONE_NEWNS]}}"):
         assert (
             wrong(policy(rule("unshare", "{flags: CLONE_NEWUSER}", more=f", exceptions: [{exception}]")))
@@ -168,7 +168,7 @@ def test_an_exception_that_leaves_something_is_not() -> None:
     ],
 )
 def test_exceptions_cannot_loop(text: str, message: str) -> None:
-    """An alias of itself, an exception of an exception: neither is part of the language."""
+    """The language has neither aliases nor exceptions of exceptions."""
     with pytest.raises(PolicyError) as raised:
         load_bytes({"0.yaml": policy(rule("unshare", "any", more=f", {text}"))})
     found = raised.value.problems[0]
@@ -176,8 +176,8 @@ def test_exceptions_cannot_loop(text: str, message: str) -> None:
     assert message in str(found)
 
 
-def test_ten_thousand_rules_are_refused_in_time() -> None:
-    """With the place of the first that does not fit; within seconds, not minutes."""
+def test_ten_thousand_rules_are_refused_quickly() -> None:
+    """With the location of the first rule beyond the limit; within seconds, not minutes."""
     rules = [rule("file.open", f"{{path: 'proc:x/{n}'}}", name=f"r{n}") for n in range(10_000)]
     began = time.monotonic()
     with pytest.raises(PolicyError) as raised:
@@ -187,14 +187,14 @@ def test_ten_thousand_rules_are_refused_in_time() -> None:
     assert str(found).startswith(f"0.yaml:{7 + 4096}:7: rule r4096: the rules and exceptions of this set")
 
 
-def test_ten_thousand_mistakes_are_not_all_printed() -> None:
-    """The first 200, and how many more there are."""
+def test_of_ten_thousand_errors_200_are_reported() -> None:
+    """The first 200, and the number of the others."""
     rules = [rule("file.opne", "any", name=f"r{n}") for n in range(10_000)]
     with pytest.raises(PolicyError) as raised:
         load_bytes({"0.yaml": policy(*rules)})
     *shown, last = raised.value.problems
     assert len(shown) == 200
-    assert last.message == "and 9800 more mistakes"
+    assert last.message == "and 9800 more errors"
     assert all((problem.line, problem.column) > (6, 0) for problem in shown)
 
 
@@ -210,11 +210,11 @@ def test_ten_thousand_mistakes_are_not_all_printed() -> None:
         ),
         ("file.open", "{path: 'prok:kcore'}", "prok", "prok"),
         ("unshare", "{flag: CLONE_NEWUSER}", "flag", "unknown key 'flag'; did you mean 'flags'?"),
-        ("device.access", "{device: 'b 9999:1'}", "b 9999", "majors go to 4095"),
+        ("device.access", "{device: 'b 9999:1'}", "b 9999", "the maximum is 4095 for majors"),
         ("network.connect", "{address: 300.1.1.1}", "300.1", "is not an address"),
     ],
 )
-def test_objects_that_do_not_exist_are_refused(event: str, match: str, word: str, message: str) -> None:
+def test_unknown_names_are_refused(event: str, match: str, word: str, message: str) -> None:
     """Events, words, filesystems, devices, addresses: with line and column of the word."""
     with pytest.raises(PolicyError) as raised:
         load_bytes({"0.yaml": policy(rule(event, match))})
@@ -225,16 +225,16 @@ def test_objects_that_do_not_exist_are_refused(event: str, match: str, word: str
     assert line[found.column - 1 :].lstrip("'").startswith(word)
 
 
-def test_a_rule_that_stops_programs_of_the_host_is_warned_of() -> None:
-    """Nobody but the node's owner can say that it may."""
+def test_a_rule_that_stops_programs_of_the_host_gives_a_warning() -> None:
+    """Only the node's owner can decide this."""
     assert warned(policy(rule("host.map", "any", "deny"))) == [
-        "stops programs of the host: see what it tells of first"
+        "stops programs of the host: try it with `action: alert` first"
     ]
     assert warned(policy(rule("host.map", "any", "alert"))) == []
 
 
-def test_the_twin_of_a_rule_of_the_pack_is_asked_about() -> None:
-    """Somebody changed the rule, and it meets the lawful thing that the pack's was tried with."""
+def test_a_changed_rule_of_the_pack_that_matches_its_twin_gives_a_warning() -> None:
+    """The bundled rule was tested with this benign twin."""
     document = policy(rule("perf_event_open", "{target: [host, self]}", "alert", "perf-node"))
     found = load_bytes({"0.yaml": document})
     assert "matches its own benign twin: perf_event_open 0" in [note.note for note in remarks(found, twins())]
@@ -242,40 +242,40 @@ def test_the_twin_of_a_rule_of_the_pack_is_asked_about() -> None:
     assert [note for note in remarks(as_it_is, twins()) if "benign twin" in note.note] == []
 
 
-def test_everybody_who_loads_refuses_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`policy check`, `agent --check`, and the agent, at its start and when files change."""
+def test_all_commands_refuse_the_same_policies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`policy check`, `agent --check`, and the agent, at start and when files change."""
     file = tmp_path / "p.yaml"
     file.write_bytes(policy(rule("process.exec", "any")))
-    said = f"{file}:7:7: rule one: would lock every container of the node out"
+    message = f"{file}:7:7: rule one: would stop every container of the node"
     for command in (["policy", "check", str(file)], ["agent", "--check", "--policies", str(file)]):
         assert main(command) == 2, command
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     config = load_config(None, flags={"policies": [str(file)]})
-    with pytest.raises(PolicyError, match="would lock every container"):
+    with pytest.raises(PolicyError, match="would stop every container"):
         load(config, NodeTiers.usual())
-    with pytest.raises(PolicyError, match="would lock every container"):
+    with pytest.raises(PolicyError, match="would stop every container"):
         refuse(load_policies([file]))
 
 
-def test_a_rule_that_matches_its_own_twin_is_warned_of() -> None:
-    """The lawful neighbour of what it means."""
+def test_a_rule_that_matches_ordinary_behaviour_gives_a_warning() -> None:
+    """A legitimate action similar to the attack."""
     assert warned(policy(rule("setns", "any"))) == [
-        "matches what containers do lawfully: coming back to one's own namespace"
+        "matches ordinary behaviour of containers: a return to its own namespace"
     ]
     assert warned(policy(rule("setns", "{target: host}"))) == []
     assert "`unshare -u`" in warned(policy(rule("unshare", "any", "alert")))[0]
 
 
-def test_the_packs_are_clean() -> None:
-    """Nothing to refuse, and no rule matches what containers do lawfully."""
+def test_the_packs_have_no_errors_and_no_such_warnings() -> None:
+    """No rule of them matches ordinary behaviour of containers."""
     found = load_policies([ROOT / "policies"])
     extra = load_policies([ROOT / "policies/optional"])
-    assert mistakes(found) == mistakes(extra) == []
+    assert find_errors(found) == find_errors(extra) == []
     assert [(rule.id, s.what) for p in found.policies for rule in p.rules for s in matched(rule)] == []
 
 
 def test_there_are_samples_of_both_kinds() -> None:
-    """Or the tests above test nothing."""
+    """Otherwise the tests above would test nothing."""
     assert len(VITAL) >= 20
     assert len(ORDINARY) - len(VITAL) >= 15
     assert all(one.vital for one in VITAL)
@@ -283,11 +283,11 @@ def test_there_are_samples_of_both_kinds() -> None:
 
 
 def test_the_command_refuses_and_warns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit status 2 with the place on standard error; 0 with warnings on standard output."""
+    """Exit code 2 with the location on standard error; 0 with warnings on standard output."""
     file = tmp_path / "p.yaml"
     file.write_bytes(policy(rule("process.exec", "any")))
     assert main(["policy", "check", str(file)]) == 2
-    assert f"{file}:7:7: rule one: would lock every container of the node out" in capsys.readouterr().err
+    assert f"{file}:7:7: rule one: would stop every container of the node" in capsys.readouterr().err
     file.write_bytes(policy(rule("setns", "any")))
     assert main(["policy", "check", str(file)]) == 0
-    assert f"{file}:7:7: warning: one: matches what containers do lawfully" in capsys.readouterr().out
+    assert f"{file}:7:7: warning: one: matches ordinary behaviour of containers" in capsys.readouterr().out

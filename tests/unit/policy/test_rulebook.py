@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file that tells the next agent what rule numbers mean."""
+"""The file with the meaning of rule numbers, for the next agent."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ringfence.policy.rulebook import RuleBook, read, write
 from tests.support.policies import PACK
 
 
-def test_it_gives_back_every_rule_of_the_pack(tmp_path: Path) -> None:
-    """All fields, for every number of two generations."""
+def test_every_rule_of_the_pack_is_read_back(tmp_path: Path) -> None:
+    """All fields, for every rule number of two generations."""
     rules = compile_policies(load_policies([PACK]), NodeTiers.usual(), "enforce").rules
     assert len(rules) > 50
     book = RuleBook({6: {}, 7: rules})
@@ -25,12 +25,12 @@ def test_it_gives_back_every_rule_of_the_pack(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"3", b'{"1": [{}]}', b'{"x": []}', b"\xff", b'{"1": 2}']
 )
-def test_what_is_no_rule_book_is_none(tmp_path: Path, content: bytes) -> None:
-    """A file of another build, or one that a power cut left."""
+def test_an_invalid_rule_book_is_none(tmp_path: Path, content: bytes) -> None:
+    """A file of another build, or one damaged by a power failure."""
     (tmp_path / "rules.json").write_bytes(content)
     assert read(tmp_path / "rules.json") is None
 
 
-def test_no_file_is_none(tmp_path: Path) -> None:
-    """The first agent of a node."""
+def test_a_missing_rule_book_is_none(tmp_path: Path) -> None:
+    """As for the first agent of a node."""
     assert read(tmp_path / "rules.json") is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The published schema is the generated one, and agrees with the loader."""
+"""The published schema equals the generated one, and is consistent with the loader."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def _validator() -> jsonschema.Draft202012Validator:
 
 
 def _plain(node: reader.Node) -> Any:
-    """A document as other YAML readers see it."""
-    if isinstance(node, reader.Mapping_):
+    """Returns a document as other YAML readers see it."""
+    if isinstance(node, reader.MappingNode):
         return {item.key.text: _plain(item.value) for item in node.items}
-    if isinstance(node, reader.Sequence_):
+    if isinstance(node, reader.SequenceNode):
         return [_plain(item) for item in node.items]
     made: dict[str, Callable[[str], Any]] = {
         "int": int,
@@ -92,27 +92,27 @@ def _plain(node: reader.Node) -> Any:
 
 
 def test_the_published_schema_is_current() -> None:
-    """Write it again: `ringfence policy schema > docs/policy.schema.json`."""
+    """`ringfence policy schema > docs/policy.schema.json` rewrites it."""
     assert json.loads(PUBLISHED.read_text()) == schema()
 
 
 def test_every_event_and_operand_is_in_the_schema() -> None:
-    """None was forgotten."""
+    """The schema is complete."""
     definitions = schema()["$defs"]
     for words in EVENTS.values():
         assert set(definitions[f"match.{words.label}"]["properties"]) == {o.name for o in words.operands}
 
 
 @pytest.mark.parametrize("document", GOOD, ids=range(len(GOOD)))
-def test_what_loads_is_valid(document: dict[str, Any]) -> None:
-    """Both take it."""
+def test_a_document_that_loads_is_valid(document: dict[str, Any]) -> None:
+    """The loader and the schema accept it."""
     load_bytes({"x.yaml": text(document)})
     _validator().validate(document)
 
 
 @pytest.mark.parametrize("document", BAD, ids=range(len(BAD)))
-def test_what_is_refused_is_not_valid(document: dict[str, Any]) -> None:
-    """Both refuse it."""
+def test_a_document_that_is_refused_is_not_valid(document: dict[str, Any]) -> None:
+    """The loader and the schema refuse it."""
     with pytest.raises(PolicyError):
         load_bytes({"x.yaml": text(document)})
     assert not _validator().is_valid(document)

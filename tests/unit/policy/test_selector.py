@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which containers a policy holds for."""
+"""The containers to which a policy applies."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ WEB = Seen("web-1", "docker.io/library/nginx:1.27", "docker", "shop", "web-1-abc
         ({"images": "*nginx*", "except": {"labels": {"app": "web"}}}, False),
     ],
 )
-def test_all_keys_must_fit_and_any_glob_of_each(selector: dict[str, Any], covered: bool) -> None:
-    """As the keys are read aloud."""
+def test_every_key_and_at_least_one_glob_of_it_must_match(selector: dict[str, Any], covered: bool) -> None:
+    """For selected and for excluded containers."""
     assert load(policy(rule(), **selector)).policies[0].selector.covers(WEB) is covered
 
 
-def test_what_is_not_known_does_not_fit() -> None:
-    """Neither to choose a container nor to leave it out."""
+def test_an_unknown_fact_does_not_match() -> None:
+    """Neither to select a container nor to exclude it."""
     nothing = Seen()
     assert not load(policy(rule(), privileged=True)).policies[0].selector.covers(nothing)
     assert not load(policy(rule(), labels={"a": "*"})).policies[0].selector.covers(nothing)
@@ -58,25 +58,29 @@ def test_what_is_not_known_does_not_fit() -> None:
         ({"names": "x", "unidentified": "apply"}, True),
     ],
 )
-def test_a_container_not_yet_known_gets_what_is_certain(selector: dict[str, Any], at_birth: bool) -> None:
-    """A policy that may leave a container out waits until it is known, unless it says otherwise."""
+def test_an_unidentified_container_gets_the_certain_policies(
+    selector: dict[str, Any], at_birth: bool
+) -> None:
+    """A policy that may exclude a container waits until it is identified, unless it says `apply`."""
     compiled = compile_policies(load(policy(rule(), **selector)), NodeTiers.usual())
     assert compiled.select(None) == (frozenset({0}) if at_birth else frozenset())
 
 
-def test_a_file_that_one_container_brought_holds_for_no_other_at_its_birth() -> None:
-    """Nor once that one is known, though the file's selector speaks of all of them."""
-    brought = [replace(one, bound="file:1") for one in load(policy(rule(id="mine"), name="mine")).policies]
-    both = PolicySet((*load(policy(rule(id="ours"), name="ours")).policies, *brought))
+def test_a_policy_from_an_enrolment_request_applies_to_no_other_container() -> None:
+    """Neither at birth nor later, although its selector names all containers."""
+    requested = [replace(one, bound="file:1") for one in load(policy(rule(id="mine"), name="mine")).policies]
+    both = PolicySet((*load(policy(rule(id="node"), name="node")).policies, *requested))
     compiled = compile_policies(both, NodeTiers.usual())
     assert compiled.select(None) == frozenset({0})
     assert compiled.select(Seen(settled=False)) == frozenset({0})
     assert compiled.select(Seen(chosen=("file:1",))) == frozenset({0, 1})
 
 
-def test_the_first_words_about_a_container_leave_it_out_of_nothing() -> None:
-    """What its bundle says may be its image's author: until an engine was asked, what holds for the
-    unidentified holds. What was asked for besides is held, too."""
+def test_the_first_facts_about_a_container_do_not_exclude_it() -> None:
+    """Facts in a bundle may come from the image's author.
+
+    Until an engine was queried, the policies for unidentified containers apply, and requested ones as well.
+    """
     but = {"images": "*/trusted"}
     policies = [
         policy(rule(id="birth"), name="birth", containers="all", but=but, unidentified="apply"),

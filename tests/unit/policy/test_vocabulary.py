@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of policies mean what the kernel means, and what the probes fill in."""
+"""The words of policies have the kernel's values, and match what the probes fill in."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ linux/in.h linux/personality.h linux/tiocl.h sys/socket.h"""
 
 
 @pytest.mark.parametrize("kind", SYSCALLS, ids=lambda kind: kind.label)
-def test_every_number_of_a_call_is_filled_in(kind: EventKind) -> None:
-    """A rule cannot ask for what the probes do not look at."""
+def test_every_operand_of_a_call_is_filled_in(kind: EventKind) -> None:
+    """A rule cannot test what the probes do not record."""
     wanted = {operand.dim for operand in EVENTS[kind].operands if operand.dim < 4 and not operand.by_hook}
     assert wanted <= operand_dims(kind)
     if any(operand.dim == DIM_OBJECT for operand in EVENTS[kind].operands):
@@ -34,8 +34,8 @@ def test_every_number_of_a_call_is_filled_in(kind: EventKind) -> None:
 
 
 @pytest.mark.parametrize("kind", FAMILIES, ids=lambda kind: kind.label)
-def test_calls_of_a_family_have_the_numbers_that_the_probes_give(kind: EventKind) -> None:
-    """`call: [setreuid]` is what setreuid is sent as."""
+def test_calls_of_a_family_have_the_numbers_of_the_probes(kind: EventKind) -> None:
+    """`call: [setreuid]` is the number that the probes send for setreuid."""
     operand = EVENTS[kind].operand("call")
     assert operand is not None
     sent = {
@@ -53,15 +53,14 @@ def test_task_words_are_the_facts() -> None:
     assert sorted(TASK_WORDS.values()) == sorted(int(fact) for fact in Fact)
 
 
-def test_every_event_that_is_a_call_can_be_ruled_on() -> None:
-    """Events without a word in the language are those of the life of tasks and cgroups, and those of the
-    self-defence, which no policy can change."""
+def test_every_system_call_event_can_be_named_in_rules() -> None:
+    """The other events are lifecycle events of tasks and cgroups, and self-defence, which has no policy."""
     missing = {kind for kind in EventKind if kind is not EventKind.NONE} - set(EVENTS)
     assert all(kind.label.split(".")[0] in ("container", "process", "cgroup", "agent") for kind in missing)
 
 
-def test_labels_lead_back_to_events() -> None:
-    """As the loader uses them."""
+def test_labels_are_resolved_to_events() -> None:
+    """As the loader does."""
     for label in labels():
         found = event_words(label)
         assert found is not None
@@ -69,8 +68,8 @@ def test_labels_lead_back_to_events() -> None:
     assert event_words("nothing") is None
 
 
-def test_words_lie_inside_their_operand() -> None:
-    """A word with a bit outside the mask could never match; flags are one number a word."""
+def test_words_fit_the_mask_of_their_operand() -> None:
+    """A word with a bit outside the mask could never match; each flag word has one number."""
     for words in EVENTS.values():
         names = [operand.name for operand in words.operands]
         assert len(names) == len(set(names))
@@ -81,7 +80,7 @@ def test_words_lie_inside_their_operand() -> None:
 
 
 def test_numbers_are_described_in_words() -> None:
-    """For alerts: known bits by name, the rest in hexadecimal."""
+    """In alerts, known bits are names, the rest is hexadecimal."""
     assert describe(EventKind.SYS_UNSHARE, [0x10020000 | 0x11, 0, 0, 0]) == {
         "flags": "CLONE_NEWNS|CLONE_NEWUSER|0x11"
     }
@@ -92,7 +91,7 @@ def test_numbers_are_described_in_words() -> None:
 
 
 def _claims() -> dict[str, int]:
-    """Constants that carry the kernel's own names."""
+    """Returns the constants that have the kernel's names."""
     tables = [getattr(constants, name) for name in constants.__all__ if name != "FILESYSTEMS"]
     return {
         name: number
@@ -104,7 +103,7 @@ def _claims() -> dict[str, int]:
 
 @pytest.mark.needs("clang")
 def test_constants_are_those_of_the_kernels_headers(tmp_path: Path) -> None:
-    """Names that these headers do not know (newer, older) are left out, and most must be known."""
+    """Names that these headers lack (newer, older) are skipped, but most must be known."""
     claims = _claims()
     includes = "".join(f"#if __has_include(<{h}>)\n#include <{h}>\n#endif\n" for h in HEADERS.split())
     checks = "".join(
@@ -114,15 +113,15 @@ def test_constants_are_those_of_the_kernels_headers(tmp_path: Path) -> None:
     source = tmp_path / "c.c"
     source.write_text(f"#define _GNU_SOURCE\n{includes}\n{checks}")
     command = ["clang", "-fsyntax-only", "-w", "-ferror-limit=0", str(source)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
-    found = re.findall(r"^(\w+):1:\d+: error: (.*)$", said, re.MULTILINE)
+    output = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    found = re.findall(r"^(\w+):1:\d+: error: (.*)$", output, re.MULTILINE)
     unknown = {name for name, message in found if "undeclared" in message}
     assert not {name for name, _ in found} - unknown
     assert len(unknown) < len(claims) * 0.3, unknown
 
 
 def test_filesystems_have_the_magic_of_their_headers() -> None:
-    """Where linux/magic.h names one."""
+    """For filesystems in linux/magic.h."""
     header = Path("/usr/include/linux/magic.h")
     if not header.exists():
         pytest.skip("no linux/magic.h (elsewhere: with linux-libc-dev)")
@@ -144,6 +143,6 @@ def test_filesystems_have_the_magic_of_their_headers() -> None:
         )
     }
     names |= {"cgroup1": "CGROUP", "overlay": "OVERLAYFS", "bpf": "BPF_FS", "binfmt_misc": "BINFMTFS"}
-    for ours, theirs in names.items():
-        if theirs in found:
-            assert constants.FILESYSTEMS[ours] == (int(found[theirs], 16),), ours
+    for word, name in names.items():
+        if name in found:
+            assert constants.FILESYSTEMS[word] == (int(found[name], 16),), word

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written in another way than the usual one means the same or is refused; it never means nothing."""
+"""Unusual spellings of a value have the same meaning or are refused; they are never ignored."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ringfence.errors import PolicyError
 from ringfence.policy import load_bytes, load_policies
 from ringfence.policy.probe_rules import FieldWords, ProbeWords
 from ringfence.policy.review import remarks
-from ringfence.policy.samples import meets, sample
+from ringfence.policy.samples import rule_matches, sample
 from tests.unit.policy.documents import Seen, load, policy, rule, text
 
 LONG = "9" * 5000  # Python refuses to convert more than 4,300 digits
 K = EventKind
 
 
-def mistakes(event: str, match: Any) -> list[str]:
-    """What is said of a rule with that match block."""
+def errors_in(event: str, match: Any) -> list[str]:
+    """Returns the errors in a rule with that match block."""
     with pytest.raises(PolicyError) as caught:
         load(policy(rule(event=event, match=match)))
     return [problem.message for problem in caught.value.problems]
@@ -36,11 +36,11 @@ def mistakes(event: str, match: Any) -> list[str]:
         ("network.connect", {"port": f"1-{LONG}"}, "is not a range within 0-65535"),
         ("bpf", {"cmd": "UNQUOTED"}, "is not between 0 and"),
         ("clone", {"flags": "UNQUOTED"}, "is not between 0 and"),
-        ("device.access", {"device": f"b {LONG}:1"}, "majors go to 4095"),
+        ("device.access", {"device": f"b {LONG}:1"}, "the maximum is 4095 for majors"),
     ],
 )
 def test_a_number_of_thousands_of_digits_is_too_large(event: str, match: dict[str, Any], words: str) -> None:
-    """One mistake, and a short one; no error of Python's."""
+    """It gives one short error, not an exception of Python."""
     data = text(policy(rule(event=event, match=match))).replace(b"UNQUOTED", LONG.encode())
     with pytest.raises(PolicyError) as caught:
         load_bytes({"x.yaml": data})
@@ -49,8 +49,8 @@ def test_a_number_of_thousands_of_digits_is_too_large(event: str, match: dict[st
     assert len(str(problem)) < 800
 
 
-def test_a_number_of_thousands_of_digits_is_no_field_of_a_probe() -> None:
-    """Nor a bound of one."""
+def test_a_probe_field_has_no_number_of_thousands_of_digits() -> None:
+    """Nor a bound of a range or comparison."""
     words = ProbeWords("probe.x", {"size": FieldWords("number")}, in_task=True)
     for value in (LONG, f"1-{LONG}", f">= {LONG}"):
         one = rule(event="probe.x", match={"size": value}, action="alert")
@@ -59,20 +59,20 @@ def test_a_number_of_thousands_of_digits_is_no_field_of_a_probe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("peer", "met"), [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("::a01:203", False)]
+    ("peer", "matched"), [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("::a01:203", False)]
 )
-def test_an_ipv4_address_of_a_probe_is_one_in_both_families(peer: str, met: bool) -> None:
-    """As those of the agent's own events: servers on [::] see IPv4 so."""
+def test_an_ipv4_address_of_a_probe_matches_in_both_families(peer: str, matched: bool) -> None:
+    """As in the agent's own events: servers on [::] see mapped IPv4 addresses."""
     words = ProbeWords("probe.x", {"peer": FieldWords("ip")}, in_task=True)
     one = rule(event="probe.x", match={"peer": "10.0.0.0/8"}, action="alert")
     (found,) = load_bytes({"x.yaml": text(policy(one))}, {"probe.x": words}).policies[0].probe_rules
-    assert found.holds({"peer": peer}) is met
+    assert found.holds({"peer": peer}) is matched
 
 
-def test_a_wrong_flag_is_one_mistake() -> None:
-    """A number that is too large is a number, and 0 is no flag at all."""
-    assert mistakes("clone", {"flags": 1 << 40}) == [f"{1 << 40} is not between 0 and 4294967295"]
-    assert "asks for no bit" in mistakes("clone", {"flags": 0})[0]
+def test_a_wrong_flag_is_one_error() -> None:
+    """A number that is too large is reported as a number, and 0 is not a flag."""
+    assert errors_in("clone", {"flags": 1 << 40}) == [f"{1 << 40} is not between 0 and 4294967295"]
+    assert "tests no bit" in errors_in("clone", {"flags": 0})[0]
 
 
 @pytest.mark.parametrize(
@@ -80,21 +80,21 @@ def test_a_wrong_flag_is_one_mistake() -> None:
     [
         ("file.open", {"exe": "/usr/bin/"}, "ends with `/`"),
         ("file.open", {"exe": "/"}, "ends with `/`"),
-        ("file.open", {"exe": "/usr/bin/a\0"}, "holds a NUL"),
-        ("file.open", {"name": "a\0"}, "holds a NUL"),
-        ("file.open", {"path": "proc:a\0b"}, "holds a NUL"),
+        ("file.open", {"exe": "/usr/bin/a\0"}, "contains a NUL"),
+        ("file.open", {"name": "a\0"}, "contains a NUL"),
+        ("file.open", {"path": "proc:a\0b"}, "contains a NUL"),
         ("unix.connect", {"socket": "/run//docker.sock"}, "is not a plain path"),
         ("unix.connect", {"socket": "/run/../docker.sock"}, "is not a plain path"),
-        ("network.connect", {"address": "fe80::1%eth0"}, "no event tells of a zone"),
+        ("network.connect", {"address": "fe80::1%eth0"}, "events have no zone"),
         ("network.connect", {"port": "\u0663-\u0665"}, "is not a number"),
     ],
 )
-def test_what_no_event_could_have_is_refused(event: str, match: dict[str, Any], words: str) -> None:
-    """A rule or an exception on it would hold for nothing, and say nothing."""
-    assert any(words in message for message in mistakes(event, match))
+def test_a_value_that_no_event_can_have_is_refused(event: str, match: dict[str, Any], words: str) -> None:
+    """A rule or an exception on it would silently never match."""
+    assert any(words in message for message in errors_in(event, match))
 
 
-def test_the_name_of_an_abstract_socket_may_hold_a_nul() -> None:
+def test_the_name_of_an_abstract_socket_may_contain_nul() -> None:
     """See unix(7)."""
     assert load(policy(rule(event="unix.connect", match={"socket": "@a\0b"}))).rules == 1
 
@@ -110,20 +110,20 @@ def test_the_name_of_an_abstract_socket_may_hold_a_nul() -> None:
         ("kernel.*", b"kernel/core_pattern"),
     ],
 )
-def test_sysctls_are_taken_as_sysctl_takes_them(written: str, name: bytes) -> None:
-    """Of sysctl(8): what separates first separates; and as files of procfs are written in other rules."""
+def test_sysctl_names_are_accepted_as_by_sysctl(written: str, name: bytes) -> None:
+    """As in sysctl(8), the first separator decides; names of procfs files are accepted, too."""
     (one,) = load(policy(rule(event="sysctl.access", match={"sysctl": written}))).policies[0].rules
-    assert meets(one, sample(K.SYSCTL_ACCESS, "", text=name))
+    assert rule_matches(one, sample(K.SYSCTL_ACCESS, "", text=name))
 
 
 @pytest.mark.parametrize("written", ["10.1.2.3", "::ffff:10.1.2.3", "::ffff:10.1.0.0/112", "::ffff:0:0/96"])
-def test_an_ipv4_address_is_one_in_both_families(written: str) -> None:
-    """A socket of either reaches it."""
+def test_an_ipv4_address_matches_in_both_families(written: str) -> None:
+    """A socket of either family reaches it."""
     (one,) = load(policy(rule(event="network.connect", match={"address": written}))).policies[0].rules
     mapped = bytes(10) + b"\xff\xff"
-    assert meets(one, sample(K.NET_CONNECT, "", address=bytes((10, 1, 2, 3))))
-    assert meets(one, sample(K.NET_CONNECT, "", address=mapped + bytes((10, 1, 2, 3))))
-    assert not meets(one, sample(K.NET_CONNECT, "", address=bytes(16)))
+    assert rule_matches(one, sample(K.NET_CONNECT, "", address=bytes((10, 1, 2, 3))))
+    assert rule_matches(one, sample(K.NET_CONNECT, "", address=mapped + bytes((10, 1, 2, 3))))
+    assert not rule_matches(one, sample(K.NET_CONNECT, "", address=bytes(16)))
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ def test_an_ipv4_address_is_one_in_both_families(written: str) -> None:
         (None, "*", False),
     ],
 )
-def test_an_image_fits_by_its_name_in_full_and_as_it_was_asked_for(
+def test_an_image_matches_by_its_full_name_and_by_the_requested_name(
     image: str | None, globs: str, fits: bool
 ) -> None:
-    """Whether its container was made by `docker run nginx`, by a pod's `image: nginx` or by Podman."""
+    """For containers created by `docker run nginx`, by a pod's `image: nginx` and by Podman."""
     found = load(policy(rule(), images=globs)).policies[0].selector
     assert found.covers(Seen(image=image)) is fits
     left = load(policy(rule(), containers="all", but={"images": globs})).policies[0].selector
@@ -159,22 +159,22 @@ def test_an_image_fits_by_its_name_in_full_and_as_it_was_asked_for(
 @pytest.mark.parametrize(
     ("selector", "words"),
     [
-        ({"names": "!web-*"}, "negates nothing here"),
+        ({"names": "!web-*"}, "does not negate"),
         ({"namespaces": ["a", "[ab"]}, "has a `[` without its `]`"),
-        ({"labels": {"tier": "!front"}}, "negates nothing here"),
-        ({"containers": "all", "except": {"images": "!docker.io/*"}}, "negates nothing here"),
+        ({"labels": {"tier": "!front"}}, "does not negate"),
+        ({"containers": "all", "except": {"images": "!docker.io/*"}}, "does not negate"),
     ],
 )
-def test_a_glob_that_fits_no_name_is_refused(selector: dict[str, Any], words: str) -> None:
-    """Its author means another thing by it, and would be left with a policy for nobody."""
+def test_a_glob_that_matches_no_name_is_refused(selector: dict[str, Any], words: str) -> None:
+    """Its author means something else, and the policy would apply to no container."""
     document = policy(rule())
     document["spec"]["selector"] = selector
     with pytest.raises(PolicyError, match=re.escape(words)):
         load(document)
 
 
-def test_a_label_that_is_true_wants_quotes() -> None:
-    """Pods have many of these, and YAML takes the bare word for another thing."""
+def test_a_label_with_the_value_true_needs_quotes() -> None:
+    """Such labels are common on pods, and YAML reads the plain word as a boolean."""
     plain = text(policy(rule(), labels={"mesh": "WORD"}))
     with pytest.raises(PolicyError, match="must be a text: put it in quotes"):
         load_bytes({"x.yaml": plain.replace(b"WORD", b"true")})
@@ -182,8 +182,8 @@ def test_a_label_that_is_true_wants_quotes() -> None:
 
 
 @pytest.mark.parametrize("glob", ["[ab]*", "[!a]b", "[]]", "[a-z]?", "a[]x]b", "web-[0-9]"])
-def test_globs_with_sets_are_taken(glob: str) -> None:
-    """Those of fnmatch(3)."""
+def test_globs_with_bracket_expressions_are_accepted(glob: str) -> None:
+    """As in fnmatch(3)."""
     assert load(policy(rule(), names=glob)).rules == 1
 
 
@@ -195,16 +195,16 @@ def test_globs_with_sets_are_taken(glob: str) -> None:
         ("/dev/mem", "device.access"),
     ],
 )
-def test_a_path_as_the_container_sees_it_is_warned_of(path: str, hint: str) -> None:
-    """procfs and the others begin at a root of their own: the rule would match nothing."""
+def test_a_path_as_seen_in_the_container_gives_a_warning(path: str, hint: str) -> None:
+    """Paths start at the root of procfs and other filesystems: the rule would never match."""
     plain = rule(event="file.open", match={"path": path}, action="alert")
     (note,) = [one for one in remarks(load(policy(plain))) if one.level == "warning"]
     assert hint in note.note
     assert note.line > 0
 
 
-def test_a_marker_of_the_byte_order_and_other_ends_of_lines_change_nothing(tmp_path: Path) -> None:
-    """As editors of other systems write files."""
+def test_a_byte_order_mark_and_crlf_are_accepted(tmp_path: Path) -> None:
+    """Editors of other systems write such files."""
     plain = text(policy(rule()))
     for n, data in enumerate((b"\xef\xbb\xbf" + plain, plain.replace(b"\n", b"\r\n"))):
         file = tmp_path / f"{n}.yaml"

@@ -36,7 +36,7 @@ spec:
 
 
 def write(directory: Path, text: str = YAML, *, name: str = "slow", source: str = "/* */\n") -> Path:
-    """The pair of files; the YAML's path."""
+    """Write the pair of files. Returns the YAML's path."""
     (directory / f"{name}.c").write_text(source)
     path = directory / f"{name}.yaml"
     path.write_text(text)

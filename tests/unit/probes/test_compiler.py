@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of bcc's process, told without bcc: a program that stands in for it."""
+"""The outcome of bcc's process, tested without bcc: a script replaces it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ringfence.probes.compiler import Workshop
 from ringfence.probes.read import read_file
 from tests.unit.probes.documents import write
 
-# Called as the interpreter would be: -I, the script, the descriptor of the socket.
+# Called like the interpreter: -I, the script, the descriptor of the socket.
 DIES_WITH_ITS_REQUEST = """#!/usr/bin/python3
 import os, select, signal, sys
 select.select([int(sys.argv[3])], [], [])
@@ -30,10 +30,10 @@ socket.socket(fileno=int(sys.argv[3])).recv(1)
 """
 
 
-def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: str) -> str:
-    """The one problem of a build by that program."""
+def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> str:
+    """Returns the one problem of a build with that program."""
     python = tmp_path / "python"
-    python.write_text(stand_in)
+    python.write_text(script)
     python.chmod(0o755)
     monkeypatch.setattr(compiler, "find_python", lambda: str(python))
     workshop = Workshop(tmp_path / "state", headers="installed")
@@ -44,7 +44,9 @@ def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: str) -> s
 
 
 def test_a_child_that_dies_with_its_request_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel resets the connection: no more than that the child is gone, which its status says better."""
+    """The kernel resets the connection, which only
+    means that the child ended; its status says more.
+    """
     message = refusal(tmp_path, monkeypatch, DIES_WITH_ITS_REQUEST)
     assert message == "bcc's process ended with SIGKILL"
 
@@ -57,7 +59,7 @@ def test_a_request_that_cannot_be_sent(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(socket, "send_fds", refuse)
     message = refusal(tmp_path, monkeypatch, WAITS_FOR_A_REQUEST)
-    assert message == "bcc's process met an error: [Errno 90] Message too long"
+    assert message == "bcc's process failed: [Errno 90] Message too long"
 
 
 HANDS_OVER = """#!/usr/bin/python3
@@ -73,7 +75,9 @@ socket.send_fds(connection, [json.dumps(answer).encode()], fds)
 
 
 def test_the_links_of_all_programs_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A descriptor that is not taken is closed by the kernel: that program would be detached, and nobody told."""
+    """A descriptor that is not received is closed by
+    the kernel: that program would be silently detached.
+    """
     python = tmp_path / "python"
     python.write_text(HANDS_OVER % 1)
     python.chmod(0o755)
@@ -86,23 +90,23 @@ def test_the_links_of_all_programs_are_taken_over(tmp_path: Path, monkeypatch: p
 def test_an_answer_that_does_not_fit_is_refused_and_leaves_nothing_attached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An event of thousands of members: its programs must not go on without an owner."""
+    """An event of thousands of members: its programs must not stay attached without an owner."""
     before = len(os.listdir("/proc/self/fd"))
     message = refusal(tmp_path, monkeypatch, HANDS_OVER % (1 << 17))
-    assert "more than can be handed over" in message
+    assert "too many programs" in message
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("name", ["linux/fs.h", "made/up/by/me.h"])
-def test_a_header_of_the_kernel_that_is_missing_is_made(tmp_path: Path, name: str) -> None:
+def test_a_missing_kernel_header_is_created(tmp_path: Path, name: str) -> None:
     """Empty: its types are in the dump of the BTF."""
     assert _bcc_child._mended(str(tmp_path), b"p.c:1:10: fatal error: '%s' file not found" % name.encode())
     assert (tmp_path / name).read_bytes() == b""
 
 
 @pytest.mark.parametrize("name", ["{}/away/x.h", "../away/x.h", "linux/../../away/x.h", "..//away/x.h"])
-def test_no_header_is_made_outside_of_the_tree(tmp_path: Path, name: str) -> None:
-    """A path that somebody mistyped is a mistake to be told, not a file to be made on the host."""
+def test_no_header_is_created_outside_of_the_tree(tmp_path: Path, name: str) -> None:
+    """A mistyped path is a mistake to report, not a file to create on the host."""
     include = tmp_path / "include"
     (include / "linux").mkdir(parents=True)
     said = b"p.c:1:10: fatal error: '%s' file not found" % name.format(tmp_path).encode()
@@ -110,8 +114,8 @@ def test_no_header_is_made_outside_of_the_tree(tmp_path: Path, name: str) -> Non
     assert not (tmp_path / "away").exists()
 
 
-def test_a_source_without_an_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link to something huge in the place of the C file: refused, and not taken into memory first."""
+def test_an_endless_source_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link to something huge in place of the C file: refused, and not read into memory first."""
     monkeypatch.setattr(compiler, "find_python", lambda: "/nonexistent")
     path = write(tmp_path)
     source = path.with_suffix(".c")
@@ -121,7 +125,7 @@ def test_a_source_without_an_end_is_not_read(tmp_path: Path, monkeypatch: pytest
     source.symlink_to(tmp_path / "huge")
     tracemalloc.start()
     try:
-        with pytest.raises(ProbeError, match="no C source of at most 1 MiB"):
+        with pytest.raises(ProbeError, match="not a C source of at most 1 MiB"):
             Workshop(tmp_path / "state", headers="installed").build(read_file(path))
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What bcc is given, and what its errors become: the operator's own lines, in both files."""
+"""The source for bcc, and its errors mapped to the operator's own lines, in both files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_hooks_are_found_with_their_lines() -> None:
 
 
 def test_lines_are_those_of_the_operators_files() -> None:
-    """#line before the source, and before each promise of the YAML."""
+    """#line before the source, and before each statement of the YAML."""
     text = compose(definition(), SOURCE)
     assert '#line 1 "p/slow.c"\n/* TRACEPOINT' in text
     assert '\n#line 6 "p/slow.c"\nint kprobe__do_sys_open' in text, "after what bcc puts before a tracepoint"
@@ -51,7 +51,7 @@ def test_rates_become_windows_that_add_up() -> None:
         assert f"-DRF_WINDOW_EVENTS={events}" in found
 
 
-def test_the_kernel_leaves_hosts_out_only_where_it_can_tell() -> None:
+def test_the_kernel_drops_host_events_only_where_it_can_identify_them() -> None:
     """With the agent's maps, unless the YAML keeps them."""
     found = flags(definition(), "", "/pins", Path("/i"))
     assert {"-DRF_DROP_HOST=1", "-DRF_OWNER=task.container"} <= set(found)
@@ -63,32 +63,32 @@ def test_the_kernel_leaves_hosts_out_only_where_it_can_tell() -> None:
         assert not [flag for flag in flags(probe, "", maps, Path("/i")) if "DROP_HOST" in flag]
 
 
-def told(said: str, stage: str = "compile", subject: str = "", message: str = "failed") -> list[str]:
-    """What the operator reads."""
+def message_of(said: str, stage: str = "compile", subject: str = "", message: str = "failed") -> list[str]:
+    """Returns the message that the operator reads."""
     answer = {"stage": stage, "subject": subject, "message": message}
     return [str(problem) for problem in explain(definition(), tuple(hooks(SOURCE)), answer, said)]
 
 
 def test_clangs_errors_keep_their_place() -> None:
-    """File, line, column, text; notes and carets are left out."""
+    """File, line, column, text; notes and carets are omitted."""
     said = "p/slow.c:5:4: error: no member named 'x' in 'struct event'\n  e.x = 1;\n  ~ ^\np/slow.c:2:1: note: here\n"
-    assert told(said) == ["p/slow.c:5:4: no member named 'x' in 'struct event'"]
+    assert message_of(said) == ["p/slow.c:5:4: no member named 'x' in 'struct event'"]
 
 
-def test_what_the_yaml_promised_is_told_at_its_line() -> None:
-    """A missing field, and a struct that is not there, which comes first whatever else it made wrong."""
+def test_a_missing_member_is_reported_at_its_yaml_line() -> None:
+    """A missing field, and a missing struct, which comes first whatever other errors it caused."""
     said = "p/slow.yaml:12:44: error: no member named 'disk' in 'struct event'; did you mean 'dusk'?\n"
-    assert told(said) == [
+    assert message_of(said) == [
         "p/slow.yaml:12:5: spec.fields.disk: struct event in slow.c has no member 'disk'; did you mean 'dusk'?"
     ]
     said = "p/slow.c:9:9: error: unknown\np/slow.yaml:8:16: error: invalid application of 'sizeof' to an incomplete type 'struct event'\n"
-    assert told(said) == ["p/slow.yaml:8:10: spec.event: slow.c declares no struct 'event'"]
+    assert message_of(said) == ["p/slow.yaml:8:10: spec.event: slow.c declares no struct 'event'"]
 
 
 def test_a_member_that_both_files_miss_is_one_mistake() -> None:
-    """The YAML's error says what needs it; another member of the source stays an error of its own."""
+    """The YAML's error gives the field; another member of the source stays a separate error."""
     yaml = "p/slow.yaml:9:14: error: no member named 'task' in 'struct event'\n"
-    found = told(
+    found = message_of(
         "p/slow.c:6:2: error: no member named 'task' in 'struct event'\n"
         "p/slow.c:7:4: error: no member named 'x' in 'struct event'\n" + yaml
     )
@@ -100,9 +100,9 @@ def test_a_member_that_both_files_miss_is_one_mistake() -> None:
 
 
 def test_an_absent_tracepoint_is_named() -> None:
-    """bcc only misses a struct."""
+    """bcc only reports a missing struct."""
     said = "p/slow.c:5:1: error: incomplete definition of type 'struct tracepoint__block__nothing'\n"
-    assert told(said) == ["p/slow.c:5:1: this kernel has no tracepoint block:nothing"]
+    assert message_of(said) == ["p/slow.c:5:1: this kernel has no tracepoint block:nothing"]
 
 
 VERIFIER = """\
@@ -117,25 +117,25 @@ processed 5 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_stat
 """
 
 
-def test_the_verifiers_line_is_the_operators() -> None:
-    """The last one of the operator's source before it gave up; without any, that of the program."""
+def test_the_verifiers_line_is_one_of_the_operator() -> None:
+    """The last one of the operator's source before the failure; without any, that of the program."""
     function = "raw_tracepoint__sched_switch"
     expected = f"the kernel refuses {function}(): R2 invalid mem access 'scalar'"
-    assert told(VERIFIER, "verify", function) == [f"p/slow.c:17: {expected}"]
+    assert message_of(VERIFIER, "verify", function) == [f"p/slow.c:17: {expected}"]
     without = "\n".join(line for line in VERIFIER.splitlines() if not line.startswith(";"))
-    assert told(without, "verify", function) == [f"p/slow.c:3: {expected}"]
+    assert message_of(without, "verify", function) == [f"p/slow.c:3: {expected}"]
 
 
-def test_a_hook_that_is_refused_is_told_at_its_line() -> None:
-    """With what the kernel's number means."""
+def test_a_refused_hook_is_reported_at_its_line() -> None:
+    """With the meaning of the kernel's error number."""
     message = "Failed to attach BPF to raw tracepoint (ENOENT)"
-    assert told("", "attach", "raw_tracepoint__sched_switch", message) == [
+    assert message_of("", "attach", "raw_tracepoint__sched_switch", message) == [
         "p/slow.c:3: cannot be attached to raw_tracepoint sched_switch: this kernel has no such hook"
     ]
 
 
 def test_the_build_id_is_read_from_the_notes(tmp_path: Path) -> None:
-    """GNU's note of type 3, whatever stands before it."""
+    """GNU's note of type 3, whatever precedes it."""
     notes = tmp_path / "notes"
     other = (6).to_bytes(4, "little") + (4).to_bytes(4, "little") + b"\1\0\0\0" + b"Linux\0\0\0" + b"\0\0\0\0"
     own = (4).to_bytes(4, "little") + (20).to_bytes(4, "little") + b"\3\0\0\0" + b"GNU\0" + bytes(range(20))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of probes: members are read where the compiled struct has them, into the order of the YAML."""
+"""Records of probes: members are read at the compiled struct's offsets, in the order of the YAML."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SIZE = 80
 
 
 def record(time: int, container: int, start: int, pid: int, tid: int, comm: bytes, *rest: object) -> bytes:
-    """As ringfence.h lays it out: the time, then the struct."""
+    """Pack as ringfence.h lays it out: the time, then the struct."""
     return struct.pack("=QQQII16s16s8sQi4x", time, container, start, pid, tid, comm, *rest)
 
 
-def test_members_come_in_the_order_of_the_yaml() -> None:
+def test_members_are_in_the_order_of_the_yaml() -> None:
     """Not in that of the struct; text ends at its NUL, addresses are words."""
     decoder = new_decoder(definition(), SIZE, SHAPE)
     peer = bytes(10) + b"\xff\xff" + bytes([10, 0, 0, 7])
@@ -41,7 +41,7 @@ def test_members_come_in_the_order_of_the_yaml() -> None:
 
 
 def test_a_cgroup_or_a_process_can_own_an_event() -> None:
-    """By members that need not leave the agent."""
+    """By members that are not exported by the agent."""
     places = {"event": Place("x", 1), "cgroup": Place("x", 2), "pid": Place("x", 3), "start": Place("x", 4)}
     shape = (
         ("a", "unsigned long long", 0, 8, 0),
@@ -69,7 +69,7 @@ def test_a_cgroup_or_a_process_can_own_an_event() -> None:
         ("gone", "number", ("other", "int", 40, 4, 0), "the struct has no such member"),
     ],
 )
-def test_a_member_of_another_type_is_told_at_the_field(
+def test_a_member_of_another_type_is_reported_at_the_field(
     name: str, kind: str, shape: tuple[str, str, int, int, int], message: str
 ) -> None:
     """With the place in the YAML."""

@@ -49,7 +49,7 @@ def test_they_are_kept_apart_from_those_of_the_kernel() -> None:
     compiled = compile_policies(policies, NodeTiers.usual())
     assert {rule.rule_id for rule in compiled.rules.values()} == {"mount"}
     assert any("slow [low]" in line for line in explain(policies))
-    assert any("the effect has happened by then" in line for line in explain(policies))
+    assert any("after the effect" in line for line in explain(policies))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_they_are_kept_apart_from_those_of_the_kernel() -> None:
     [
         ("event: probe.slow", "event: probe.slwo", "10:14: spec.rules[0].event: 'probe.slwo' is not a probe of "
          "this node; did you mean 'probe.slow'?"),
-        ("event: probe.slow", "event: probe.bad", "10:14: spec.rules[0].event: probe.bad has mistakes of its own: "
+        ("event: probe.slow", "event: probe.bad", "10:14: spec.rules[0].event: probe.bad has errors: "
          "see /p/bad.yaml"),
         ("latency_us:", "latency:", "11:15: spec.rules[0].match: probe.slow has no field 'latency'; did you mean "
          "'latency_us'?"),
@@ -66,11 +66,11 @@ def test_they_are_kept_apart_from_those_of_the_kernel() -> None:
         ('">= 100"', "{any: 5}", "11:27: spec.rules[0].match.latency_us: must be a value, a list of values, or"),
         ("10.0.0.0/8", "ten", "12:27: spec.rules[0].exceptions[0].peer: must be an address"),
         ("{peer: 10.0.0.0/8, why: x}", "{why: x}", "12:20: spec.rules[0].exceptions[0]: is empty"),
-        ("action: kill\n    -", "action: deny\n    -", "13:15: spec.rules[0].action: probe.slow tells of what has "
-         "happened: alert, or kill"),
-        ("event: probe.slow", "event: probe.nobody", "13:15: spec.rules[0].action: probe.nobody does not say which "
-         "task it was"),
-        ("id: mount", "id: slow", "7:7: the rule 'slow' is already at p.yaml:14"),
+        ("action: kill\n    -", "action: deny\n    -", "13:15: spec.rules[0].action: probe.slow reports what has "
+         "already happened: use alert or kill"),
+        ("event: probe.slow", "event: probe.nobody", "13:15: spec.rules[0].action: probe.nobody does not identify "
+         "the task"),
+        ("id: mount", "id: slow", "7:7: the rule 'slow' is already defined at p.yaml:14"),
     ],
 )  # fmt: skip
 def test_a_mistake_has_its_place(old: str, new: str, expected: str) -> None:
@@ -84,12 +84,12 @@ def test_a_mistake_has_its_place(old: str, new: str, expected: str) -> None:
 
 def test_without_probes_it_says_where_they_are_looked_for() -> None:
     """The hint of a forgotten configuration."""
-    with pytest.raises(PolicyError, match=r"`probes\.directory` says where probes are"):
+    with pytest.raises(PolicyError, match=r"set `probes\.directory`, or use"):
         load_bytes({"p.yaml": GOOD.encode()})
 
 
 def test_the_schema_takes_them() -> None:
-    """And refuses what can be told without knowing the probe."""
+    """And refuses what is wrong for any probe."""
     validator = jsonschema.Draft202012Validator(schema())
     validator.validate(yaml.safe_load(GOOD))
     for old, new in (

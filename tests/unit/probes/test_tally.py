@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from ringfence.export.exposition import exposition
-from ringfence.export.metrics_probes import ProbeRow, probe_metrics
+from ringfence.export.probe_metrics import ProbeRow, probe_metrics
 from ringfence.probes.tally import Tally
 from tests.unit.probes.documents import definition, metric
 
@@ -33,7 +33,7 @@ def test_counters_count_and_add_up() -> None:
     assert rows(tally, 1) == {(): [15]}
 
 
-def test_a_counter_never_sinks() -> None:
+def test_a_counter_never_decreases() -> None:
     """A negative value would look like a restart to Prometheus."""
     tally = Tally(definition(metrics=(metric("s", value="latency_us"),)))
     tally.observe("c1", (5, "", ""))
@@ -52,14 +52,14 @@ def test_a_histogram_has_buckets_an_overflow_and_a_sum() -> None:
 
 
 def test_series_beyond_the_bound_are_summed() -> None:
-    """Two have series of their own, every other value is `other`; nothing is lost."""
+    """Two have their own series, every other value is `other`; nothing is lost."""
     tally = Tally(definition(metrics=(metric("n", labels=("disk",), max_series=2),)))
     for number in range(10):
         tally.observe("c1", (0, f"disk{number}", ""))
     assert rows(tally) == {("c1", "disk0"): [1], ("c1", "disk1"): [1], ("other", "other"): [8]}
 
 
-def test_series_of_containers_that_are_gone_make_room() -> None:
+def test_series_of_removed_containers_are_freed() -> None:
     """The sum of the others stays."""
     tally = Tally(definition(metrics=(metric("n", max_series=1),)))
     for name in ("c1", "c2"):
@@ -72,8 +72,8 @@ def test_series_of_containers_that_are_gone_make_room() -> None:
     assert rows(tally) == {("c3",): [1]}
 
 
-def test_a_new_version_goes_on_counting() -> None:
-    """Where the metric is the same; a changed one begins anew."""
+def test_a_new_version_continues_counting() -> None:
+    """Where the metric is the same; a changed one starts from zero."""
     before = Tally(definition(metrics=(metric("n"), metric("s", value="latency_us"))))
     before.observe("c1", (5, "", ""))
     after = Tally(definition(metrics=(metric("n"), metric("s", value="latency_us", scale=2.0))))
@@ -105,9 +105,11 @@ def test_prometheus_reads_them() -> None:
     assert 'ringfence_probe_events_dropped_total{probe="io",reason="rate_limit"} 3.0' in text
 
 
-def test_texts_that_are_alike_for_long_are_one_series_and_take_little_room() -> None:
-    """The observed process chooses them. What is cut must not become two series of the same labels, which
-    Prometheus takes for an error."""
+def test_texts_with_a_long_common_prefix_are_one_series_and_use_little_memory() -> None:
+    """The observed process chooses the texts.
+
+    Truncated texts must not become two series with the same labels, which Prometheus rejects.
+    """
     probe = definition(metrics=(metric("n", labels=("disk",)),))
     tally = Tally(probe)
     for end in ("a", "b", "c"):
@@ -125,8 +127,8 @@ def test_texts_that_are_alike_for_long_are_one_series_and_take_little_room() -> 
     assert sum(len(text) for key in rows(tally) for text in key) < 2000
 
 
-def test_a_file_with_a_name_that_is_no_text_costs_no_scrape() -> None:
-    """An editor or an archive leaves such names; they are shown as in every other output."""
+def test_a_file_with_a_non_utf8_name_does_not_break_a_scrape() -> None:
+    """An editor or an archive may leave such names; they are shown as in every other output."""
     registry = CollectorRegistry()
 
     class Fixed(Collector):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The judgement of attacks and twins, without a kernel."""
+"""Judging the results of attacks and twins, without a kernel."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A verdict becomes an alert: outcome, process, ancestry, and what would let it pass."""
+"""A verdict becomes an alert: outcome, process, ancestry, and how to allow the call."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ spec:
 
 
 def rule_of(event: str, action: str = "deny", mode: str = "enforce", extra: str = "") -> CompiledRule:
-    """The one rule of a policy about an event."""
+    """Returns the rule of a policy about an event."""
     text = POLICY.format(event=event, action=action, mode=mode) + extra
     compiled = compile_policies(load_bytes({"p.yaml": text.encode()}), NodeTiers.usual())
     return next(iter(compiled.rules.values()))
 
 
 def unshare(**fields: Any) -> SyscallEvent:
-    """A verdict on unshare(CLONE_NEWUSER)."""
+    """Returns a verdict on unshare(CLONE_NEWUSER)."""
     return SyscallEvent(event=K.SYS_UNSHARE, operand0=0x10000000, pid=11, start_ns=2, ppid=10, **fields)
 
 
@@ -86,25 +86,23 @@ def unshare(**fields: Any) -> SyscallEvent:
         (unshare(action=Action.ALERT), "enforce", "alert", Outcome.SEEN),
         (unshare(action=Action.ALERT), "audit", "alert", Outcome.SEEN),
         (unshare(action=Action.ALERT), "audit", "kill", Outcome.WOULD_KILL),
-        # unshare cannot be denied without LSM: what would happen here is what is told
+        # unshare cannot be denied without BPF-LSM: the alert has what would happen here
         (unshare(action=Action.ALERT), "audit", "deny", Outcome.WOULD_KILL),
     ],
 )
-def test_the_outcome_says_what_became_of_the_call(
-    event: Event, mode: str, action: str, expected: Outcome
-) -> None:
-    """And in audit mode, what would have become of it on this node."""
+def test_the_outcome_is_that_of_the_call(event: Event, mode: str, action: str, expected: Outcome) -> None:
+    """In audit mode, what it would have been on this node."""
     assert outcome_of(event, rule_of("unshare", action, mode)) is expected
 
 
 def test_audit_of_a_deniable_event_would_deny() -> None:
-    """Sysctl writes are decided before their effect."""
+    """Writes of sysctls are decided before their effect."""
     event = SysctlEvent(event=K.SYSCTL_ACCESS, action=Action.ALERT)
     assert outcome_of(event, rule_of("sysctl.access", "deny", "audit")) is Outcome.WOULD_DENY
 
 
-def test_a_kill_left_to_user_space_is_told_as_done_or_failed() -> None:
-    """cgroup-BPF refuses, the agent kills: the alert says both."""
+def test_a_kill_from_user_space_is_reported_as_done_or_failed() -> None:
+    """cgroup-BPF denies, the agent kills: the alert has both."""
     event = DeviceEvent(event=K.DEVICE_ACCESS, action=Action.KILL, mechanism=Mechanism.CGROUP, pid=11)
     alert = assemble(event, None, rule_of("device.access", "kill"), ProcessTree())
     assert alert.outcome is Outcome.DENIED
@@ -137,8 +135,8 @@ def tree() -> ProcessTree:
     return made
 
 
-def test_an_alert_carries_process_ancestry_and_rule() -> None:
-    """All from memory, at the moment of the verdict."""
+def test_an_alert_has_process_ancestry_and_rule() -> None:
+    """All from memory, at the time of the verdict."""
     rule = rule_of("unshare")
     alert = assemble(unshare(action=Action.KILL, mechanism=1), None, rule, tree(), "node-1")
     assert (alert.exe, alert.args, alert.node) == (b"/bin/sh", b"sh\0-c\0", "node-1")
@@ -149,32 +147,32 @@ def test_an_alert_carries_process_ancestry_and_rule() -> None:
 
 def test_alert_ids_are_unique() -> None:
     """Log, metric and action share them."""
-    rule, nobody = rule_of("unshare"), ProcessTree()
-    ids = {assemble(unshare(), None, rule, nobody).id for _ in range(1000)}
+    rule, empty = rule_of("unshare"), ProcessTree()
+    ids = {assemble(unshare(), None, rule, empty).id for _ in range(1000)}
     assert len(ids) == 1000
     assert max(map(len, ids)) <= 24
 
 
 def test_a_verdict_of_an_unknown_rule_is_still_an_alert() -> None:
-    """Policies were changed while the record was on its way."""
+    """Policies changed while the record was in the ring."""
     alert = assemble(unshare(action=Action.KILL, mechanism=1), None, None, ProcessTree())
     assert (alert.outcome, alert.action, alert.severity) == (Outcome.KILLED, Action.KILL, "high")
     assert alert.allow
 
 
-def test_repetitions_are_the_same_and_others_are_not() -> None:
-    """The limiter's question: what is it about?"""
-    rule, nobody = rule_of("unshare"), ProcessTree()
+def test_repetitions_have_the_same_deduplication_key() -> None:
+    """Other alerts have another one."""
+    rule, empty = rule_of("unshare"), ProcessTree()
 
     def same(event: Event) -> object:
-        return assemble(event, None, rule, nobody).same
+        return assemble(event, None, rule, empty).deduplication_key
 
     assert same(unshare(time_ns=1)) == same(unshare(time_ns=2))
     assert same(unshare()) != same(unshare()._replace(operand0=0x20000))
 
 
 def alert_of(event: Event, exe: bytes = b"/usr/bin/tool", container: Container | None = None) -> Alert:
-    """An alert of a process that runs `exe`."""
+    """Returns an alert of a process that runs `exe`."""
     made = ProcessTree()
     made.on_event(
         ExecEvent(
@@ -189,7 +187,7 @@ def alert_of(event: Event, exe: bytes = b"/usr/bin/tool", container: Container |
 
 
 def _label(value: Any) -> str:
-    """A test's name: its event's."""
+    """Returns a test's id: its event's."""
     return EventKind(value[0]).label if isinstance(value, tuple) else ""
 
 
@@ -258,11 +256,10 @@ ALLOWABLE: list[tuple[Event, dict[int, int], bytes]] = [
 
 
 @pytest.mark.parametrize(("event", "operands", "text"), ALLOWABLE, ids=_label)
-def test_the_proposed_exception_lets_exactly_this_pass(
+def test_the_proposed_exception_allows_exactly_this_call(
     event: Event, operands: dict[int, int], text: bytes
 ) -> None:
-    """Pasted from the alert's line into the rule it is a lawful policy, it holds for the event, and not for
-    another program."""
+    """Pasted into the rule, it is a valid policy, holds for the event, and not for another program."""
     exe = rb'/usr/bin/a "tool\n" # of \ours'
     line = dumps(alert_record(alert_of(event, exe), 0, 0))
     assert "\n" not in line
@@ -282,7 +279,7 @@ def test_the_proposed_exception_lets_exactly_this_pass(
 
 
 def holds(match: Any, values: dict[int, int], text: bytes) -> bool:
-    """Do all conditions of a match block hold for these operands?"""
+    """Returns True if all conditions of a match block hold for these operands."""
 
     def one(predicate: Any) -> bool:
         if isinstance(predicate, (Values, Bits)):
@@ -310,8 +307,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("exe", HOSTILE)
-def test_a_hostile_name_is_left_out_of_the_proposal(exe: bytes) -> None:
-    """What is pasted must not say more than it shows."""
+def test_a_hostile_name_is_omitted_from_the_proposal(exe: bytes) -> None:
+    """A pasted text must not contain more than it shows."""
     event = SysctlEvent(event=K.SYSCTL_ACCESS, pid=5, start_ns=1, name_raw=b"vm/a\0", name_len=4)
     assert "exe" not in exception_keys(event, {}, exe)
     text = alert_of(event, exe).allow
@@ -319,7 +316,7 @@ def test_a_hostile_name_is_left_out_of_the_proposal(exe: bytes) -> None:
 
 
 def test_the_image_of_a_container_is_named() -> None:
-    """The selector is the other way to let it pass."""
+    """The selector is the other way to allow it."""
     container = Container("a" * 64, 5, 0, image="shop/web:1")
     text = alert_of(unshare(), container=container).allow
     assert '"shop/web:1"' in text

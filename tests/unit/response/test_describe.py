@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events in the words of their field."""
+"""Events in the kernel's terms."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ x86_only = pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of
 
 
 def call(kind: EventKind, *operands: int, text: bytes = b"", **fields: Any) -> SyscallEvent:
-    """A system call with these operands."""
+    """Returns a system call with these operands."""
     named = {f"operand{index}": value for index, value in enumerate(operands)}
     return SyscallEvent(
         event=kind, text_raw=text.ljust(256, b"\0"), text_len=len(text), **{**named, **fields}
@@ -48,7 +48,7 @@ def test_unshare_names_the_namespaces() -> None:
 
 
 def _label(value: Any) -> str:
-    """A test's name: its event's."""
+    """Returns a test's id: its event's."""
     return EventKind(value[0]).label if isinstance(value, tuple) else ""
 
 
@@ -149,26 +149,26 @@ def _label(value: Any) -> str:
     ],
     ids=_label,
 )
-def test_bodies_are_told_in_words(event: Event, expected: dict[str, Any]) -> None:
-    """What a policy would call each part."""
+def test_details_are_described_in_words(event: Event, expected: dict[str, Any]) -> None:
+    """With the names of the policy language."""
     found = describe(event)
     assert {key: found.get(key) for key in expected} == expected
 
 
 @x86_only
 def test_calls_have_names_in_both_numberings() -> None:
-    """A number means another call to a 32-bit program; unknown numbers stay numbers."""
+    """A number is another call in a 32-bit program; unknown numbers stay numbers."""
     assert (call_name(165), call_name(21, compat=True), call_name(9999)) == ("mount", "mount", "#9999")
     assert describe(call(K.SYS_MOUNT, 0, nr=21, flags=FLAG_COMPAT))["call"] == "mount"
 
 
 def test_an_unknown_filesystem_is_a_number() -> None:
-    """Better than a wrong name."""
+    """A number is better than a wrong name."""
     assert filesystem(0x1234) == "0x1234"
 
 
 def test_notes_and_task_words() -> None:
-    """What must be known to read it right, and what was true of the task."""
+    """Remarks that are needed to interpret the event, and facts about the task."""
     assert notes(call(K.SYS_MOUNT, flags=FLAG_COMPAT | FLAG_UNREADABLE)) == [
         "32-bit call",
         "text could not be read",
@@ -194,7 +194,7 @@ _SHAPES: dict[Any, list[EventKind]] = {
 @settings(deadline=None)
 @given(st.data())
 def test_any_numbers_and_bytes_can_be_described(data: st.DataObject) -> None:
-    """The agent must not stumble over what a process made up."""
+    """The agent must not fail because of values that a process chose."""
     shape = data.draw(st.sampled_from(list(_SHAPES)))
     fields: dict[str, Any] = {"event": data.draw(st.sampled_from(_SHAPES[shape]))}
     for name in shape._fields:

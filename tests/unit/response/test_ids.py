@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ids of alerts: nobody else's, in a fleet either."""
+"""Ids of alerts are unique in a fleet."""
 
 from __future__ import annotations
 
 from ringfence.response.ids import AlertIds
 
 
-def test_two_sources_of_an_agent_never_make_the_same() -> None:
-    """Whatever the numbers are: `d` is a digit of theirs, too."""
+def test_two_sources_of_an_agent_never_create_the_same_id() -> None:
+    """For any numbers: `d` is also a hexadecimal digit."""
     sources = [AlertIds(), AlertIds("d"), AlertIds("p")]
     made = [source() for source in sources for _ in range(300)]
     assert len(set(made)) == 900
 
 
-def test_agents_of_a_fleet_do_not_meet() -> None:
+def test_ids_of_different_agents_do_not_collide() -> None:
     """Ten million starts share a salt less than once in 100,000 fleets (birthday bound)."""
     salt = AlertIds()().partition("-")[0]
     starts = 10**7

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One container's loop does not drown the others, and nothing is lost without a count."""
+"""One container's loop does not drown the others' alerts, and every suppressed alert is counted."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Clock:
 
 
 def limiter(clock: Clock, **options: float) -> Limiter:
-    """One alert a second, three at once."""
+    """Returns a limiter with one alert per second and three at once."""
     chosen = {"rate": 1.0, "burst": 3, "same_ns": S // 2, **options}
     return Limiter(**chosen, now_ns=clock)  # type: ignore[arg-type]
 
 
-def test_a_burst_passes_and_then_the_rate_holds() -> None:
-    """Three different ones at once, then one a second, which tells what was held back before it."""
+def test_a_burst_passes_and_then_the_rate_applies() -> None:
+    """Three different alerts at once, then one per second, which reports those suppressed before it."""
     clock = Clock()
     limit = limiter(clock)
     assert [limit.admit(1, "r", n).passes for n in range(5)] == [True, True, True, False, False]
@@ -35,8 +35,8 @@ def test_a_burst_passes_and_then_the_rate_holds() -> None:
     assert not limit.admit(1, "r", 10).passes
 
 
-def test_a_repetition_is_held_back_though_there_is_room() -> None:
-    """The same thing twice in half a second is told once."""
+def test_a_repetition_is_suppressed_although_tokens_are_left() -> None:
+    """The same alert twice within half a second is sent once."""
     clock = Clock()
     limit = limiter(clock)
     assert limit.admit(1, "r", "x").passes
@@ -44,8 +44,8 @@ def test_a_repetition_is_held_back_though_there_is_room() -> None:
     assert limit.admit(1, "r", "y").passes
 
 
-def test_an_endless_repetition_is_told_again_and_again() -> None:
-    """A loop that never pauses must not buy itself silence."""
+def test_an_endless_repetition_is_reported_repeatedly() -> None:
+    """A loop without pauses must not silence its alerts."""
     clock = Clock()
     limit = limiter(clock)
     passed = 0
@@ -55,7 +55,7 @@ def test_an_endless_repetition_is_told_again_and_again() -> None:
     assert 8 <= passed <= 13
 
 
-def test_containers_and_rules_do_not_share() -> None:
+def test_containers_and_rules_have_separate_limits() -> None:
     """Each pair has its own bucket."""
     limit = limiter(Clock(), burst=1)
     assert limit.admit(1, "r", "x").passes
@@ -64,21 +64,21 @@ def test_containers_and_rules_do_not_share() -> None:
     assert not limit.admit(1, "r", "y").passes
 
 
-def test_what_no_later_alert_tells_is_flushed() -> None:
-    """Once the container is quiet, the rest is told, once, with the last of it."""
+def test_suppressed_alerts_without_a_later_one_are_flushed() -> None:
+    """Once the container is quiet, they are reported once, with the last of them."""
     clock = Clock()
     limit = limiter(clock, burst=1)
     for number in range(4):
         limit.admit(1, "r", number, f"alert {number}")
     assert limit.flush() == []
     clock.now += 6 * S
-    [told] = limit.flush()
-    assert (told.container, told.rule, told.times, told.what) == (1, "r", 3, "alert 3")
+    [found] = limit.flush()
+    assert (found.container, found.rule, found.times, found.what) == (1, "r", 3, "alert 3")
     assert limit.flush() == []
 
 
 def test_the_number_of_pairs_is_bounded_and_their_counts_survive() -> None:
-    """The longest quiet one goes; what it held back is told all the same."""
+    """The pair quiet for the longest time is forgotten; its suppressed alerts are still reported."""
     clock = Clock()
     limit = limiter(clock, burst=1, size=2)
     limit.admit(1, "r", "a")
@@ -86,30 +86,30 @@ def test_the_number_of_pairs_is_bounded_and_their_counts_survive() -> None:
     for container in (2, 3, 4):
         limit.admit(container, "r", "a")
     assert len(limit) == 2
-    assert [(told.container, told.times) for told in limit.flush()] == [(1, 1)]
+    assert [(found.container, found.times) for found in limit.flush()] == [(1, 1)]
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 2), st.integers(0, S)), max_size=80))
-def test_every_alert_is_told_or_counted(steps: list[tuple[int, int, int]]) -> None:
-    """Passed + told as suppressed = admitted, exactly."""
+def test_every_alert_is_sent_or_counted(steps: list[tuple[int, int, int]]) -> None:
+    """Sent + reported as suppressed = admitted, exactly."""
     clock = Clock()
     limit = limiter(clock, size=2)
-    told = 0
+    reported = 0
     for container, about, pause in steps:
         clock.now += pause
         decision = limit.admit(container, "r", about)
         if decision.passes:
-            told += 1 + decision.suppressed
+            reported += 1 + decision.suppressed
         if pause % 7 == 0:
-            told += sum(held.times for held in limit.flush())
+            reported += sum(one.times for one in limit.flush())
     clock.now += 100 * S
-    told += sum(held.times for held in limit.flush())
-    assert told == len(steps)
+    reported += sum(one.times for one in limit.flush())
+    assert reported == len(steps)
 
 
-def test_what_cannot_pass_need_not_be_put_together() -> None:
-    """`may_pass` says no exactly where `admit` would; `hold` counts as a refused `admit` does."""
+def test_may_pass_and_hold_agree_with_admit() -> None:
+    """`may_pass` is False exactly if `admit` would suppress; `hold` counts like it."""
     clock = Clock()
     limit = limiter(clock)
     for number in range(3):

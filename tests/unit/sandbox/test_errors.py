@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel refuses an ordinary user is told as that, with what to do."""
+"""An operation that the kernel refuses an ordinary user gives a clear error with a remedy."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def _otherwise() -> None:
         (_by_the_kernel, 1000, 1, 4, True),
         (_by_the_store, 1000, 1, 4, True),
         (_by_the_kernel, 1000, 0, 125, True),  # of a launch: a shell's codes
-        (_by_the_kernel, 0, 1, 1, False),  # root is told what it is
+        (_by_the_kernel, 0, 1, 1, False),  # root gets the kernel's error
         (_otherwise, 1000, 1, 1, False),
     ],
 )
-def test_what_takes_root_says_so(
+def test_an_operation_that_needs_root_says_so(
     monkeypatch: pytest.MonkeyPatch,
     act: Callable[[], None],
     user: int,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Addresses and ports on record, without a kernel."""
+"""Recorded addresses and ports, without a kernel."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_every_address_of_a_pool_is_given_once(tmp_path: Path) -> None:
         lease(tmp_path, network, "more")
 
 
-def test_what_is_given_back_is_given_again(tmp_path: Path) -> None:
-    """And a network without leases is no more."""
+def test_a_released_lease_is_available_again(tmp_path: Path) -> None:
+    """A network without leases is removed."""
     for name in ("a", "b"):
         lease(tmp_path, "bridge", name)
     with Pool(str(tmp_path)) as pool:
@@ -56,13 +56,13 @@ def test_what_is_given_back_is_given_again(tmp_path: Path) -> None:
 
 
 def test_a_chosen_address(tmp_path: Path) -> None:
-    """One that is free and lies inside."""
+    """It must be free and in the subnet."""
     assert lease(tmp_path, "bridge:n,subnet=10.0.0.0/24,ip=10.0.0.9", "a")["addresses"] == ["10.0.0.9"]
     with pytest.raises(SandboxError, match="is taken"):
         lease(tmp_path, "bridge:n,ip=10.0.0.9", "b")
     with pytest.raises(SandboxError, match="is taken"):
         lease(tmp_path, "bridge:n,ip=10.0.0.1", "b")
-    with pytest.raises(UsageError, match="lies in no subnet"):
+    with pytest.raises(UsageError, match="is in no subnet"):
         lease(tmp_path, "bridge:n,ip=10.0.1.9", "b")
 
 
@@ -77,7 +77,7 @@ def test_networks_do_not_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_links_have_names_that_the_kernel_takes(tmp_path: Path) -> None:
-    """At most fifteen letters, whatever the sandbox and the network are called, and different ones."""
+    """At most fifteen characters, for any names of sandbox and network, and distinct."""
     names = {link_of(str(tmp_path), name) for name in ("a", "b", "x" * 200)}
     assert len(names) == 3
     lease(tmp_path, "bridge:" + "n" * 64, "a")
@@ -99,7 +99,7 @@ def test_ports_of_others_are_taken(tmp_path: Path) -> None:
         lease(tmp_path, "bridge:other", "b", tcp._replace(address=""))
     lease(tmp_path, "bridge", "b", tcp._replace(protocol="udp"))
     [one] = parse(f"127.0.0.1:{free_port()}:1")
-    with pytest.raises(UsageError, match="named twice"):
+    with pytest.raises(UsageError, match="is duplicate"):
         lease(tmp_path, "bridge", "c", one, one._replace(container=2))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text of the command line becomes values, or an error that names the option."""
+"""Text of the command line is parsed to values, or gives an error that names the option."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_what_is_no_size(text: str) -> None:
 
 
 def test_volumes(tmp_path: Path) -> None:
-    """Options of docker become the runtime's; what weakens must be said."""
+    """Docker's options are converted to the runtime's; weaker settings must be explicit."""
     made = values.volume(f"{tmp_path}:/data/:ro,z")
     assert (made.source, made.target) == (str(tmp_path), "/data")
     assert {"rbind", "ro", "rro", "nosuid", "nodev", "rprivate"} == set(made.options)
@@ -81,7 +81,7 @@ def test_a_tmpfs_may_say_a_word_twice() -> None:
 
 
 def test_a_limit_is_a_number_of_the_kernels() -> None:
-    """Else it would come round: 2^64 + 5 became 5."""
+    """Otherwise it would overflow: 2^64 + 5 became 5."""
     assert values.limit("nofile=unlimited").soft == -1
     with pytest.raises(UsageError, match="--ulimit"):
         values.limit(f"nofile={(1 << 64) + 5}")
@@ -100,7 +100,7 @@ def test_limits_and_devices() -> None:
 
 
 def test_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files first; a name alone takes our value, if there is one."""
+    """Files first; a name alone takes the caller's value, if set."""
     monkeypatch.setenv("OURS", "here")
     (tmp_path / "env").write_text("# comment\nA=1\n\nOURS\nMISSING\n")
     assert values.variables(["A=2", "EMPTY="], [str(tmp_path / "env")]) == (
@@ -124,7 +124,7 @@ def test_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_ports(text: str, ports: list[Port]) -> None:
-    """Every form that docker knows."""
+    """Every form that docker supports."""
     assert parse(text) == ports
 
 
@@ -196,7 +196,7 @@ def test_readers_survive_anything(reader: Callable[[str], Any], text: str) -> No
 
 
 def test_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sandbox by each of its addresses, then what was asked for."""
+    """The sandbox by each of its addresses, then the requested ones."""
     extra = [("db", "192.0.2.9"), ("up", "host-gateway")]
     text = files.hosts_text("box", ["10.0.0.2", "fd00::2"], extra, gateway="10.0.0.1", host=False)
     assert text.splitlines()[2:] == ["10.0.0.2\tbox", "fd00::2\tbox", "192.0.2.9\tdb", "10.0.0.1\tup"]

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Ways to be told of a system call, each as cheap as it can be: hooks_bench.py attaches one
- * at a time and measures what a task pays that it is not meant for.
+ * Ways to observe a system call, each as cheap as possible: hooks_bench.py attaches one at a time and
+ * measures the cost for a task that is not observed.
  */
 #include "../../../probes/include/vmlinux.h"
 #include <bpf/bpf_helpers.h>

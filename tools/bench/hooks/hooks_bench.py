@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each way to be told of system calls costs a process that it is not meant for.
+"""The cost of each kind of system call hook for a process that is not observed.
 
-This is why the probes are attached to per-syscall tracepoints, and why 32-bit calls, which these do not see,
-are watched by a raw program that looks at one word and leaves.
+This is why the probes attach to per-syscall tracepoints, and why 32-bit calls, which these do not see,
+are observed by a raw program that reads one word and exits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CALLS = {"getppid": 5_000, "open+close": 700}
 
 
 def measure(*, quick: bool) -> Measurement:
-    """Rounds over all cases, one after the other, so that other loads meet all of them alike."""
+    """Runs rounds over all cases, so that other load affects all of them equally."""
     rounds, batches = (3, 40) if quick else (15, 60)
     samples: dict[tuple[str, str], list[float]] = {}
     with _programs() as loaded:

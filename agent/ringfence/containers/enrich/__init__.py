@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names, images, labels and posture of containers, from what runtimes keep on disk and behind sockets.
+"""Names, images, labels and posture of containers, from the files and sockets of runtimes.
 
-No client library, no network, nothing on the event path. These facts are shown to people and used to select
-policies, never to attribute a task: for that, only the kernel's word counts.
+No client library, no network, nothing on the event path. These facts are displayed and used to select
+policies, never to attribute a task: only the kernel's records do that.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ __all__ = ["Answer", "Request", "Source", "Worker", "default_sources"]
 
 
 def default_sources(roots: Mapping[str, Path]) -> list[Source]:
-    """Every source, the one that knows most first. `roots` is `runtime.roots` of the configuration.
+    """Returns all sources, the most informative first. `roots` is `runtime.roots` of the configuration.
 
-    Its keys are runc, crun, containerd (task directory), docker (socket, or data directory), podman
-    (storage).
+    Its keys are runc, crun, containerd (task directory), docker (socket or data directory), podman (storage).
     """
 
     def at(name: str) -> tuple[Path, ...]:

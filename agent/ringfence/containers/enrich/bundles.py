@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runtimes that leave their state on disk: runc, crun, containerd's task bundles.
+"""Runtimes with state on disk: runc, crun, containerd's task bundles.
 
-A state directory below /run/user belongs to an ordinary user, who can write anything there: it is believed
-only for cgroups below that user's own slice.
+A state directory below /run/user belongs to an unprivileged user, who can write anything there: it is only
+trusted for cgroups below that user's slice.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _NAME = re.compile(r"[\w+.-]{1,255}", re.ASCII)
 
 
 def safe_name(identifier: str) -> bool:
-    """Can this be a directory's name, and nothing else? (runc's own check of ids)"""
+    """Returns True if the id is a plain directory name (runc's check of ids)."""
     return bool(_NAME.fullmatch(identifier)) and identifier not in (".", "..")
 
 
 def _user_roots(users: Path, name: str, cgroup_path: str) -> Iterator[Path]:
-    """State directories of the user whose slice this cgroup lies in."""
+    """Yields the state directory of the user who owns the cgroup's slice."""
     if found := re.search(r"/user-(\d+)\.slice/", cgroup_path):
         yield users / found[1] / name
 
 
 def _config_beside(bundle: str) -> Any:
-    """config.json of a bundle; None when there is none."""
+    """Reads config.json of a bundle; None if there is none."""
     if not bundle.startswith("/"):
         return None
     try:
@@ -54,7 +54,7 @@ def _config_beside(bundle: str) -> Any:
 
 
 def _facts(config: Any, bundle: str, *, source: str, runtime: str = "") -> Facts:
-    """What a bundle says, and what is suspicious about it."""
+    """Returns the facts in a bundle, with its suspicious parts."""
     facts = facts_of_config(config, source=source, runtime=runtime)
     return replace(facts, suspicions=inspect_bundle(config, bundle))
 
@@ -82,7 +82,7 @@ class RuncState:
     def _facts(self, request: Request, state: Any) -> Facts | None:
         recorded = safejson.text(state, "config", "cgroups", "path")
         if recorded and request.cgroup_path and not _same_cgroup(recorded, request.cgroup_path):
-            return None  # an id of the same name in another place
+            return None  # another container with the same id
         labels = [label for label in safejson.children(state, "config", "labels") if isinstance(label, str)]
         bundle = next((label[7:] for label in labels if label.startswith("bundle=")), "")
         facts = _facts(_config_beside(bundle) or _as_config(state), bundle, source=self.name)
@@ -91,7 +91,7 @@ class RuncState:
 
 
 class CrunState:
-    """crun's status: <root>/<id>/status and a copy of config.json beside it."""
+    """crun's status: <root>/<id>/status with a copy of config.json."""
 
     name = "crun"
 
@@ -157,12 +157,12 @@ def _pid(bundle: Path) -> int:
 
 
 def _same_cgroup(recorded: str, path: str) -> bool:
-    """Is this the recorded cgroup? (Its path may count from another root.)"""
+    """Returns True if `path` is the recorded cgroup. Its recorded path may be relative to another root."""
     return path.endswith("/" + recorded.strip("/")) or recorded.rpartition("/")[2] == path.rpartition("/")[2]
 
 
 def _as_config(state: Any) -> Any:
-    """runc's state.json in the shape of config.json, for a bundle that was removed."""
+    """Converts runc's state.json to the form of config.json, for a bundle that was removed."""
     config = state.get("config") if isinstance(state, dict) else None
     held = config.get("capabilities") if isinstance(config, dict) else None
     names = {"NEWNET": "network", "NEWNS": "mount"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docker: its API on a Unix socket (GET /containers/<id>/json), or its files where the daemon is silent."""
+"""Docker: its API on a Unix socket (GET /containers/<id>/json), or its files without a daemon."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
 def socket_path(environment: Mapping[str, str] = os.environ) -> Path:
-    """The daemon's socket: DOCKER_HOST where it is a unix:// address."""
+    """Returns the daemon's socket: DOCKER_HOST if it is a unix:// address, else the default."""
     host = environment.get("DOCKER_HOST", "")
     return Path(host.removeprefix("unix://")) if host.startswith("unix:///") else SOCKET
 
@@ -43,7 +43,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Docker:
-    """What dockerd knows of a container."""
+    """The facts that dockerd has about a container."""
 
     name = "docker"
 
@@ -59,13 +59,13 @@ class Docker:
             return None
         answer = self._ask(request.id)
         facts = _from_api(answer) if answer is not None else self._from_files(request.id)
-        # Labels may be the image's own words: only a cgroup of the kubelet's makes them the pod's.
+        # Labels may come from the image: only a cgroup created by the kubelet confirms the pod's.
         if facts is not None and facts.pod_uid != (identify(request.cgroup_path).pod_uid or None):
             facts = replace(facts, namespace="", pod="", pod_uid="")
         return facts
 
     def _ask(self, identifier: str) -> Any:
-        """The API's answer; None when the daemon is not there, or does not know the container."""
+        """Returns the API's response; None if the daemon does not run or does not know the container."""
         if not self._path.exists():
             return None
         connection = _UnixConnection(self._path, self._timeout)
@@ -80,7 +80,7 @@ class Docker:
         finally:
             connection.close()
         if len(body) > safejson.SIZE_MAX:
-            raise safejson.Unusable(f"docker's answer is larger than {safejson.SIZE_MAX} bytes")
+            raise safejson.Unusable(f"docker's response is larger than {safejson.SIZE_MAX} bytes")
         return safejson.parse(body)
 
     def _from_files(self, identifier: str) -> Facts | None:
@@ -94,7 +94,7 @@ class Docker:
 
 
 def _from_api(answer: Any) -> Facts:
-    """config.v2.json and the API name these fields alike."""
+    """Converts a response of the API, or config.v2.json, which has the same fields."""
     labels = safejson.labels(answer, "Config", "Labels")
     return Facts(
         Enrichment.DONE,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds what looks like an attack on the host side in a container's bundle: on runtimes, hooks and engines.
+"""Finds signs of attacks on runtimes, hooks and engines in a container's bundle.
 
-Escapes of that kind happen on the host before the container runs an instruction, so no rule on its calls can
-match them. config.json is read and, without following links, a few names of the root filesystem.
+Such escapes happen on the host before the container executes an instruction, so no rule on its calls can
+match them. config.json is read, and a few names of the root filesystem, without following links.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ringfence.containers.model import Suspicion
 
 __all__ = ["inspect_bundle", "inspect_config", "inspect_root"]
 
-# What a runtime mounts on, binds over or makes nodes at: a link there leads its writes elsewhere.
+# Where a runtime mounts, binds or creates nodes: a link there redirects its writes.
 _LINKS = ("dev", "proc", "sys", "dev/null", "dev/console", "dev/pts", "dev/ptmx", "dev/shm", "dev/mqueue")
-# The sysctls that are a container's own: those of its IPC, network and UTS namespaces.
+# The sysctls of a container's IPC, network and UTS namespaces.
 _OWN_SYSCTL = re.compile(r"(net|fs/mqueue)/.+|kernel/(shm\w*|msg\w*|sem|hostname|domainname)")
 _LOADER = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT")
 _HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -32,7 +32,7 @@ _CLIMBS = re.compile(r"(^|/)\.\.(/|$)")
 
 
 def inspect_bundle(config: Any, bundle: str) -> tuple[Suspicion, ...]:
-    """All that is suspicious. `bundle` is its directory, from which a relative root counts."""
+    """Returns all suspicions. A relative root is resolved against the directory `bundle`."""
     found = list(inspect_config(config))
     root = safejson.text(config, "root", "path")
     if root:
@@ -41,10 +41,10 @@ def inspect_bundle(config: Any, bundle: str) -> tuple[Suspicion, ...]:
 
 
 def inspect_root(root: Path) -> Iterator[Suspicion]:
-    """Links in an image where a runtime expects directories and devices."""
+    """Yields links in an image where a runtime expects directories and devices."""
     for name in _LINKS:
         try:
-            # A link on the way to the last component is found at its own turn: the list is in that order.
+            # A link in a parent directory was already found: the list is in that order.
             if stat.S_ISLNK(os.lstat(root / name).st_mode):
                 yield Suspicion("image-link", f"/{name} -> {os.readlink(root / name)}"[:256])
                 if name in ("dev", "proc", "sys"):
@@ -54,7 +54,7 @@ def inspect_root(root: Path) -> Iterator[Suspicion]:
 
 
 def inspect_config(config: Any) -> Iterator[Suspicion]:
-    """What config.json asks of the runtime that it must not be asked."""
+    """Yields illegitimate settings in config.json."""
     linux = config.get("linux") if isinstance(config, dict) else None
     yield from _sysctls(linux)
     yield from _loader(config)
@@ -65,13 +65,13 @@ def _sysctls(linux: Any) -> Iterator[Suspicion]:
     sysctls = linux.get("sysctl") if isinstance(linux, dict) else None
     for name, value in list(sysctls.items())[:256] if isinstance(sysctls, dict) else ():
         path = str(name).replace(".", "/") if "/" not in str(name) else str(name)
-        # CVE-2022-0811: `+` in a value smuggled a second sysctl past the list of those that are allowed.
+        # CVE-2022-0811: `+` in a value added a second sysctl, past the allowlist.
         if not _OWN_SYSCTL.fullmatch(path) or re.search(r"\+\w+[./]", str(value)):
             yield Suspicion("spec-sysctl", f"{name}={value}"[:256])
 
 
 def _loader(config: Any) -> Iterator[Suspicion]:
-    """CVE-2025-23266: a hook of the host that inherits the image's loader variables runs the image's code."""
+    """CVE-2025-23266: a host hook that inherits the image's loader variables executes the image's code."""
     hooks = any(safejson.children(config, "hooks", kind) for kind in _HOOKS)
     for entry in safejson.children(config, "process", "env"):
         name, _, value = str(entry).partition("=")
@@ -80,7 +80,7 @@ def _loader(config: Any) -> Iterator[Suspicion]:
 
 
 def _texts(config: Any) -> Iterator[Suspicion]:
-    """CVE-2022-23648 and those after it: what an image's author wrote becomes a path or a command."""
+    """CVE-2022-23648 and similar ones: text of an image's author is used as a path or a command."""
     for mount in safejson.children(config, "mounts"):
         for key in ("source", "destination"):
             text = safejson.text(mount, key)

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from ringfence.bpf.mountinfo import MountLine, parse
 from ringfence.containers.enrich import safejson
 from ringfence.containers.model import SensitiveMount
+from ringfence_linux.mountinfo import MountLine, parse
 
 __all__ = ["MOUNTS_MAX", "from_config", "from_mountinfo"]
 
@@ -66,8 +66,9 @@ _LINES_MAX = 4096
 def _bounded(mountinfo: str) -> Iterator[MountLine]:
     """At most _LINES_MAX mounts, with texts of at most TEXT_MAX: a container makes them itself."""
     for line in islice(parse(mountinfo), _LINES_MAX):
-        root, target, source = (text[: safejson.TEXT_MAX] for text in (line.root, line.target, line.source))
-        yield line._replace(root=root, target=target, source=source)
+        line.root, line.target = line.root[: safejson.TEXT_MAX], line.target[: safejson.TEXT_MAX]
+        line.source = line.source[: safejson.TEXT_MAX]
+        yield line
 
 
 def _below(path: str, base: str) -> bool:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an OCI bundle says of a container: config.json (runtime-spec) and the annotations that engines leave.
+"""Facts in an OCI bundle: config.json (runtime-spec) and the annotations of engines.
 
-Annotations can be set by whoever made the image or the pod: they are names for people, never proof.
+The author of an image or a pod can set annotations: they are names for display, never proof.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from typing import Any
 
 from ringfence.containers.enrich import mounts, safejson
 from ringfence.containers.model import Enrichment, Facts, Posture
-from ringfence.containers.posture import NAMESPACE_BITS, scored
+from ringfence.containers.posture import scored
+from ringfence_linux.namespaces import CLONE_FLAGS
 
 __all__ = ["facts_of_config", "posture_of_config"]
 
-# First that is there counts: containerd's CRI plugin, CRI-O, nerdctl.
+# The first one present is used: containerd's CRI plugin, CRI-O, nerdctl.
 _NAMES = (
     "org.ringfence.name", "ringfence.io/name", "io.kubernetes.cri.container-name",
     "io.kubernetes.container.name", "nerdctl/name",
@@ -38,7 +39,7 @@ def _first(annotations: Any, names: tuple[str, ...]) -> str:
 
 
 def facts_of_config(config: Any, *, source: str, runtime: str = "") -> Facts:
-    """Names, image, pod and posture from config.json."""
+    """Returns names, image, pod and posture from config.json."""
     annotations = config.get("annotations") if isinstance(config, dict) else None
     labels = dict(safejson.labels(annotations))
     if manager := {"libpod": "podman", "cri-o": "cri-o"}.get(
@@ -65,16 +66,15 @@ def facts_of_config(config: Any, *, source: str, runtime: str = "") -> Facts:
 
 
 def posture_of_config(config: Any) -> Posture:
-    """The posture that was asked for."""
+    """Returns the requested posture."""
     linux = config.get("linux") if isinstance(config, dict) else None
     process = config.get("process") if isinstance(config, dict) else None
     own: dict[str, str] = {}
     for entry in safejson.children(linux, "namespaces"):
         kind = safejson.text(entry, "type")
         own[_NAMESPACE_NAMES.get(kind, kind)] = safejson.text(entry, "path")
-    # A namespace that is joined by path may be the host's or a pod's: only one that is not named is surely
-    # shared.
-    shared = tuple(name for name in NAMESPACE_BITS if name not in own and name not in ("time", "user"))
+    # A namespace joined by path may be the host's or a pod's: only one that is not listed is surely shared.
+    shared = tuple(name for name in CLONE_FLAGS if name not in own and name not in ("time", "user"))
     flag = process.get("noNewPrivileges") if isinstance(process, dict) else None
     maps = [
         (inside, outside, size)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Podman and CRI-O: containers/storage on disk (overlay-containers/containers.json and userdata/config.json).
 
-libpod's own database is not read: names and images are in the storage's index, the rest is in config.json.
+libpod's database is not read: names and images are in the storage's index, the rest is in config.json.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ringfence.containers.model import Facts
 __all__ = ["ContainersStorage"]
 
 ROOTS = (Path("/var/lib/containers/storage"),)
-# CRI-O and Podman keep the volatile copy below the run root
+# CRI-O and Podman have the volatile copy below the run root
 RUN_ROOTS = (Path("/run/containers/storage"),)
 INDEX_MAX, METADATA_MAX = 4 << 20, 1 << 16
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
 class ContainersStorage:
-    """What containers/storage knows of a container."""
+    """The facts that containers/storage has about a container."""
 
     name = "podman"
 
@@ -64,12 +64,11 @@ class ContainersStorage:
             return None
 
     def _facts(self, request: Request, entry: Any, config: Any) -> Facts:
-        """The index's word counts: Podman copies an image's annotations into the bundle, so names there are
-        its author's."""
+        """Prefers the index: Podman copies an image's annotations, chosen by its author, into the bundle."""
         facts = facts_of_config(config, source=self.name, runtime=request.runtime)
         known = _metadata(entry)
         names = [name for name in safejson.children(entry, "names") if isinstance(name, str)]
-        # CRI-O's `name` is the long one that it gives the sandbox's containers; this is the pod's word.
+        # CRI-O's `name` is the long name of a sandbox's container; `metadata-name` is the pod's name for it.
         name = safejson.text(known, "metadata-name") or safejson.text(known, "name")
         return replace(
             facts,
@@ -81,7 +80,7 @@ class ContainersStorage:
 
 
 def _metadata(entry: Any) -> Any:
-    """What the engine keeps of a container: JSON in a text. None where it is not what it should be."""
+    """Returns the engine's metadata of a container, JSON in a string; None if it is not valid."""
     text = entry.get("metadata") if isinstance(entry, dict) else None
     try:
         return safejson.parse(text) if isinstance(text, str) and len(text) <= METADATA_MAX else None

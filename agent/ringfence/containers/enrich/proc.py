@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The posture of a running task, from /proc/PID: what is there, where config.json says what was requested."""
+"""The actual posture of a running task, from /proc/PID; config.json has the requested one."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from ringfence.containers.enrich import mounts, safejson
 from ringfence.containers.model import Posture
-from ringfence.containers.posture import SECCOMP_MODES, capability_names, scored
-from ringfence.containers.procstat import start_ticks, ticks_of
+from ringfence.containers.posture import SECCOMP_MODES, scored
+from ringfence_linux import capabilities, namespaces
+from ringfence_linux.procfs import start_ticks, ticks_of
 
 __all__ = ["posture_of_task"]
 
@@ -18,10 +18,10 @@ MOUNTINFO_MAX = 512 << 10
 
 
 def posture_of_task(pid: int, start_ns: int, proc: Path = Path("/proc")) -> Posture | None:
-    """The posture of one process; None when it is gone.
+    """Returns the posture of one process; None if it is gone.
 
-    Its start time is compared before and after: a PID that was used again must not lend its posture.
-    `start_ns` 0 means that it is not known; then the time must at least not change meanwhile.
+    The start time is compared before and after, so that the posture is not that of a reused PID. `start_ns` 0
+    means unknown; then the start time must at least not change meanwhile.
     """
     before = start_ticks(pid, proc)
     if before is None or (start_ns and before != ticks_of(start_ns)):
@@ -51,7 +51,7 @@ def _optional(path: Path) -> str:
 
 
 def _fields(status: str) -> dict[str, str]:
-    """The fields of /proc/PID/status. A task's name cannot add one: the kernel escapes newlines in it."""
+    """Returns the fields of /proc/PID/status. A task's name cannot add one: the kernel escapes newlines."""
     return {name: value.strip() for name, _, value in (line.partition(":") for line in status.split("\n"))}
 
 
@@ -67,7 +67,7 @@ def _of_status(status: dict[str, str]) -> Posture:
 
 def _names(mask: str) -> tuple[str, ...] | None:
     try:
-        return capability_names(int(mask, 16))
+        return capabilities.names(int(mask, 16))
     except ValueError:
         return None
 
@@ -87,7 +87,5 @@ def _apparmor(text: str) -> str | None:
 
 
 def _same_namespace(base: Path, proc: Path, name: str) -> bool:
-    try:
-        return os.readlink(base / "ns" / name) == os.readlink(proc / "self/ns" / name)
-    except OSError:
-        return True
+    links = namespaces.link(base.name, name, proc), namespaces.link("self", name, proc)
+    return "" in links or links[0] == links[1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What enrichment is asked, and what a source of facts looks like."""
+"""Requests to enrichment, and the interface of a source of facts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Request", "Source"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One container to ask for. An empty `cgroup_path` is looked up by the cgroup's id first."""
+    """A request for the facts of a container. An empty `cgroup_path` is looked up by the cgroup's id."""
 
     cgroup_id: int
     id: str
@@ -24,7 +24,7 @@ class Request:
 
     @classmethod
     def of(cls, container: Container) -> Request:
-        """All that is known of a container that helps to find it."""
+        """Returns a request with all known facts that help to find the container."""
         return cls(
             container.cgroup_id,
             container.id,
@@ -36,9 +36,9 @@ class Request:
 
 
 class Source(Protocol):
-    """Somebody who may know a container: a runtime's state directory, a daemon's socket."""
+    """A source that may know a container: a runtime's state directory, a daemon's socket."""
 
     name: str
 
     def find(self, request: Request) -> Facts | None:
-        """What it knows; None: it does not know this container. Raises Unusable; bounded in time."""
+        """Returns the facts; None if the container is unknown. Raises Unusable; bounded in time."""

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the runtimes, in a thread: never in the path of an event.
+"""Queries the runtimes in a thread, never in the path of an event.
 
-A request that cannot be answered yet is repeated a few times, each time later (a runtime writes its state
-down after it made the cgroup). Everything is bounded: the queue, the answers, the time and size of each
-question.
+A request without a result is repeated a few times with increasing delays, as a runtime writes its state after
+it created the cgroup. Everything is bounded: the queue, the answers, the time and size of each query.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from ringfence.containers.enrich.request import Request, Source
 from ringfence.containers.model import Enrichment, Facts
 from ringfence.containers.patterns import identify
 from ringfence.containers.posture import merge
-from ringfence.faults import Guard, SupervisedThread
+from ringfence.faults import ErrorCounter, SupervisedThread
 
 __all__ = ["Answer", "Worker", "WorkerCounts", "enrich"]
 
 QUEUE_MAX = 4096
-# After these many seconds it is asked again; then nobody knows the container.
+# The delays before repetitions, in seconds; after the last one, the container is unknown.
 RETRY_S = (0.05, 0.2, 1.0, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one request."""
+    """The result of one request."""
 
     cgroup_id: int
     facts: Facts
@@ -42,7 +41,7 @@ class Answer:
 
 @dataclass(slots=True)
 class WorkerCounts:
-    """For the metrics. `errors` by source."""
+    """Counters for the metrics. `errors` by source."""
 
     asked: int = 0
     answered: int = 0
@@ -58,22 +57,22 @@ def enrich(
     proc: Path = Path("/proc"),
     on_error: Callable[[str, str], None] | None = None,
 ) -> Facts:
-    """Everything that the sources and /proc say of one container, the first source of each fact first.
+    """Returns the facts of the sources and /proc about one container; the first source of a fact is used.
 
-    `exists` says whether its cgroup is still there. Never raises: what is wrong is in the answer, and given
-    to `on_error` (source, message).
+    `exists` returns True if its cgroup still exists. Never raises: errors are in the result, and passed to
+    `on_error` (source, message).
     """
     merged, failed = Facts(Enrichment.NONE), False
     for source in sources:
         try:
             found = source.find(request)
-        except Exception as error:  # a source reads what others wrote: nothing in it may end the thread
+        except Exception as error:  # a source reads foreign data, which must not end the thread
             failed = True
             if on_error:
                 on_error(source.name, f"{type(error).__name__}: {error}"[:500])
             continue
         if found is not None:
-            merged = _together(merged, found)
+            merged = _merged(merged, found)
     pid, start_ns = (request.pid, request.start_ns) if request.pid else (merged.pid, 0)
     posture = posture_of_task(pid, start_ns, proc) if pid else None
     merged = replace(merged, posture=merge(posture, merged.posture))
@@ -85,12 +84,12 @@ def enrich(
     return merged
 
 
-def _together(first: Facts, second: Facts) -> Facts:
-    """The facts of two sources: what the first found counts, the second fills in the rest."""
-    gaps = {name: getattr(second, name) for name in _FIELDS if not getattr(first, name)}
+def _merged(first: Facts, second: Facts) -> Facts:
+    """Merges the facts of two sources: the second one supplies what the first one lacks."""
+    missing = {name: getattr(second, name) for name in _FIELDS if not getattr(first, name)}
     labels = {**second.labels, **first.labels}
     posture = merge(first.posture, second.posture)
-    return replace(first, enrichment=Enrichment.DONE, **gaps, labels=labels, posture=posture)
+    return replace(first, enrichment=Enrichment.DONE, **missing, labels=labels, posture=posture)
 
 
 _FIELDS = (
@@ -123,7 +122,7 @@ class Worker:
         queue_max: int = QUEUE_MAX,
         retries: Sequence[float] = RETRY_S,
     ) -> None:
-        """`exists`: is that cgroup path there? `path_of`: the path of a cgroup by its id, empty when gone."""
+        """`exists`: True if a cgroup path exists. `path_of`: the path of a cgroup by id, empty if gone."""
         self._sources, self._exists, self._path_of, self._proc = tuple(sources), exists, path_of, proc
         self._queue_max, self._retries = queue_max, tuple(retries)
         self._queue: list[tuple[float, int, int, Request]] = []  # due, order, attempt
@@ -133,11 +132,11 @@ class Worker:
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._thread = SupervisedThread("enrich", self._run)
-        self._bug = Guard("enrich").failed
+        self._bug = ErrorCounter("enrich").failed
         self.counts = WorkerCounts()
 
     def start(self) -> None:
-        """Begin; before that, requests only queue up."""
+        """Starts the thread; before that, requests are only queued."""
         self._thread.start()
 
     def fileno(self) -> int:
@@ -145,12 +144,12 @@ class Worker:
         return self._event
 
     @property
-    def room(self) -> tuple[int, int]:
-        """Requests that wait, and may."""
+    def capacity(self) -> tuple[int, int]:
+        """The number of queued requests, and its maximum."""
         return len(self._queue), self._queue_max
 
     def submit(self, request: Request) -> bool:
-        """Ask; False: the queue is full, and the request was dropped and counted."""
+        """Queues a request; False: the queue is full, and the request was dropped and counted."""
         with self._wake:
             if len(self._queue) >= self._queue_max:
                 self.counts.dropped += 1
@@ -161,7 +160,7 @@ class Worker:
         return True
 
     def answers(self) -> list[Answer]:
-        """What became known since the last call."""
+        """Returns the results since the last call."""
         try:
             os.eventfd_read(self._event)
         except BlockingIOError:
@@ -172,7 +171,7 @@ class Worker:
         return found
 
     def stop(self, timeout: float = 2.0) -> None:
-        """End the thread; what is queued stays unanswered. A source that hangs is left behind."""
+        """Ends the thread; queued requests get no answer. A thread in a hanging source is abandoned."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -186,15 +185,15 @@ class Worker:
             attempt, request = item
             try:
                 facts = self._ask(request)
-            except Exception as error:  # who is asked about must not wait for ever
+            except Exception as error:  # the container must not stay pending forever
                 self._bug(error)
                 facts = Facts(Enrichment.FAILED)
             if facts.enrichment in (Enrichment.NONE, Enrichment.FAILED) and attempt < len(self._retries):
                 self._again(attempt, request)
                 if facts.posture is None:
-                    continue  # nothing to tell yet
+                    continue  # no facts yet
                 facts = replace(facts, enrichment=Enrichment.PENDING)
-            if len(self._answers) >= self._queue_max:  # nobody reads
+            if len(self._answers) >= self._queue_max:  # answers are not being read
                 self.counts.dropped += 1
                 continue
             self._answers.append(Answer(request.cgroup_id, facts))
@@ -202,7 +201,7 @@ class Worker:
             os.eventfd_write(self._event, 1)
 
     def _next(self) -> tuple[int, Request] | None:
-        """The next request that is due; None at the end."""
+        """Waits for the next request that is due; None at the end."""
         with self._wake:
             while not self._stopping:
                 now = time.monotonic()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Three ways to ask an API server: read a document, change one, follow a stream of lines. All can be cut."""
+"""A client of an API server: read a document, patch one, follow a stream of lines. All can be aborted."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["ApiError", "Client"]
 _BODY_MAX = 8 << 20
 _REQUEST_S = 30.0
 _TOKEN_MAX = 1 << 16
-_REASONS = {409: "conflict", 410: "gone", 422: "conflict"}  # 422: a test of a JSON patch did not hold
+_REASONS = {409: "conflict", 410: "gone", 422: "conflict"}  # 422: a test of a JSON patch failed
 ReadLine = Callable[[int], bytes]
 
 
 class ApiError(Exception):
-    """The server said no, or something that cannot be.
+    """The server refused the request, or its response is invalid.
 
     `reason`: conflict, gone, refused, broken, too_large.
     """
@@ -34,25 +34,25 @@ class ApiError(Exception):
 
 
 class Client:
-    """Asks one server, with the token and the authority of files that may change at any time.
+    """Queries one server, with a token and a CA bundle from files that may change at any time.
 
-    Every method raises ApiError and httpclient.FAILURES; TimeoutError when the time is over.
+    Every method raises ApiError and httpclient.FAILURES; TimeoutError at the deadline.
     """
 
     def __init__(self, url: str, token: Path | None, ca: Path | None, *, timeout: float = _REQUEST_S) -> None:
-        """`ca` None: whom the system believes. A file that is not there is a failure, never that."""
+        """`ca` None: the system's CA store. A missing CA file is an error, not a fallback to the system's."""
         self._target = target_of(url)
         self._base = self._target.path.rstrip("/")
         self._token, self._ca, self._timeout = token, ca, timeout
         self._connection: Connection | None = None
 
     def get(self, path: str, accept: str = "application/json", most: int = _BODY_MAX) -> bytes:
-        """A document of at most so many bytes."""
+        """Returns a document of at most `most` bytes."""
         with self._request("GET", path, {"Accept": accept}, self._timeout) as response:
             return _whole(response, most)
 
     def patch(self, path: str, operations: list[Mapping[str, Any]]) -> bytes:
-        """Change a document by a JSON patch (RFC 6902); what it is afterwards."""
+        """Changes a document by a JSON patch (RFC 6902); returns the new document."""
         headers = {"Accept": "application/json", "Content-Type": "application/json-patch+json"}
         body = json.dumps(operations).encode()
         with self._request("PATCH", path, headers, self._timeout, body) as response:
@@ -60,15 +60,15 @@ class Client:
 
     @contextlib.contextmanager
     def stream(self, path: str, accept: str, seconds: float) -> Iterator[ReadLine]:
-        """A function that reads the next line, of at most so many bytes; empty at the end.
+        """Yields a function that reads the next line, of at most so many bytes; empty at the end.
 
-        TimeoutError when the server has not ended it after `seconds`, however much it sent.
+        Raises TimeoutError if the server has not ended the stream after `seconds`, even if it sent data.
         """
         with self._request("GET", path, {"Accept": accept}, seconds) as response:
             yield response.readline
 
     def cut(self) -> None:
-        """End the request that is under way. From any thread."""
+        """Aborts the current request. From any thread."""
         if (connection := self._connection) is not None:
             connection.cut()
 
@@ -85,13 +85,13 @@ class Client:
                 response = connection.getresponse()
                 if response.status != 200:
                     reason = _REASONS.get(response.status, "refused")
-                    raise ApiError(reason, f"the API server answers {response.status}")
+                    raise ApiError(reason, f"the API server responded with status {response.status}")
                 yield response
             finally:
                 self._connection = None
 
     def _authorization(self) -> dict[str, str]:
-        """Read for each request: the kubelet replaces the token every hour or so."""
+        """Reads the token for each request: the kubelet replaces it about every hour."""
         if self._token is None:
             return {}
         try:
@@ -100,12 +100,12 @@ class Client:
         except FileNotFoundError:
             return {}
         if not token.isascii() or not token.isprintable() or " " in token:
-            raise ApiError("refused", f"{self._token} holds no token")
+            raise ApiError("refused", f"{self._token} contains no valid token")
         return {"Authorization": f"Bearer {token}"}
 
 
 def _whole(response: HTTPResponse, most: int) -> bytes:
     body = response.read(most + 1)
     if len(body) > most:
-        raise ApiError("too_large", f"more than {most} bytes in one answer")
+        raise ApiError("too_large", f"more than {most} bytes in one response")
     return body

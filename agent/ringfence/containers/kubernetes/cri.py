@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container runtime's CRI socket: container, image with digest, pod with labels. Three unary calls.
+"""The container runtime's CRI socket: container, image with digest, pod with labels, by three unary calls.
 
-What it says is the runtime's own word, taken from what the kubelet told it when the pod was made: labels that
-changed since are known to the API server only.
+The runtime has these facts from the kubelet, as of the pod's creation: later changes of labels are only known
+to the API server.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ringfence.containers.kubernetes.grpc import Channel, GrpcError
 
 __all__ = ["USUAL_SOCKETS", "Cri", "CriContainer", "CriError", "usual_socket"]
 
-#: crictl's list of places, and those of small distributions
+#: the default sockets of crictl, and those of small distributions
 USUAL_SOCKETS = tuple(
     Path(path)
     for path in (
@@ -29,18 +29,18 @@ USUAL_SOCKETS = tuple(
 )  # fmt: skip
 _SERVICE = "/runtime.v1.RuntimeService/"
 _NOT_FOUND = 5
-_REST = 30.0  # seconds in which a socket that failed is not asked again
-_FAILURES = 3  # in a row, before that
+_PAUSE = 30.0  # seconds for which a failing socket is not queried
+_FAILURES = 3  # consecutive failures before a pause
 _SANDBOXES = 256
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
 class CriError(Exception):
-    """The socket cannot be asked now."""
+    """The socket cannot be queried now."""
 
 
 class CriContainer(NamedTuple):
-    """What the runtime says of one container. A pod's own (pause) container has the name POD."""
+    """The runtime's facts about one container. A pod's pause container has the name POD."""
 
     name: str
     image: str
@@ -48,7 +48,7 @@ class CriContainer(NamedTuple):
     pod: str
     namespace: str
     pod_uid: str
-    labels: Mapping[str, str]  # of the pod, without the kubelet's own
+    labels: Mapping[str, str]  # of the pod, without those of the kubelet
     runtime: str
 
 
@@ -60,13 +60,13 @@ class _Sandbox(NamedTuple):
 
 
 def usual_socket(host: Path = Path("/")) -> Path | None:
-    """The first of the usual sockets that is there."""
+    """Returns the first of the usual sockets that exists, or None."""
     found = (host / path.relative_to("/") for path in USUAL_SOCKETS)
     return next((path for path in found if _is_socket(path)), None)
 
 
 def _is_socket(path: Path) -> bool:
-    """False also where a directory on the way may not be entered (no CAP_DAC_OVERRIDE in a pod)."""
+    """Returns True for a socket; False also if a parent directory is not accessible (no CAP_DAC_OVERRIDE)."""
     try:
         return path.is_socket()
     except OSError:
@@ -74,36 +74,36 @@ def _is_socket(path: Path) -> bool:
 
 
 class Cri:
-    """Asks one socket. Of one thread."""
+    """Queries one socket. For use by one thread."""
 
     def __init__(self, path: Path, timeout: float = 1.0) -> None:
         self._channel = Channel(path, timeout)
         self._sandboxes: OrderedDict[str, _Sandbox] = OrderedDict()
         self._runtime: str | None = None
         self._failures = 0
-        self._rests_until = 0.0
+        self._paused_until = 0.0
 
     def find(self, identifier: str) -> CriContainer | None:
-        """The container of that id, a pod's own container included; None: the runtime does not know it.
+        """Returns the container with that id, or a pod's pause container; None: unknown to the runtime.
 
-        Raises CriError. A socket that fails again and again is left alone for a while.
+        Raises CriError. After repeated failures the socket is not queried for a while.
         """
         if not _HEX64.fullmatch(identifier):
             return None
-        if time.monotonic() < self._rests_until:
-            raise CriError(f"{self._channel.path} did not answer lately")
+        if time.monotonic() < self._paused_until:
+            raise CriError(f"{self._channel.path} failed repeatedly; next attempt within {_PAUSE:.0f} s")
         try:
             found = self._find(identifier)
         except (GrpcError, proto.ProtoError) as error:
             self._failures += 1
             if self._failures >= _FAILURES:
-                self._rests_until = time.monotonic() + _REST
+                self._paused_until = time.monotonic() + _PAUSE
             raise CriError(str(error)) from error
         self._failures = 0
         return found
 
     def version(self) -> tuple[str, str]:
-        """The runtime's name and version, as it says them (containerd, cri-o). Raises CriError."""
+        """Returns the runtime's name (containerd, cri-o) and version. Raises CriError."""
         try:
             answer = proto.decode(self._ask("Version", b""), proto.VERSION)
         except (GrpcError, proto.ProtoError) as error:
@@ -111,7 +111,7 @@ class Cri:
         return str(answer.get("runtime_name", ""))[:64], str(answer.get("runtime_version", ""))[:64]
 
     def close(self) -> None:
-        """Hang up."""
+        """Closes the connection."""
         self._channel.close()
 
     def _find(self, identifier: str) -> CriContainer | None:
@@ -127,13 +127,13 @@ class Cri:
         return self._of(sandbox, name, image, digest)
 
     def _image(self, identifier: str, container: Mapping[str, Any]) -> tuple[str, str]:
-        """The name that the pod gave, and the digest of what was pulled for it."""
+        """Returns the image's name in the pod, and the digest of the pulled image."""
         answer = self._ask_known("ContainerStatus", proto.text_field(1, identifier))
         status = proto.decode(answer, proto.CONTAINER_STATUS).get("status", {}) if answer else {}
         spec = status.get("image") or container.get("image", {})
         reference = status.get("image_ref", "")
         name = spec.get("user_specified_image") or spec.get("image", "")
-        if name.startswith("sha256:"):  # the runtime resolved it; the reference still has the name
+        if name.startswith("sha256:"):  # resolved by the runtime; the reference still has the name
             name = reference.partition("@")[0] or name
         return name, reference if "@" in reference else ""
 
@@ -164,7 +164,7 @@ class Cri:
         )
 
     def _name(self) -> str:
-        """The runtime's name."""
+        """Returns the runtime's name."""
         if self._runtime is None:
             version = proto.decode(self._ask("Version", b""), proto.VERSION)
             self._runtime = str(version.get("runtime_name", ""))[:64]
@@ -174,7 +174,7 @@ class Cri:
         return self._channel.call(_SERVICE + method, message)
 
     def _ask_known(self, method: str, message: bytes) -> bytes | None:
-        """None: it is not there (any more)."""
+        """Calls a method; returns None if the object does not exist (any more)."""
         try:
             return self._ask(method, message)
         except GrpcError as error:
@@ -184,7 +184,7 @@ class Cri:
 
 
 def sockets_of(chosen: Path | str | None) -> Sequence[Path]:
-    """The configured socket; `auto`: the first of the usual ones; None: none."""
+    """Returns the configured socket; for `auto` the first of the usual ones that exists; for None none."""
     if chosen is None:
         return ()
     if isinstance(chosen, Path):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unary gRPC calls over HTTP/2 (RFC 9113) on a Unix socket, one at a time, each with an end.
+"""Unary gRPC calls over HTTP/2 (RFC 9113) on a Unix socket, one at a time, each with a deadline.
 
-By hand because of the size: grpcio takes 25 MB of memory, and with its 19 MB of files doubles the image; h2
-takes 6 MB. One connection is kept; a call that meets a dead one is made again on a new one, once.
+Hand-written because of the size: grpcio takes 25 MB of memory, and with its 19 MB of files doubles the image;
+h2 takes 6 MB. One connection is kept; if it is dead, a call is repeated once on a new one.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _WINDOW_UPDATE, _CONTINUATION = 8, 9
 _END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 _TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW = 1, 2, 4  # settings
 _MESSAGE_MAX = 4 << 20
-_FRAME_MAX = 1 << 14  # what we said by saying nothing
+_FRAME_MAX = 1 << 14  # HTTP/2's default, as the setting is not sent
 _FRAMES_MAX = 4096  # of one call
 _STREAMS_MAX = 1 << 30
 
 
 class GrpcError(Exception):
-    """The call failed. `status` is gRPC's number (5: not found), -1 where the connection failed."""
+    """The call failed. `status` is gRPC's number (5: not found), or -1 if the connection failed."""
 
     def __init__(self, text: str, status: int = -1) -> None:
         super().__init__(text)
@@ -46,7 +46,7 @@ class _Frame(NamedTuple):
 
 
 class Channel:
-    """A socket, and the calls on it. Of one thread."""
+    """Calls on one socket. For use by one thread."""
 
     def __init__(self, path: Path, timeout: float = 1.0) -> None:
         self.path, self._timeout = path, timeout
@@ -55,7 +55,7 @@ class Channel:
         self._buffer = b""
 
     def call(self, method: str, message: bytes) -> bytes:
-        """The answer to `/package.Service/Method`. Raises GrpcError."""
+        """Calls `/package.Service/Method` and returns its response. Raises GrpcError."""
         end = time.monotonic() + self._timeout
         fresh = self._socket is None
         try:
@@ -63,10 +63,10 @@ class Channel:
         except GrpcError as error:
             if fresh or error.status != -1 or time.monotonic() >= end:
                 raise
-        return self._try(method, message, end)  # the one that was kept had ended
+        return self._try(method, message, end)  # the kept connection was dead
 
     def close(self) -> None:
-        """Hang up."""
+        """Closes the connection."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -77,7 +77,7 @@ class Channel:
             return self._exchange(method, message, end)
         except (OSError, hpack.HpackError) as error:
             self.close()
-            text = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+            text = "response timed out" if isinstance(error, TimeoutError) else str(error)
             raise GrpcError(f"{self.path}: {text}") from error
         except GrpcError as error:
             if error.status == -1:
@@ -121,11 +121,11 @@ class Channel:
             known = status.isascii() and status.isdigit() and len(status) < 4
             raise GrpcError(f"{self.path}: {text}", int(status) if known else -1)
         if len(data) < 5 or data[0] or len(data) - 5 != int.from_bytes(data[1:5], "big"):
-            raise GrpcError(f"{self.path}: no whole message in the answer")
+            raise GrpcError(f"{self.path}: incomplete message in the response")
         return bytes(data[5:])
 
     def _collect(self, stream: int, end: float) -> tuple[bytearray, dict[str, str]]:
-        """Everything that comes on a stream until it ends."""
+        """Reads data and headers of a stream until it ends."""
         data, headers, block, last = bytearray(), dict[str, str](), bytearray(), False
         for _ in range(_FRAMES_MAX):
             frame = self._read(end)
@@ -133,10 +133,10 @@ class Channel:
                 answer = frame.payload if frame.kind == _PING else b""
                 self._send(_frame(frame.kind, _ACK, 0, answer), end)
             elif frame.kind == _DATA and frame.payload:
-                # also of a stream that was given up: the window is the connection's
+                # also for an abandoned stream, as the window belongs to the connection
                 self._send(_frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", len(frame.payload))), end)
             if frame.kind == _GOAWAY or (frame.kind == _RST_STREAM and frame.stream == stream):
-                raise GrpcError(f"{self.path}: the call was cut off")
+                raise GrpcError(f"{self.path}: the server aborted the call")
             if frame.stream != stream:
                 continue
             if frame.kind == _DATA:
@@ -147,11 +147,11 @@ class Channel:
                     headers.update(hpack.decode(bytes(block)))
                     block.clear()
             if len(data) > _MESSAGE_MAX or len(block) > _FRAME_MAX:
-                raise GrpcError(f"{self.path}: the answer is too long")
+                raise GrpcError(f"{self.path}: the response is too long")
             last = last or (frame.kind in (_DATA, _HEADERS) and bool(frame.flags & _END_STREAM))
             if last and not block:
                 return data, headers
-        raise GrpcError(f"{self.path}: an answer without an end")
+        raise GrpcError(f"{self.path}: the response does not end")
 
     def _send(self, data: bytes, end: float) -> None:
         assert self._socket is not None
@@ -162,7 +162,7 @@ class Channel:
         head = self._exactly(9, end)
         length = int.from_bytes(head[:3], "big")
         if length > _FRAME_MAX:
-            raise GrpcError(f"{self.path}: a frame that is too long")
+            raise GrpcError(f"{self.path}: a frame is too long")
         stream = int.from_bytes(head[5:9], "big") & 0x7FFFFFFF
         return _Frame(head[3], head[4], stream, self._exactly(length, end))
 
@@ -172,7 +172,7 @@ class Channel:
             self._socket.settimeout(_left(end))
             more = self._socket.recv(65536)
             if not more:
-                raise GrpcError(f"{self.path}: hung up")
+                raise GrpcError(f"{self.path}: the server closed the connection")
             self._buffer += more
         found, self._buffer = self._buffer[:count], self._buffer[count:]
         return found
@@ -181,7 +181,7 @@ class Channel:
 def _left(end: float) -> float:
     left = end - time.monotonic()
     if left <= 0:
-        raise TimeoutError("no answer in time")
+        raise TimeoutError("response timed out")
     return left
 
 
@@ -190,7 +190,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _content(frame: _Frame) -> bytes:
-    """The payload without padding and priority."""
+    """Returns the payload without padding and priority."""
     payload = frame.payload
     with contextlib.suppress(IndexError):
         if frame.flags & _PADDED:

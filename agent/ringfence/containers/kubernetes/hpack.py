@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HPACK (RFC 7541), as little of it as a client of unary gRPC calls needs.
+"""The parts of HPACK (RFC 7541) that a client of unary gRPC calls needs.
 
-Requests are written without compression. Responses are read with Huffman codes, but without a dynamic table:
-the peer is told that ours has no room (SETTINGS_HEADER_TABLE_SIZE 0). Of the static table only `:status` is
-known; what gRPC says itself (grpc-status, grpc-message) is in none.
+Requests are not compressed. Responses may have Huffman codes, but no dynamic table: its announced size is 0
+(SETTINGS_HEADER_TABLE_SIZE). Of the static table only `:status` is known; the headers of gRPC (grpc-status,
+grpc-message) are in no table.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["HpackError", "decode", "encode"]
 _STATIC_STATUS = {8: "200", 9: "204", 10: "206", 11: "304", 12: "400", 13: "404", 14: "500"}  # appendix A
 _STRING_MAX = 1 << 14
 
-# Appendix B: lengths of the codes of the symbols 0 to 256; 28*7 means seven times 28. The codes themselves
-# follow: they are dealt out in the order of length, then symbol.
+# Appendix B: lengths of the codes of the symbols 0 to 256; 28*7 means seven times 28. The codes follow from
+# them: they are assigned in the order of length, then symbol.
 _LENGTHS = (
     "13 23 28*7 24 30 28*2 30 28*8 30 28*9 6 10*2 12 13 6 8 11 10*2 8 11 8 6*3 5*3 6*7 7 8 15 6 12 10 13 "
     "6 7*22 8 7 8 13 19 13 14 6 15 5 6 5 6 5 6*3 5 7*2 6*3 5 6 7 6 5*2 6 7*5 15 11 14 13 28 20 22 20*2 "
@@ -30,7 +30,7 @@ _EOS = 256
 
 
 class HpackError(ValueError):
-    """The header block cannot be read."""
+    """The header block is invalid."""
 
 
 @cache
@@ -49,7 +49,7 @@ def _codes() -> dict[tuple[int, int], int]:
 
 
 def unhuffman(data: bytes) -> bytes:
-    """Section 5.2: the rest of the last octet is ones, fewer than eight."""
+    """Decodes Huffman codes (section 5.2): the last octet is padded with fewer than eight ones."""
     codes, text = _codes(), bytearray()
     code = length = 0
     for octet in data:
@@ -67,7 +67,7 @@ def unhuffman(data: bytes) -> bytes:
 
 
 def decode(block: bytes) -> Iterator[tuple[str, str]]:
-    """Names and values of a header block; fields of the static table, but for :status, are left out."""
+    """Yields names and values of a header block, without fields of the static table other than :status."""
     at = 0
     while at < len(block):
         first = block[at]
@@ -90,7 +90,7 @@ def decode(block: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _integer(block: bytes, at: int, bits: int) -> tuple[int, int]:
-    """Section 5.1; (value, where it ends)."""
+    """Decodes an integer (section 5.1); returns (value, its end)."""
     if at >= len(block):
         raise HpackError("cut off")
     most = (1 << bits) - 1
@@ -107,7 +107,7 @@ def _integer(block: bytes, at: int, bits: int) -> tuple[int, int]:
 
 
 def _string(block: bytes, at: int) -> tuple[str, int]:
-    """Section 5.2; (text, where it ends)."""
+    """Decodes a string (section 5.2); returns (text, its end)."""
     huffman = at < len(block) and bool(block[at] & 0x80)
     length, at = _integer(block, at, 7)
     data = block[at : at + length]
@@ -117,7 +117,7 @@ def _string(block: bytes, at: int) -> tuple[str, int]:
 
 
 def encode(fields: Iterable[tuple[str, str]]) -> bytes:
-    """Literals without indexing (section 6.2.2), uncompressed."""
+    """Encodes literals without indexing (section 6.2.2), uncompressed."""
     return b"".join(b"\0" + _plain(name) + _plain(value) for name, value in fields)
 
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pods of this node as the API server tells of them: uid -> name, labels, owner, and nothing else.
+"""The pods of this node from the API server: uid -> name, labels, owner, and nothing else.
 
-Written by the watch's thread, read by the enrichment's. A pod that was deleted is remembered for a while:
-somebody may ask for its last container after it is gone.
+Written by the watch's thread, read by the enrichment's. A deleted pod is remembered for a while, as its last
+container may be looked up afterwards.
 
-The cgroup of a static pod is named by the kubelet's hash, not by the uid of the mirror that the API server
-has. The mirror says so in annotations, which whoever may make pods may write, too: so a hash is an alias,
-never in the place of a uid, and one that two pods claim is nobody's.
+The cgroup of a static pod is named by the kubelet's hash, not by the uid of the mirror pod at the API server.
+The mirror has the hash in annotations, but every user who may create pods can set these. So a hash is an
+alias that never overrides a uid, and a hash that two pods claim is ignored.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ __all__ = ["PODS_MAX", "Pod", "PodCache", "pod_of"]
 
 PODS_MAX = 10_000
 _GONE_S, _GONE_MAX = 120.0, 1024
-#: of a mirror: the hash that its cgroup is named after, and that it is one (pkg/kubelet/types/pod_update.go)
+#: annotations of a mirror pod (pkg/kubelet/types/pod_update.go): the hash in the cgroup's name, the marker
 _HASH, _MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
 _HASH_FORM = re.compile(r"[0-9a-f]{32}")
 
 
 class Pod(NamedTuple):
-    """What is kept of a pod. Labels lie flat (name, value, name, value ...): ten thousand pods are small."""
+    """The kept facts of a pod. Labels are flat (name, value, name, value ...) to save memory."""
 
     uid: str
     namespace: str
     name: str
-    owner: str  # Deployment/web; empty for a pod of its own
+    owner: str  # Deployment/web; empty for a pod without a controller
     flat_labels: tuple[str, ...]
-    mirror: str = ""  # of a static pod: the hash that its cgroup may be named after
+    mirror: str = ""  # of a static pod: the hash that its cgroup's name may contain
 
     @property
     def labels(self) -> dict[str, str]:
@@ -46,7 +46,7 @@ class Pod(NamedTuple):
 
 
 def pod_of(item: Any) -> Pod | None:
-    """A pod, or its metadata alone, as the API server writes it; None when it is neither."""
+    """Parses a pod, or its metadata alone, from the API server; None if it is neither."""
     metadata = item.get("metadata") if isinstance(item, dict) else None
     name, namespace = safejson.text(metadata, "name"), safejson.text(metadata, "namespace")
     uid = safejson.text(metadata, "uid")
@@ -64,7 +64,7 @@ def _mirror(metadata: Any) -> str:
 
 
 def _owner(metadata: Any, labels: Mapping[str, str]) -> str:
-    """The controller. A ReplicaSet's name is its Deployment's and the hash that its pods carry as a label."""
+    """Returns the controller. A ReplicaSet's name is its Deployment's plus the hash in its pods' labels."""
     for reference in safejson.children(metadata, "ownerReferences"):
         if not isinstance(reference, dict) or reference.get("controller") is not True:
             continue
@@ -77,7 +77,7 @@ def _owner(metadata: Any, labels: Mapping[str, str]) -> str:
 
 
 class PodCache:
-    """uid -> Pod. `changed` is told the uids whose names, labels or owner are not what they were."""
+    """uid -> Pod. `changed` is called with the uids of pods with changed names, labels or owner."""
 
     def __init__(
         self,
@@ -88,14 +88,14 @@ class PodCache:
         self._changed, self._clock = changed, clock
         self._pods: dict[str, Pod] = {}
         self._gone: OrderedDict[str, tuple[float, Pod]] = OrderedDict()
-        self._mirrors: dict[str, frozenset[str]] = {}  # hash -> uids of who claims it
+        self._mirrors: dict[str, frozenset[str]] = {}  # hash -> uids of the pods that claim it
         self.refused = 0  # pods beyond PODS_MAX
 
     def __len__(self) -> int:
         return len(self._pods)
 
     def get(self, uid: str) -> Pod | None:
-        """A pod that is there, or was a moment ago. `uid` is what its cgroup is named after."""
+        """Returns a pod that exists or was deleted recently. `uid` is the one in its cgroup's name."""
         claims = self._mirrors.get(uid, frozenset())
         if len(claims) == 1 and uid not in self._pods:
             (uid,) = claims
@@ -105,7 +105,7 @@ class PodCache:
         return pod
 
     def put(self, pods: Iterable[Pod]) -> None:
-        """Pods that are there, new or changed."""
+        """Adds or updates pods."""
         news = set()
         for pod in pods:
             if pod.uid not in self._pods and len(self._pods) >= PODS_MAX:
@@ -119,7 +119,7 @@ class PodCache:
             self._changed(frozenset(news))
 
     def remove(self, uids: Iterable[str]) -> None:
-        """Pods that are gone."""
+        """Removes deleted pods."""
         now = self._clock()
         for uid in uids:
             if (pod := self._pods.pop(uid, None)) is not None:
@@ -133,7 +133,7 @@ class PodCache:
                 self._claim(pod, None)
 
     def _claim(self, before: Pod | None, after: Pod | None) -> set[str]:
-        """Who claims which hash; the hashes for which that changed."""
+        """Updates the claims of a pod; returns the hashes with changed claims."""
         changed = set()
         for pod, there in ((before, False), (after, True)):
             if pod is not None and pod.mirror:
@@ -146,5 +146,5 @@ class PodCache:
         return changed
 
     def keep_only(self, uids: set[str]) -> None:
-        """Everything that the API server did not list is gone."""
+        """Removes the pods that the API server did not list."""
         self.remove([uid for uid in self._pods if uid not in uids])

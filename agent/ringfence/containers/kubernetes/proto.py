@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Protocol buffers by field tables: only what is asked of the CRI (k8s.io/cri-api, runtime/v1/api.proto).
+"""Protocol buffers by field tables: the messages used of the CRI (k8s.io/cri-api, runtime/v1/api.proto).
 
-A message is a table of field numbers; what is not in it is skipped. Values are text, a message, or a map of
-texts. What is wrong with the bytes raises ProtoError.
+A message is a table of field numbers; other fields are skipped. Values are a text, a message, or a map of
+texts. Invalid bytes raise ProtoError.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _ENTRIES_MAX = 1024  # of a map or a list
 
 
 class ProtoError(ValueError):
-    """These bytes are no such message."""
+    """The bytes are not a valid message."""
 
 
 class Field(NamedTuple):
-    """A field's name, and what is in it: a message (`table`), a map of texts, or else a text."""
+    """A field: its name, and its type: a message (`table`), a map of texts, or a text."""
 
     name: str
     table: Mapping[int, Field] | None = None
@@ -63,7 +63,7 @@ SANDBOX_STATUS: Table = {
 
 
 def decode(data: bytes, table: Table) -> dict[str, Any]:
-    """The known fields of a message."""
+    """Returns the known fields of a message."""
     found: dict[str, Any] = {}
     for number, value in _fields(data):
         field = table.get(number)
@@ -84,7 +84,7 @@ def decode(data: bytes, table: Table) -> dict[str, Any]:
 
 
 def text_field(number: int, value: str | bytes) -> bytes:
-    """One field with a text or a message in it."""
+    """Encodes a field with a text or a message."""
     data = value.encode() if isinstance(value, str) else value
     return _varint(number << 3 | _BYTES) + _varint(len(data)) + data
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the CRI socket and the API server know of a container, as one source of enrichment."""
+"""The CRI socket and the API server, combined to one source of enrichment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RUNTIMES = {"containerd": "containerd", "cri-o": "cri-o", "docker": "docker"}
 
 
 class Kubernetes:
-    """Asked only for containers whose cgroup lies in a pod's; the cgroup's word on which pod counts."""
+    """Facts about containers in a pod's cgroup; the cgroup's path decides which pod it is."""
 
     name = "kubernetes"
 
@@ -23,38 +23,38 @@ class Kubernetes:
         self._cri, self._pods = cri, pods
 
     def find(self, request: Request) -> Facts | None:
-        """Pod and container. Raises CriError where neither could be asked."""
+        """Returns the facts of pod and container. Raises CriError if neither source could be queried."""
         uid = identify(request.cgroup_path).pod_uid
         if not uid:
             return None
         pod = self._pods.get(uid) if self._pods is not None else None
-        told: CriContainer | None = None
+        container: CriContainer | None = None
         try:
-            told = self._cri.find(request.id) if self._cri is not None else None
+            container = self._cri.find(request.id) if self._cri is not None else None
         except CriError:
             if pod is None:
                 raise
-        if told is not None and told.pod_uid not in ("", uid):
-            told = None  # another pod's: whoever says so is not believed
-        named = told is not None and bool(told.pod)
-        if named and told and pod and (told.namespace, told.pod) != (pod.namespace, pod.name):
-            pod = None  # what runs here was started under the runtime's names
-        return _facts(uid, pod, told) if pod or told else None
+        if container is not None and container.pod_uid not in ("", uid):
+            container = None  # the response names another pod: not trusted
+        names = (container.namespace, container.pod) if container and container.pod else None
+        if names and pod and names != (pod.namespace, pod.name):
+            pod = None  # the container was started under the runtime's names
+        return _facts(uid, pod, container) if pod or container else None
 
 
-def _facts(uid: str, pod: Pod | None, told: CriContainer | None) -> Facts:
-    """The API server's word on labels counts: it knows what changed since the pod was made."""
-    labels = pod.labels if pod else dict(told.labels) if told else {}
+def _facts(uid: str, pod: Pod | None, container: CriContainer | None) -> Facts:
+    """Merges the facts. Labels are those of the API server, which knows later changes."""
+    labels = pod.labels if pod else dict(container.labels) if container else {}
     return Facts(
         Enrichment.DONE,
         source="kubernetes",
-        runtime=_RUNTIMES.get(told.runtime, "") if told else "",
-        name=told.name if told else "",
-        image=told.image if told else "",
-        image_digest=told.image_digest if told else "",
+        runtime=_RUNTIMES.get(container.runtime, "") if container else "",
+        name=container.name if container else "",
+        image=container.image if container else "",
+        image_digest=container.image_digest if container else "",
         labels=labels,
-        namespace=pod.namespace if pod else told.namespace if told else "",
-        pod=pod.name if pod else told.pod if told else "",
+        namespace=pod.namespace if pod else container.namespace if container else "",
+        pod=pod.name if pod else container.pod if container else "",
         pod_uid=uid,
         owner=pod.owner if pod else "",
     )

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From configuration, node and policies to what is loaded and attached. Plans are values; nothing is done
-here."""
+"""From configuration, node and policies to the programs that are loaded and attached. Plans are
+values; nothing is attached here.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from ringfence.abi import (
     OBSERVE_ACTIVITY,
@@ -26,10 +28,12 @@ from ringfence.bpf.syscalls import DONE, OPENS, names_of
 from ringfence.config import Config
 from ringfence.config.values import Pattern as NamePattern
 from ringfence.containers.patterns import patterns_for
-from ringfence.containers.procstat import TICK_NS, start_ticks
+from ringfence.daemon.parts import Node
 from ringfence.policy import CompiledPolicies, NodeTiers
+from ringfence_linux.procfs import TICK_NS, start_ticks
 
 __all__ = [
+    "Planner",
     "attach_plan",
     "kernel_pattern",
     "kernel_patterns",
@@ -54,24 +58,24 @@ _CGROUP_PROGRAMS: Mapping[EventKind, tuple[str, ...]] = {
     _K.UNIX_CONNECT: ("connect_unix", "sendmsg_unix"),
     _K.SETSOCKOPT: ("setsockopt",),
 }
-#: counted for every container (opens, connects) even where no rule asks
+#: counted for every container (opens, connects), even if no rule needs them
 _COUNTED = frozenset((_K.FILE_OPEN, _K.NET_CONNECT))
 
 
 def kernel_patterns(config: Config) -> list[Pattern]:
-    """Names of cgroups that are containers, in the form that the probes take."""
+    """Names of cgroups that are containers, in the form of the probes."""
     patterns = patterns_for(config.patterns, known=config.known_names)
     return [kernel_pattern(pattern) for pattern in patterns]
 
 
 def kernel_pattern(pattern: NamePattern) -> Pattern:
-    """One of them."""
+    """One of these names, in the form of the probes."""
     kind = PATTERN_BUILD if pattern.build else PATTERN_HEX64 if pattern.hex64 else PATTERN_ANY
     return Pattern(kind, pattern.prefix.encode())
 
 
 def tiers_of(node: NodeCapabilities, sections: Iterable[str] | None = None) -> NodeTiers:
-    """What this node can do for each event. `sections`: those that were loaded; None: all."""
+    """The capabilities of this node for each event. `sections`: the loaded programs; None: all."""
     tiers = NodeTiers.of(node)
     if sections is None:
         return tiers
@@ -89,17 +93,17 @@ def tiers_of(node: NodeCapabilities, sections: Iterable[str] | None = None) -> N
 
 
 def observe_levels(config: Config) -> dict[EventKind, int]:
-    """What is reported where no rule matches: lifecycle always, processes as activity, the rest as
-    configured.
+    """Where events are reported that no rule matches: lifecycle always, processes as activity, the
+    rest as configured.
     """
     levels = dict.fromkeys((*_LIFE, *_CGROUPS), OBSERVE_ALERTS) | dict.fromkeys(_PROCESSES, OBSERVE_ACTIVITY)
     levels |= {EventKind.from_label(label): _LEVELS[level] for label, level in config.observe.items()}
-    # Without these nothing could be attributed, whatever was configured.
+    # Without these no event could be attributed, whatever was configured.
     return levels | dict.fromkeys(_LIFE, OBSERVE_ALERTS)
 
 
 def needed_kinds(config: Config, *compiled: CompiledPolicies) -> frozenset[EventKind]:
-    """The events that a rule names, or that are observed or counted."""
+    """The events that a rule names, and those that are observed or counted."""
     off = {label for label, level in config.observe.items() if level == "off"}
     kinds = {kind for kind, level in observe_levels(config).items() if level}
     kinds |= {kind for kind in _COUNTED if kind.label not in off}
@@ -116,10 +120,11 @@ def attach_plan(
     tiers: NodeTiers,
     guarding: str = "",
 ) -> AttachPlan:
-    """Where programs must be attached to see these events; events that nobody needs cost nothing.
+    """The places where programs must be attached to see these events. Events that no part needs
+    cost nothing.
 
-    What LSM hooks decide is attached nowhere else: it would be reported twice, and calls would pay for it.
-    `guarding` as Kernel.guarding.
+    An event that an LSM hook decides gets no other program: it would be reported twice, at a cost
+    for every call. `guarding` as Kernel.guarding.
     """
     hooked = kinds & tiers.hooks.keys()
     weaker = kinds - hooked
@@ -146,6 +151,21 @@ def attach_plan(
 
 
 def process_age() -> float:
-    """Seconds since this process began; exact to a clock tick."""
+    """Seconds since this process started; exact to a clock tick."""
     start = (start_ticks(os.getpid()) or 0) * TICK_NS
     return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - start) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Makes plans for this node. `tiers`: its capabilities with the programs that were loaded."""
+
+    node: Node
+    tiers: NodeTiers
+    guarding: str
+
+    def plan(self, *sets: CompiledPolicies) -> AttachPlan:
+        """The places where programs must be attached for these sets of policies together."""
+        config, cgroup2 = self.node.config, str(self.node.hierarchy.v2_mount or "")
+        kinds = needed_kinds(config, *sets)
+        return attach_plan(kinds, config, self.node.capabilities, cgroup2, self.tiers, self.guarding)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which processes may use the agent's sockets. Root of a container is root as well, so the kernel is asked
-whether the peer is armed.
+"""Decides which processes may use the agent's sockets. Root of a container is root as well, so the
+kernel is asked whether the peer is armed.
 
-Where BPF-LSM decides, an armed task cannot connect at all. Elsewhere its connection is closed here unread,
-and reported. The peer is looked up by a pidfd, as its pid may have been reused; before Linux 6.5 that pidfd
-is opened by pid.
+With BPF-LSM, an armed task cannot connect at all. Otherwise its connection is closed here unread,
+and reported. The peer is looked up by a pidfd, because its pid may have been reused; before Linux
+6.5 that pidfd is opened by pid.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import errno
 import os
 import signal
 import socket
-import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,45 +23,43 @@ from ringfence.abi import NO_CALL, TASK, Action, EventKind, Tamper, TaskValue
 from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.events import Event
+from ringfence_linux.peercred import peer
 
-__all__ = ["Peers"]
+__all__ = ["PeerCheck"]
 
-_PEERCRED = struct.Struct("3i")
 _SO_PEERPIDFD = 77  # include/uapi/asm-generic/socket.h, 6.5 (7b26952a91cf)
 _COMM = 15
 
 
-class Peers:
-    """`tell` gets an event, and is called in the thread that asks."""
+class PeerCheck:
+    """`report` gets an event, and is called in the thread of the caller."""
 
-    def __init__(self, config: Config, kernel: Kernel, tell: Callable[[Event], None]) -> None:
-        self._kernel, self._tell = kernel, tell
+    def __init__(self, config: Config, kernel: Kernel, report: Callable[[Event], None]) -> None:
+        self._kernel, self._report = kernel, report
         self._guards, self._denies = bool(kernel.guarding), config.defence == "deny"
 
     def refuses(self, connection: socket.socket) -> bool:
-        """Whether this peer must not be served. From any thread."""
+        """Returns True if this peer must not be served. From any thread."""
         if not self._guards:
             return False
-        pid, uid, gid = _PEERCRED.unpack(
-            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-        )
+        pid, uid, gid = peer(connection)
         task = self._task_of(connection, pid)
-        if task is None:  # ended, or in a pid namespace that we do not see: unknown
+        if task is None:  # ended, or in a pid namespace that is not visible: unknown
             return self._denies
         if not task.container:
             return False
-        self._tell(self._event(connection, task, pid, uid, gid))
+        self._report(self._event(connection, task, pid, uid, gid))
         return self._denies
 
     def _task_of(self, connection: socket.socket, pid: int) -> TaskValue | None:
-        """What the probes know about the peer; container 0: nothing. None: the peer has ended."""
+        """The probes' entry of the peer; container 0: it has none. None: the peer has ended."""
         try:
             pidfd = _peer_pidfd(connection, pid)
         except OSError:
             return None
         try:
             raw = self._kernel.map("tasks").get(pidfd)
-            signal.pidfd_send_signal(pidfd, 0)  # it is still there: of one that has ended nothing is known
+            signal.pidfd_send_signal(pidfd, 0)  # still alive: the entry of an ended task proves nothing
         except OSError:
             return None
         finally:

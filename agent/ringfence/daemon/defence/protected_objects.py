@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files, directories and cgroups of the agent are guarded, by its configuration and where it runs;
-keeps the kernel's table of guarded objects up to date.
+"""Keeps the kernel's table of protected objects up to date: files, directories and cgroups of the
+agent, by its configuration and where it runs.
 
-The agent's directories are guarded with all their contents: pins, state, configuration, policies, programs of
-custom probes, its code. Of the directories above, only their names are; of its cgroups, the files that
-control them. What happens to a task that reaches for one is decided in the kernel (probes/guard.bpf.c).
+The agent's directories are protected with all their contents: pins, state, configuration,
+policies, programs of custom probes, its code. Of the directories above them, only the names are
+protected; of its cgroups, the files that control them. The kernel decides what happens to a task
+that accesses one (probes/guard.bpf.c).
 """
 
 from __future__ import annotations
@@ -23,26 +24,27 @@ from ringfence.abi import (
     GUARD_TICKET,
     GUARD_TREE,
 )
-from ringfence.bpf.guard_table import Guards, Wish
+from ringfence.bpf.guard_table import Guards as GuardTable
+from ringfence.bpf.guard_table import Wish
 from ringfence.bpf.kernel import Kernel
 from ringfence.bpf.maps import Map
 from ringfence.config import Config
 from ringfence.containers.hierarchy import own_directories
 from ringfence.daemon.startup import handover
 
-__all__ = ["Guard"]
+__all__ = ["ProtectedObjects"]
 
-#: name of a configuration directory that is the agent's alone
+#: name of a configuration directory that belongs to the agent alone
 _OWN_NAME = "ringfence"
-_LEAST = 2  # parts of a path: of /run
+_LEAST = 2  # parts of a path such as /run
 
 
-class Guard:
-    """Used by the loop only. All methods do nothing where the self-defence is off."""
+class ProtectedObjects:
+    """Used by the loop only. All methods do nothing if the self-defence is off."""
 
     def __init__(self, config: Config, kernel: Kernel) -> None:
         self._config, self._kernel = config, kernel
-        self._guards = Guards(kernel) if kernel.guarding else None
+        self._guards = GuardTable(kernel) if kernel.guarding else None
         self._base: Path | None = None  # of the pins
         self._seen: object = None
         self._links: frozenset[int] = frozenset()
@@ -55,17 +57,17 @@ class Guard:
             self.refresh()
 
     def attached(self, base: Path | None) -> None:
-        """Links are there, and pins."""
+        """Programs are attached, and pinned below `base`."""
         self._base = base
         self.refresh()
 
     def map_made(self, made: Map) -> None:
-        """An inner map of the rules is about to be used."""
+        """Protect an inner map of the rules that is about to be used."""
         if self._guards is not None:
             self._guards.map_made(made)
 
     def refresh(self) -> None:
-        """Look for objects to guard, and tell the kernel what has changed."""
+        """Look for objects to protect, and write the changes to the kernel's table."""
         if self._guards is None:
             return
         links = frozenset(link.fd for link in self._kernel.attached)
@@ -80,7 +82,7 @@ class Guard:
             self._seen = seen
 
     def _wishes(self) -> Iterator[Wish]:
-        # Nothing as large as /etc is ours, whatever the configuration puts there.
+        # A directory as large as /etc is not the agent's, whatever the configuration puts there.
         trees = [path for path in self._trees() if path.is_dir() and len(path.parts) > _LEAST]
         files = [path for path in self._files() if path.exists()]
         ticket = self._config.state_dir / handover.FILE
@@ -115,7 +117,7 @@ class Guard:
             yield config.alerts_headers.resolve()
 
     def _names(self) -> Iterator[Path]:
-        """Last components of our paths, where only system calls are seen."""
+        """Paths whose last component is protected by name, if only system calls are seen."""
         if self._kernel.guarding != "calls":
             return
         code = _own_code()

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Usermode helpers: the programs that the kernel may run on this node, as they were set before the agent
-came, and those that the configuration adds. Writes nothing but the probes' map.
+"""Usermode helpers: the programs that the kernel may run on this node, as they were set before the
+agent started, and those that the configuration adds. Writes only the probes' map.
 
-Rules catch all others by `known: no` of the event kernel.helper. A value that was in core_pattern before the
-agent started is trusted: the agent cannot tell who wrote it. What is written later is not. So the paths are
-fixed at the start; which files they lead to is looked up again and again, as packages are upgraded.
+Rules match all others by `known: no` of the event kernel.helper. A value that was in core_pattern
+before the agent started is trusted, because the agent cannot find out which process wrote it. A
+later value is not trusted. So the paths are fixed at the start; the files behind them are looked
+up regularly, because packages are upgraded.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ringfence import log
 from ringfence.abi import HELPER_CORE, HELPER_KEY, HELPER_OTHER
-from ringfence.bpf import mountinfo
 from ringfence.bpf.host import identify
-from ringfence.bpf.mountinfo import MountLine
-from ringfence.bpf.open_in_root import open_in_root
+from ringfence.bpf.maps import Map
 from ringfence.containers.host import host_root
 from ringfence.policy.operand import fnv1a
+from ringfence_linux import mountinfo
+from ringfence_linux.mountinfo import MountLine
+from ringfence_linux.syscalls import open_in_root
 
-__all__ = ["Helper", "Helpers", "configured", "find", "keys"]
+__all__ = ["Helper", "UsermodeHelpers", "configured", "find", "keys"]
 
-#: files that hold a program's path; of core_pattern and poweroff_cmd the first word, the former behind a `|`
+#: files that hold a program's path: core_pattern behind a `|`; of core_pattern and poweroff_cmd
+#: the first word
 _SETTINGS = {
     "proc/sys/kernel/modprobe": HELPER_OTHER,
     "proc/sys/kernel/core_pattern": HELPER_CORE,
@@ -34,7 +37,7 @@ _SETTINGS = {
     "proc/sys/kernel/poweroff_cmd": HELPER_OTHER,
     "sys/kernel/uevent_helper": HELPER_OTHER,
 }
-#: paths that lie in the kernel's source: kernel/reboot.c, security/keys, net/bridge, fs/nfsd, fs/nfs, drbd
+#: paths in the kernel's source: kernel/reboot.c, security/keys, net/bridge, fs/nfsd, fs/nfs, drbd
 _BUILT_IN = (
     "/sbin/poweroff",
     "/sbin/reboot",
@@ -50,7 +53,8 @@ _MOST = 4096  # bytes of a setting: PATH_MAX
 class Helper(NamedTuple):
     """A program: its path as the kernel has it, its uses (HELPER_*), and the file that it is.
 
-    device as the kernel packs it; `changed` is the inode's ctime in nanoseconds, as inode numbers are reused.
+    device as the kernel packs it; `changed` is the inode's ctime in nanoseconds, as inode numbers
+    are reused.
     """
 
     path: str
@@ -61,9 +65,10 @@ class Helper(NamedTuple):
 
 
 def configured(root: Path = Path("/")) -> Iterator[tuple[str, int]]:
-    """The paths that the kernel is set to run on the host with this root, with their uses (HELPER_*).
+    """The paths that the kernel is configured to run on the host with this root, with their uses
+    (HELPER_*).
 
-    Bytes that are no UTF-8 are lone surrogates: a container may have chosen them.
+    Bytes that are not UTF-8 become lone surrogates: a container may have chosen them.
     """
     for name, use in _SETTINGS.items():
         with suppress(OSError):
@@ -95,7 +100,7 @@ def _mounts(root: Path) -> Iterator[MountLine]:
 
 
 def find(paths: Mapping[str, int], root: Path = Path("/")) -> list[Helper]:
-    """Those of the paths (with HELPER_*) that exist, as the host sees them: absolute links start at its
+    """The paths (with HELPER_*) that exist, as the host resolves them: absolute links start at its
     root.
     """
     devices = {mount.id: mount.device for mount in _mounts(root)}
@@ -123,7 +128,9 @@ def _opened(paths: Iterable[str], root: Path) -> Iterator[tuple[str, int]]:
 
 
 def keys(helpers: Iterable[Helper]) -> dict[bytes, bytes]:
-    """For the map `helpers`: each by its path and its file, and by its path, all that is left of a script."""
+    """Entries of the map `helpers`: each by path and file, and by path alone, which is all that is
+    known of a script.
+    """
     found: dict[bytes, int] = {}
     for helper in helpers:
         path = fnv1a(helper.path.encode(errors="surrogateescape"))
@@ -133,18 +140,11 @@ def keys(helpers: Iterable[Helper]) -> dict[bytes, bytes]:
     return {key: uses.to_bytes(4, "little") for key, uses in found.items()}
 
 
-class Table(Protocol):
-    """The part of the map `helpers` that is used here."""
+class UsermodeHelpers:
+    """The trusted paths, fixed at construction, and the probes' map of the files behind them."""
 
-    def update_batch(self, entries: dict[bytes, bytes]) -> None: ...
-    def delete(self, key: bytes) -> bool: ...
-
-
-class Helpers:
-    """The trusted paths, fixed at construction, and the probes' map of the files that they lead to."""
-
-    def __init__(self, table: Table, more: Iterable[Path] = (), root: Path | None = None) -> None:
-        """`more` are those of the configuration."""
+    def __init__(self, table: Map, more: Iterable[Path] = (), root: Path | None = None) -> None:
+        """`table` is the map `helpers`; `more` are the helpers of the configuration."""
         self._table, self._root = table, root or host_root()
         self._paths: dict[str, int] = dict.fromkeys(map(str, more), HELPER_CORE | HELPER_OTHER)
         for path, use in configured(self._root):
@@ -155,10 +155,10 @@ class Helpers:
         self._log = log.get_logger("helpers")
         self.refresh()
         if lost := sorted({str(path) for path in more} - self._known.keys()):
-            self._log.warning("helpers that are not there", paths=lost)
+            self._log.warning("configured helpers do not exist", paths=lost)
 
     def refresh(self) -> None:
-        """Look up the files again, and update the probes. Called with every beat."""
+        """Look up the files again, and update the map. Called each second."""
         try:
             seen = self._look()
             if seen == self._seen and not self._fails:
@@ -167,10 +167,10 @@ class Helpers:
         except OSError as error:
             if not self._fails:
                 self._log.error(
-                    "the node's helpers cannot be looked up", root=str(self._root), error=str(error)
+                    "the node's usermode helpers cannot be looked up", root=str(self._root), error=str(error)
                 )
             self._fails = True
-            return  # those that were known are
+            return  # the known ones stay
         self._seen, self._fails = seen, False
         self._take(now)
 
@@ -181,7 +181,7 @@ class Helpers:
 
     def _take(self, now: dict[str, Helper]) -> None:
         for path in sorted(path for path, helper in now.items() if self._known.get(path, helper) != helper):
-            self._log.info("helper is another file now", path=path, inode=now[path].inode)
+            self._log.info("a usermode helper is another file now", path=path, inode=now[path].inode)
         wanted = keys(now.values())
         self._table.update_batch(wanted)
         for key in keys(self._known.values()).keys() - wanted.keys():

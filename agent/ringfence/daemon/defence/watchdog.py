@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Once a second: is everything as it was left? What is not is restored, counted, and reported.
+"""Checks once a second that the agent's resources are as it left them. A modified one is restored,
+counted and reported.
 
-The probes refuse or kill tasks that tamper, where they see it. This is for what they cannot see: a path that
-was not ours until it was resolved, an administrator's mistake, a bug.
+The probes deny or kill tasks that tamper, if they see it. The watchdog is for what they cannot
+see: a path that became the agent's only when it was resolved, an administrator's mistake, a bug.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from prometheus_client.core import Metric
+
 from ringfence import log
 from ringfence.bpf.health import dead_links, lost_pins
-from ringfence.bpf.kernel import Kernel
 from ringfence.containers.registry import Registry
+from ringfence.daemon.parts import Loaded
 from ringfence.daemon.succession.guarded_file import GuardedFile
+from ringfence.daemon.verdicts.tamper import Look
 from ringfence.errors import KernelError
-from ringfence.policy.install import Generations
+from ringfence.export import families
+from ringfence.response.detectors import Finding, finding
 
 __all__ = ["WHAT", "Watchdog"]
 
@@ -36,35 +41,36 @@ _LIMITS = tuple(
 
 
 class Watchdog:
-    """`tell(what, details)` is called for each incident; `reattach` attaches again what is detached.
-
-    Used by the loop only.
-    """
+    """Used by the loop only."""
 
     def __init__(
         self,
-        kernel: Kernel,
-        generations: Generations,
+        loaded: Loaded,
         registry: Registry,
-        tell: Callable[[str, Mapping[str, object]], None],
+        files: Sequence[GuardedFile],
         reattach: Callable[[], None],
+        *,
+        reports: bool = True,
     ) -> None:
-        self._kernel, self._generations, self._registry = kernel, generations, registry
-        self._tell, self._reattach = tell, reattach
-        self.files: Sequence[GuardedFile] = ()
+        """`files` are those that the next agent needs; `reattach` attaches the programs again.
+        With `reports` off, incidents are repaired and counted, but no findings.
+        """
+        self._kernel, self._generations, self._registry = loaded.kernel, loaded.generations, registry
+        self._files, self._reattach, self._reports = tuple(files), reattach, reports
+        self._found: list[Finding] = []
         self._at = 0
         self._lost_ns = 0
         self._process: dict[str, object] = {}
         self._cgroup = ""
         self._log = log.get_logger("watchdog")
-        self.counts: Counter[str] = Counter(dict.fromkeys(WHAT, 0))
+        self._counts: Counter[str] = Counter(dict.fromkeys(WHAT, 0))
 
     def begin(self) -> None:
-        """Limits and priority are from now on to stay as they are: the agent has changed its own by now."""
+        """From now on limits and priority must stay as they are: the agent has set its own by now."""
         self._process, self._cgroup = _process(), _cgroup()
 
-    def tick(self) -> None:
-        """One round. What goes wrong in it is logged."""
+    def look(self) -> Look:
+        """Check everything now. A check that fails is logged."""
         for look in (
             self._look_at_generation,
             self._look_at_profiles,
@@ -75,19 +81,25 @@ class Watchdog:
             try:
                 look()
             except (OSError, KernelError) as error:
-                self._log.error("could not look whether all is in place", error=str(error))
+                self._log.error("the agent's resources could not be checked", error=str(error))
+        found, self._found = self._found, []
+        return Look(found, self._lost_ns)
 
-    def found_since(self, time_ns: int) -> bool:
-        """Whether a pin or a file was not as it was left, now or since that time (CLOCK_BOOTTIME)."""
-        self.tick()
-        return self._lost_ns >= time_ns
+    def samples(self) -> Iterator[Metric]:
+        """Incidents by kind."""
+        yield families.counters(
+            "ringfence_tampered",
+            "Agent resources (pins, maps, limits, files) found modified, and restored.",
+            "what",
+            self._counts,
+        )
 
     def _look_at_generation(self) -> None:
-        word, ours = self._kernel.map("generation"), self._generations.number
+        word, expected = self._kernel.map("generation"), self._generations.number
         found = word.get_int(0)
-        if found != ours:
-            word.set(0, ours)
-            self._met("generation", {"found": found, "expected": ours})
+        if found != expected:
+            word.set(0, expected)
+            self._incident("generation", {"found": found, "expected": expected})
 
     def _look_at_profiles(self) -> None:
         containers = list(self._registry)
@@ -96,53 +108,54 @@ class Watchdog:
         self._at %= len(containers)
         part = containers[self._at : self._at + _SLOTS_A_ROUND]
         self._at += _SLOTS_A_ROUND
-        wrong = [one.id for one in part if self._generations.put_right(one.slot, one.cgroup_id)]
+        wrong = [one.id for one in part if self._generations.restore_slot(one.slot, one.cgroup_id)]
         if wrong:
-            self._met("profile", {"containers": wrong[:16]}, len(wrong))
+            self._incident("profile", {"containers": wrong[:16]}, len(wrong))
 
     def _look_at_links_and_pins(self) -> None:
-        """Not while new policies attach and pin: the next round is soon."""
+        """Skipped while new policies are attached and pinned: the next round is soon."""
         if not self._kernel.changing.acquire(blocking=False):
             return
         try:
             if dead := dead_links(self._kernel):
                 self._kernel.forget(dead)
-                self._met("link", {"links": [link.target for link in dead][:16]}, len(dead))
+                self._incident("link", {"links": [link.target for link in dead][:16]}, len(dead))
                 self._reattach()
             if lost := lost_pins(self._kernel):
-                self._met("pin", {"pins": lost[:16]}, len(lost))
+                self._incident("pin", {"pins": lost[:16]}, len(lost))
                 self._kernel.pin_again()
         finally:
             self._kernel.changing.release()
 
     def _look_at_files(self) -> None:
-        for kept in self.files:
+        for kept in self._files:
             if not kept.as_left():
-                self._met("file", {"file": str(kept.path)})
+                self._incident("file", {"file": str(kept.path)})
                 kept.renew()
 
     def _look_at_process(self) -> None:
         now = _process()
         changed = sorted(name for name, value in self._process.items() if now.get(name) != value)
         if changed:
-            self._met("limit", {"changed": changed}, len(changed))
-            _put_back(self._process, changed)
-            self._process = _process()  # what could not be put back is told of once
+            self._incident("limit", {"changed": changed}, len(changed))
+            _restore(self._process, changed)
+            self._process = _process()  # what could not be restored is reported once
         cgroup = _cgroup()
         if cgroup != self._cgroup:
-            self._met("cgroup", {"was": self._cgroup[:512], "is": cgroup[:512]})
+            self._incident("cgroup", {"was": self._cgroup[:512], "is": cgroup[:512]})
             self._cgroup = cgroup
 
-    def _met(self, what: str, details: Mapping[str, object], times: int = 1) -> None:
-        self.counts[what] += times
+    def _incident(self, what: str, details: Mapping[str, object], times: int = 1) -> None:
+        self._counts[what] += times
         if what in ("pin", "file"):
             self._lost_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._log.error("not as it was left; put right where it can be", what=what, **details)
-        self._tell(what, {"what": what, **details})
+        self._log.error("a resource of the agent was modified; restored if possible", what=what, **details)
+        if self._reports:
+            self._found.append(finding("agent-tampered", None, {"what": what, **details}))
 
 
 def _process() -> dict[str, object]:
-    """Limits and priority of this process. Not its CPUs: a kubelet that manages them changes them."""
+    """Limits and priority of this process. Not its CPUs: a kubelet may change them."""
     found: dict[str, object] = {f"rlimit:{number}": resource.getrlimit(number) for number in _LIMITS}
     found["nice"] = os.getpriority(os.PRIO_PROCESS, 0)
     found["scheduler"] = os.sched_getscheduler(0)
@@ -151,8 +164,8 @@ def _process() -> dict[str, object]:
     return found
 
 
-def _put_back(wanted: Mapping[str, object], names: Sequence[str]) -> None:
-    """As far as permitted: lowering one's own limits is easier than raising them."""
+def _restore(wanted: Mapping[str, object], names: Sequence[str]) -> None:
+    """Restore what is permitted: lowering one's own limits is easier than raising them."""
     for name in names:
         with suppress(OSError, ValueError):
             value = wanted[name]

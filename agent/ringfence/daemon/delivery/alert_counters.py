@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Creates the series of alert counters before the first alert. A counter that appears with the value 1 never
-increases for Prometheus, so its alert would never fire.
+"""Creates the series of alert counters before the first alert. A counter that appears with the
+value 1 never increases for Prometheus, so its alert would never fire.
 
-Every rule in force, and every detector, gets a series at 0 for each outcome that is possible on this node.
+Every rule in force, and every detector, gets a series at 0 for each outcome that is possible on
+this node.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ __all__ = ["make_builtin_series", "make_series"]
 def make_series(
     stats: Stats, compiled: CompiledPolicies, mode: str = "policy", off: Collection[str] = ()
 ) -> None:
-    """Make the series of these rules that are not there yet. Called by the loop, or before it runs.
+    """Make the missing series of these rules. Called by the loop, or before it runs.
 
-    `mode`: the agent's, which rules on custom probes follow; `policy` leaves each policy its own. `off`:
-    detectors that are not wanted.
+    `mode` is the agent's, which rules on custom probes follow; `policy` leaves each policy its
+    own. `off`: detectors that are switched off.
     """
     for detector in DETECTORS.values():
         if detector.id not in off:
@@ -42,14 +43,16 @@ def make_series(
 
 
 def make_builtin_series(stats: Stats, rules: Iterable[CompiledRule]) -> None:
-    """The same for rules that stand in no policy: what user space refuses counts as denied, too."""
+    """The same for rules that are in no policy. User space refuses peers as well, so `denied` is
+    possible.
+    """
     for rule in rules:
         for outcome in {*_outcomes(rule), Outcome.DENIED if rule.mode == "enforce" else Outcome.SEEN}:
             _make(stats, (rule.rule_id, rule.severity, rule.asked_action.label), rule.attack, outcome)
 
 
 def _make(stats: Stats, head: tuple[str, str, str], attack: Iterable[str], outcome: Outcome) -> None:
-    rule = stats.series(head[0])  # that of all others, where there are too many
+    rule = stats.series(head[0])  # `other` if there are too many rules
     stats.alerts[rule, *head[1:], str(outcome)] += 0
     stats.alerts_suppressed[rule] += 0
     for technique in attack:
@@ -57,7 +60,7 @@ def _make(stats: Stats, head: tuple[str, str, str], attack: Iterable[str], outco
 
 
 def _outcomes_of_events(rule: ProbeRule, mode: str) -> Iterator[Outcome]:
-    """What becomes of a rule that user space decides after the event."""
+    """The possible outcomes of a rule that user space decides after the event."""
     if rule.action is not Action.KILL:
         yield Outcome.SEEN
     elif mode == "audit":
@@ -68,7 +71,7 @@ def _outcomes_of_events(rule: ProbeRule, mode: str) -> Iterator[Outcome]:
 
 
 def _outcomes(rule: CompiledRule) -> Iterator[Outcome]:
-    """What `outcome_of` can say of this rule."""
+    """The possible results of `outcome_of` for this rule."""
     if rule.action is Action.DENY:
         yield Outcome.DENIED
     elif rule.action is Action.KILL:

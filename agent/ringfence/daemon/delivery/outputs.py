@@ -1,33 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where finished records go: redacted, to the output and the local socket at once, and to receivers as soon
-as the container's names are known.
+"""Where finished records go: redacted, to the output and the local socket at once, and to
+receivers as soon as the container's names are known.
 
-A line is never held back: names that it lacked follow in a record of kind `identity`, which lists the alerts.
-An alert for a receiver waits for the names, for a bounded time.
+A line is never held back: names that it lacked follow in a record of kind `identity`, which lists
+the alerts. An alert for a receiver waits for the names, for a bounded time.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from prometheus_client.core import Metric
 
 from ringfence import log
 from ringfence.config import Config
 from ringfence.containers.model import Container, Enrichment
+from ringfence.export import families
 from ringfence.export.escape import escape
+from ringfence.export.jsonl import LineWriter
 from ringfence.export.records import container_record
 from ringfence.export.redact import Redactor
+from ringfence.export.sinks.receivers import is_any_configured
+from ringfence.export.stream import StreamServer
 from ringfence.response.limiter import Limiter
 
 if TYPE_CHECKING:
     from ringfence.export.sinks.outbox import Outbox
 
-__all__ = ["NoOutbox", "Outlets", "limiter_of", "open_outbox"]
+__all__ = ["Egress", "NoOutbox", "Outputs", "limiter_of", "open_outbox"]
 
 _HELD_MAX = 4096  # alerts that wait; more leave as they are
 Record = dict[str, Any]
-Emit = Callable[[Mapping[str, Any]], object]
 
 
 class NoOutbox:
@@ -40,7 +46,7 @@ class NoOutbox:
         """Nothing to start."""
 
     def put(self, record: Mapping[str, Any]) -> bool:
-        """There is no receiver."""
+        """Accept and drop the record."""
         return True
 
     def close(self) -> None:
@@ -51,8 +57,32 @@ class NoOutbox:
         return iter(())
 
 
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """The ways out of the agent, and the redactor before them: lines, the local socket, receivers
+    of alerts.
+    """
+
+    redactor: Redactor
+    writer: LineWriter
+    stream: StreamServer
+    outbox: Outbox | NoOutbox
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Write a line, and publish it to the clients of the local socket."""
+        self.writer.emit(record)
+        self.stream.publish(record)
+
+    def samples(self) -> Iterator[Metric]:
+        """Lines, clients and receivers."""
+        yield from families.output([self.writer], self.stream, self.redactor.redacted)
+        yield from families.receivers(self.outbox.senders, self.outbox.lost_by_reason())
+        yield from families.capacity("lines", self.writer.capacity)
+        yield from families.capacity("stream", self.stream.capacity)
+
+
 def _news(receiver: str, text: str) -> None:
-    """A receiver of alerts went away or came back. From its thread."""
+    """A receiver of alerts became unreachable or reachable. Called in its thread."""
     logger = log.get_logger("alerts")
     if text:
         logger.error("alerts wait for a receiver", receiver=receiver, reason=escape(text))
@@ -61,9 +91,8 @@ def _news(receiver: str, text: str) -> None:
 
 
 def open_outbox(config: Config) -> Outbox | NoOutbox:
-    """The queues of the configured receivers. What they need is imported only where there are some."""
-    if not any((config.alerts_webhook, config.alerts_alertmanager, config.alerts_syslog, config.alerts_otlp,
-                config.alerts_file)):  # fmt: skip
+    """The queues of the configured receivers. Their modules are imported only if there are some."""
+    if not is_any_configured(config):
         return NoOutbox()
     from ringfence.export.sinks.outbox import outbox_of
 
@@ -82,24 +111,33 @@ class _Held(NamedTuple):
     until: float
 
 
-class Outlets:
-    """Called by the loop only. `show` writes and publishes a record, `send` puts it into the queues."""
+class Outputs:
+    """Used by the loop only."""
 
     def __init__(
-        self, config: Config, show: Emit, send: Emit, *, clock: Callable[[], float] = time.monotonic
+        self,
+        config: Config,
+        egress: Egress,
+        find: Callable[[int], Container | None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._show, self._send, self._clock = show, send, clock
+        """`find` gives a container, as it is known by now, by its cgroup id."""
+        self._egress, self._find, self._clock = egress, find, clock
         self._wait = config.alerts_identity_wait / 1000
         self._labels = dict(config.alerts_labels)
-        self.find: Callable[[int], Container | None] = lambda cgroup: None  # what is known by now
-        self.redactor = Redactor(config.redact_patterns, defaults=config.redact_defaults)
         self._held: dict[int, list[_Held]] = {}
         self._count = 0
 
     @property
-    def room(self) -> tuple[int, int]:
-        """Alerts that wait for names, and the maximum."""
-        return self._count, _HELD_MAX
+    def redactor(self) -> Redactor:
+        """It is applied once to each record."""
+        return self._egress.redactor
+
+    @property
+    def stream(self) -> StreamServer:
+        """The local socket, for events that only its clients get."""
+        return self._egress.stream
 
     @property
     def waiting(self) -> int:
@@ -107,37 +145,38 @@ class Outlets:
         return self._count
 
     def emit(self, record: Mapping[str, Any], container: Container | None = None) -> None:
-        """One record; `container` is the one that it is about."""
+        """Send one record; `container` is the one that it is about."""
         if container is not None and not container.settled:
-            # It may be told late (a repetition that was held back), and be known by now.
-            current = self.find(container.cgroup_id)
+            # The record may be late (a repetition that was held back), and the container be known
+            # by now.
+            current = self._find(container.cgroup_id)
             if current is not None and current.settled:
                 container, record = current, {**record, "container": container_record(current)}
-        clean = self.redactor.record(record)
+        clean = self._egress.redactor.record(record)
         alert = clean.get("kind") == "alert"
         if alert and self._labels:
             clean["labels"] = self._labels
-        self._show(clean)
+        self._egress.show(clean)
         if not alert:
             return
         pending = container is not None and container.enrichment is Enrichment.PENDING
         if container is None or not pending or not self._wait or self._count >= _HELD_MAX:
-            self._send(clean)
+            self._egress.outbox.put(clean)
             return
         held = _Held(clean, self._clock() + self._wait)
         self._held.setdefault(container.cgroup_id, []).append(held)
         self._count += 1
 
     def identified(self, container: Container) -> None:
-        """A container became better known. Its alerts leave once no more names are expected."""
+        """More is known about a container. Its alerts are sent once no more names are expected."""
         if container.enrichment is Enrichment.PENDING or container.cgroup_id not in self._held:
             return
         held = self._held.pop(container.cgroup_id)
         self._count -= len(held)
-        known = self.redactor.record({"container": container_record(container)})["container"]
+        known = self._egress.redactor.record({"container": container_record(container)})["container"]
         if container.enrichment is Enrichment.DONE:
             first = held[0].record
-            self._show(
+            self._egress.show(
                 {
                     "time": first["time"],
                     "event": "container.identity",
@@ -148,10 +187,10 @@ class Outlets:
                 }
             )
         for one in held:
-            self._send({**one.record, "container": known})
+            self._egress.outbox.put({**one.record, "container": known})
 
     def tick(self) -> None:
-        """Send what has waited long enough. Called by a timer."""
+        """Send the alerts that have waited long enough. Called by a timer."""
         now = self._clock()
         for cgroup, held in list(self._held.items()):
             over = [one for one in held if one.until <= now]
@@ -159,7 +198,7 @@ class Outlets:
                 self._release(cgroup, over, [one for one in held if one.until > now])
 
     def flush(self) -> None:
-        """Send everything; at the end."""
+        """Send all alerts that wait; at the end."""
         for cgroup, held in list(self._held.items()):
             self._release(cgroup, held, [])
 
@@ -170,4 +209,12 @@ class Outlets:
             del self._held[cgroup]
         self._count -= len(over)
         for one in over:
-            self._send(one.record)
+            self._egress.outbox.put(one.record)
+
+    def line(self, record: Mapping[str, Any]) -> None:
+        """Write a redacted record as a line, for no client and no receiver."""
+        self._egress.writer.emit(record)
+
+    def samples(self) -> Iterator[Metric]:
+        """How many alerts wait for names."""
+        yield from families.capacity("unnamed_alerts", (self._count, _HELD_MAX))

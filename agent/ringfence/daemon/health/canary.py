@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The canary: once a second, a harmless act that the kernel must report.
+"""The canary: once a second, a harmless operation that the kernel must report.
 
-A cgroup of the agent's own is enrolled like a container, and a directory is made and removed in it. The
-record takes the same path as every alert (hook, table of containers, ring, decode, dispatch). If none
-arrives, that path is broken, however healthy everything else looks. No task is ever in these cgroups, and no
-policy applies to them.
+A cgroup of the agent is enrolled like a container, and a directory is made and removed in it. The
+record takes the same path as every alert (hook, table of containers, ring, decode, dispatch). If
+no record arrives, that path is broken, however healthy everything else looks. No task is ever in
+these cgroups, and no policy applies to them.
 """
 
 from __future__ import annotations
@@ -13,52 +13,57 @@ import contextlib
 import os
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from prometheus_client.core import Metric
 
 from ringfence import log
 from ringfence.abi import PATTERN_ANY, EventKind
 from ringfence.bpf.kernel import Pattern
 from ringfence.config import Config
 from ringfence.containers.hierarchy import Hierarchy, cgroup_id, own_cgroup
-from ringfence.export.stats import Stats
+from ringfence.export import families
 
-__all__ = ["Canary", "sings"]
+__all__ = ["Canary", "enabled"]
 
 _NAME = "ringfence-canary-"
-_REMEMBERED = 64  # beats whose later records may still arrive
+_REMEMBERED = 64  # probes whose later records may still arrive
 
 
-def sings(config: Config) -> bool:
-    """Whether there is a canary: it needs the records of new cgroups."""
+def enabled(config: Config) -> bool:
+    """Returns True if there is a canary: it needs the records of new cgroups."""
     return config.canary and config.observe.get(EventKind.CGROUP_MKDIR.label, "alerts") == "alerts"
 
 
 class Canary:
-    """Called by the loop only. `hierarchy` is the one that identifies containers."""
+    """Used by the loop only. `hierarchy` is the one that identifies containers."""
 
-    def __init__(self, hierarchy: Hierarchy, stats: Stats) -> None:
+    def __init__(self, hierarchy: Hierarchy) -> None:
         self._hierarchy = hierarchy
         self._name = f"{_NAME}{os.getpid()}.0"
         self._path = hierarchy.mount / self._name
-        self._stats = stats
+        self._seen = 0.0  # monotonic time of the last record; 0: not started
+        self._count = 0
         self._failing = False
         self._log = log.get_logger("canary")
-        self._cgroup = 0  # its id; 0: there is none
-        self._beats: deque[int] = deque(maxlen=_REMEMBERED)
+        self._cgroup = 0  # its id; 0: none
+        self._probes: deque[int] = deque(maxlen=_REMEMBERED)
 
     @property
     def pattern(self) -> Pattern:
-        """By which the kernel enrolls it: no other cgroup has this name."""
+        """The pattern by which the kernel enrolls its cgroup: no other cgroup has this name."""
         return Pattern(PATTERN_ANY, self._name.encode())
 
     def start(self) -> None:
-        """Make the cgroup, after the programs are attached; remove what an agent that was killed left.
+        """Make the cgroup, after the programs are attached. Remove those of agents that were
+        killed.
 
-        At the root, as a container of its own; where that may not be written (0555, and a pod without
-        CAP_DAC_OVERRIDE), inside the cgroup of our own container.
+        It is made at the root, as a container of its own. If the root cannot be written (0555, and
+        a pod without CAP_DAC_OVERRIDE), it is made inside the cgroup of the agent's own container.
         """
-        self._stats.canary_seen = time.monotonic()
+        self._seen = time.monotonic()
         for other in self._path.parent.glob(f"{_NAME}*.0"):
             pid = other.name.removeprefix(_NAME).removesuffix(".0")
             if not os.path.exists(f"/proc/{pid}"):
@@ -68,7 +73,7 @@ class Canary:
         except OSError as error:
             self._complain(error)
         else:
-            self.beat()
+            self.probe()
 
     def _make(self) -> None:
         try:
@@ -81,11 +86,11 @@ class Canary:
             self._path.mkdir(exist_ok=True)
         self._cgroup = cgroup_id(self._path)
 
-    def beat(self) -> None:
-        """One act. What it comes to is heard later, by `hears`."""
+    def probe(self) -> None:
+        """Make and remove a directory. Its records arrive later, at `is_own_event`."""
         try:
             (self._path / "beat").mkdir()
-            self._beats.append(cgroup_id(self._path / "beat"))
+            self._probes.append(cgroup_id(self._path / "beat"))
             (self._path / "beat").rmdir()
             self._failing = False
         except OSError as error:
@@ -96,14 +101,18 @@ class Canary:
             self._log.error("no canary: its cgroup cannot be written", error=str(error))
         self._failing = True
 
-    def hears(self, event: Any) -> bool:
-        """Whether a cgroup's record is about the canary alone."""
-        if event.cgroup in self._beats:
+    def is_own_event(self, event: Any) -> bool:
+        """Returns True if a record of a cgroup is about the canary alone."""
+        if event.cgroup in self._probes:
             if event.event == EventKind.CGROUP_MKDIR:
-                self._stats.canary_seen = time.monotonic()
-                self._stats.canaries += 1
+                self._seen = time.monotonic()
+                self._count += 1
             return True
         return bool(self._cgroup) and event.cgroup == self._cgroup
+
+    def samples(self) -> Iterator[Metric]:
+        """The canary's records, and the time since the last one."""
+        yield from families.canary(self._seen, self._count)
 
     def close(self) -> None:
         """Remove the cgroup."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policy files that containers bring (`ringfence run --policy FILE`): in force for those containers alone.
+"""Policy files of single containers (`ringfence run --policy FILE`): in force for those containers
+alone.
 
-A file is identified by the digest of its text, so a thousand containers with the same file need its rules
-once. Its selector is ignored: the container that brought it has chosen it. Its names may collide with other
-files'.
+A file is identified by the digest of its text, so a thousand containers with the same file need
+its rules once. Its selector is ignored: the container that came with it has chosen it. Its names
+may collide with those of other files.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from ringfence.containers.model import Container
 from ringfence.policy import Policy, PolicySet
 from ringfence.policy.load import load_bytes
 
-__all__ = ["WAITING_MAX", "GuestFile", "GuestPolicies"]
+__all__ = ["WAITING_MAX", "ContainerPolicies", "PolicyFile"]
 
 WAITING_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
-class GuestFile:
-    """One file that waits. `done` gets its key, or what is wrong with it."""
+class PolicyFile:
+    """One file that waits. `done(key, problem)` is called with its key, or with a problem."""
 
     name: str
     data: bytes
@@ -32,40 +33,40 @@ class GuestFile:
 
     @property
     def key(self) -> str:
-        """What a container chooses it by. No policy's name has a colon."""
+        """The name by which a container chooses it. No policy's name has a colon."""
         return "file:" + hashlib.sha256(self.data).hexdigest()[:24]
 
     def read(self) -> tuple[Policy, ...]:
-        """Its policies, for such containers alone. Raises PolicyError with every mistake."""
+        """Its policies, bound to such containers. Raises PolicyError with every mistake."""
         loaded = load_bytes({self.name: self.data})
         return tuple(replace(policy, bound=self.key) for policy in loaded.policies)
 
 
-class GuestPolicies:
-    """Which files are in force, and which wait. Of the loop."""
+class ContainerPolicies:
+    """The files in force, and those that wait. Used by the loop only."""
 
     def __init__(self) -> None:
-        self._waiting: deque[GuestFile] = deque()
-        self._seated: tuple[Policy, ...] = ()
+        self._waiting: deque[PolicyFile] = deque()
+        self._in_force: tuple[Policy, ...] = ()
 
     def knows(self, key: str) -> bool:
-        """Whether its policies are in force already."""
-        return any(policy.bound == key for policy in self._seated)
+        """Returns True if the policies of this file are in force already."""
+        return any(policy.bound == key for policy in self._in_force)
 
     @property
-    def room(self) -> tuple[int, int]:
-        """How many wait, and may."""
+    def capacity(self) -> tuple[int, int]:
+        """Files that wait, and the maximum."""
         return len(self._waiting), WAITING_MAX
 
-    def wait(self, file: GuestFile) -> None:
-        """Queue up. Who finds the queue full is told so at once."""
+    def wait(self, file: PolicyFile) -> None:
+        """Queue a file. If the queue is full, `done` is called with that problem."""
         if len(self._waiting) >= WAITING_MAX:
             file.done("", "too many policy files wait: try again")
             return
         self._waiting.append(file)
 
-    def next(self) -> GuestFile | None:
-        """The next that waits; one whose twin came in meanwhile is told so here."""
+    def next(self) -> PolicyFile | None:
+        """The next file. If the same text came into force meanwhile, `done` is called here."""
         while self._waiting:
             file = self._waiting.popleft()
             if not self.knows(file.key):
@@ -74,10 +75,10 @@ class GuestPolicies:
         return None
 
     def kept(self, containers: Iterable[Container | None]) -> PolicySet:
-        """The policies that some container still has; those of containers that ended go."""
+        """The policies that a container still has, without those of containers that ended."""
         wanted = {key for container in containers if container is not None for key in container.chosen}
-        return PolicySet(tuple(policy for policy in self._seated if policy.bound in wanted))
+        return PolicySet(tuple(policy for policy in self._in_force if policy.bound in wanted))
 
     def settle(self, policies: PolicySet) -> None:
-        """This set is in force now."""
-        self._seated = tuple(policy for policy in policies.policies if policy.bound)
+        """Take this set as the one in force."""
+        self._in_force = tuple(policy for policy in policies.policies if policy.bound)

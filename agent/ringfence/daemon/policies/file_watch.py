@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether files (policies, custom probes) changed: polled, by identity and time of each. Reads no content.
+"""Finds out whether files (policies, custom probes) changed, by polling the identity and time of
+each. Reads no content.
 
-Polling sees what inotify misses: a ConfigMap's symlink that is swapped, a directory that comes and goes, a
-network filesystem. A change counts only when two looks in a row agree, so a file that is being written is
-not read half.
+Polling sees what inotify misses: a ConfigMap's symlink that is swapped, a directory that comes and
+goes, a network filesystem. A change counts only when two looks in a row agree, so a half-written
+file is not read.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class FileWatch:
         self._known = self._pending = fingerprint(paths, suffixes)
 
     def changed(self) -> bool:
-        """True once for every change that has settled."""
+        """Returns True once for every change that has settled."""
         now = fingerprint(self._paths, self._suffixes)
         settled, self._pending = now == self._pending, now
         if not settled or now == self._known:
@@ -36,17 +37,17 @@ class FileWatch:
         return True
 
     def forget(self) -> None:
-        """Take what is there now as known: somebody reads it at this moment."""
+        """Take the present state as known: the files are read at this moment."""
         self._known = self._pending = fingerprint(self._paths, self._suffixes)
 
 
 def fingerprint(paths: Iterable[Path], suffixes: tuple[str, ...] = _SUFFIXES) -> Print:
-    """Every such file with device, inode, size and times; what is absent is absent."""
+    """Every such file with device, inode, size and times; absent files are left out."""
     found: list[tuple[str, int, int, int, int]] = []
     for path in paths:
         if path.is_dir():
             for directory, names, files in os.walk(path, followlinks=False):
-                # Hidden ones are the insides of a ConfigMap (..data) or an editor's; the loader skips them,
+                # Hidden ones belong to a ConfigMap (..data) or an editor; the loader skips them,
                 # too.
                 names[:] = sorted(name for name in names if not name.startswith("."))
                 for name in sorted(files):

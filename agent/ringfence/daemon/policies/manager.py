@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policies in force, and the change to the next set; a set that is refused changes nothing.
+"""The policies in force, and the change to the next set. A set that is refused changes nothing.
 
-Reading, compiling and attaching take a while and happen in a thread; only the switch of generations happens
-in the loop.
+Reading, compiling and attaching take long and happen in a thread; only the switch of generations
+happens in the loop.
 """
 
 from __future__ import annotations
@@ -10,34 +10,35 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from prometheus_client.core import Metric
+
 from ringfence import log
-from ringfence.bpf.attach import AttachPlan
-from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.containers.host_addresses import Addresses, node_addresses
 from ringfence.containers.model import Container
+from ringfence.daemon.attach.plan import Planner
 from ringfence.daemon.delivery.alert_counters import make_series
-from ringfence.daemon.policies.container_policies import GuestFile, GuestPolicies
+from ringfence.daemon.parts import Loaded
+from ringfence.daemon.policies.container_policies import ContainerPolicies, PolicyFile
 from ringfence.daemon.policies.file_watch import FileWatch
 from ringfence.errors import Error, PolicyError
+from ringfence.export import families
 from ringfence.export.escape import escape
-from ringfence.export.metrics import PolicyState
+from ringfence.export.families import PolicyState
 from ringfence.export.stats import Stats
 from ringfence.faults import SupervisedThread
 from ringfence.policy import CompiledPolicies, NodeTiers, PolicySet, compile_policies, load_policies
-from ringfence.policy.install import Generations
 from ringfence.policy.probe_rules import ProbeWords
 from ringfence.policy.review import refuse
 
-__all__ = ["PolicyKeeper", "load", "probe_words"]
+__all__ = ["PolicyFiles", "PolicyManager", "load", "probe_words"]
 
 _LOGGED_PROBLEMS = 20
 _LOOK = 1.0  # seconds between two looks at the files
-Plan = Callable[..., AttachPlan]  # of one or more compiled sets: what they need together
 
 
 def load(config: Config, tiers: NodeTiers) -> CompiledPolicies:
@@ -50,7 +51,7 @@ def load(config: Config, tiers: NodeTiers) -> CompiledPolicies:
 
 
 def override(config: Config) -> Literal["audit", "enforce"] | None:
-    """The mode that replaces each policy's own."""
+    """The mode that replaces the mode of each policy; None: each keeps its own."""
     return None if config.mode == "policy" else config.mode
 
 
@@ -63,36 +64,50 @@ def probe_words(config: Config) -> Mapping[str, ProbeWords]:
     return read_directory(config.probes_directory).words()
 
 
-class PolicyKeeper:
-    """Owns the generations. `in_loop` hands work to the loop; `facts` gives what is known by slot, in the
-    loop; `announce` is called with a set before it is in force.
+class PolicyFiles:
+    """The configured policy files. Made before the first set is read, so that no later change is
+    missed.
     """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._watch = FileWatch(config.policies)
+
+    def read(self) -> PolicySet:
+        """The policies of the files as they are now. Raises PolicyError with every problem."""
+        return load_policies(self.config.policies, probe_words(self.config))
+
+    def changed(self) -> bool:
+        """Returns True once for every change of the files."""
+        return self._watch.changed()
+
+
+class PolicyManager:
+    """Owns the generations."""
 
     def __init__(
         self,
-        config: Config,
-        kernel: Kernel,
-        generations: Generations,
-        tiers: NodeTiers,
+        files: PolicyFiles,
+        loaded: Loaded,
+        planner: Planner,
         stats: Stats,
-        plan: Plan,
         in_loop: Callable[[Callable[[], None]], bool],
         facts: Callable[[], Mapping[int, Container | None]],
         announce: Callable[[CompiledPolicies], None],
-        files: FileWatch | None = None,
     ) -> None:
-        """`files`: made before the first set was read, so that no change since then is missed."""
-        self._config, self._kernel, self._generations, self._tiers = config, kernel, generations, tiers
-        self._stats, self._plan, self._in_loop, self._facts = stats, plan, in_loop, facts
-        self._announce = announce
-        self._watch = files or FileWatch(config.policies)
+        """`in_loop` hands work to the loop. `facts` gives the known facts by slot, in the loop.
+        `announce` is called with a set before it is in force.
+        """
+        self._files, self._config = files, files.config
+        self._kernel, self._generations, self._planner = loaded.kernel, loaded.generations, planner
+        self._stats, self._in_loop, self._facts, self._announce = stats, in_loop, facts, announce
         self._addresses = Addresses()
         self._stopping = threading.Event()
-        self._base = PolicySet(())  # what the files hold; guests come on top
-        self._guests = GuestPolicies()
+        self._base = PolicySet(())  # what the files hold; the containers' own policies come on top
+        self._container_policies = ContainerPolicies()
         self._busy = False
         self._again = False
-        self._retry = False  # an attempt failed for want of a thread
+        self._retry = False  # an attempt failed because no thread could be started
         self._log = log.get_logger("policies")
         self.state = PolicyState()
 
@@ -101,25 +116,27 @@ class PolicyKeeper:
         """The set in force."""
         return self._generations.compiled
 
-    @property
-    def room(self) -> tuple[int, int]:
-        """Containers' policy files that wait, and the maximum."""
-        return self._guests.room
+    def samples(self) -> Iterator[Metric]:
+        """The set in force, the attempts to change it, and containers' policy files that wait."""
+        yield from families.policies(self.state, self._stats.reloads)
+        yield from families.capacity("container_policies", self._container_policies.capacity)
 
     def start(self, compiled: CompiledPolicies) -> None:
-        """Put the first set in force. Before the loop runs: everything at once."""
+        """Put the first set in force. Before the loop runs, so all steps happen at once."""
         self._base = compiled.policies
         self.prepare(compiled)
         self._announce(compiled)
         self._install(compiled)
 
     def prepare(self, *sets: CompiledPolicies) -> None:
-        """Attach what these sets need."""
-        plan = self._plan(*sets)
+        """Set up the system calls that these sets need."""
+        plan = self._planner.plan(*sets)
         self._kernel.configure_syscalls(plan.entry, plan.hooked, plan.guarded)
 
     def watch(self) -> None:
-        """Look at the files each second, in a thread: a walk over a thousand of them takes milliseconds."""
+        """Look at the files each second, in a thread: a walk over a thousand of them takes
+        milliseconds.
+        """
         SupervisedThread("policy-watch", self._look).start()
 
     def close(self) -> None:
@@ -131,28 +148,29 @@ class PolicyKeeper:
             if self._retry:
                 self._retry = False
                 self._in_loop(lambda: self.reload("the last attempt could not begin"))
-            elif self._watch.changed():
+            elif self._files.changed():
                 self._in_loop(lambda: self.reload("files changed"))
             elif self._addresses.changed() and self._base.names_node:
                 self._in_loop(lambda: self.reload("the node's addresses changed"))
 
     def reload(self, why: str) -> None:
-        """Read everything again, in a thread."""
+        """Read all files again, in a thread."""
         if self._busy:
             self._again = True
             return
         self._busy = True
         self._log.info("reading policies", why=why)
-        guests = self._guests.kept(self._facts().values())
+        kept = self._container_policies.kept(self._facts().values())
 
         def read() -> None:
-            self._read(guests)
+            self._read(kept)
 
         self._in_thread(read, self._put_off)
 
     def _in_thread(self, work: Callable[[], None], failed: Callable[[str], None]) -> None:
-        """Call `failed` with the reason where there is no thread to be had (a fork bomb fills the node): that
-        must cost this attempt, not all after it."""
+        """Call `failed` with the reason if no thread can be started (a fork bomb fills the node).
+        That must cost this attempt only, not all after it.
+        """
         try:
             threading.Thread(target=work, name="policies", daemon=True).start()
         except RuntimeError as error:
@@ -163,53 +181,54 @@ class PolicyKeeper:
         self._refuse([f"they cannot be read now: {problem}"])
 
     def _hand_over(self, work: Callable[[], None]) -> None:
-        """To the loop, from a thread of ours; while the loop has no room for more, wait."""
+        """Hand work to the loop, from a thread. Waits while the loop accepts no more."""
         while not self._in_loop(work) and not self._stopping.wait(_LOOK):
             pass
 
-    def bring(self, name: str, data: bytes, done: Callable[[str, str], None]) -> None:
+    def add(self, name: str, data: bytes, done: Callable[[str, str], None]) -> None:
         """Put the policies of a file in force for the containers that choose it; in the loop.
 
-        `done` is called in the loop with the key by which such a container chooses them, or with what is
-        wrong.
+        `done(key, problem)` is called in the loop with the key by which a container chooses the
+        policies, or with a problem.
         """
-        file = GuestFile(name, data, done)
-        # A set that is being made now may be without it, so it is looked for when that is done.
-        self._guests.wait(file)
-        self._next_guest()
+        file = PolicyFile(name, data, done)
+        # The set that is being made now may be without it, so the file is taken after that.
+        self._container_policies.wait(file)
+        self._next_file()
 
-    def _next_guest(self) -> None:
-        if self._busy or not (file := self._guests.next()):
+    def _next_file(self) -> None:
+        if self._busy or not (file := self._container_policies.next()):
             return
         self._busy = True
-        kept = self._guests.kept(self._facts().values())
+        kept = self._container_policies.kept(self._facts().values())
 
         def read() -> None:
-            self._read_guest(file, kept)
+            self._read_file(file, kept)
 
-        self._in_thread(read, lambda problem: self._turn_away(file, problem))
+        self._in_thread(read, lambda problem: self._reject(file, problem))
 
-    def _read_guest(self, file: GuestFile, kept: PolicySet) -> None:
-        """In a thread: the files stay as they were read last, so a mistake in one of them is no matter of
-        the guest's."""
+    def _read_file(self, file: PolicyFile, kept: PolicySet) -> None:
+        """In a thread. The configured files stay as they were read last: a mistake in one of them
+        must not refuse this file.
+        """
         try:
             both = PolicySet((*self._base.policies, *kept.policies, *file.read()))
             compiled = self._compile(both)
         except (Error, OSError) as error:
             text = error.message if isinstance(error, Error) else str(error)
-            self._hand_over(lambda: self._turn_away(file, text))
+            self._hand_over(lambda: self._reject(file, text))
         except Exception as error:  # a bug: the container does not start, the running set stays
             text = f"internal error: {type(error).__name__}: {error}"
-            self._hand_over(lambda: self._turn_away(file, text))
+            self._hand_over(lambda: self._reject(file, text))
         else:
-            self._hand_over(lambda: self._seat(file, compiled))
+            self._hand_over(lambda: self._admit(file, compiled))
 
-    def _turn_away(self, file: GuestFile, problem: str) -> None:
+    def _reject(self, file: PolicyFile, problem: str) -> None:
         self._log.warning("the policy file of a container is refused", file=escape(file.name))
         file.done("", problem)
         self._done()
 
-    def _seat(self, file: GuestFile, compiled: CompiledPolicies) -> None:
+    def _admit(self, file: PolicyFile, compiled: CompiledPolicies) -> None:
         if self._switch(compiled):
             file.done(file.key, "")
         else:
@@ -217,21 +236,22 @@ class PolicyKeeper:
 
     def _compile(self, policies: PolicySet) -> CompiledPolicies:
         """For this node, with every program attached that the old set or the new one needs."""
-        here = replace(self._tiers, addresses=self._addresses.now)
+        here = replace(self._planner.tiers, addresses=self._addresses.now)
         compiled = compile_policies(policies, here, override(self._config))
         refuse(policies)
         old = self.compiled
-        # First attach what either set needs, then switch, then detach what neither needs.
-        both = self._plan(*([old] if old else []), compiled)
+        # First attach what either set needs, then switch, then detach what the new set does not
+        # need.
+        both = self._planner.plan(*([old] if old else []), compiled)
         self._kernel.configure_syscalls(both.entry, both.hooked, both.guarded)
         self._kernel.attach(both)
         self._announce(compiled)
         return compiled
 
-    def _read(self, guests: PolicySet) -> None:
+    def _read(self, kept: PolicySet) -> None:
         try:
-            base = load_policies(self._config.policies, probe_words(self._config))
-            compiled = self._compile(PolicySet((*base.policies, *guests.policies)))
+            base = self._files.read()
+            compiled = self._compile(PolicySet((*base.policies, *kept.policies)))
         except PolicyError as error:
             problems = [str(problem) for problem in error.problems]
             self._hand_over(lambda: self._refuse(problems))
@@ -266,7 +286,7 @@ class PolicyKeeper:
         except OSError as error:
             self._refuse([f"the kernel refused the tables: {error}"])
             return False
-        except Exception as error:  # a bug: whoever waits for the end of this attempt must not wait for ever
+        except Exception as error:  # a bug: a caller that waits for this attempt must not wait for ever
             self._refuse([f"internal error: {type(error).__name__}: {error}"])
             return False
         self._in_thread(lambda: self._tidy(compiled), self._untidied)
@@ -278,7 +298,7 @@ class PolicyKeeper:
 
     def _tidy(self, compiled: CompiledPolicies) -> None:
         try:
-            plan = self._plan(compiled)
+            plan = self._planner.plan(compiled)
             self._kernel.attach(plan)
             self._kernel.configure_syscalls(plan.entry, plan.hooked, plan.guarded)
         except (Error, OSError) as error:
@@ -291,14 +311,14 @@ class PolicyKeeper:
         if self._again:
             self._again = False
             self.reload("files changed meanwhile")
-        self._next_guest()
+        self._next_file()
 
     def _install(self, compiled: CompiledPolicies) -> None:
         number = self._generations.install(compiled, self._facts())
         make_series(self._stats, compiled, self._config.mode, self._config.detectors_off)
-        self._guests.settle(compiled.policies)
+        self._container_policies.settle(compiled.policies)
         self._stats.reloads["loaded"] += 1
-        # A rule may have several numbers: what it comes to counts once.
+        # A rule may have several numbers: each effective action of it counts once.
         outcomes = {(rule.rule_id, rule.action, rule.mechanism) for rule in compiled.rules.values()}
         counts = Counter((action.label, mechanism.label) for _, action, mechanism in outcomes)
         counts.update(

@@ -1,29 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events of custom probes: their container, the metrics derived from them, the rules that match, and the
-readers.
+"""The way of an event of a custom probe: its container, the metrics derived from it, the rules
+that match, and the clients that follow it.
 
-Called by the loop only. A rule that kills does so after the event, and only a task that the kernel itself has
-bound to that container (map `processes`) with the same start time; never a task of the host.
+Used by the loop only. A rule that kills does so after the event, and only a task that the kernel
+itself has bound to that container (map `processes`) with the same start time; never a task of the
+host.
 """
 
 from __future__ import annotations
 
 import struct
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ringfence.abi import TASK, Action
-from ringfence.bpf.maps import Map
 from ringfence.containers.model import Container
-from ringfence.containers.registry import Registry
-from ringfence.containers.slots import SlotTable
-from ringfence.containers.tree import ProcessTree
+from ringfence.daemon.delivery.outputs import Outputs
+from ringfence.daemon.parts import Loaded, Picture
 from ringfence.export.probe_records import Verdict, event_record, verdict_record
 from ringfence.export.records import boot_offset_ns
-from ringfence.export.stats import Stats
-from ringfence.faults import Guard
+from ringfence.faults import ErrorCounter
 from ringfence.policy import CompiledPolicies
 from ringfence.policy.model import Policy
 from ringfence.policy.probe_rules import ProbeRule
@@ -33,86 +30,53 @@ from ringfence.response.ids import AlertIds
 from ringfence.response.kill import KillOutcome, KillResult, kill_process
 from ringfence.response.limiter import Limiter
 
-__all__ = ["HOST", "Emit", "ProbeDesk"]
+__all__ = ["HOST", "ProbePipeline"]
 
 HOST = "host"
 _START = struct.Struct("=Q")
 _START_AT = TASK.offset_of("start_ns")
 _MAX_CHOICES = 4096
 _new_id = AlertIds("p")
-Line = Callable[[Mapping[str, Any]], object]
-Emit = Callable[[Mapping[str, Any], Container | None], object]
 
 
-class PoliciesLike(Protocol):
-    """What is in force: the part of Generations that is used here."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def compiled(self) -> CompiledPolicies | None: ...
-
-
-class StreamLike(Protocol):
-    """The part of StreamServer that is used here."""
-
-    def wants_probe(self, label: str) -> bool: ...
-    def offer(self, event: Any, container: Any) -> None: ...
-
-
-class ProbeDesk:
-    """`emit` gets alerts with their container, `line` gets events that become lines of the output; neither
-    may block."""
+class ProbePipeline:
+    """Used by the loop only, but for `render`."""
 
     def __init__(
-        self,
-        registry: Registry,
-        slots: SlotTable,
-        tree: ProcessTree,
-        processes: Map,
-        policies: PoliciesLike,
-        stats: Stats,
-        responses: Counter[str],
-        emit: Emit,
-        line: Line,
-        redact: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-        stream: StreamLike,
-        mode: str = "",
-        limiter: Limiter | None = None,
-        *,
-        node: str,
+        self, loaded: Loaded, picture: Picture, outputs: Outputs, limiter: Limiter, mode: str = ""
     ) -> None:
-        self._registry, self._slots, self._tree, self._processes = registry, slots, tree, processes
-        self._policies, self._stats, self._responses = policies, stats, responses
-        self._emit, self._line, self._redact, self._stream = emit, line, redact, stream
-        self._mode = mode  # instead of each policy's own; empty: their own
-        self._limiter = Limiter() if limiter is None else limiter  # an empty one is false
-        self._node = node
-        self._guard = Guard("probe event")
+        """`mode` replaces the mode of each policy; empty: each keeps its own."""
+        self._processes, self._slots = loaded.kernel.map("processes"), loaded.slots
+        self._policies, self._outputs, self._limiter, self._mode = loaded.generations, outputs, limiter, mode
+        self._registry, self._tree, self._stats = picture.registry, picture.tree, picture.stats
+        self._node = picture.node
+        self._guard = ErrorCounter("probe event")
         self._offset = boot_offset_ns()
         self._compiled: CompiledPolicies | None = None
         self._rules: dict[str, list[tuple[int, Policy, ProbeRule]]] = {}
         self._chosen: dict[int, tuple[Container, frozenset[int]]] = {}
 
     def handle(self, live: Live, records: Sequence[bytes]) -> None:
-        """A batch of one probe. No record ends the loop; a rule or metric that breaks harms only itself."""
+        """A batch of one probe. No record ends the loop; a rule or metric that breaks harms only
+        itself.
+        """
         if self._policies.compiled is not self._compiled:
             self._learn_rules()
         decode = live.decoder.decode
-        wanted = self._stream.wants_probe(live.probe.label)
-        live.received += len(records)
-        seen: dict[tuple[int, int, int], Container | None] = {}  # a batch is of few, again and again
+        wanted = self._outputs.stream.wants_probe(live.probe.label)
+        live.count(received=len(records))
+        seen: dict[tuple[int, int, int], Container | None] = {}  # a batch is about a few processes
         for record in records:
             try:
                 decoded = decode(record)
             except (ValueError, struct.error):
                 live.failures["decode"] += 1
                 continue
-            who = (decoded.container, decoded.pid, decoded.start_ns)
-            if who not in seen:
-                seen[who] = self.owner(decoded)
-            container = seen[who]
-            # 0 is the host's; an unknown id is something else, and is attributed to no container.
+            process = (decoded.container, decoded.pid, decoded.start_ns)
+            if process not in seen:
+                seen[process] = self.owner(decoded)
+            container = seen[process]
+            # 0 is the host; an unknown id is neither the host nor a container.
             if container is None and (decoded.container or not live.probe.keep_host):
                 live.failures["unattributed"] += 1
                 continue
@@ -130,11 +94,11 @@ class ProbeDesk:
         event = ProbeEvent(probe, decoded)
         try:
             if rules and container is not None:
-                self._judge(live, rules, event, container)
+                self._evaluate(live, rules, event, container)
             if wanted:
-                self._stream.offer(event, container)
+                self._outputs.stream.offer(self.render, event, container)
             if probe.lines:
-                self._line(self.render(event, container))
+                self._outputs.line(self.render(event, container))
         except Exception as error:
             self._bug(live, error)
 
@@ -143,7 +107,7 @@ class ProbeDesk:
         self._guard.failed(error)
 
     def owner(self, decoded: Decoded) -> Container | None:
-        """The container of an event, by what the probe says of it; None: the host's, or not known."""
+        """The container of an event, by what the probe reports; None: the host, or unknown."""
         cgroup = decoded.container
         if not cgroup and decoded.pid and decoded.start_ns:
             process = self._tree.find(decoded.pid, decoded.start_ns)
@@ -153,7 +117,7 @@ class ProbeDesk:
         found = self._registry.find(cgroup)
         if found is not None:
             return found
-        # A cgroup below the container's own, or one that was made a moment ago: the kernel's table knows.
+        # A cgroup below the container's own, or a new one: the kernel's table has it.
         slot = self._slots.owner(cgroup)
         value = self._slots.read(slot) if slot is not None else None
         return self._registry.get(slot or 0, value.cgroup) if value is not None and value.cgroup else None
@@ -170,22 +134,24 @@ class ProbeDesk:
         if known is not None and known[0] is container:
             return known[1]
         assert self._compiled is not None
-        chosen = self._compiled.select(container if container.settled or container.told else None)
+        chosen = self._compiled.select(
+            container if container.settled or container.enrolled_by_runtime else None
+        )
         if len(self._chosen) >= _MAX_CHOICES:
             self._chosen.clear()
         self._chosen[container.cgroup_id] = (container, chosen)
         return chosen
 
-    def _judge(
+    def _evaluate(
         self, live: Live, rules: list[tuple[int, Policy, ProbeRule]], event: ProbeEvent, container: Container
     ) -> None:
         values = dict(zip(event.probe.fields, event.decoded.values, strict=True))
         for index, policy, rule in rules:
             try:
                 if rule.holds(values) and index in self._policies_of(container):
-                    live.alerts += 1
+                    live.count(alerts=1)
                     self._verdict(event, container, policy, rule)
-            except Exception as error:  # this rule misses this event; the others do not
+            except Exception as error:  # this rule misses this event; the others are still evaluated
                 self._bug(live, error)
 
     def _verdict(self, event: ProbeEvent, container: Container, policy: Policy, rule: ProbeRule) -> None:
@@ -206,14 +172,14 @@ class ProbeDesk:
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return
-        self._tell(verdict, decision.suppressed)
+        self._deliver(verdict, decision.suppressed)
 
-    def _tell(self, verdict: Verdict, suppressed: int) -> None:
+    def _deliver(self, verdict: Verdict, suppressed: int) -> None:
         latency = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - verdict.event.decoded.time_ns
         record = verdict_record(verdict, self._offset, latency)
         if suppressed:
             record["suppressed"] = suppressed
-        self._emit(record, verdict.container)
+        self._outputs.emit(record, verdict.container)
 
     def _kill(self, verdict: Verdict) -> Verdict:
         decoded = verdict.event.decoded
@@ -227,17 +193,18 @@ class ProbeDesk:
             result = KillResult(verdict.id, decoded.pid, KillOutcome.OTHER)
         else:
             result = kill_process(decoded.pid, decoded.start_ns, verdict.id)
-        self._responses[str(result.outcome)] += 1
+        self._stats.responses[str(result.outcome)] += 1
         return verdict._replace(response=result, outcome="killed" if result.ended else "kill-failed")
 
     def render(self, event: ProbeEvent, container: Container | None) -> Mapping[str, Any]:
-        """An event as readers see it. Called in the local socket's thread, too."""
-        return self._redact(event_record(event, container, self._offset))
+        """An event as a record. Called in the local socket's thread, too."""
+        return self._outputs.redactor.record(event_record(event, container, self._offset))
 
     def tick(self, *, last: bool = False) -> None:
-        """Report what was held back and will not be reported with a later alert. Called by a timer, and at
-        the end (`last`)."""
+        """Report what was held back and will not be reported with a later alert. Called by a
+        timer, and at the end (`last`).
+        """
         self._offset = boot_offset_ns()
         for held in self._limiter.flush(0) if last else self._limiter.flush():
             if isinstance(held.what, Verdict):
-                self._tell(held.what, held.times - 1)
+                self._deliver(held.what, held.times - 1)

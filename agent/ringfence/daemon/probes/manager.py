@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The custom probes of a node: found, compiled, read, replaced when their files change, reported.
 
-Reading YAML and waiting for bcc happen in one thread, one probe at a time; events are taken in the loop. If a
-new version is refused, the running one stays, and the status says so.
+Reading YAML and waiting for bcc happen in one thread, one probe at a time; events are handled in
+the loop. If a new version is refused, the running one stays, and the status shows the problem.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ringfence import log
 from ringfence.bpf.objects import return_free_memory
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.policies.file_watch import FileWatch
-from ringfence.daemon.probes.events import ProbeDesk
+from ringfence.daemon.probes.events import ProbePipeline
 from ringfence.errors import Error, ProbeError
 from ringfence.export.escape import escape
 from ringfence.faults import SupervisedThread
@@ -31,26 +32,38 @@ from ringfence.probes.definition import Definition
 from ringfence.probes.live import Live
 from ringfence.probes.read import Found, read_directory
 
-__all__ = ["ProbeKeeper", "ProbeState"]
+__all__ = ["ProbeManager", "ProbeState"]
 
-_END = 0.5  # seconds that an end waits for a probe that is being loaded
+_END = 0.5  # seconds that `close` waits for a probe that is being loaded
 _LOOK = 1.0  # seconds between two looks at the files
-_BATCH = 512  # records a turn of each probe: an alert must not wait for more
-_LAST_BATCHES = 64  # of each probe that an end takes
-_PAUSE = 0.01  # seconds from a look at a ring that was not empty to the next
-_MAX_FILE = 16 << 20  # of a file that a probe is made of; whole headers of a kernel have some megabytes
+_BATCH = 512  # records of each probe per turn: an alert must not wait for more
+_LAST_BATCHES = 64  # of each probe, at the end
+_PAUSE = 0.01  # seconds between two reads of a ring that was not empty
+_MAX_FILE = 16 << 20  # bytes of a file of a probe; whole headers of a kernel have some megabytes
 _SUFFIXES = (".yaml", ".c", ".h")
-_MEANT = ("sampled", "host")  # left out on request
+_MEANT = ("sampled", "host")  # reasons for which events are left out on request
 
 
 @dataclass(slots=True)
 class ProbeState:
-    """One probe. `live` None: it does not run; `problems`: what is wrong with the files as they are now."""
+    """One probe. `live` None: it does not run; `problems`: those of the files as they are now."""
 
     name: str
     live: Live | None = None
     problems: Sequence[str] = ()
     loading: bool = False
+
+    def load(self) -> None:
+        """It is being loaded."""
+        self.loading = True
+
+    def refuse(self, problems: Sequence[str]) -> None:
+        """The files are refused; an older version stays."""
+        self.problems, self.loading = problems, False
+
+    def run(self, live: Live) -> None:
+        """This version runs now."""
+        self.live, self.problems, self.loading = live, (), False
 
     @property
     def word(self) -> str:
@@ -72,19 +85,21 @@ class ProbeState:
         return row
 
 
-class ProbeKeeper:
-    """Any thread may read `states` and `loads`; everything else belongs to the loop and one thread."""
+class ProbeManager:
+    """Any thread may read `states` and `loads`; everything else belongs to the loop and one
+    thread.
+    """
 
     def __init__(
         self,
         directory: Path,
         workshop: Workshop,
         loop: Loop,
-        desk: ProbeDesk,
+        pipeline: ProbePipeline,
         changed: Callable[[], None],
     ) -> None:
         """`changed` is called in the loop when probes came or went: policies may name them."""
-        self._directory, self._workshop, self._loop, self._desk = directory, workshop, loop, desk
+        self._directory, self._workshop, self._loop, self._pipeline = directory, workshop, loop, pipeline
         self._changed = changed
         self._watch = FileWatch((directory,), suffixes=_SUFFIXES)
         self._epoll = select.epoll()
@@ -98,7 +113,7 @@ class ProbeKeeper:
         self.loads: Counter[str] = Counter({"loaded": 0, "failed": 0})
 
     def start(self) -> None:
-        """Begin to load; nobody waits for it."""
+        """Begin to load, in the background."""
         self._workshop.tidy()
         self._loop.watch(self._epoll.fileno(), self._ready)
         self._thread.start()
@@ -108,18 +123,20 @@ class ProbeKeeper:
         self._stopping.set()
         self._again.set()
         self._thread.stop()
-        self._thread.join(_END)  # what bcc is doing then ends with this process
+        self._thread.join(_END)  # a running bcc ends with this process
         for live in self.running():
             live.detach()
         self._epoll.close()
 
     def drain(self) -> None:
-        """Take what the rings hold now, at the end. In the loop's thread; bounded, as events go on."""
+        """Handle the records that the rings hold now, at the end. In the loop's thread; bounded,
+        because events continue.
+        """
         for live in self.running():
             for _ in range(_LAST_BATCHES):
                 records = live.read(_BATCH)
                 if records:
-                    self._desk.handle(live, records)
+                    self._pipeline.handle(live, records)
                 if len(records) < _BATCH:
                     break
 
@@ -148,14 +165,15 @@ class ProbeKeeper:
         names = {*found.definitions, *found.problems}
         for gone in before - names:
             self._prints.pop(gone, None)
-            self._loop.call(lambda name=gone: self._remove(name))  # type: ignore[misc]
+            self._loop.call(partial(self._remove, gone))
         for name, problems in found.problems.items():
             self._refuse(name, [str(problem) for problem in problems])
         for definition in found.definitions.values():
             if self._stopping.is_set():
                 return
             self._load(definition)
-        # What reading YAML and waiting for bcc took is free again, but still counts as the agent's.
+        # The memory that reading YAML and waiting for bcc took is free again, but not returned
+        # yet.
         gc.collect()
         return_free_memory()
         if not first:
@@ -166,12 +184,12 @@ class ProbeKeeper:
         if self._prints.get(definition.name) == print_now:
             return
         self._prints[definition.name] = print_now
-        self.states.setdefault(definition.name, ProbeState(definition.name)).loading = True
+        self.states.setdefault(definition.name, ProbeState(definition.name)).load()
         try:
             live = Live(definition, self._workshop.build(definition))
         except (Error, OSError) as error:
-            self._refuse(definition.name, _told(error))
-        except Exception as error:  # a bug of ours: this probe is not loaded, and the log says so
+            self._refuse(definition.name, _messages(error))
+        except Exception as error:  # a bug: this probe is not loaded, and the log shows it
             self._refuse(definition.name, [f"internal error: {type(error).__name__}: {error}"])
         else:
             self._loop.call(lambda: self._install(live))
@@ -188,9 +206,9 @@ class ProbeKeeper:
                     "probe refused",
                     probe=name,
                     problems=shown,
-                    goes_on="the one before" if state.live else "none",
+                    running="the version before" if state.live else "none",
                 )
-            state.problems, state.loading = shown, False
+            state.refuse(shown)
 
         self._loop.call(note)
 
@@ -205,7 +223,7 @@ class ProbeKeeper:
             live.begin_after(state.live)
             self._end(state.live)
             live.take_over(state.live)
-        state.live, state.problems, state.loading = live, (), False
+        state.run(live)
         self._by_fd[live.fileno()] = live
         self._epoll.register(live.fileno(), select.EPOLLIN)
         self.loads["loaded"] += 1
@@ -218,22 +236,23 @@ class ProbeKeeper:
             self._log.info("probe removed", probe=name)
 
     def _end(self, live: Live) -> None:
-        """Take what its ring still holds, then detach."""
+        """Handle the records that its ring still holds, then detach."""
         while records := live.read(_BATCH):
-            self._desk.handle(live, records)
+            self._pipeline.handle(live, records)
         self._epoll.unregister(live.fileno())
         self._resting.discard(live.fileno())
         del self._by_fd[live.fileno()]
         live.detach()
 
     def _ready(self) -> None:
-        """Some rings have records: a batch of each. One that was emptied is looked at again a little later:
-        a wake-up for each record would cost more than the record."""
+        """Some rings have records: handle a batch of each. A ring that was emptied is read again a
+        little later: a wake-up for each record would cost more than the record.
+        """
         for fd, _ in self._epoll.poll(0):
             live = self._by_fd[fd]
             records = live.read(_BATCH)
             if records:
-                self._desk.handle(live, records)
+                self._pipeline.handle(live, records)
             if len(records) < _BATCH:
                 self._epoll.modify(fd, 0)
                 if not self._resting:
@@ -246,7 +265,7 @@ class ProbeKeeper:
         self._resting.clear()
 
 
-def _told(error: Error | OSError) -> list[str]:
+def _messages(error: Error | OSError) -> list[str]:
     if isinstance(error, ProbeError):
         return [str(problem) for problem in error.problems]
     if isinstance(error, Error):
@@ -255,7 +274,7 @@ def _told(error: Error | OSError) -> list[str]:
 
 
 def _fingerprint(definition: Definition) -> bytes:
-    """Of both files, and of headers beside them."""
+    """The digest of both files, and of the headers beside them."""
     digest = hashlib.sha256()
     for path in (definition.yaml, definition.source, *sorted(definition.source.parent.glob("*.h"))):
         try:

@@ -1,40 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts the parts of custom probes together. Imported only where `probes.directory` is set."""
+"""Puts the parts of custom probes together. Imported only if `probes.directory` is set."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from prometheus_client.core import Metric
 
-from ringfence.bpf.kernel import Kernel
 from ringfence.config import Config
 from ringfence.containers.hierarchy import Hierarchy
-from ringfence.containers.registry import Registry
-from ringfence.containers.slots import SlotTable
-from ringfence.containers.tree import ProcessTree
-from ringfence.daemon.delivery.outputs import limiter_of
+from ringfence.daemon.delivery.outputs import Outputs, limiter_of
 from ringfence.daemon.loop import Loop
-from ringfence.daemon.probes.events import HOST, Emit, ProbeDesk
-from ringfence.daemon.probes.manager import ProbeKeeper, ProbeState
-from ringfence.export.metrics_probes import ProbeRow, probe_metrics
-from ringfence.export.stats import Stats
-from ringfence.export.stream import StreamServer
-from ringfence.policy.install import Generations
+from ringfence.daemon.parts import Loaded, Node, Picture
+from ringfence.daemon.probes.events import HOST, ProbePipeline
+from ringfence.daemon.probes.manager import ProbeManager, ProbeState
+from ringfence.export.probe_metrics import ProbeRow, probe_metrics
 from ringfence.probes.compiler import Workshop
 from ringfence.probes.tally import OTHER
 
 __all__ = ["CustomProbes", "workshop"]
 
-_SHARED = ("processes", "containers", "slots")  # the kernel's maps from which probes learn a task's container
+_SHARED = ("processes", "containers", "slots")  # kernel maps in which probes find a task's container
 _TICK = 5.0
 
 
 def workshop(config: Config, hierarchy: Hierarchy, maps: Mapping[str, int] | None = None) -> Workshop:
-    """Where probes are compiled, as configured."""
+    """The place where probes are compiled, as configured."""
     return Workshop(
         config.workshop_dir,
         hierarchy.controller,
@@ -46,55 +38,43 @@ def workshop(config: Config, hierarchy: Hierarchy, maps: Mapping[str, int] | Non
 
 
 class CustomProbes:
-    """The keeper, its desk and their metrics."""
+    """The manager of the probes, the pipeline of their events, and their metrics."""
 
     def __init__(
         self,
-        config: Config,
+        node: Node,
         directory: Path,
-        kernel: Kernel,
-        hierarchy: Hierarchy,
+        loaded: Loaded,
+        picture: Picture,
+        outputs: Outputs,
         loop: Loop,
-        registry: Registry,
-        slots: SlotTable,
-        tree: ProcessTree,
-        generations: Generations,
-        stats: Stats,
-        responses: Counter[str],
-        emit: Emit,
-        line: Callable[[Mapping[str, Any]], object],
-        redact: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-        stream: StreamServer,
         reload_policies: Callable[[str], None],
     ) -> None:
-        self._registry = registry
+        config, self._registry = node.config, picture.registry
         mode = "" if config.mode == "policy" else config.mode
-        self.desk = ProbeDesk(
-            registry, slots, tree, kernel.map("processes"), generations, stats, responses, emit, line, redact,
-            stream, mode, limiter_of(config), node=config.node_name,
-        )  # fmt: skip
-        maps = {name: kernel.map(name).fd for name in _SHARED}
-        self.keeper = ProbeKeeper(
+        self._pipeline = ProbePipeline(loaded, picture, outputs, limiter_of(config), mode)
+        maps = {name: loaded.kernel.map(name).fd for name in _SHARED}
+        self.manager = ProbeManager(
             directory,
-            workshop(config, hierarchy, maps),
+            workshop(config, node.hierarchy, maps),
             loop,
-            self.desk,
+            self._pipeline,
             lambda: reload_policies("probes changed"),
         )
-        loop.every(_TICK, self.desk.tick)
+        loop.every(_TICK, self._pipeline.tick)
 
     def finish(self) -> None:
         """Report what is pending, at the end. In the loop's thread."""
-        self.keeper.drain()
-        self.desk.tick(last=True)
+        self.manager.drain()
+        self._pipeline.tick(last=True)
 
-    def metrics(self) -> Iterable[Metric]:
-        """For one scrape."""
+    def samples(self) -> Iterable[Metric]:
+        """Each probe, and the metrics that its YAML derives from its events."""
         alive = {container.short_id for container in self._registry} | {HOST, OTHER}
-        return probe_metrics(self._rows(), self.keeper.loads, alive)
+        return probe_metrics(self._rows(), self.manager.loads, alive)
 
     def _rows(self) -> Iterator[ProbeRow]:
-        for state in sorted(self.keeper.states.values(), key=lambda one: one.name):
+        for state in sorted(self.manager.states.values(), key=lambda one: one.name):
             yield _row(state)
 
 

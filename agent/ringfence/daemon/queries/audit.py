@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The audit of the agent's own containers and node, every few minutes in a thread, for the metrics."""
+"""Audits the node and its containers every few minutes, in a thread, for the metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIRST = 10.0  # seconds after the start, which it must not slow down
 
 
 class AuditRound:
-    """Counts findings by check and severity. Uses the registry's containers; runs no program."""
+    """Counts findings by check and severity. Uses the containers of the registry; runs no program."""
 
     def __init__(self, config: Config, containers: Callable[[], Sequence[Container]]) -> None:
         self._config, self._interval, self._containers = config, config.audit_interval, containers
@@ -37,12 +37,12 @@ class AuditRound:
             self._thread.start()
 
     def close(self) -> None:
-        """End."""
+        """Stop."""
         self._stop.set()
         self._thread.stop()
 
     def look(self) -> None:
-        """One round."""
+        """Do one round now."""
         from ringfence.audit import node
         from ringfence.audit.survey import of_containers, parted, this_node
 
@@ -50,28 +50,30 @@ class AuditRound:
         self.found(*parted([*node.findings(here), *of_containers(self._containers())]))
 
     def found(self, found: Sequence[Finding], unseen: Sequence[Unseen] = ()) -> None:
-        """What a round found, and could not look at."""
+        """Take the result of a round: its findings, and the checks that could not look."""
         self._counts = Counter((one.check.id, one.check.scope, one.severity) for one in found)
         self._unseen = Counter(one.check for one in unseen)
         self._at = time.time()
 
-    def metrics(self) -> Iterator[Metric]:
+    def samples(self) -> Iterator[Metric]:
         """The families of one scrape; without samples before the first round."""
         findings = GaugeMetricFamily(
-            "ringfence_audit_findings", "What the audit found.", labels=["check", "scope", "severity"]
+            "ringfence_audit_findings",
+            "Findings of the last audit, by check, scope and severity.",
+            labels=["check", "scope", "severity"],
         )
         for labels, count in self._counts.items():
             findings.add_metric(labels, count)
         yield findings
         unseen = GaugeMetricFamily(
-            "ringfence_audit_not_seen", "Things that a check could not look at.", labels=["check"]
+            "ringfence_audit_unchecked",
+            "Objects that a check of the last audit could not examine.",
+            labels=["check"],
         )
         for check, count in self._unseen.items():
             unseen.add_metric([check], count)
         yield unseen
-        when = GaugeMetricFamily(
-            "ringfence_audit_timestamp_seconds", "When the audit last looked.", labels=[]
-        )
+        when = GaugeMetricFamily("ringfence_audit_timestamp_seconds", "Time of the last audit.", labels=[])
         if self._at:
             when.add_metric([], self._at)
         yield when

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP servers, the audit behind the metrics, and the node's start-up taint. None of them handles events."""
+"""The HTTP servers, the audit for the metrics, and the node's start-up taint. None of them handles
+events.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +10,28 @@ from collections.abc import Callable, Sequence
 
 from ringfence.config import Config
 from ringfence.containers.model import Container
+from ringfence.daemon.health.readiness import Readiness
 from ringfence.daemon.queries.audit import AuditRound
-from ringfence.daemon.queries.status import Snapshots
+from ringfence.daemon.queries.status import Answers
 from ringfence.export.http_endpoints import HealthServer, HttpServer
-from ringfence.export.metrics import Sources, new_registry
+from ringfence.export.metrics import Part, new_registry
 from ringfence.export.stream import StreamServer
 
 __all__ = ["audit_of", "open_node", "serve"]
-
-Check = Callable[[], str]
 
 
 def serve(
     config: Config,
     stack: contextlib.ExitStack,
-    sources: Sources,
-    healthy: Check,
-    ready: Check,
-    snapshots: Snapshots,
+    parts: Sequence[Part],
+    readiness: Readiness,
+    answers: Answers,
     stream: StreamServer,
 ) -> None:
-    """Metrics and health, and the page where it is asked for."""
+    """Serve metrics and health, and the page if it is configured. `parts` have the metrics."""
+    healthy, ready = readiness.healthy, readiness.ready
     if config.http_listen:
-        registry = new_registry(sources)
+        registry = new_registry(parts)
         http = HttpServer(config.http_listen, registry, healthy, ready, compress=config.http_gzip)
         stack.callback(http.close)
         http.start()
@@ -41,7 +42,7 @@ def serve(
     if config.page_listen:
         from ringfence.export.page import PageServer
 
-        page = PageServer(config.page_listen, snapshots.answer, stream.recent)
+        page = PageServer(config.page_listen, answers.answer, stream.recent)
         stack.callback(page.close)
         page.start()
 
@@ -49,7 +50,7 @@ def serve(
 def audit_of(
     config: Config, stack: contextlib.ExitStack, containers: Callable[[], Sequence[Container]]
 ) -> AuditRound:
-    """The audit, in rounds from now on."""
+    """Start the audit."""
     made = AuditRound(config, containers)
     stack.callback(made.close)
     made.start()
@@ -57,7 +58,7 @@ def audit_of(
 
 
 def open_node(config: Config, stack: contextlib.ExitStack) -> None:
-    """Take the start-up taint away, where there is to be one."""
+    """Remove the start-up taint, if one is configured."""
     if config.kubernetes_taint:
         from ringfence.daemon.queries.taint import TaintRemover
 

@@ -1,42 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers of the local socket: status, top, tree, policies. Runs in that server's thread.
-
-The loop's own data is copied in the loop, in one short call; it is formatted here.
-"""
+"""The answer to `ringfence status`, and the table of all requests of the local socket."""
 
 from __future__ import annotations
 
 import os
 import platform
 import resource
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ringfence import __version__
-from ringfence.abi import LEARNED_KEY, Drop, EventKind
-from ringfence.bpf.kernel import Kernel
-from ringfence.config import Config
-from ringfence.containers.model import Container
-from ringfence.containers.registry import Registry
-from ringfence.containers.slots import KernelSlots
-from ringfence.containers.tree import ProcessTree
-from ringfence.daemon.loop import Loop
-from ringfence.daemon.policies.manager import PolicyKeeper
+from ringfence.abi import Drop, EventKind
+from ringfence.daemon.delivery.outputs import Egress
+from ringfence.daemon.parts import Loaded, Node, Picture
+from ringfence.daemon.policies.manager import PolicyManager
 from ringfence.errors import Error
-from ringfence.export.escape import arguments, escape
-from ringfence.export.jsonl import LineWriter
-from ringfence.export.metrics_containers import ACTIVITY_CLASSES
-from ringfence.export.stats import Stats
-from ringfence.export.stream import StreamServer
+from ringfence.export.escape import escape
 from ringfence.faults import handler_errors, thread_failures
-from ringfence.policy import CompiledRule, Policy
-from ringfence.policy.probe_rules import ProbeRule
 
-__all__ = ["Snapshots", "rss_bytes"]
+if TYPE_CHECKING:
+    from ringfence.daemon.probes.manager import ProbeState
 
-_TREE_MAX = 512  # processes of one container that are shown
+__all__ = ["Answers", "StatusQuery", "rss_bytes"]
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 Request = Mapping[str, Any]
 
@@ -47,48 +34,44 @@ def rss_bytes() -> int:
         return int(statm.read().split()[1]) * _PAGE
 
 
-class Snapshots:
-    """`answer` is what the server calls."""
+class Answers:
+    """Answers requests of the local socket, by the name of the operation."""
 
-    def __init__(
-        self,
-        config: Config,
-        kernel: Kernel,
-        loop: Loop,
-        registry: Registry,
-        slots: KernelSlots,
-        tree: ProcessTree,
-        keeper: PolicyKeeper,
-        stats: Stats,
-        writer: LineWriter,
-        ready: Callable[[], str],
-        hierarchy: str,
-    ) -> None:
-        self._config, self._kernel, self._loop = config, kernel, loop
-        self._registry, self._slots, self._tree, self._keeper = registry, slots, tree, keeper
-        self._stats, self._writer, self._ready, self._hierarchy = stats, writer, ready, hierarchy
-        self._started = time.monotonic()
-        self.stream: StreamServer | None = None
-        self.trouble: Callable[[], str] = str  # of what is to outlive the agent
-        self.redact: Callable[[Sequence[str]], list[str]] = list  # the words of a command line
-        self.probes: Mapping[str, Any] = {}  # states of custom probes, where there are some
-        self._operations: dict[str, Callable[[Request], Any]] = {
-            "status": self._status,
-            "top": self._top,
-            "tree": self._trees,
-            "policies": self._policies,
-            "learned": self._learned,
-        }
+    def __init__(self, operations: Mapping[str, Callable[[Request], Any]]) -> None:
+        self._operations = dict(operations)
 
     def answer(self, op: str, request: Request) -> Any:
-        """The result of one request."""
+        """The result of one request. Raises Error if the operation does not exist."""
         operation = self._operations.get(op)
         if operation is None:
             raise Error(f"no such request: {escape(op, 64)}")
         return operation(request)
 
-    def _status(self, _request: Request) -> dict[str, Any]:
-        stats, state = self._stats, self._keeper.state
+
+class StatusQuery:
+    """Called in the thread of the local socket."""
+
+    def __init__(
+        self,
+        node: Node,
+        loaded: Loaded,
+        picture: Picture,
+        manager: PolicyManager,
+        egress: Egress,
+        checks: Sequence[Callable[[], str]],
+        probes: Mapping[str, ProbeState],
+    ) -> None:
+        """Each of `checks` returns a problem, or nothing. `probes`: the custom probes by name."""
+        self._config, self._kernel, self._slots = node.config, loaded.kernel, loaded.slots
+        self._hierarchy = f"{node.hierarchy.kind} {node.hierarchy.controller}".strip()
+        self._registry, self._stats, self._manager = picture.registry, picture.stats, manager
+        self._writer, self._stream = egress.writer, egress.stream
+        self._checks, self._probe_states = checks, probes
+        self._started = time.monotonic()
+
+    def status(self, _request: Request) -> dict[str, Any]:
+        """The answer to `ringfence status`."""
+        stats, state = self._stats, self._manager.state
         usage = resource.getrusage(resource.RUSAGE_SELF)
         mechanisms: dict[str, int] = {}
         for (action, mechanism), count in state.rules.items():
@@ -121,22 +104,20 @@ class Snapshots:
         }
 
     def _problems(self) -> list[str]:
-        problems = [self._ready()] if self._ready() else []
-        if trouble := self.trouble():
-            problems.append(trouble)
-        if self._keeper.state.refused:
+        problems = [problem for check in self._checks if (problem := check())]
+        if self._manager.state.refused:
             problems.append("the policies on disk were refused; those before are in force")
         if bugs := handler_errors.total() + thread_failures.total():
             problems.append(f"{bugs} bugs of the agent were survived: see its log")
         if self._writer.dropped.get("closed") or self._writer.dropped.get("disk_full"):
             problems.append(f"lines to {self._writer.name} were lost")
-        refused = [name for name, state in sorted(self.probes.items()) if state.problems]
+        refused = [name for name, state in sorted(self._probe_states.items()) if state.problems]
         if refused:
             problems.append(f"custom probes were refused: {', '.join(refused)}")
         return problems
 
     def _probes(self) -> list[dict[str, Any]]:
-        return [state.status() for _, state in sorted(self.probes.items())]
+        return [state.status() for _, state in sorted(self._probe_states.items())]
 
     def _containers(self) -> dict[str, Any]:
         live = [self._slots.read(container.slot) for container in self._registry]
@@ -154,127 +135,17 @@ class Snapshots:
             lost[name] = lost.get(name, 0) + count
         lost |= {f"decode: {reason}": n for reason, n in self._stats.decode_errors.items()}
         lost |= {f"output: {reason}": n for reason, n in self._writer.dropped.items()}
-        if self.stream:
-            lost |= {"stream": self.stream.lost + self.stream.missed}
+        lost |= {"stream": self._stream.lost + self._stream.missed}
         return {name: count for name, count in lost.items() if count}
 
     def _blind(self) -> list[str]:
         return [f"{skipped.target}: {skipped.reason}" for skipped in self._kernel.skipped]
 
-    def _top(self, _request: Request) -> dict[str, Any]:
-        rows = []
-        for container in self._registry:
-            value = self._slots.read(container.slot)
-            if value is None or value.cgroup != container.cgroup_id:
-                continue
-            sums = self._kernel.map("counters").sums(container.slot)
-            counts = {name: sums[index] for index, name in ACTIVITY_CLASSES.items()}
-            rows.append({**_about(container), "tasks": max(value.tasks, 0), "counts": counts})
-        return {"time": time.monotonic(), "containers": rows}
-
-    def _learned(self, _request: Request) -> list[list[Any]]:
-        """What `syscalls.learn` counted: [kind, number, 32-bit, program, times] each. Slots are not told
-        apart: an agent that learns has one container."""
-        rows = []
-        for raw, value in self._kernel.map("learned").items():
-            key = LEARNED_KEY.unpack_from(raw)
-            comm = escape(key[4].partition(b"\0")[0], 64)
-            rows.append([key[2], key[1], key[3], comm, int.from_bytes(value, sys.byteorder)])
-        return rows
-
-    def _trees(self, request: Request) -> list[dict[str, Any]]:
-        words = [word for word in request.get("containers") or [] if isinstance(word, str)]
-        wanted = [c for c in self._registry if not words or any(_is(c, word) for word in words)]
-        copies = self._loop.ask(lambda: {c.cgroup_id: self._processes(c.cgroup_id) for c in wanted})
-        return [{**_about(container), **self._shown(copies[container.cgroup_id])} for container in wanted]
-
-    def _shown(self, processes: list[tuple[Any, ...]]) -> dict[str, Any]:
-        shown = [
-            {
-                "pid": pid,
-                "ppid": ppid,
-                "uid": uid,
-                "comm": escape(comm.partition(b"\0")[0], 64),
-                "exe": escape(exe),
-                "args": self.redact(arguments(args.rstrip(b"\0"))) if args else [],
-            }
-            for pid, ppid, uid, comm, exe, args in processes[:_TREE_MAX]
-        ]
-        return {"processes": shown, "more": max(0, len(processes) - _TREE_MAX)}
-
-    def _processes(self, cgroup: int) -> list[tuple[Any, ...]]:
-        """Call in the loop, which changes the tree's objects."""
-        return [(p.pid, p.ppid, p.uid, p.comm, p.exe, p.args) for p in self._tree.of_container(cgroup)]
-
-    def _policies(self, _request: Request) -> list[dict[str, Any]]:
-        compiled = self._keeper.compiled
-        if compiled is None:
-            return []
-        rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for rule in compiled.rules.values():  # one rule may have several numbers
-            row = rows.setdefault((rule.rule_id, rule.action, rule.mechanism), _rule(rule))
-            row["events"] = sorted({*row["events"], *(kind.label for kind in rule.events)})
-        probe_rules = ((policy, rule) for policy in compiled.policies.policies for rule in policy.probe_rules)
-        return [
-            *rows.values(),
-            *(_probe_rule(policy, rule, self._config.mode) for policy, rule in probe_rules),
-        ]
-
-
-def _rule(rule: CompiledRule) -> dict[str, Any]:
-    return {
-        "rule": rule.rule_id,
-        "title": escape(rule.title),
-        "severity": rule.severity,
-        "policy": rule.policy,
-        "events": [],
-        "attack": list(rule.attack),
-        "mode": rule.mode,
-        "asked": rule.asked_action.label,
-        "action": rule.action.label,
-        "enforced": rule.enforced.action.label,
-        "why": rule.enforced.why,
-        "mechanism": rule.mechanism.label,
-        "file": escape(rule.file),
-        "line": rule.line,
-    }
-
-
-def _probe_rule(policy: Policy, rule: ProbeRule, mode: str) -> dict[str, Any]:
-    mode = policy.mode if mode == "policy" else mode
-    return {
-        "rule": rule.id,
-        "title": escape(rule.title),
-        "severity": rule.severity,
-        "policy": policy.name,
-        "events": [rule.label],
-        "attack": list(rule.attack),
-        "mode": mode,
-        "asked": rule.action.label,
-        "action": rule.action.label if mode == "enforce" else "alert",
-        "enforced": rule.action.label,
-        "why": "a custom probe: user space acts, after the event",
-        "mechanism": "observe",
-        "file": escape(rule.place.file),
-        "line": rule.place.line,
-    }
-
 
 def _summed(counts: Mapping[tuple[str, str, str, str], int], position: int) -> dict[str, int]:
-    """Counts by one of their labels."""
+    """The counts, summed by one of their labels."""
     summed: dict[str, int] = {}
     for labels, count in list(counts.items()):
-        if count:  # rules have their series from the start
+        if count:  # rules have series from the start
             summed[labels[position]] = summed.get(labels[position], 0) + count
     return summed
-
-
-def _about(container: Container) -> dict[str, Any]:
-    facts = ("id", "name", "image", "runtime", "namespace", "pod")
-    known = {name: escape(str(getattr(container, name) or ""), 256) for name in facts}
-    return {**known, "cgroup": container.cgroup_id, "state": str(container.state)}
-
-
-def _is(container: Container, word: str) -> bool:
-    names = (container.id, container.name, container.pod)
-    return word in names or (len(word) >= 4 and container.id.startswith(word))

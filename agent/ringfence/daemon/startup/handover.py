@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The handover from one agent's pod to the next: the first one's pins must neither stop the second nor go
-away.
+"""The handover from one agent's pod to the next: the pins of the first must neither stop the
+second nor go away.
 
-In a pod, the agent is a container like others. A running agent is exempt from its own programs, but its
-successor is subject to the pinned ones: its first bpf(2) would be its last call. So every agent leaves
-tickets, in the kernel and, readable for root alone, in its state directory; no container can read them while
-their agent runs. The successor begins by making a cgroup of that name inside its own, and is exempted
-(container.bpf.c, rf_admit). A ticket is good for one task, once. There are several, and new ones are issued
-as soon as one is used, so an agent that ends before it is ready leaves some to the next. Without any, the
-pins are removed first: a gap as long as a start, which is reported. If the earlier agent's self-defence
-prevents that, the start fails with an error.
+In a pod, the agent is a container like others. A running agent is exempt from its own programs,
+but its successor is subject to the pinned ones: its first bpf(2) would be its last call. So every
+agent leaves tickets, in the kernel and, readable by root only, in its state directory; no
+container can read them while their agent runs. The successor begins by making a cgroup with the
+name of a ticket inside its own, and is exempted (container.bpf.c). A ticket is valid for
+one task, once. There are several, and new ones are issued as soon as one is used, so an agent that
+ends before it is ready leaves some to the next. Without any ticket, the pins are removed first: a
+gap as long as a start, which is reported. If the earlier agent's self-defence prevents that, the
+start fails with an error.
 
-All that can be checked without the kernel is checked before: an agent with broken policies must not use up
-tickets, let alone remove pins. On a host nothing is armed, and no ticket is needed.
+Everything that can be checked without the kernel is checked before: an agent with broken policies
+must not use up tickets, let alone remove pins. On a host the agent is not armed, and no ticket is
+needed.
 """
 
 from __future__ import annotations
@@ -25,13 +27,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ringfence.abi import MAPS
-from ringfence.bpf import _maps
-from ringfence.bpf.maps import Map, MapType
+from ringfence.bpf.maps import Map, MapType, create_map
 from ringfence.bpf.pins import PinDirectory, candidates, find_base
 from ringfence.config import Config
 from ringfence.containers.hierarchy import detect, host_namespaces, own_cgroup
 from ringfence.errors import KernelError
-from ringfence.files import replace_file
+from ringfence_linux.atomicfile import replace_file
 
 __all__ = ["ADMITTED", "FILE", "GAP", "NOTHING", "admit", "earlier_pins", "issue"]
 
@@ -43,7 +44,7 @@ _PREFIX = "ringfence-admit-"
 
 
 def earlier_pins(config: Config) -> list[PinDirectory]:
-    """Pins of earlier agents, where they would end this process; empty: it is not subject to any."""
+    """Pins of earlier agents, if they would kill this process; empty: it is not subject to any."""
     base = find_base(candidates(config.pins), create=False) if config.pins != "off" else None
     if base is None or _on_the_host():
         return []
@@ -51,7 +52,9 @@ def earlier_pins(config: Config) -> list[PinDirectory]:
 
 
 def admit(earlier: Sequence[PinDirectory], state_dir: Path) -> str:
-    """Get past the pins of earlier agents, before the first bpf(2). Returns NOTHING, ADMITTED or GAP."""
+    """Get past the pins of earlier agents, before the first bpf(2). Returns NOTHING, ADMITTED or
+    GAP.
+    """
     if not earlier:
         return NOTHING
     for name in _tickets(state_dir):
@@ -63,7 +66,7 @@ def admit(earlier: Sequence[PinDirectory], state_dir: Path) -> str:
     if any(directory.path.exists() for directory in earlier):
         base = earlier[0].path.parent
         raise KernelError(
-            f"an earlier agent's programs guard {base}, and there is no ticket of it for this one",
+            f"an earlier agent's programs guard {base}, and there is no ticket for this one",
             hint=f"remove them on the host, not from a container: rm -r {base}",
         )
     # Programs that lost their last pin end some RCU grace periods later.
@@ -74,10 +77,10 @@ def admit(earlier: Sequence[PinDirectory], state_dir: Path) -> str:
 
 
 def issue(pinned: Sequence[PinDirectory], state_dir: Path, own: Map | None = None) -> None:
-    """New tickets, for the agents after this one. Raises OSError.
+    """Issue new tickets, for the agents after this one. Raises OSError.
 
-    Good with every agent whose pins are still there, and with `own`: this one may end before it has removed
-    the others. Where a table of tickets is not as ours is, it is left alone.
+    They are valid with every agent whose pins are still there, and with `own`: this agent may end
+    before it has removed the others. A table of tickets of another shape is left alone.
     """
     names = [_PREFIX + secrets.token_hex(16) for _ in range(_TICKETS)]
     for earlier in pinned:
@@ -94,19 +97,21 @@ def issue(pinned: Sequence[PinDirectory], state_dir: Path, own: Map | None = Non
 def _fill(tickets: Map, names: Sequence[str]) -> None:
     if tickets.key_size != MAPS["tickets"].key or tickets.value_size != MAPS["tickets"].value:
         return
-    tickets.delete_all()  # earlier ones: no file has their names any more
+    tickets.delete_all()  # no file has the names of earlier tickets any more
     for name in names[: tickets.max_entries]:
         tickets.set(name.encode().ljust(tickets.key_size, b"\0"), 1)
 
 
 def _on_the_host() -> bool:
-    """Whether this process is in the host's mount namespace: then nothing is armed."""
+    """Returns True if this process is in the host's mount namespace: then it is not armed."""
     host = host_namespaces()
     return os.readlink("/proc/self/ns/mnt") == f"mnt:[{host.mnt}]" and not host.notes
 
 
 def _survives(act: Callable[[], object]) -> bool:
-    """Whether `act` can be done. Tried in a child: pinned programs may answer with SIGKILL."""
+    """Returns True if `act` succeeds. It is tried in a child: pinned programs may answer with
+    SIGKILL.
+    """
     child = os.fork()  # no thread was started yet
     if not child:
         failed = 1
@@ -119,7 +124,7 @@ def _survives(act: Callable[[], object]) -> bool:
 
 
 def _use_bpf() -> None:
-    os.close(_maps.create(MapType.ARRAY, "rf_handover", 4, 4, 1))
+    create_map(MapType.ARRAY, "rf_handover", 4, 4, 1).close()
 
 
 def _remove(directories: Iterable[PinDirectory]) -> None:
@@ -128,7 +133,9 @@ def _remove(directories: Iterable[PinDirectory]) -> None:
 
 
 def _tickets(state_dir: Path) -> list[str]:
-    """Tickets that may be valid. The file is only read: before admission its writer is not trusted."""
+    """Tickets that may be valid. The file is only read: before admission its writer is not
+    trusted.
+    """
     try:
         return (state_dir / FILE).read_text().split()
     except (OSError, ValueError):

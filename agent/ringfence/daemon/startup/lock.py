@@ -14,11 +14,12 @@ __all__ = ["Lock"]
 
 
 class Lock:
-    """Held from construction to `close`. Raises AlreadyRunningError, with the holder's pid, when it is
-    taken.
+    """Held from construction to `close`. Raises AlreadyRunningError, with the holder's pid, if it
+    is taken.
 
-    The file is opened for reading: in a pod, pinned programs of an earlier agent end whoever opens a file of
-    its state directory for writing. `sign` writes our pid, once nothing of that is in the way.
+    The file is opened for reading: in a pod, pinned programs of an earlier agent kill a process
+    that opens a file of its state directory for writing. `sign` writes this process's pid, once
+    that is not possible any more.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -43,7 +44,9 @@ class Lock:
             ) from error
 
     def sign(self) -> None:
-        """Name ourselves to whoever finds it taken. A full disk costs only that."""
+        """Write this process's pid, for the message of a second agent. An error (a full disk) is
+        ignored.
+        """
         with contextlib.suppress(OSError):
             fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:

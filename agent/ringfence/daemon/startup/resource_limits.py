@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's own limits: memory and CPU of its cgroup, version 1 or 2, and how near it is to them.
+"""The agent's own limits: memory and CPU of its cgroup, version 1 or 2, and how near the agent is
+to them.
 
-Read only; they are set by systemd or the kubelet. Near a limit the agent does less before the kernel forces
-it to: see ringfence.daemon.health.backpressure. Files: Documentation/admin-guide/cgroup-v2.rst,
-cgroup-v1/memory.rst, scheduler/sched-bwc.rst.
+They are only read here; systemd or the kubelet sets them. Near a limit the agent reduces its work
+before the kernel forces it to: see ringfence.daemon.health.backpressure. Files:
+Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst, scheduler/sched-bwc.rst.
 """
 
 from __future__ import annotations
@@ -16,27 +17,29 @@ from pathlib import Path
 
 from ringfence.containers.hierarchy import hierarchy_mounts
 
-__all__ = ["Load", "OwnLimits", "hurry_us", "spare_us"]
+__all__ = ["Load", "ResourceLimits", "lower_priority", "raise_priority"]
 
-_OOM_SCORE = "-900"  # the workloads go first; not -1000: in a cgroup of its own it would be a deadlock
+_OOM_SCORE = "-900"  # workloads are killed first; not -1000: in a cgroup of its own that would be a deadlock
 _NICE = -10
 _AGENT_BYTES = 64 << 20  # with fifty containers (tools/bench/memory)
-_TASK_BYTES = 1400  # of the kernel's memory, for struct rf_armed and what holds it
-_LEAST_TASKS = 8192  # more than honest work has, whatever the limit
-_NO_LIMIT = 1 << 60  # version 1 says "none" by a number near 2**63
+_TASK_BYTES = 1400  # kernel memory of one task: struct rf_armed and its entry
+_LEAST_TASKS = 8192  # whatever the limit: more than honest workloads have
+_NO_LIMIT = 1 << 60  # version 1 reports "no limit" as a number near 2**63
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """0 to 1: `memory` of its limit, `throttled` of the last while; 0 where there is no limit."""
+    """0 to 1: `memory` is the used part of the limit, `throttled` the part of the time; 0 if there
+    is no limit.
+    """
 
     memory: float = 0.0
     throttled: float = 0.0
 
 
-def spare_us(path: Path = Path("/proc/self/oom_score_adj")) -> bool:
-    """Ask the kernel to kill other processes first when memory runs out. Needs CAP_SYS_RESOURCE: False
-    without.
+def lower_priority(path: Path = Path("/proc/self/oom_score_adj")) -> bool:
+    """Ask the kernel to kill other processes first when memory runs out. Returns False without
+    CAP_SYS_RESOURCE, which this needs.
     """
     try:
         if int(path.read_text()) > int(_OOM_SCORE):
@@ -46,10 +49,10 @@ def spare_us(path: Path = Path("/proc/self/oom_score_adj")) -> bool:
     return True
 
 
-def hurry_us(nice: int = _NICE) -> bool:
-    """Schedule the calling thread, and those that it starts, before the workloads: a container that keeps all
-    CPUs busy must not hold up the alerts of the others. Needs CAP_SYS_NICE: False without. A lower value that
-    was set before is kept.
+def raise_priority(nice: int = _NICE) -> bool:
+    """Schedule the calling thread, and those that it starts, before the workloads: a container
+    that keeps all CPUs busy must not delay the alerts of the others. Returns False without
+    CAP_SYS_NICE, which this needs. A lower value that was set before is kept.
     """
     try:
         if os.getpriority(os.PRIO_PROCESS, 0) > nice:
@@ -59,35 +62,35 @@ def hurry_us(nice: int = _NICE) -> bool:
     return True
 
 
-class OwnLimits:
-    """Used by one thread. `memory_limit` in bytes and `cpus`, 0: none; `throttled_seconds` since the cgroup
-    was made.
+class ResourceLimits:
+    """`memory_limit` in bytes and `cpus`, 0: none; `throttled_seconds` since the cgroup was made.
+    `load` is for one thread only.
     """
 
     def __init__(
         self, found: str = "", proc: Path = Path("/proc/self"), clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`found`: the path of our cgroup in the hierarchy that identifies containers; used where
-        /proc/self/cgroup does not tell it, as in a cgroup namespace.
+        """`found`: the path of the agent's cgroup in the hierarchy that identifies containers. It
+        is used if /proc/self/cgroup does not show the path, as in a cgroup namespace.
         """
         v1, v2 = hierarchy_mounts(proc)
-        told = dict(_told(proc))
-        self._memory = list(_lineage(v1.get("memory", ""), told.get("memory", ""), found))
-        self._cpu = list(_lineage(v1.get("cpu", ""), told.get("cpu", ""), found))
-        self._unified = list(_lineage(v2, told.get("", ""), found))
+        named = dict(_named(proc))
+        self._memory = list(_lineage(v1.get("memory", ""), named.get("memory", ""), found))
+        self._cpu = list(_lineage(v1.get("cpu", ""), named.get("cpu", ""), found))
+        self._unified = list(_lineage(v2, named.get("", ""), found))
         self._clock = clock
         self._before = (clock(), self.throttled_seconds)
 
     @property
     def memory_limit(self) -> int:
-        """The lowest of the cgroup and those above it."""
+        """The lowest limit of the cgroup and those above it."""
         limits = [_number(path / "memory.max") for path in self._unified]
         limits += [_number(path / "memory.limit_in_bytes") for path in self._memory]
         return min((limit for limit in limits if 0 < limit < _NO_LIMIT), default=0)
 
     @property
     def cpus(self) -> float:
-        """The same of its share of CPU time."""
+        """The lowest share of CPU time of the cgroup and those above it."""
         found = []
         for path in self._unified:
             quota, _, period = _text(path / "cpu.max").partition(" ")
@@ -101,21 +104,23 @@ class OwnLimits:
 
     @property
     def throttled_seconds(self) -> float:
-        """How long it was throttled."""
+        """For how long the cgroup was throttled."""
         found = [_stat(path / "cpu.stat", "throttled_usec") / 1e6 for path in self._unified]
         found += [_stat(path / "cpu.stat", "throttled_time") / 1e9 for path in self._cpu]
         return max(found, default=0.0)
 
     @property
     def task_share(self) -> int:
-        """How many tasks one container may have: what is known of them may take half of what the limit leaves
-        beside the agent itself. 0: no limit.
+        """How many tasks one container may have: their entries may take half of the memory that
+        the limit leaves beside the agent itself. 0: no limit.
         """
         limit = self.memory_limit
         return max(_LEAST_TASKS, (limit - _AGENT_BYTES) // 2 // _TASK_BYTES) if limit else 0
 
     def memory_used(self) -> float:
-        """0 to 1 of the limit that is nearest, without what the kernel can take back at once (file cache)."""
+        """0 to 1 of the nearest limit, without memory that the kernel can reclaim at once (file
+        cache).
+        """
         used = 0.0
         for paths, limit, now, cache in (
             (self._unified, "memory.max", "memory.current", "inactive_file"),
@@ -124,12 +129,12 @@ class OwnLimits:
             for path in paths:
                 most = _number(path / limit)
                 if 0 < most < _NO_LIMIT:
-                    spare = _stat(path / "memory.stat", cache)
-                    used = max(used, (_number(path / now) - spare) / most)
+                    free = _stat(path / "memory.stat", cache)
+                    used = max(used, (_number(path / now) - free) / most)
         return used
 
     def load(self) -> Load:
-        """How near the limits are; throttled: since the last call."""
+        """How near the limits are; `throttled` is since the last call."""
         now, throttled = self._clock(), self.throttled_seconds
         then, before = self._before
         self._before = (now, throttled)
@@ -137,8 +142,8 @@ class OwnLimits:
         return Load(self.memory_used(), min(1.0, (throttled - before) / elapsed) if elapsed > 0 else 0.0)
 
 
-def _told(proc: Path) -> Iterator[tuple[str, str]]:
-    """Controller ("" : version 2) and path, of /proc/self/cgroup."""
+def _named(proc: Path) -> Iterator[tuple[str, str]]:
+    """Controller ("": version 2) and path of each line of /proc/self/cgroup."""
     for line in (proc / "cgroup").read_text(errors="surrogateescape").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -147,7 +152,9 @@ def _told(proc: Path) -> Iterator[tuple[str, str]]:
 
 
 def _lineage(mount: str, *paths: str) -> Iterator[Path]:
-    """The cgroup and those above it, below the root, which has no limits: of the first path that exists."""
+    """The first of the paths that exists, and the cgroups above it, without the root, which has no
+    limits.
+    """
     at = next((Path(mount + path) for path in paths if path.strip("/") and Path(mount + path).is_dir()), None)
     while mount and at is not None and at != Path(mount) and at != at.parent:
         yield at
@@ -162,7 +169,7 @@ def _text(path: Path) -> str:
 
 
 def _number(path: Path) -> int:
-    """-1: no file, or no limit."""
+    """The number in a file; -1: no file, or no limit."""
     text = _text(path)
     return int(text) if text.lstrip("-").isdecimal() else -1
 

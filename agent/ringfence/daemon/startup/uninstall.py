@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Remove what agents left on this node: pins, a bpffs that one of them mounted, sockets and state."""
+"""Removes what agents left on this node: pins, a bpffs that one of them mounted, sockets and
+state.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,10 @@ __all__ = ["uninstall"]
 
 
 def uninstall(config: Config) -> list[str]:
-    """Do it, and say what was done, a line each.
+    """Remove everything. Returns one line for each step that was done.
 
-    Raises AlreadyRunningError while an agent runs, Error where something cannot be removed. A queue of alerts
-    in a directory that the operator chose stays.
+    Raises AlreadyRunningError while an agent runs, Error if something cannot be removed. A queue
+    of alerts in a directory that the operator chose stays.
     """
     if os.geteuid() != 0:
         raise NotPermittedError("removing pins needs root", hint="use sudo")
@@ -52,7 +54,7 @@ def _remove_state(config: Config) -> None:
     try:
         for path in _files(config):
             path.unlink(missing_ok=True)
-        for path in (config.told_dir, config.workshop_dir, config.state_dir / "queue"):
+        for path in (config.enrolments_dir, config.workshop_dir, config.state_dir / "queue"):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(path)
     except OSError as error:
@@ -63,4 +65,4 @@ def _files(config: Config) -> Iterator[Path]:
     yield from (config.socket, config.enroll_socket)
     for name in (handover.FILE, rulebook.FILE):
         yield config.state_dir / name
-        yield config.state_dir / f"{name}.new"  # of an agent that was ended while it wrote
+        yield config.state_dir / f"{name}.new"  # of an agent that ended while it wrote

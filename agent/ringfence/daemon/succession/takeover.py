@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes over from the earlier agent, with no unguarded moment and with nothing unreported.
+"""Takes over from the earlier agent, with no unguarded moment and no unreported verdict.
 
-What the earlier agent pinned keeps deciding while this one attaches, adopts what runs, and asks the runtimes;
-only then are the old pins removed. Meanwhile both decide and both record. So the old rings are read twice,
-and what both saw is reported once:
+The pinned programs of the earlier agent keep deciding while this one attaches, adopts running
+containers, and asks the runtimes; only then are the old pins removed. Meanwhile both decide and
+both record. So the old rings are read twice, and a verdict that both recorded is reported once:
 
-- What the old ring holds from before our own programs (the gap) is reported at once, late but complete.
-- What both recorded (the overlap) was reported from the new ring, and is counted as a duplicate. What only
-  the old programs recorded, because they refused the call first, is reported when they are gone.
-- Records of activity are counted, not reported: the process tree was read from the kernel anew.
+- Verdicts in the old ring from before this agent's programs (the gap) are reported at once, late
+  but complete.
+- Verdicts that both recorded (the overlap) were reported from the new ring, and count as
+  duplicates. Verdicts that only the old programs recorded, because they refused the call first,
+  are reported after their end.
+- Records of activity are counted, not reported: the process tree was read from the kernel again.
 
-Whether the old programs are of this build makes no difference: they are never reused, always replaced.
-Records of another ABI are counted as unreadable.
+It does not matter whether the old programs are of this build: they are never reused, always
+replaced. Records of another ABI are counted as unreadable.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from prometheus_client.core import Metric
+
 from ringfence import log
 from ringfence.abi import DROP_KEY, DROP_MAX, MAPS, NO_SLOT, EventKind
 from ringfence.bpf.pins import PinDirectory
@@ -31,27 +35,30 @@ from ringfence.bpf.ring import Ring
 from ringfence.containers.model import Container
 from ringfence.containers.registry import Registry
 from ringfence.events import ContainerEvent, Event
-from ringfence.export.metrics_kernel import event_label, reason_label
+from ringfence.export import families
+from ringfence.export.families import event_label, reason_label
 from ringfence.policy.install import Generations
 from ringfence.policy.rulebook import RuleBook
 from ringfence.wire import DecodeError, decode
 
-__all__ = ["OUTCOMES", "Takeover"]
+__all__ = ["OUTCOMES", "Report", "Takeover"]
 
-#: what became of a record that an earlier agent left unread
-OUTCOMES = ("told", "duplicate", "activity", "life", "unreadable", "dropped")
-#: two programs on one hook record one call within this, also where the task was preempted between them
+#: the outcomes of a record that an earlier agent left unread
+OUTCOMES = ("reported", "duplicate", "activity", "life", "unreadable", "dropped")
+#: two programs on one hook record one call within this, also if the task was preempted between
+#: them
 _SAME_CALL_NS = 50_000_000
 _WITNESSED = 100_000  # verdicts of the overlap that are remembered
 _SAME_CALL = 4096  # verdicts of one task and rule that are compared
 _BATCH = 4096
-_PATIENCE = 5.0  # seconds that the runtimes have to identify the containers
-_GOING = 1.0  # seconds in which programs that lost their last pin have ended (RCU: some 40 ms)
-Tell = Callable[[Event, Container | None], None]
+_PATIENCE = 5.0  # seconds for the runtimes to identify the containers
+_GOING = 1.0  # seconds after which programs that lost their last pin have ended (RCU: some 40 ms)
+#: gets a verdict of an earlier agent; its process may have ended
+Report = Callable[[Event, Container | None], None]
 
 
 class _Call(NamedTuple):
-    """What both agents' records of one verdict have in common, but for the time."""
+    """The part that both agents' records of one verdict have in common, except the time."""
 
     kind: int
     tid: int
@@ -60,37 +67,46 @@ class _Call(NamedTuple):
 
 @dataclass(slots=True)
 class _Left:
-    """A verdict of the gap that was told, and the last ring that it was found in."""
+    """A verdict of the gap that was reported, and the last ring in which it was found."""
 
     time_ns: int
     ring: int
 
+    def is_again_in(self, ring: int, time_ns: int) -> bool:
+        """Returns True if a record of another ring, of that time, is the same verdict."""
+        if self.ring == ring or abs(self.time_ns - time_ns) > _SAME_CALL_NS:
+            return False
+        self.ring = ring
+        return True
+
 
 class Takeover:
-    """Call `begin` before anything attaches, `adopted` when running containers are known, `release` when this
-    agent is complete (else `tick` does), `finish` at the end of a short life. Belongs to the loop's thread.
+    """Call `begin` before anything attaches, `adopted` when running containers are known,
+    `release` when this agent is complete (otherwise `tick` does), `finish` at the end of a short
+    life. Used by the loop's thread.
     """
 
     def __init__(
         self,
         generations: Generations,
         registry: Registry,
-        tell: Tell,
-        path_of: Callable[[int], str] = lambda cgroup: "",
+        complete: Callable[[], None],
+        path_of: Callable[[int], str],
     ) -> None:
-        """`tell` gets verdicts; their processes may have ended. `path_of` finds a cgroup's path by its id."""
-        self._path_of = path_of
-        self.on_complete: Callable[[], None] = lambda: None
-        self._generations, self._registry, self._tell = generations, registry, tell
+        """`complete` is called when this agent is complete. `path_of` finds a cgroup's path by its
+        id.
+        """
+        self._generations, self._registry = generations, registry
+        self._complete, self._path_of = complete, path_of
         self._before: list[PinDirectory] = []
         self._rings: list[tuple[str, Ring]] = []
         self._began = 0  # CLOCK_BOOTTIME in ns
         self._due = 0.0  # monotonic time of the next step
-        self._overlap: list[tuple[int, Event]] = []  # of the old rings (which), from after we began
+        self._overlap: list[tuple[int, Event]] = []  # of the old rings (number of the ring), since `begin`
         self._seen: dict[_Call, deque[int]] = defaultdict(deque)
         self._left: dict[_Call, deque[_Left]] = defaultdict(lambda: deque(maxlen=_SAME_CALL))
-        self._reading = 0  # which of the rings
-        self._witnessed = 0  # of the times in both
+        self._reading = 0  # number of the ring
+        self._witnessed = 0  # entries of `_seen` and `_left`
         self._gone: dict[int, Container] = {}  # containers that lived and died in the gap
         self._log = log.get_logger("takeover")
         self.counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
@@ -103,11 +119,13 @@ class Takeover:
 
     @property
     def pending(self) -> bool:
-        """Whether an earlier agent's programs may still decide beside ours, or have records to read."""
+        """True if an earlier agent's programs may still decide beside this agent's, or left
+        records to read.
+        """
         return bool(self._rings or self._before)
 
     def begin(self, base: Path, book: RuleBook | None) -> None:
-        """Look at what is pinned; go on counting generations where the last agent ended."""
+        """Open what is pinned; continue the numbering of generations of the last agent."""
         self._before = PinDirectory.all(base)
         self._rings = [
             (name, ring)
@@ -118,7 +136,8 @@ class Takeover:
         self._began = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._due = time.monotonic() + _PATIENCE
         known = dict(book.generations) if book is not None else {}
-        # Without a book, the numbers go on all the same: a rule of that time has no name, and no other's.
+        # Without a book, the numbers continue all the same: a rule of that time has no name, but
+        # never the name of another rule.
         known |= {number: {} for found in self._before if (number := _generation(found)) not in known}
         self._generations.follow(known)
         if self._before:
@@ -126,36 +145,37 @@ class Takeover:
                            pins=[found.name for found in self._before])  # fmt: skip
 
     def witness(self, event: Event) -> None:
-        """A verdict from our own ring, while both decide."""
+        """Remember a verdict of the new ring, while both decide."""
         if self.pending and self._witnessed < _WITNESSED:
             self._seen[self._call(event)].append(event.time_ns)
             self._witnessed += 1
 
-    def adopted(self) -> None:
-        """The containers that run are known: tell what happened before we began."""
-        self._read()
+    def adopted(self, report: Report) -> None:
+        """Running containers are known: report the verdicts from before this agent."""
+        self._read(report)
 
-    def tick(self) -> None:
+    def tick(self, report: Report) -> None:
         """Do the next step when its time has come; called by a timer."""
         if self.pending and time.monotonic() >= self._due:
             if self._before:
                 self.release()
             else:
-                self._tell_the_rest()
+                self._report_the_rest(report)
 
     def release(self) -> None:
-        """This agent is complete: the old programs go. Their rings stay open until they have ended. Again: no
-        effect."""
+        """This agent is complete: remove the old programs. Their rings stay open until they have
+        ended. Further calls have no effect.
+        """
         before, self._before = self._before, []
-        self.on_complete()
+        self._complete()
         if before:
             self._remove(before)
             self._due = time.monotonic() + _GOING
 
     def thin_out(self) -> None:
-        """Remove agents that were killed in a row before they were complete, except the last, and those
-        before the last complete one: a cgroup holds 64 programs, and a dozen agents would fill it. Their
-        unread records are read.
+        """Remove the pins of agents that were killed in a row before they were complete, except
+        the last, and of those before the last complete one: a cgroup holds 64 programs, and a
+        dozen agents would fill it. Their unread records are read.
         """
         kept = {id(found) for found in self._before[-1:]}
         whole = [found for found in self._before if found.whole]
@@ -172,28 +192,39 @@ class Takeover:
             found.remove()
             if found.path.exists():
                 self._log.error(
-                    "pins of an earlier agent cannot be removed: its programs decide on", pins=found.name
+                    "pins of an earlier agent cannot be removed: its programs keep deciding", pins=found.name
                 )
 
     def _count_dropped(self, found: PinDirectory) -> None:
-        """What that agent's programs could not tell since it began, by kind, reason and container."""
+        """Count the records that this agent's programs lost, by kind, reason and container."""
         for event, reason, container, count in _dropped(found):
             self.counts["dropped"] += count
             self.lost[event, reason] += count
-            self._log.warning("the agent before could not tell", kind=event_label(event),
+            self._log.warning("the earlier agent lost records", kind=event_label(event),
                               reason=reason_label(reason), container=container, records=count)  # fmt: skip
 
-    def finish(self) -> None:
-        """All that is left to do, now."""
+    def finish(self, report: Report) -> None:
+        """Do all remaining steps now."""
         self.release()
         if self._rings:
-            self._tell_the_rest()
+            self._report_the_rest(report)
 
-    def _tell_the_rest(self) -> None:
-        self._read()
+    def samples(self) -> Iterator[Metric]:
+        """Records of the earlier agent, and those that it lost."""
+        yield families.counters(
+            "ringfence_takeover_records",
+            "Records that an earlier agent left unread, by outcome.",
+            "outcome",
+            self.counts,
+        )
+        yield families.losses_of_predecessor(dict(self.lost))
+
+    def _report_the_rest(self, report: Report) -> None:
+        self._read(report)
         for number, event in self._overlap:
             self._reading = number
-            self._one(event, witnessed=self._was_left_twice(event) or self._was_witnessed(event))
+            witnessed = self._was_left_twice(event) or self._was_witnessed(event)
+            self._one(event, report, witnessed=witnessed)
         for _, ring in self._rings:
             ring.commit()
             ring.close()
@@ -205,31 +236,32 @@ class Takeover:
         self._gone.clear()
         self._log.info("taken over", **self.counts)
 
-    def _read(self) -> None:
-        # They stay in their rings until all is told: should we be killed, the next agent finds them there.
+    def _read(self, report: Report) -> None:
+        # Records stay in their rings until all are reported: if this agent is killed, the next one
+        # finds them.
         for number, (name, ring) in enumerate(self._rings):
             self._reading = number
             while records := ring.read(_BATCH, keep=True):
                 if name == "alerts":
                     for record in records:
-                        self._alert(record)
+                        self._alert(record, report)
                 else:
                     self.counts["activity"] += len(records)
 
-    def _alert(self, record: bytes) -> None:
+    def _alert(self, record: bytes, report: Report) -> None:
         try:
             event = decode(record)
         except DecodeError:
             self.counts["unreadable"] += 1
             return
         if event.time_ns < self._began or not event.action:
-            self._one(event, witnessed=bool(event.action) and self._was_left_twice(event))
+            self._one(event, report, witnessed=bool(event.action) and self._was_left_twice(event))
         elif len(self._overlap) < _WITNESSED:
             self._overlap.append((self._reading, event))
         else:
             self.counts["dropped"] += 1
 
-    def _one(self, event: Event, *, witnessed: bool) -> None:
+    def _one(self, event: Event, report: Report, *, witnessed: bool) -> None:
         if not event.action:
             self.counts["life"] += 1
             if event.event == EventKind.CONTAINER_CREATE and isinstance(event, ContainerEvent):
@@ -237,12 +269,13 @@ class Takeover:
         elif witnessed:
             self.counts["duplicate"] += 1
         else:
-            self.counts["told"] += 1
-            self._tell(event, self._container(event))
+            self.counts["reported"] += 1
+            report(event, self._container(event))
 
     def _container(self, event: Event) -> Container | None:
-        """Whose the record is: one that lives, one that came and went in the gap, or one without a task
-        now."""
+        """The container of a record: a live one, one that existed only in the gap, or one without
+        a task now.
+        """
         found = self._registry.find(event.container) or self._gone.get(event.container)
         if found is None and event.container:
             path = self._path_of(event.container)
@@ -262,19 +295,18 @@ class Takeover:
                 return True
             if times[0] > event.time_ns:
                 return False
-            times.popleft()  # ours alone saw that one
+            times.popleft()  # recorded in the new ring only
         return False
 
     def _was_left_twice(self, event: Event) -> bool:
-        """Whether another of the old rings holds the same verdict, and it was told from there: agents that
-        were killed one after the other leave programs that all decide."""
+        """Returns True if the same verdict was reported from another old ring: agents that were
+        killed one after the other leave programs that all decide.
+        """
         if sum(name == "alerts" for name, _ in self._rings) < 2:
             return False
         left = self._left[self._call(event)]
-        for one in left:
-            if one.ring != self._reading and abs(one.time_ns - event.time_ns) <= _SAME_CALL_NS:
-                one.ring = self._reading
-                return True
+        if any(one.is_again_in(self._reading, event.time_ns) for one in left):
+            return True
         if self._witnessed < _WITNESSED:
             left.append(_Left(event.time_ns, self._reading))
             self._witnessed += 1
@@ -286,7 +318,7 @@ class Takeover:
 
 
 def _ring(found: PinDirectory, name: str) -> Ring | None:
-    """A ring that an earlier agent left, None where its pins are incomplete."""
+    """A ring that an earlier agent left; None if its pins are incomplete."""
     with suppress(OSError):
         left = found.open_map(name)
         if left is not None:
@@ -296,7 +328,7 @@ def _ring(found: PinDirectory, name: str) -> Ring | None:
 
 
 def _generation(found: PinDirectory) -> int:
-    """The number of the policies that were in force there; 0: it does not tell."""
+    """The number of the generation that was in force there; 0: unknown."""
     with suppress(OSError):
         left = found.open_map("generation")
         if left is not None:
@@ -306,7 +338,7 @@ def _generation(found: PinDirectory) -> int:
 
 
 def _dropped(found: PinDirectory) -> Iterator[tuple[int, int, str, int]]:
-    """Event, reason, container and number of records that were lost since that agent began."""
+    """Event, reason, container and number of records that were lost since that agent started."""
     names = _names(found)
     with suppress(OSError):
         for name in ("drops", "drops_unnamed"):
@@ -327,7 +359,7 @@ def _dropped(found: PinDirectory) -> Iterator[tuple[int, int, str, int]]:
 
 
 def _names(found: PinDirectory) -> dict[int, str]:
-    """The cgroup id of each slot: all that the maps of that agent tell."""
+    """The cgroup id of each slot: the only name in the maps of that agent."""
     with suppress(OSError):
         left = found.open_map("slots") if found.same_abi else None
         if left is not None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adoption: take in the containers that are already running, at the start and again after lost records.
+"""Adoption: enroll the containers that are already running, at the start and again after lost
+records.
 
-Cgroups are enrolled by name, their tasks are armed by the kernel's iterator, and runtimes are asked who they
-are.
+Cgroups are enrolled by name, their tasks are armed by the kernel's iterator, and runtimes are
+asked to identify them.
 """
 
 from __future__ import annotations
@@ -11,82 +12,76 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ringfence import log
-from ringfence.bpf.kernel import Kernel
-from ringfence.config.values import Pattern
 from ringfence.containers.adopt import Adopted, Adopter, pids_by_slot
-from ringfence.containers.hierarchy import CgroupDir, Hierarchy, own_cgroups, own_lineage
+from ringfence.containers.hierarchy import CgroupDir, Hierarchy, own_cgroups, own_lineage, walk
 from ringfence.containers.model import Container, State
-from ringfence.containers.patterns import matches
-from ringfence.containers.registry import Registry
-from ringfence.containers.slots import SlotTable
-from ringfence.daemon.tracking.containers import Members
-from ringfence.daemon.tracking.predecessor_tasks import Inheritance
+from ringfence.containers.patterns import matches, patterns_for
+from ringfence.daemon.parts import Loaded, Node
+from ringfence.daemon.tracking.containers import ContainerTracker
+from ringfence.daemon.tracking.predecessor_tasks import PredecessorTasks
 
-__all__ = ["Adoption"]
+__all__ = ["Adoption", "path_of"]
 
-_ROUNDS = 16  # of the iterator: tasks that fork before it comes to them are bound by the next round
+_ROUNDS = 16  # runs of the iterator: tasks that fork before it reaches them are bound by the next run
 
 
 class Adoption:
     """Call `take_in` in the loop, or before it runs."""
 
-    def __init__(
-        self,
-        kernel: Kernel,
-        hierarchy: Hierarchy,
-        patterns: Sequence[Pattern],
-        slots: SlotTable,
-        registry: Registry,
-        members: Members,
-    ) -> None:
-        self._kernel, self._members = kernel, members
-        self.never = own_cgroups(hierarchy)  # what holds the agent is no container
-        self._slots, self._registry = slots, registry
-        self._hierarchy, self._patterns = hierarchy, tuple(patterns)
-        self.inheritance = Inheritance()
-        owner_of = self.inheritance.owner_of
-        self._adopter = Adopter(hierarchy, patterns, slots, registry, owner_of, self.never)
+    def __init__(self, node: Node, loaded: Loaded, tracker: ContainerTracker) -> None:
+        self._kernel, self._slots, self._tracker = loaded.kernel, loaded.slots, tracker
+        self._registry, self._hierarchy = tracker.registry, node.hierarchy
+        self._patterns = tuple(patterns_for(node.config.patterns, known=node.config.known_names))
+        self.never = own_cgroups(node.hierarchy)  # cgroups that hold the agent are no containers
+        self.predecessor = PredecessorTasks()
+        owner_of = self.predecessor.owner_of
+        self._adopter = Adopter(
+            node.hierarchy, self._patterns, loaded.slots, self._registry, owner_of, self.never
+        )
         self._log = log.get_logger("adoption")
 
     def exempt(self) -> None:
-        """Before anything is attached: tell the kernel that the agent's own cgroups are no containers."""
+        """Before anything is attached: exempt the agent's own cgroups in the kernel's table."""
         lineage = own_lineage(self._hierarchy)
         named = [one for one in lineage if matches(one.path, self._patterns)]
         if lineage:
             self._slots.exempt([one.cgroup_id for one in named[:-1]], (named or lineage)[-1].cgroup_id)
 
     def take_in(self) -> None:
-        """Everything that runs in a container and is not known yet."""
-        self.inheritance.refresh()
-        for cgroup in self.inheritance.outlived():
+        """Enroll every running container that is not known yet."""
+        self.predecessor.refresh()
+        for cgroup in self.predecessor.outlived():
             self._take_outlived(cgroup)
-        self._told(self._adopter.adopt())
+        self._complain(self._adopter.adopt())
         self.arm()
 
     def candidates(self) -> list[CgroupDir]:
-        """Containers that are not enrolled. From any thread."""
+        """Cgroups of containers that are not enrolled. From any thread."""
         return self._adopter.candidates()
 
     def take(self, found: Sequence[CgroupDir]) -> None:
-        """Enroll these, of `candidates`, and arm what runs in them."""
-        self._told(self._adopter.take(found))
+        """Enroll these, which `candidates` found, and arm the tasks in them."""
+        self._complain(self._adopter.take(found))
         self.arm()
 
     def arm(self) -> bool:
-        """Bind every task that runs in a container; False: there was no end of them, and it is to be done
-        again."""
+        """Bind every task that runs in a container. Returns False if new tasks kept appearing:
+        call it again later.
+        """
         settled = any(not self._round() for _ in range(_ROUNDS))
         if not settled:
-            self._log.warning("tasks are made faster than they are bound: once more later", rounds=_ROUNDS)
+            self._log.warning(
+                "tasks are created faster than they are bound: trying again later", rounds=_ROUNDS
+            )
         pids = self.pids()
         self._adopter.armed(pids)
-        self._members.adopted(pids)
+        self._tracker.adopted(pids)
         return settled
 
     def _round(self) -> bool:
-        """Whether somebody was bound."""
-        self.inheritance.refresh()
-        self.inheritance.carry(self._kernel.map("carried"))
+        """Run the iterator once. Returns True if it bound a task."""
+        self.predecessor.refresh()
+        self.predecessor.carry(self._kernel.map("carried"))
         return bool(self._kernel.adopt())
 
     def pids(self) -> Mapping[int, Sequence[int]]:
@@ -94,7 +89,7 @@ class Adoption:
         return pids_by_slot(self._kernel.map("processes").items())
 
     def _take_outlived(self, cgroup: int) -> None:
-        """A container that is no more than the tasks that left its cgroup."""
+        """Enroll a container of which only tasks that left its cgroup still run."""
         if self._slots.owner(cgroup) is not None or (slot := self._slots.take()) is None:
             return
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -105,8 +100,15 @@ class Adoption:
         gone = Container.unnamed(cgroup, slot, state=State.REMOVED, created_ns=now, adopted=True)
         self._registry.add(gone)
 
-    def _told(self, done: Adopted) -> None:
+    def _complain(self, done: Adopted) -> None:
         if done.refused:
             self._log.error("containers not enrolled: the table is full", containers=done.refused)
         if done.cut:
-            self._log.error("there are more cgroups than are looked at: containers may be missed")
+            self._log.error("too many cgroups to look at all: containers may be missed")
+
+
+def path_of(hierarchy: Hierarchy, cgroup_id: int) -> str:
+    """The path of a cgroup whose CREATE record was lost; empty: it is gone. Walks the whole
+    hierarchy, so call it from the enrichment's thread only.
+    """
+    return next((found.path for found in walk(hierarchy) if found.cgroup_id == cgroup_id), "")

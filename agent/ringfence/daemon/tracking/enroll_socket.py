@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The enrolment socket: a runtime has its container in the kernel's maps before the first instruction.
+"""The enrolment socket: a runtime gets its container into the kernel's maps before the first
+instruction runs.
 
-Our runtime connects before it starts a workload. In one message it names the container's cgroup and the
-policies that it asks for, and waits for the answer. A request is one packet of JSON with descriptors (the
-container's cgroup in each hierarchy, its config.json, perhaps a policy file). The answer is one packet, too:
-`{"ok": true, ...}` only after the entry has been read back from the kernel. So cgroups whose name matches no
-pattern are enrolled as well. A descriptor means the same in every namespace, and cannot be swapped like a
-path.
+Ringfence's runtime connects before it starts a workload. In one message it names the container's
+cgroup and the policies that it wants, and waits for the answer. A request is one packet of JSON
+with descriptors (the container's cgroup in each hierarchy, its config.json, perhaps a policy
+file). The answer is one packet, too: `{"ok": true, ...}` only after the entry has been read back
+from the kernel. So cgroups whose name matches no pattern are enrolled as well. A descriptor means
+the same in every namespace, and cannot be swapped like a path.
 
-The socket has mode 0600. The peer must be root or the agent's own user, and in no container: root of a
-container could give it another name and other policies.
+The socket has mode 0600. The peer must be root or the agent's own user, and in no container: root
+of a container could give it another name and other policies.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
-import struct
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+from prometheus_client.core import Metric
 
 from ringfence import log
 from ringfence.containers.enrich import safejson
@@ -32,19 +32,18 @@ from ringfence.containers.enrich.bundles import safe_name
 from ringfence.containers.enrich.oci import facts_of_config
 from ringfence.containers.model import Enrichment, Facts
 from ringfence.daemon.loop import Loop
-from ringfence.daemon.policies.manager import PolicyKeeper
-from ringfence.daemon.tracking.enrolment import Entry
-from ringfence.daemon.tracking.enrolment_store import HandshakeRecord, Handshakes
+from ringfence.daemon.policies.manager import PolicyManager
+from ringfence.daemon.tracking.enrolment import Enrolment
+from ringfence.daemon.tracking.enrolment_store import EnrolmentRecord, EnrolmentStore
 from ringfence.errors import Error
+from ringfence.export import families
 from ringfence.faults import ACCEPT_PAUSE, cannot_accept
+from ringfence_linux import enroll
+from ringfence_linux.peercred import is_trusted, peer
 
-__all__ = ["Enroller"]
+__all__ = ["EnrollSocket"]
 
 _MAX_CALLERS = 64
-_MAX_BYTES = 1 << 16
-_MAX_FDS = 32
-_SECONDS = 5.0  # in which a caller must have said what it wants
-_SO_PEERCRED = struct.Struct("3i")
 
 
 @dataclass(slots=True)
@@ -52,39 +51,59 @@ class _Caller:
     connection: socket.socket
     since: float = field(default_factory=time.monotonic)
 
+    def keep(self) -> None:
+        """Its request is here: from now on it waits for the agent, however long that takes."""
+        self.since = float("inf")
 
-class Enroller:
-    """Runs in the loop. `entry` writes the kernel's maps and reads them back; `refuses` rejects a peer."""
+
+class EnrollSocket:
+    """Runs in the loop. `enrolment` writes and reads back the kernel maps; `refuses` rejects a
+    peer.
+    """
 
     def __init__(
         self,
         path: Path,
         loop: Loop,
-        entry: Entry,
-        keeper: PolicyKeeper,
-        told: Handshakes,
+        enrolment: Enrolment,
+        manager: PolicyManager,
+        store: EnrolmentStore,
         refuses: Callable[[socket.socket], bool] = lambda connection: False,
     ) -> None:
-        self._path, self._loop, self._entry, self._keeper, self._told = path, loop, entry, keeper, told
+        self._path, self._loop, self._enrolment, self._manager, self._store = (
+            path,
+            loop,
+            enrolment,
+            manager,
+            store,
+        )
         self._refuses = refuses
         self._callers: dict[int, _Caller] = {}
         self._listener: socket.socket | None = None
         self._log = log.get_logger("enroll")
-        self.results: Counter[str] = Counter({"enrolled": 0, "refused": 0, "busy": 0})
+        self._results: Counter[str] = Counter({"enrolled": 0, "refused": 0, "busy": 0})
 
     @property
-    def room(self) -> tuple[int, int]:
+    def capacity(self) -> tuple[int, int]:
         """Callers that wait for their answer, and the maximum."""
         return len(self._callers), _MAX_CALLERS
+
+    def samples(self) -> Iterator[Metric]:
+        """Requests by result, and callers that wait."""
+        yield families.counters(
+            "ringfence_enrolments", "Enrolment requests of container runtimes, by result.", "result",
+            self._results,
+        )  # fmt: skip
+        yield from families.capacity("enrolments", self.capacity)
 
     def start(self) -> None:
         """Listen. Raises OSError."""
         self._listener = _listen(self._path)
         self._loop.watch(self._listener.fileno(), self._accept)
-        self._loop.every(_SECONDS, self._expire)
+        self._loop.every(enroll.SECONDS_TO_SPEAK, self._expire)
 
     def close(self) -> None:
-        """Stop listening; waiting callers see the end of their connection."""
+        """Stop listening, and close the connections of waiting callers."""
         for caller in list(self._callers.values()):
             self._drop(caller.connection)
         if self._listener is not None:
@@ -105,26 +124,28 @@ class Enroller:
                 return
             connection.setblocking(False)
             if len(self._callers) >= _MAX_CALLERS:
-                self.results["busy"] += 1  # the runtime sees the end, and decides what that means to it
+                self._results["busy"] += (
+                    1  # the runtime sees the end of the connection, and decides what to do
+                )
                 connection.close()
                 continue
             if not _trusted(connection) or self._refuses(connection):
                 connection.close()
                 continue
             self._callers[connection.fileno()] = _Caller(connection)
-            # A runtime speaks at once: mostly its words are here already.
-            self._hear(connection)
+            # A runtime sends its request at once, so mostly it is here already.
+            self._receive(connection)
 
     def _listen_again(self) -> None:
         if self._listener is not None and self._listener.fileno() >= 0:
             self._loop.watch(self._listener.fileno(), self._accept)
 
-    def _hear(self, connection: socket.socket) -> None:
+    def _receive(self, connection: socket.socket) -> None:
         fds: list[int] = []
         try:
-            data, fds, flags, _ = socket.recv_fds(connection, _MAX_BYTES, _MAX_FDS)
+            data, fds, flags, _ = socket.recv_fds(connection, enroll.MAX_BYTES, enroll.MAX_FDS)
         except BlockingIOError:
-            self._loop.watch(connection.fileno(), lambda: self._hear(connection))
+            self._loop.watch(connection.fileno(), lambda: self._receive(connection))
             return
         except OSError:
             data, flags = b"", 0
@@ -140,7 +161,7 @@ class Enroller:
             self._refuse(connection, error.message, error.hint)
         except safejson.Unusable as error:
             self._refuse(connection, f"the request {error}")
-        except Exception as error:  # a bug of ours must not end the loop that serves everybody
+        except Exception as error:  # a bug must not end the loop, which serves all parts
             self._refuse(connection, f"internal error: {type(error).__name__}: {error}")
         finally:
             for fd in fds:
@@ -148,12 +169,14 @@ class Enroller:
                     os.close(fd)
 
     def _serve(self, connection: socket.socket, data: bytes, fds: list[int]) -> None:
-        request = _Request.of(safejson.parse(data), fds)
+        request = _Request.of(data, fds)
         if request.policy_file is None:
-            self._enter(connection, request.facts, request.name, request.chosen, request.cgroup(self._entry))
+            self._enter(
+                connection, request.facts, request.name, request.chosen, request.cgroup(self._enrolment)
+            )
             return
         # The descriptors are closed when this returns; what is needed later is taken now.
-        cgroup = request.cgroup(self._entry)
+        cgroup = request.cgroup(self._enrolment)
         keep = os.dup(cgroup)
 
         file, data = request.policy_name, request.policy_file
@@ -163,7 +186,7 @@ class Enroller:
                 if problem:
                     self._refuse(connection, f"the policy file is refused: {problem}")
                 else:
-                    self._told.keep_file(key, file, data)
+                    self._store.keep_file(key, file, data)
                     self._enter(connection, request.facts, request.name, (*request.chosen, key), keep)
             except Error as error:
                 self._refuse(connection, error.message, error.hint)
@@ -172,52 +195,52 @@ class Enroller:
             finally:
                 os.close(keep)
                 if key:
-                    self._told.release(key)  # where it was not enrolled
+                    self._store.release(key)  # where it was not enrolled
 
-        self._callers[connection.fileno()].since = float("inf")  # from here on it waits for us
-        self._keeper.bring(file, data, done)
+        self._callers[connection.fileno()].keep()
+        self._manager.add(file, data, done)
 
     def restore(self) -> None:
-        """Enrol the containers that an earlier agent was told of. Call in the loop's thread, before tasks are
-        armed; policy files that they brought follow as soon as the loop runs.
+        """Enroll the containers that an earlier agent had enrolled. Call in the loop's thread,
+        before tasks are armed. Their own policy files follow as soon as the loop runs.
         """
-        for record in self._told.records():
+        for record in self._store.records():
             keys = tuple(word for word in record.chosen if ":" in word)
             names = tuple(word for word in record.chosen if ":" not in word)
-            if not self._entry.enter_again(record, names):
-                self._told.forget(record.cgroup_id)
+            if not self._enrolment.enter_again(record, names):
+                self._store.forget(record.cgroup_id)
             elif keys:
-                self._bring_again(record, keys[0])
+                self._add_again(record, keys[0])
 
-    def _bring_again(self, record: HandshakeRecord, key: str) -> None:
-        kept = self._told.file(key)
+    def _add_again(self, record: EnrolmentRecord, key: str) -> None:
+        kept = self._store.file(key)
 
         def done(found: str, problem: str) -> None:
-            if problem or not self._entry.enter_again(record, record.chosen):
+            if problem or not self._enrolment.enter_again(record, record.chosen):
                 self._log.error(
                     "a container is without its policy file", container=record.name, reason=problem
                 )
 
         if kept is None:
-            done("", "it is not there any more")
+            done("", "the file does not exist any more")
         else:
-            self._keeper.bring(*kept, done)
+            self._manager.add(*kept, done)
 
     def _enter(
         self, connection: socket.socket, facts: Facts, name: str, chosen: tuple[str, ...], cgroup: int
     ) -> None:
-        policies = self._entry.enter(cgroup, facts, name, chosen)
-        self.results["enrolled"] += 1
-        self._answer(connection, {"ok": True, "policies": policies})
+        policies = self._enrolment.enter(cgroup, facts, name, chosen)
+        self._results["enrolled"] += 1
+        self._answer(connection, enroll.Answer(ok=True, policies=policies))
 
     def _refuse(self, connection: socket.socket, message: str, hint: str = "") -> None:
-        self.results["refused"] += 1
+        self._results["refused"] += 1
         self._log.warning("a container is refused", reason=message[:500])
-        self._answer(connection, {"ok": False, "error": message[:8192], "hint": hint})
+        self._answer(connection, enroll.Answer(ok=False, error=message, hint=hint))
 
-    def _answer(self, connection: socket.socket, answer: dict[str, Any]) -> None:
+    def _answer(self, connection: socket.socket, answer: enroll.Answer) -> None:
         with contextlib.suppress(OSError):
-            connection.send(json.dumps(answer).encode("ascii", "backslashreplace"))
+            connection.send(answer.encode())
         self._drop(connection)
 
     def _drop(self, connection: socket.socket) -> None:
@@ -230,53 +253,52 @@ class Enroller:
     def _expire(self) -> None:
         now = time.monotonic()
         for caller in list(self._callers.values()):
-            if now - caller.since > _SECONDS:
+            if now - caller.since > enroll.SECONDS_TO_SPEAK:
                 self._drop(caller.connection)
 
 
 class _Request:
     """A checked request."""
 
-    def __init__(self, body: dict[str, Any], fds: dict[str, list[int]]) -> None:
-        self.name = str(body.get("id"))
+    def __init__(self, request: enroll.Request, fds: dict[str, list[int]]) -> None:
+        self.name, self.chosen = request.container, request.policies
         if not safe_name(self.name):
             raise Error("the request names no container")
-        self._cgroups = fds.get("cgroup", [])
-        chosen = body.get("policies", [])
-        if not isinstance(chosen, list) or not all(isinstance(name, str) for name in chosen):
-            raise Error("the request's `policies` are not names")
-        self.chosen = tuple(chosen[:64])
+        self._cgroups = fds.get(enroll.CGROUP, [])
         if any(":" in name for name in self.chosen):  # the keys of files, which must come with their file
             raise Error("the request's `policies` are not names")
-        self.policy_name = str(body.get("file", "policy"))[:4096]
-        given = fds.get("policy", [])
+        self.policy_name = request.file
+        given = fds.get(enroll.POLICY, [])
         self.policy_file = safejson.read_open(given[0]) if given else None
-        self.facts = _facts(fds.get("config", []), certain=body.get("certain") is True)
+        self.facts = _facts(fds.get(enroll.CONFIG, []), certain=request.certain)
 
     @classmethod
-    def of(cls, body: Any, fds: list[int]) -> _Request:
-        """`fds` of the body says, in order, what each descriptor is."""
-        names = body.get("fds") if isinstance(body, dict) else None
-        if not isinstance(names, list) or len(names) != len(fds):
-            raise Error("the request does not fit its descriptors")
+    def of(cls, data: bytes, fds: list[int]) -> _Request:
+        """Raises Error with what is wrong."""
+        try:
+            request = enroll.Request.decode(data, len(fds))
+        except ValueError as error:
+            raise Error(str(error)) from None
         named: dict[str, list[int]] = {}
-        for name, fd in zip(names, fds, strict=True):
-            named.setdefault(str(name), []).append(fd)
-        return cls(body, named)
+        for name, fd in zip(request.fds, fds, strict=True):
+            named.setdefault(name, []).append(fd)
+        return cls(request, named)
 
-    def cgroup(self, entry: Entry) -> int:
-        """The descriptor of the hierarchy that says whose a task is."""
+    def cgroup(self, enrolment: Enrolment) -> int:
+        """The descriptor in the hierarchy that identifies containers."""
         for fd in self._cgroups:
-            if entry.suits(fd):
+            if enrolment.suits(fd):
                 return fd
         raise Error(
-            "no cgroup of the container lies in the hierarchy that the agent goes by",
+            "no cgroup of the container lies in the hierarchy that the agent uses",
             hint="`ringfence status` names it",
         )
 
 
 def _facts(config: list[int], *, certain: bool) -> Facts:
-    """From config.json. Where an engine may know more than the bundle, it is still asked."""
+    """Facts of config.json. If an engine may know more than the bundle (not `certain`), it is
+    still asked.
+    """
     if not config:
         return Facts(Enrichment.DONE if certain else Enrichment.PENDING)
     facts = facts_of_config(safejson.parse(safejson.read_open(config[0])), source="ringfence-runtime")
@@ -286,8 +308,8 @@ def _facts(config: list[int], *, certain: bool) -> Facts:
 
 
 def _trusted(connection: socket.socket) -> bool:
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _SO_PEERCRED.size)
-    return _SO_PEERCRED.unpack(raw)[1] in (0, os.geteuid())
+    _, uid, _ = peer(connection)
+    return is_trusted(uid)
 
 
 def _listen(path: Path) -> socket.socket:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes one container's entry to the kernel's maps at its runtime's request, and reads it back.
+"""Enrolls one container at the request of its runtime: writes its entry to the kernel's maps, and
+reads it back.
 
-The kernel may have enrolled the cgroup already when it was made. As in adoption, a slot is written before its
-number is published, and the loser of a race returns its slot.
+The kernel may have enrolled the cgroup already when it was created. As in adoption, a slot is
+written before its number is published, and the loser of a race returns its slot.
 """
 
 from __future__ import annotations
@@ -15,44 +16,43 @@ from ringfence.abi import LEVELS
 from ringfence.containers.hierarchy import Hierarchy
 from ringfence.containers.model import Facts
 from ringfence.containers.registry import restored
-from ringfence.containers.slots import SlotTable
-from ringfence.daemon.tracking.containers import Members
-from ringfence.daemon.tracking.enrolment_store import HandshakeRecord, Handshakes
+from ringfence.daemon.parts import Loaded
+from ringfence.daemon.tracking.containers import ContainerTracker
+from ringfence.daemon.tracking.enrolment_store import EnrolmentRecord, EnrolmentStore
 from ringfence.errors import Error
 from ringfence.policy import Policy
-from ringfence.policy.install import Generations
 
-__all__ = ["Entry"]
+__all__ = ["Enrolment"]
 
 
-class Entry:
+class Enrolment:
     """Used by the loop only."""
 
     def __init__(
         self,
         hierarchy: Hierarchy,
-        slots: SlotTable,
-        members: Members,
-        generations: Generations,
-        told: Handshakes,
+        loaded: Loaded,
+        tracker: ContainerTracker,
+        store: EnrolmentStore,
         never: frozenset[int] = frozenset(),
     ) -> None:
-        """`never`: ids of cgroups that are not to be enrolled, as they hold the agent."""
-        self._hierarchy, self._slots, self._told = hierarchy, slots, told
-        self._members, self._generations = members, generations
+        """`never`: ids of cgroups that must not be enrolled, because they hold the agent."""
+        self._hierarchy, self._store, self._tracker = hierarchy, store, tracker
+        self._slots, self._generations = loaded.slots, loaded.generations
         self._device = os.stat(hierarchy.mount).st_dev
         self._never = never
 
     def suits(self, fd: int) -> bool:
-        """Whether this is a directory of the hierarchy that identifies containers."""
+        """Returns True if this is a directory of the hierarchy that identifies containers."""
         return os.fstat(fd).st_dev == self._device
 
     def enter(
         self, cgroup: int, facts: Facts, name: str, chosen: tuple[str, ...], *, remember: bool = True
     ) -> list[str]:
-        """Enroll the cgroup behind a descriptor; the names of the policies that hold for it.
+        """Enroll the cgroup behind a descriptor. Returns the names of the policies that apply to
+        it.
 
-        Raises Error where it cannot be done, or is not what the kernel then says.
+        Raises Error if that is impossible, or if the kernel's entry differs afterwards.
         """
         self._check_names(chosen)
         cgroup_id = os.fstat(cgroup).st_ino
@@ -67,11 +67,11 @@ class Entry:
         if value is None or value.cgroup != cgroup_id:
             raise Error(f"the cgroup {path or cgroup_id} cannot be enrolled")
         container = restored(slot, value).at(path)
-        _, policies = self._members.tell(container, facts, name, chosen)
+        _, policies = self._tracker.enroll(container, facts, name, chosen)
         if self._slots.owner(cgroup_id) != slot or not self._generations.confirm(slot, policies):
             raise Error("the kernel's entry does not match what was written")
         if remember:
-            self._told.keep(HandshakeRecord(cgroup_id, container.cgroup_path, name, facts, chosen))
+            self._store.keep(EnrolmentRecord(cgroup_id, container.cgroup_path, name, facts, chosen))
         compiled = self._generations.compiled
         return [compiled.policies.policies[index].name for index in sorted(policies)] if compiled else []
 
@@ -80,8 +80,10 @@ class Entry:
         known: Sequence[Policy] = compiled.policies.policies if compiled else ()
         return any(name == (policy.bound or policy.name) for policy in known)
 
-    def enter_again(self, record: HandshakeRecord, chosen: tuple[str, ...]) -> bool:
-        """Enroll a container that an earlier agent was told of; False: it is gone, or cannot be held."""
+    def enter_again(self, record: EnrolmentRecord, chosen: tuple[str, ...]) -> bool:
+        """Enroll a container that an earlier agent had enrolled. Returns False if it is gone, or
+        cannot be.
+        """
         try:
             cgroup = os.open(
                 self._hierarchy.directory(record.path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -91,7 +93,7 @@ class Entry:
         try:
             if not record.path or os.fstat(cgroup).st_ino != record.cgroup_id:
                 return False
-            # A policy that is loaded no more is no reason to let go of the container.
+            # A policy that is not loaded any more is no reason to drop the container.
             left = tuple(name for name in chosen if self._is_loaded(name))
             self.enter(cgroup, record.facts, record.name, left, remember=False)
         except Error:
@@ -101,7 +103,9 @@ class Entry:
         return True
 
     def _check_place(self, cgroup: int, name: str) -> None:
-        """The kernel looks for a container from the root downwards, so far: none may lie above."""
+        """Raises Error if the cgroup is inside a container, or too deep: the kernel looks LEVELS
+        down from the root.
+        """
         at, root = os.dup(cgroup), os.stat(self._hierarchy.mount).st_ino
         try:
             for _ in range(LEVELS):
@@ -147,7 +151,7 @@ class Entry:
         raise Error("the container's cgroup is gone")
 
     def _path(self, cgroup: int) -> str:
-        """What the kernel calls it; empty where it cannot be seen from here."""
+        """Its path in the hierarchy; empty if it is not visible from here."""
         try:
             shown = os.readlink(f"/proc/self/fd/{cgroup}")
             path = "/" + os.path.relpath(shown, self._hierarchy.mount)

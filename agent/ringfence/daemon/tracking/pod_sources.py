@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the agent learns about pods: the CRI socket and the API server's watch, as configured."""
+"""The sources of facts about pods: the CRI socket and the watch of the API server, as configured."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from ringfence.containers.kubernetes.cri import Cri, sockets_of
 from ringfence.containers.kubernetes.pods import PodCache
 from ringfence.containers.kubernetes.source import Kubernetes
 from ringfence.errors import ConfigError
+from ringfence.export import families
 from ringfence.export.escape import escape
-from ringfence.export.metrics_identity import identity_metrics
 
 if TYPE_CHECKING:
     from ringfence.containers.kubernetes.client import Client
     from ringfence.containers.kubernetes.watch import PodWatch
 
-__all__ = ["Identity", "api_client", "api_server", "api_url"]
+__all__ = ["PodSources", "api_client", "api_server", "api_url"]
 
 
 def api_server(config: Config, environment: Mapping[str, str] = os.environ) -> str:
-    """The API server: the configured one, or the one that the kubelet tells every pod; empty: none is
-    known."""
+    """The URL of the API server: as configured, or from the environment that the kubelet gives
+    every pod. Empty: none is known.
+    """
     host = environment.get("KUBERNETES_SERVICE_HOST", "")
     if config.kubernetes_api or not host:
         return config.kubernetes_api
@@ -38,7 +39,7 @@ def api_server(config: Config, environment: Mapping[str, str] = os.environ) -> s
 
 
 def api_url(config: Config, environment: Mapping[str, str] = os.environ) -> str:
-    """The API server to follow; empty: none. Raises ConfigError where it is wanted and not known."""
+    """The API server to follow; empty: none. Raises ConfigError if it is required and not known."""
     if config.kubernetes_watch == "off":
         return ""
     url = api_server(config, environment)
@@ -51,18 +52,17 @@ def api_url(config: Config, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def api_client(config: Config, url: str) -> Client:
-    """Asks that server with what the configuration gives."""
-    # TLS and HTTP take a while to import: only with a cluster.
+    """A client of that server, with the configured credentials."""
+    # TLS and HTTP take long to import: only with a cluster.
     from ringfence.containers.kubernetes.client import Client
 
     return Client(url, config.kubernetes_token, config.kubernetes_ca)
 
 
-class Identity:
-    """`sources` for the enrichment; `start` begins to follow the API server."""
+class PodSources:
+    """`sources` are for the enrichment; `start` begins to follow the API server."""
 
-    def __init__(self, config: Config, changed: Callable[[frozenset[str]], object]) -> None:
-        """`changed` is called from the watch's thread."""
+    def __init__(self, config: Config) -> None:
         if config.kubernetes_taint and not api_server(config):
             raise ConfigError(
                 "kubernetes.taint: no API server is known", hint="name one with --kubernetes-api"
@@ -74,16 +74,17 @@ class Identity:
         if url := api_url(config):
             from ringfence.containers.kubernetes.watch import PodWatch
 
-            self.pods = PodCache(changed)
+            self.pods = PodCache(self._report)
             self.watch = PodWatch(api_client(config, url), config.node_name, self.pods, self._news)
 
     def sources(self) -> list[Source]:
-        """At most one."""
+        """The sources that answer about pods: at most one."""
         cri = Cri(self.cri_path) if self.cri_path else None
         return [Kubernetes(cri, self.pods)] if cri or self.pods is not None else []
 
-    def start(self) -> None:
-        """Follow."""
+    def start(self, changed: Callable[[frozenset[str]], object]) -> None:
+        """Follow. `changed` gets the uids of pods that changed, in the watch's thread."""
+        self._changed = changed
         if self.watch is not None:
             self.watch.start()
 
@@ -92,9 +93,12 @@ class Identity:
         if self.watch is not None:
             self.watch.close()
 
-    def metrics(self, errors: Mapping[str, int]) -> Iterator[Metric]:
-        """The families of one scrape; `errors` counts the enrichment's by source."""
-        return identity_metrics(self.watch, self.pods, errors)
+    def samples(self) -> Iterator[Metric]:
+        """The watch, if there is one."""
+        yield from families.pod_watch(self.watch, self.pods)
+
+    def _report(self, uids: frozenset[str]) -> None:
+        self._changed(uids)
 
     def _news(self, text: str) -> None:
         if text:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which container each task belonged to under the earlier agent. A task that left its container's cgroup
-stays the container's, also over a restart. Read from the earlier agent's pinned maps; the adopting iterator
-binds tasks by it.
+"""The container of each task under the earlier agent. A task that left its container's cgroup
+still belongs to the container, also after a restart of the agent. Read from the earlier agent's
+pinned maps; the adopting iterator binds tasks by it.
 
-It is read again for as long as the old programs decide: they follow every fork.
+The maps are read again while the old programs decide, because these follow every fork.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from contextlib import closing, suppress
 from ringfence.abi import CARRIED, CONTAINER, MAPS, STATE_REMOVED, TASK, ContainerValue, TaskValue
 from ringfence.bpf.maps import Map
 from ringfence.bpf.pins import PinDirectory
-from ringfence.containers.procstat import start_ticks, ticks_of
+from ringfence_linux.procfs import start_ticks, ticks_of
 
-__all__ = ["Inheritance"]
+__all__ = ["PredecessorTasks"]
 
 
-class Inheritance:
-    """Of earlier agents with the same ABI; maps of others are left alone."""
+class PredecessorTasks:
+    """Tasks of earlier agents with the same ABI; maps of another ABI are ignored."""
 
     def __init__(self) -> None:
         self._tables: list[Map] = []
@@ -29,7 +29,7 @@ class Inheritance:
         self._owners: dict[int, TaskValue] = {}
 
     def open(self, before: Iterable[PinDirectory]) -> None:
-        """Take their maps. The newest counts."""
+        """Open their maps. The newest takes precedence."""
         for found in before:
             processes, slots = _open(found, "processes"), _open(found, "slots")
             if processes is None or slots is None:
@@ -38,18 +38,18 @@ class Inheritance:
             self._slots.append(slots)
 
     def refresh(self) -> None:
-        """Read again who is armed, and runs."""
+        """Read the armed tasks again."""
         for table in self._tables:
             for key, value in table.items():
                 self._owners[int.from_bytes(key, sys.byteorder)] = TaskValue._make(TASK.unpack(value))
 
     def owner_of(self, pid: int) -> int:
-        """The cgroup id of the container that this process belongs to; 0: it was nobody's."""
+        """The cgroup id of the container that this process belongs to; 0: none."""
         task = self._owners.get(pid)
         return task.container if task is not None and _is_it(pid, task) else 0
 
     def carry(self, carried: Map) -> None:
-        """Tell the kernel's iterator."""
+        """Write the table that the kernel's iterator reads."""
         entries = {
             pid.to_bytes(4, sys.byteorder): CARRIED.pack(task.container, task.start_ns)
             for pid, task in self._owners.items()
@@ -58,7 +58,7 @@ class Inheritance:
         carried.update_batch(dict(list(entries.items())[: carried.max_entries]))
 
     def outlived(self) -> Iterator[int]:
-        """Containers without a cgroup whose tasks still run elsewhere, by cgroup id."""
+        """The ids of removed cgroups of containers that still have tasks elsewhere."""
         alive = {task.container for pid, task in self._owners.items() if _is_it(pid, task)}
         for table in self._slots:
             for _, value in table.items():
@@ -75,7 +75,7 @@ class Inheritance:
 
 
 def _is_it(pid: int, task: TaskValue) -> bool:
-    """Whether that process still runs under that number."""
+    """Returns True if the process with this pid is still that task."""
     return bool(task.container) and start_ticks(pid) == ticks_of(task.start_ns)
 
 

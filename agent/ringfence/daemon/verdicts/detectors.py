@@ -1,132 +1,132 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feeds the detectors with enrichment's findings in bundles, verdicts, limits and task counts of containers,
-and the kernel's helper programs on the host. Called by the loop only; each round is bounded."""
+"""The state of the detectors. They get facts of bundles, verdicts, limits and task counts of
+containers, and the usermode helpers of the host. They return what they found. Used by the loop
+only; each round is bounded.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ringfence.abi import Action
 from ringfence.containers.limits import LimitReader
 from ringfence.containers.model import Container, Facts, State
-from ringfence.containers.registry import Registry
 from ringfence.containers.slots import SlotTable
 from ringfence.events import Event
 from ringfence.response.detectors import Finding, Sweep, finding
 
-__all__ = ["HELPERS", "DetectorFeed"]
+__all__ = ["HELPERS", "Detectors"]
 
-#: the files that name a program which the kernel runs as root on the host
+#: files that name a program which the kernel runs as root on the host
 HELPERS = (
     Path("/proc/sys/kernel/core_pattern"),
     Path("/proc/sys/kernel/modprobe"),
     Path("/sys/kernel/uevent_helper"),
 )
 _EVERY = 5  # rounds from one look at a container to the next
-_MOST = 256  # containers a round
+_MOST = 256  # containers per round
 _MANY_TASKS = 1000
-_LOOKS = 6  # that the number of tasks is compared with
+_LOOKS = 6  # earlier looks that the number of tasks is compared with
 
 
-class DeskLike(Protocol):
-    """Reports findings."""
-
-    def finding(self, found: Finding) -> None: ...
-
-
-class DetectorFeed:
-    """`tick` is called each second."""
+class Detectors:
+    """`tick` is called each second. `off` are the ids of detectors that are switched off."""
 
     def __init__(
         self,
-        desk: DeskLike,
-        registry: Registry,
         slots: SlotTable,
         off: Collection[str] = (),
         *,
         helpers: Collection[Path] = HELPERS,
         limits: LimitReader | None = None,
     ) -> None:
-        self._desk, self._registry, self._slots, self._off = desk, registry, slots, frozenset(off)
+        self._slots, self._off = slots, frozenset(off)
         self._limits = limits or LimitReader()
         self._helpers = {path: _content(path) for path in helpers}
         self._sweep = Sweep()
-        self._told: dict[int, set[tuple[str, str]]] = {}
+        self._reported: dict[int, set[tuple[str, str]]] = {}
         self._tasks: dict[int, deque[int]] = {}
         self._hits: dict[int, Mapping[str, int]] = {}
         self._round = 0
 
-    def on_known(self, container: Container, facts: Facts) -> None:
+    def identified(self, container: Container, facts: Facts) -> list[Finding]:
         """A runtime identified a container: check its bundle."""
-        for suspicion in facts.suspicions:
-            self._once(suspicion.detector, container, {"what": suspicion.what})
-        for mount in container.posture.sensitive_mounts if container.posture else ():
-            if mount.kind == "host-root":
-                self._once("host-root", container, {"target": mount.target, "writable": mount.writable})
+        suspicions = [(one.detector, {"what": one.what}) for one in facts.suspicions]
+        mounts = container.posture.sensitive_mounts if container.posture else ()
+        roots = [
+            ("host-root", {"target": mount.target, "writable": mount.writable})
+            for mount in mounts
+            if mount.kind == "host-root"
+        ]
+        return self._wanted(self._once(container, [*suspicions, *roots]))
 
-    def on_gone(self, container: Container) -> None:
-        """Its slot is free: forget it."""
-        for known in (self._told, self._tasks, self._hits):
+    def forget(self, container: Container) -> None:
+        """The slot of this container is free: drop what is known about it."""
+        for known in (self._reported, self._tasks, self._hits):
             known.pop(container.cgroup_id, None)
         self._sweep.forget(container.cgroup_id)
 
-    def on_verdict(self, event: Event, container: Container | None, rule: str) -> None:
+    def verdict(self, event: Event, container: Container | None, rule: str) -> list[Finding]:
         """A rule matched."""
         if container is None:
-            return
+            return []
         refused = event.action in (Action.DENY, Action.KILL)
         details = self._sweep.verdict(container.cgroup_id, rule, event.time_ns, refused=refused)
-        if details:
-            self._tell("sweep", container, details, event)
+        return self._wanted([finding("sweep", container, details, event)]) if details else []
 
-    def tick(self) -> None:
-        """One round: the node's helpers, and a fifth of the containers."""
+    def tick(self, containers: Iterable[Container]) -> list[Finding]:
+        """One round: the host's helpers, and a fifth of the containers."""
+        found = list(self._changed_helpers())
+        self._round = (self._round + 1) % _EVERY
+        due = [c for c in containers if c.cgroup_id % _EVERY == self._round and c.state is State.RUNNING]
+        for container in due[:_MOST]:
+            found += self._task_burst(container)
+            found += self._limit_hits(container)
+        return self._wanted(found)
+
+    def _changed_helpers(self) -> Iterator[Finding]:
         for path, before in self._helpers.items():
             now = _content(path)
             if now != before:
                 self._helpers[path] = now
-                details = {"file": str(path), "before": before, "now": now}
-                self._tell("helper-changed", None, details)
-        self._round = (self._round + 1) % _EVERY
-        due = [c for c in self._registry if c.cgroup_id % _EVERY == self._round and c.state is State.RUNNING]
-        for container in due[:_MOST]:
-            self._look(container)
+                yield finding("helper-changed", None, {"file": str(path), "before": before, "now": now})
 
-    def _look(self, container: Container) -> None:
+    def _task_burst(self, container: Container) -> Iterator[Finding]:
         cgroup = container.cgroup_id
         value = self._slots.read(container.slot)
-        if value is not None and value.cgroup == cgroup:
-            looks, now = self._tasks.setdefault(cgroup, deque([0], _LOOKS)), max(value.tasks, 0)
-            before = min(looks)
-            looks.append(now)
-            if now >= _MANY_TASKS and now >= 2 * before:
-                looks.extend([now] * _LOOKS)  # told of: it is what is usual from here on
-                self._tell("task-burst", container, {"tasks": now, "before": before})
+        if value is None or value.cgroup != cgroup:
+            return
+        looks, now = self._tasks.setdefault(cgroup, deque([0], _LOOKS)), max(value.tasks, 0)
+        before = min(looks)
+        looks.append(now)
+        if now >= _MANY_TASKS and now >= 2 * before:
+            looks.extend([now] * _LOOKS)  # reported: this number is the usual one from here on
+            yield finding("task-burst", container, {"tasks": now, "before": before})
+
+    def _limit_hits(self, container: Container) -> Iterator[Finding]:
+        cgroup = container.cgroup_id
         hits, known = self._limits.read(container.cgroup_path), self._hits.get(cgroup)
         self._hits[cgroup] = hits
         grown = {what: count for what, count in hits.items() if count > (known or {}).get(what, 0)}
-        # What was hit before we first looked counts for a container that we saw being born.
+        # Hits from before the first look count only for a container that was seen from its
+        # creation.
         if grown and (known is not None or not container.adopted):
-            self._tell("limit-hit", container, {"limit": sorted(grown), "times": sum(grown.values())})
+            yield finding("limit-hit", container, {"limit": sorted(grown), "times": sum(grown.values())})
 
-    def _once(self, detector: str, container: Container, details: Mapping[str, Any]) -> None:
-        told = self._told.setdefault(container.cgroup_id, set())
-        if (key := (detector, str(details))) not in told:
-            told.add(key)
-            self._tell(detector, container, details)
+    def _once(
+        self, container: Container, suspicions: Iterable[tuple[str, dict[str, Any]]]
+    ) -> Iterator[Finding]:
+        reported = self._reported.setdefault(container.cgroup_id, set())
+        for detector, details in suspicions:
+            if (key := (detector, str(details))) not in reported:
+                reported.add(key)
+                yield finding(detector, container, details)
 
-    def _tell(
-        self,
-        detector: str,
-        container: Container | None,
-        details: Mapping[str, Any],
-        event: Event | None = None,
-    ) -> None:
-        if detector not in self._off:
-            self._desk.finding(finding(detector, container, details, event))
+    def _wanted(self, found: Iterable[Finding]) -> list[Finding]:
+        return [one for one in found if one.detector.id not in self._off]
 
 
 def _content(path: Path) -> str:

@@ -1,17 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a verdict to its record: the alert, the kill that is left to user space, and the rate limit."""
+"""The way of a verdict, from the ring to the outputs. The steps are in the order in which they
+happen.
+
+handle: a verdict on a path that only looks like the agent's is deferred until its effect is known.
+decide: find the rule, ask the detectors, carry out the kill that is left to user space, count,
+apply the rate limit, assemble the alert, hand it to the outputs.
+"""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from prometheus_client.core import Metric
+
 from ringfence.abi import Action
-from ringfence.containers.model import Container
-from ringfence.containers.tree import ProcessTree
+from ringfence.containers.model import Container, Facts
+from ringfence.daemon.delivery.outputs import Outputs
+from ringfence.daemon.parts import Picture
+from ringfence.daemon.verdicts.detectors import Detectors
+from ringfence.daemon.verdicts.rules import RuleLookup
+from ringfence.daemon.verdicts.tamper import CALL_SECONDS, TamperConfirmation
 from ringfence.events import Event
+from ringfence.export import families
 from ringfence.export.records import (
     alert_record,
     boot_offset_ns,
@@ -19,17 +31,15 @@ from ringfence.export.records import (
     finding_record,
     timestamp,
 )
-from ringfence.export.stats import Stats
 from ringfence.policy.compiled import CompiledRule
-from ringfence.policy.install import Generations
 from ringfence.response.alert import (
     Alert,
     Outcome,
     assemble,
+    deduplication_key_of,
     is_half_killed,
     outcome_of,
     program_of,
-    same_as,
     severity_of,
 )
 from ringfence.response.describe import describe
@@ -37,85 +47,88 @@ from ringfence.response.detectors import Finding
 from ringfence.response.kill import kill_process
 from ringfence.response.limiter import Decision, Limiter
 
-__all__ = ["Desk"]
+__all__ = ["Later", "VerdictPipeline"]
 
-Emit = Callable[[Mapping[str, Any], Container | None], None]
+Later = Callable[[float, Callable[[], None]], None]
 
 
-class _Late(NamedTuple):
-    """A verdict that was held back, and is put together only if it is the last one of its kind."""
+class _Held(NamedTuple):
+    """A verdict that the limiter held back. It is assembled only if it is the last one of its
+    kind.
+    """
 
     event: Event
     container: Container | None
     rule: CompiledRule | None
 
 
-class Desk:
-    """Called by the loop only. `emit` gets finished records and their container, and must not block."""
+class VerdictPipeline:
+    """Used by the loop only, but for `render`. `later` does something in the loop after so many
+    seconds.
+    """
 
     def __init__(
         self,
-        generations: Generations,
-        tree: ProcessTree,
-        stats: Stats,
-        emit: Emit,
-        limiter: Limiter | None = None,
-        *,
-        node: str,
+        picture: Picture,
+        rules: RuleLookup,
+        tamper: TamperConfirmation,
+        detectors: Detectors,
+        limiter: Limiter,
+        outputs: Outputs,
+        later: Later,
     ) -> None:
-        self._generations, self._tree, self._stats, self._emit = generations, tree, stats, emit
-        self.limiter = Limiter() if limiter is None else limiter  # an empty one is false
-        self._node = node
+        self._picture, self._rules, self._tamper, self._detectors = picture, rules, tamper, detectors
+        self._limiter, self._outputs, self._later = limiter, outputs, later
+        self._stats = picture.stats
         self._offset = boot_offset_ns()
-        self.responses: Counter[str] = Counter()
-        self.redact: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda record: record
-        #: whether the event will be given back a little later, as it is or as what it turned out to be
-        self.postpone: Callable[[Event, Callable[[Event], None]], bool] = lambda event, give: False
-        #: the rule of an event that no policy has one for
-        self.builtin: Callable[[Event], CompiledRule | None] = lambda event: None
-        self.watch: Callable[[Event, Container | None, str], None] = lambda event, container, rule: None
 
-    def verdict(self, event: Event, container: Container | None) -> None:
-        """A rule matched: act on it, count it, report it."""
-        if not self.postpone(event, lambda worse: self._verdict(event, container, worse)):
-            self._verdict(event, container, event)
+    def handle(self, event: Event, container: Container | None) -> None:
+        """A rule matched: decide it, now or when the effect of the call is known."""
+        if self._tamper.defer(event, container):
+            self._later(CALL_SECONDS, self.settle)
+        else:
+            self._decide(event, container, event)
 
-    def _verdict(self, seen: Event, container: Container | None, event: Event) -> None:
-        """`event` is what was `seen`, or what that turned out to be: then its process is to be ended."""
-        rule = self.builtin(event) or self._generations.rule(event.generation, event.rule)
+    def settle(self, *, last: bool = False) -> None:
+        """Decide the deferred verdicts whose call has ended; with `last` all of them."""
+        findings, verdicts = self._tamper.due(last=last)
+        self.report(findings)
+        for seen, event, container in verdicts:
+            self._decide(seen, container, event)
+
+    def _decide(self, seen: Event, container: Container | None, event: Event) -> None:
+        """`event` is the one that was `seen`, or what that turned out to be: then its process is
+        killed.
+        """
+        rule = self._rules.find(event)
         rule_id = rule.rule_id if rule else "unknown"
         name = self._stats.series(rule_id)
-        self.watch(event, container, rule_id)
+        self.report(self._detectors.verdict(event, container, rule_id))
         alert: Alert | None = None
         if is_half_killed(event) or event is not seen:
-            alert = self._kill(assemble(event, container, rule, self._tree, self._node))
+            alert = self._kill(self._assemble(event, container, rule))
             self._count(event, container, rule, name, alert.outcome)
-            decision = self.limiter.admit(event.container, rule_id, alert.same, alert)
+            decision = self._limiter.admit(event.container, rule_id, alert.deduplication_key, alert)
         else:
             self._count(event, container, rule, name, outcome_of(event, rule))
-            decision = self._ask(event, container, rule, rule_id)
+            decision = self._limit(event, container, rule, rule_id)
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return
-        alert = alert or assemble(event, container, rule, self._tree, self._node)
-        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        latency = now - event.time_ns
-        record = alert_record(alert, self._offset, latency)
-        if decision.suppressed:
-            record["suppressed"] = decision.suppressed
-        self._emit(record, container)
-        self._stats.alert_latency.observe(latency / 1e9)
+        self._deliver(alert or self._assemble(event, container, rule), decision.suppressed)
 
-    def _ask(
+    def _limit(
         self, event: Event, container: Container | None, rule: CompiledRule | None, rule_id: str
     ) -> Decision:
-        """Whether the limiter allows it. In a flood it mostly does not; then nothing more is assembled."""
-        late = _Late(event, container, rule)
-        if not self.limiter.may_pass(event.container, rule_id):
-            return self.limiter.hold(event.container, rule_id, late)
-        exe, _ = program_of(event, self._tree)
-        same = same_as(event, outcome_of(event, rule), exe, describe(event))
-        return self.limiter.admit(event.container, rule_id, same, late)
+        """Apply the rate limit. In a flood most verdicts are held back before anything is
+        assembled.
+        """
+        held = _Held(event, container, rule)
+        if not self._limiter.may_pass(event.container, rule_id):
+            return self._limiter.hold(event.container, rule_id, held)
+        exe, _ = program_of(event, self._picture.tree)
+        same = deduplication_key_of(event, outcome_of(event, rule), exe, describe(event))
+        return self._limiter.admit(event.container, rule_id, same, held)
 
     def _count(
         self,
@@ -130,46 +143,76 @@ class Desk:
         namespace = container.namespace if container else None
         self._stats.attempts.add(rule.attack if rule else (), namespace, str(outcome))
 
-    def finding(self, found: Finding) -> None:
-        """A detector found something: count it, report it."""
+    def _assemble(self, event: Event, container: Container | None, rule: CompiledRule | None) -> Alert:
+        return assemble(event, container, rule, self._picture.tree, self._picture.node)
+
+    def _kill(self, alert: Alert) -> Alert:
+        result = kill_process(alert.event.pid, alert.event.start_ns, alert.id)
+        self._stats.responses[str(result.outcome)] += 1
+        return alert.answered(result)
+
+    def _deliver(self, alert: Alert, suppressed: int) -> None:
+        latency = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - alert.event.time_ns
+        record = alert_record(alert, self._offset, latency)
+        if suppressed:
+            record["suppressed"] = suppressed
+        self._outputs.emit(record, alert.container)
+        self._stats.alert_latency.observe(latency / 1e9)
+
+    def report(self, findings: Iterable[Finding]) -> None:
+        """Count and report what detectors found."""
+        for found in findings:
+            self._report(found)
+
+    def _report(self, found: Finding) -> None:
         detector, cgroup = found.detector, found.container.cgroup_id if found.container else 0
         name = self._stats.series(detector.id)
         self._stats.alerts[name, detector.severity, "alert", "seen"] += 1
         namespace = found.container.namespace if found.container else None
         self._stats.attempts.add(detector.attack, namespace, "seen")
-        decision = self.limiter.admit(cgroup, detector.id, str(found.details))
+        decision = self._limiter.admit(cgroup, detector.id, str(found.details))
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return
-        record = finding_record(found, self._node, self._offset)
+        record = finding_record(found, self._picture.node, self._offset)
         if decision.suppressed:
             record["suppressed"] = decision.suppressed
-        self._emit(record, found.container)
+        self._outputs.emit(record, found.container)
+
+    def identified(self, container: Container, facts: Facts) -> None:
+        """More is known about a container: check its bundle, and send the alerts that waited for
+        its names.
+        """
+        self.report(self._detectors.identified(container, facts))
+        self._outputs.identified(container)
 
     def lifecycle(self, event: Event, container: Container | None) -> None:
-        """An event that was requested without a rule, and came by the alerts ring."""
-        self._emit(event_record(event, container, self._offset), container)
+        """An event of the alerts ring that no rule matched."""
+        self._outputs.emit(event_record(event, container, self._offset), container)
 
     def render(self, event: Event, container: Container | None) -> Mapping[str, Any]:
         """An event as a record for a client of the local socket. Called in that server's thread."""
-        return self.redact(event_record(event, container, self._offset))
+        return self._outputs.redactor.record(event_record(event, container, self._offset))
+
+    def look(self) -> None:
+        """One round of the detectors that look for themselves. Called by a timer."""
+        self.report(self._detectors.tick(self._picture.registry))
 
     def tick(self, *, last: bool = False) -> None:
-        """Tell what was held back and no later alert will tell; follow the clock. Called by a timer, and at
-        the end (`last`)."""
+        """Report what was held back and will not be reported with a later alert; follow the clock.
+        Called by a timer, and at the end (`last`).
+        """
         self._offset = boot_offset_ns()
-        for held in self.limiter.flush(0) if last else self.limiter.flush():
-            what = held.what
-            if isinstance(what, _Late):
-                what = assemble(what.event, what.container, what.rule, self._tree, self._node)
+        for held in self._limiter.flush(0) if last else self._limiter.flush():
+            what = self._assemble(*held.what) if isinstance(held.what, _Held) else held.what
             if isinstance(what, Alert):
                 now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
                 record = alert_record(what, self._offset, now - what.event.time_ns)
                 record["suppressed"] = held.times - 1  # this line is the last of them
-                record["told"] = timestamp(now, self._offset)
-                self._emit(record, what.container)
+                record["reported"] = timestamp(now, self._offset)
+                self._outputs.emit(record, what.container)
 
-    def _kill(self, alert: Alert) -> Alert:
-        result = kill_process(alert.event.pid, alert.event.start_ns, alert.id)
-        self.responses[str(result.outcome)] += 1
-        return alert.answered(result)
+    def samples(self) -> Iterator[Metric]:
+        """Alerts, kills, and the size of the rate limiter."""
+        yield from families.alerts(self._stats)
+        yield from families.capacity("rate_limits", self._limiter.capacity)

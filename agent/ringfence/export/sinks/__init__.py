@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alerts out: a queue on disk and a thread for each receiver. Nothing here is on the way of an event."""
+"""Delivery of alerts: a queue on disk and a thread for each receiver, off the path of events."""

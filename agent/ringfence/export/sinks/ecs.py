@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An alert as Elastic Common Schema 9.4. What it has no field for is kept below `ringfence`."""
+"""An alert as Elastic Common Schema 9.4. Fields without an equivalent are kept below `ringfence`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ringfence.severity import number_of
 __all__ = ["ECS_VERSION", "to_ecs"]
 
 ECS_VERSION = "9.4.0"
-#: what of a native alert stands whole in a field of the schema
+#: fields of a native alert that a field of the schema contains completely
 _TOLD = frozenset(
     f"{above}{name}"
     for above, names in {
@@ -25,7 +25,7 @@ _TOLD = frozenset(
     for name in names
 )
 _TOLD_OF_PODS = frozenset(("container.namespace", "container.pod", "container.pod_uid"))
-#: event.category by the event's first word, or its whole name; the others are acts of processes
+#: event.category by the event's first word, or its whole name; the others are actions of processes
 _CATEGORIES = {
     "file": ("file", "open_by_handle_at", "mknod", "chmod", "symlink", "rename", "memfd_create"),
     "network": ("network", "unix", "socket"),
@@ -56,7 +56,7 @@ def to_ecs(record: Record) -> dict[str, Any]:
             "category": _category(str(record.get("event", ""))),
             "type": ["denied" if stopped else "info"],
             "action": record.get("event"),
-            # of the action that the event tells of: an attempt that was stopped failed
+            # the outcome of the reported action: an attempt that was stopped failed
             "outcome": "failure" if stopped else "unknown",
             "severity": number_of(record.get("severity")),
             "module": "ringfence",

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How webhook, syslog and file may write an alert. Pure functions of the native record, which is what waits
-in the queues."""
+"""The alert formats of webhook, syslog and file: pure functions of the native record in the queues."""
 
 from __future__ import annotations
 

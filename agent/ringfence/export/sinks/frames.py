@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies on the disk of a queue: frames (length, CRC-32, payload), the cursor, and the lock that holds the
-directory. What is broken is found, never believed."""
+"""A queue's files: frames (length, CRC-32, payload), the cursor, and the lock of the directory.
+
+Corrupt data is detected, never used.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,12 @@ RECORD_MAX = 1 << 20
 
 
 def frame(payload: bytes) -> bytes:
-    """A payload as it is written."""
+    """Returns a payload as it is written."""
     return _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def frames(data: bytes, base: int = 0) -> Iterator[tuple[bytes, int]]:
-    """(payload, offset behind it) of each whole and sound frame, up to the first that is not."""
+    """Yields (payload, offset after it) of each valid frame, up to the first invalid one."""
     at = 0
     while at + HEADER_SIZE <= len(data):
         length, crc = _HEADER.unpack_from(data, at)
@@ -40,7 +42,7 @@ def frames(data: bytes, base: int = 0) -> Iterator[tuple[bytes, int]]:
 
 
 def read_cursor(directory: Path) -> tuple[int, int]:
-    """How far the receiver has come: segment, offset."""
+    """Returns the receiver's position: segment, offset."""
     try:
         words = (directory / "cursor").read_text().split()
         return int(words[0]), int(words[1])
@@ -49,7 +51,7 @@ def read_cursor(directory: Path) -> tuple[int, int]:
 
 
 def write_cursor(directory: Path, segment: int, offset: int) -> None:
-    """In one step. Where it fails, more is sent again after a restart."""
+    """Writes the position atomically. If this fails, more records are sent again after a restart."""
     new = directory / "cursor.new"
     with contextlib.suppress(OSError):
         new.write_text(f"{segment} {offset}\n")
@@ -57,7 +59,10 @@ def write_cursor(directory: Path, segment: int, offset: int) -> None:
 
 
 def own(directory: Path) -> tuple[int, int]:
-    """Make the directory and hold it: two agents must not share a queue. Descriptors: lock, directory."""
+    """Creates and locks the directory: two agents must not share a queue.
+
+    Returns the descriptors of the lock and of the directory. Raises Error.
+    """
     hint = "choose with --alerts-queue-dir"
     held: list[int] = []
     try:

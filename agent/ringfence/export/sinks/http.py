@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One POST to a receiver, and what its answer means: taken, refused for ever, or to be tried again."""
+"""One POST to a receiver, and the meaning of its answer: accepted, refused permanently, or try again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ringfence import __version__
-from ringfence.export.sinks.sender import Away, Refused
-from ringfence.httpclient import FAILURES, Connection, nobody_there, reason_of, target_of, tls_context
+from ringfence.export.sinks.sender import Refused, Unavailable
+from ringfence.httpclient import FAILURES, Connection, is_unreachable, reason_of, target_of, tls_context
 
 __all__ = ["Answer", "Http", "HttpSettings"]
 
 _ANSWER_MAX = 1 << 16
-_REFUSED = (400, 413, 415, 422)  # what is wrong with the request will be wrong with it tomorrow
+_REFUSED = (400, 413, 415, 422)  # permanent errors of the request
 _TOO_MANY = 429
 _HEADERS_MAX = 1 << 16
 #: RFC 9110, 5.1 and 5.5: a token, and visible characters with blanks between them
@@ -28,39 +28,39 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 class HttpSettings(NamedTuple):
-    """How receivers are asked."""
+    """Settings of the requests to a receiver."""
 
     timeout: float = 10.0  # seconds for a whole request
-    headers: Path | None = None  # a file of headers, one a line
+    headers: Path | None = None  # a file of headers, one per line
     ca: Path | None = None  # None: the system's list
-    certificate: Path | None = None  # our own; None: without
+    certificate: Path | None = None  # the client's; None: no client certificate
     key: Path | None = None  # None: in the certificate's file
 
     def context(self) -> ssl.SSLContext:
-        """For one connection. Raises OSError."""
+        """Returns the context of one connection. Raises OSError."""
         return tls_context(self.ca, self.certificate, self.key)
 
 
 class Answer(NamedTuple):
-    """What a receiver said to a request that it took."""
+    """A receiver's answer to a request that it accepted."""
 
     status: int
     body: bytes
 
 
 class Http:
-    """Posts to one URL. No redirect is followed: an alert goes where the configuration says."""
+    """Posts to one URL. No redirect is followed: alerts go only to the configured URL."""
 
     def __init__(self, url: str, settings: HttpSettings) -> None:
         self._target, self._settings = target_of(url), settings
 
     @property
     def place(self) -> str:
-        """Host and port for logs; a path may be a secret."""
+        """Host and port for logs; the path may be a secret."""
         return self._target.place
 
     def post(self, body: bytes, content_type: str = "application/json") -> Answer:
-        """Send; the answer of a receiver that took it. Raises Away, Refused."""
+        """Sends and returns the answer of a receiver that accepted it. Raises Unavailable, Refused."""
         headers = {
             "Content-Type": content_type,
             "User-Agent": f"ringfence/{__version__}",
@@ -73,14 +73,14 @@ class Http:
                 connection.request("POST", self._target.path, body, headers)
                 response = connection.getresponse()
                 text = b""
-                # The status was said: who took the alerts would get them again, were the rest insisted on.
+                # The status arrived: trying again would send the accepted alerts twice.
                 with contextlib.suppress(*FAILURES):
                     text = response.read(_ANSWER_MAX)
         except TimeoutError as error:
-            raise Away("timeout", f"{self.place}: {reason_of(error)}") from error
+            raise Unavailable("timeout", f"{self.place}: {reason_of(error)}") from error
         except FAILURES as error:
-            raise Away(
-                "connection", f"{self.place}: {reason_of(error)}", blameless=nobody_there(error)
+            raise Unavailable(
+                "connection", f"{self.place}: {reason_of(error)}", blameless=is_unreachable(error)
             ) from error
         said = response.headers
         return self._judge(response.status, text, _seconds(said.get("Retry-After"), said.get("Date")))
@@ -92,10 +92,10 @@ class Http:
         if status in _REFUSED:
             raise Refused(text)
         blameless = status == _TOO_MANY
-        raise Away(f"http_{status // 100}xx", text, retry_after=retry_after, blameless=blameless)
+        raise Unavailable(f"http_{status // 100}xx", text, retry_after=retry_after, blameless=blameless)
 
     def _extra(self) -> Mapping[str, str]:
-        """The file's headers, read for each request: tokens are rotated."""
+        """Returns the file's headers, read for each request because tokens are rotated."""
         path = self._settings.headers
         if path is None:
             return {}
@@ -103,18 +103,18 @@ class Http:
             with path.open(encoding="latin-1") as file:
                 lines = file.read(_HEADERS_MAX).splitlines()
         except OSError as error:
-            raise Away("headers", f"{path}: {error.strerror}") from error
-        # A line without a colon has a name that is none.
+            raise Unavailable("headers", f"{path}: {error.strerror}") from error
+        # A line without a colon has an invalid name.
         pairs = (line.partition(":") for line in lines if line.strip() and not line.startswith("#"))
         found = {name.strip() if colon else "": value.strip() for name, colon, value in pairs}
         for name, value in found.items():
             if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-                raise Away("headers", f"{path}: a line that is no header")
+                raise Unavailable("headers", f"{path}: a line is not a header")
         return found
 
 
 def _seconds(after: str | None, date: str | None) -> float:
-    """Retry-After (RFC 9110, 10.2.3): seconds, or a date, which counts from the answer's own; 0: not said."""
+    """Returns the seconds of Retry-After (RFC 9110, 10.2.3); 0: none. A date is relative to the answer's."""
     if not after:
         return 0.0
     if after.isascii() and after.isdigit():
@@ -124,7 +124,7 @@ def _seconds(after: str | None, date: str | None) -> float:
 
 
 def _moment(date: str | None) -> float:
-    """Seconds since the epoch; 0 where that is no date."""
+    """Returns seconds since the epoch; 0 if it is not a date."""
     try:
         return parsedate_to_datetime(date or "").timestamp()
     except (TypeError, ValueError, OverflowError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Receivers beside HTTP: syslog (RFC 5424) by udp, tcp or a Unix socket, and a file that is rotated."""
+"""Receivers without HTTP: syslog (RFC 5424) by udp, tcp or a Unix socket, and a rotated file."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from urllib.parse import urlsplit
 from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.http import HttpSettings
 from ringfence.export.sinks.native import headline, part
-from ringfence.export.sinks.sender import Away, Record
-from ringfence.httpclient import dial, nobody_there, reason_of, secure
+from ringfence.export.sinks.sender import Record, Unavailable
+from ringfence.httpclient import dial, is_unreachable, reason_of, secure
 from ringfence.severity import number_of
 
 __all__ = ["RotatedFile", "Syslog", "syslog_line"]
 
 Render = Callable[[Record], Mapping[str, Any]]
 _FACILITY = 13  # log audit, RFC 5424 table 1
-#: our severities as RFC 5424 numbers: informational, notice, warning, error, critical
+#: the severities as RFC 5424 numbers: informational, notice, warning, error, critical
 _SEVERITY = (6, 5, 4, 3, 2)
 _DATAGRAM_MAX = 8192  # a receiver must take 480 bytes and should take 2048 (RFC 5426, 3.2); most take 8 KiB
-_LOOK_UP_S = 60.0  # after which the name of a receiver of datagrams is looked up again
+_LOOK_UP_S = 60.0  # interval of name look-ups for datagram receivers
 _PORTS = {"udp": 514, "tcp": 514, "tls": 6514}  # RFC 5426, RFC 6587, RFC 5425
 _NOT_PRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 
 def syslog_line(record: Record, render: Render, size_max: int = 0) -> bytes:
-    """One message. With `size_max`, one that is too long carries its headline in place of the record."""
+    """Returns one message. If it is longer than `size_max`, it has its headline instead of the record."""
     priority = _FACILITY * 8 + _SEVERITY[number_of(record.get("severity")) - 1]
     rule, container = part(record, "rule"), part(record, "container")
     elements = {
@@ -57,7 +57,7 @@ def syslog_line(record: Record, render: Render, size_max: int = 0) -> bytes:
         f"<{priority}>1 {record.get('time') or '-'} {_word(record.get('node'), 255)} ringfence {os.getpid()} "
         f"{_word(rule.get('id'), 32)} {_structured(elements)} "
     ).encode()
-    # ASCII only: no byte order mark is needed (RFC 5424, 6.4), no receiver can trip over a letter
+    # ASCII only: no byte order mark is needed (RFC 5424, 6.4), and every receiver can read it
     message = json.dumps(render(record), separators=(",", ":"), default=str).encode()
     if size_max and len(head) + len(message) > size_max:
         message = headline(record).encode("ascii", "backslashreplace")[: max(0, size_max - len(head))]
@@ -69,7 +69,7 @@ def _word(value: Any, length: int) -> str:
 
 
 def _structured(values: Mapping[str, Any]) -> str:
-    """STRUCTURED-DATA. 32473 is the enterprise number of examples (RFC 5612): we have none."""
+    """Returns STRUCTURED-DATA. 32473 is the example enterprise number (RFC 5612): Ringfence has none."""
     pairs = []
     for name, value in values.items():
         if value:
@@ -83,10 +83,10 @@ def _quoted(text: str) -> str:
 
 
 class Syslog:
-    """Octet counting on streams (RFC 6587, 3.4.1; RFC 5425 with TLS), one message a datagram else.
+    """Octet counting on streams (RFC 6587, 3.4.1; RFC 5425 with TLS), else one message per datagram.
 
-    Syslog has no answer. On tcp a batch counts as sent when the other machine's kernel has acknowledged all
-    of it; by udp when it left: what is lost on the way is lost.
+    Syslog has no answers. By tcp, a batch counts as sent when the remote kernel has acknowledged all of
+    it; by udp, when it was sent: datagrams can get lost.
     """
 
     batch_records, batch_bytes = 64, 1 << 18
@@ -102,7 +102,7 @@ class Syslog:
         self._looked_up = 0.0  # on the monotonic clock
 
     def send(self, records: Sequence[Record]) -> None:
-        """All of them. Raises Away."""
+        """Sends all records. Raises Unavailable."""
         try:
             sock = self._connected()
             if self._stream:
@@ -116,10 +116,10 @@ class Syslog:
             self.close()
             reason = "timeout" if isinstance(error, TimeoutError) else "connection"
             text = f"syslog {self._place}: {reason_of(error)}"
-            raise Away(reason, text, blameless=nobody_there(error)) from error
+            raise Unavailable(reason, text, blameless=is_unreachable(error)) from error
 
     def close(self) -> None:
-        """Hang up."""
+        """Closes the connection."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -140,14 +140,14 @@ class Syslog:
         return self._socket
 
     def _stale(self, sock: socket.socket) -> bool:
-        """Whether what is sent there reaches nobody (any more), as far as that can be known."""
+        """Returns True if the connection is known to be dead or the receiver's address changed."""
         if self._stream:
             return _hung_up(sock)
         if self._scheme != "udp" or time.monotonic() - self._looked_up < _LOOK_UP_S:
             return False
         try:
             return sock.getpeername() not in [found[4] for found in self._look_up()]
-        except OSError:  # no name server: it may still be right
+        except OSError:  # no name server: the address may still be right
             return False
 
     def _look_up(self) -> list[Any]:
@@ -169,7 +169,7 @@ class Syslog:
         return tls
 
     def _unix(self) -> tuple[socket.socket, bool]:
-        """/dev/log is a datagram socket on most systems, and a stream on some."""
+        """Connects to /dev/log, which is a datagram socket on most systems and a stream on some."""
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             sock = socket.socket(socket.AF_UNIX, kind)
             sock.settimeout(self._settings.timeout)
@@ -184,8 +184,7 @@ class Syslog:
         raise OSError(errno.EPROTOTYPE, os.strerror(errno.EPROTOTYPE))
 
     def _acknowledged(self, sock: socket.socket) -> None:
-        """Wait until nothing is on its way any more. Raises TimeoutError, or what became of the
-        connection."""
+        """Waits until everything sent is acknowledged. Raises TimeoutError, or the connection's error."""
         if sock.family == socket.AF_UNIX:
             return
         end = time.monotonic() + self._settings.timeout
@@ -193,17 +192,17 @@ class Syslog:
             if time.monotonic() > end:
                 raise TimeoutError(errno.ETIMEDOUT, "not acknowledged")
             time.sleep(0.002)
-        # A connection that was reset has nothing on its way, either.
+        # A connection that was reset has nothing unacknowledged, either.
         if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(error, os.strerror(error))
 
 
 def _hung_up(sock: socket.socket) -> bool:
-    """Did the other side end the connection? (It has nothing to say otherwise.)"""
+    """Returns True if the peer closed the connection (it sends nothing otherwise)."""
     timeout = sock.gettimeout()
     sock.settimeout(0)
     try:
-        while sock.recv(4096):  # TLS 1.3 says something of its own: tickets, which are read away here
+        while sock.recv(4096):  # TLS 1.3 sends tickets, which are discarded here
             pass
         return True
     except (BlockingIOError, ssl.SSLWantReadError):
@@ -223,7 +222,7 @@ class RotatedFile:
         self.name, self._path, self._render, self._size, self._keep = name, path, render, size, keep
 
     def send(self, records: Sequence[Record]) -> None:
-        """Append, all or nothing; a full disk is a receiver that is away."""
+        """Appends all records or none; a full disk is treated as an unreachable receiver."""
         lines = b"".join(
             dumps(self._render(record)).encode("utf-8", "backslashreplace") + b"\n" for record in records
         )
@@ -234,7 +233,7 @@ class RotatedFile:
             fd = os.open(self._path, flags, 0o640)
             try:
                 before = os.fstat(fd).st_size
-                if before and os.pread(fd, 1, before - 1) != b"\n":  # torn, by a power cut
+                if before and os.pread(fd, 1, before - 1) != b"\n":  # a partial line after a power cut
                     lines = b"\n" + lines
                 if os.write(fd, lines) != len(lines):
                     os.ftruncate(fd, before)
@@ -243,10 +242,10 @@ class RotatedFile:
                 os.close(fd)
         except OSError as error:
             reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "file"
-            raise Away(reason, f"{self._path}: {error.strerror}") from error
+            raise Unavailable(reason, f"{self._path}: {error.strerror}") from error
 
     def close(self) -> None:
-        """The file is open only while it is written to: nothing to free."""
+        """Does nothing: the file is open only during `send`."""
 
     def _length(self) -> int:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a native alert, for whoever writes it in other words: headline, image, what is left of it."""
+"""Reads a native alert for conversion to other formats: headline, image, remaining fields."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 __all__ = ["STOPPED", "Image", "Record", "filled", "headline", "image_of", "milliseconds", "part", "rest"]
 
 Record = Mapping[str, Any]
-STOPPED = ("denied", "killed")  # outcomes of a call that did not do what it was for
+STOPPED = ("denied", "killed")  # outcomes of a call that had no effect
 
 
 def part(record: Record, name: str) -> Record:
-    """A mapping of the record; empty where there is none (what waits on disk may be of another version)."""
+    """Returns a mapping of the record; empty if missing (a record on disk may be of another version)."""
     found = record.get(name)
     return found if isinstance(found, Mapping) else {}
 
 
 def milliseconds(record: Record) -> int:
-    """When it happened, since the epoch."""
+    """Returns the time of the event in milliseconds since the epoch."""
     try:
         return int(datetime.fromisoformat(str(record.get("time"))).timestamp() * 1000)
     except ValueError:
@@ -28,13 +28,13 @@ def milliseconds(record: Record) -> int:
 
 
 def headline(record: Record) -> str:
-    """One line that a person understands: what, by whom, what became of it."""
+    """Returns one readable line: the rule, the container and the outcome."""
     rule, container, process = (part(record, name) for name in ("rule", "container", "process"))
     where = "/".join(str(container[key]) for key in ("namespace", "pod", "name") if container.get(key))
     what = rule.get("title") or rule.get("id") or record.get("event") or "alert"
     who = process.get("exe") or process.get("comm") or "?"
-    whom = where or str(container.get("id") or "an unknown container")[:40]
-    return f"{what}: {who} in {whom}: {record.get('outcome', '?')}"
+    subject = where or str(container.get("id") or "an unknown container")[:40]
+    return f"{what}: {who} in {subject}: {record.get('outcome', '?')}"
 
 
 class Image(NamedTuple):
@@ -46,7 +46,7 @@ class Image(NamedTuple):
 
 
 def image_of(container: Record) -> Image:
-    """The image's name as it was asked for; its digest as it was pulled, if that is known."""
+    """Returns the image's name as requested, and its digest as pulled, if known."""
     name, _, digest = str(container.get("image") or "").partition("@")
     digest = str(container.get("image_digest") or "").rpartition("@")[2] or digest
     head, colon, tag = name.rpartition(":")
@@ -54,7 +54,7 @@ def image_of(container: Record) -> Image:
 
 
 def filled(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Without fields that are empty, at any depth."""
+    """Returns the record without empty fields, at any depth."""
     found = {}
     for key, value in record.items():
         value = filled(value) if isinstance(value, Mapping) else value
@@ -63,12 +63,12 @@ def filled(record: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def rest(record: Record, told: Collection[str], above: str = "") -> dict[str, Any]:
-    """What `told` (dotted names) does not name, where it stands in the native alert: nothing is left out."""
+def rest(record: Record, mapped: Collection[str], above: str = "") -> dict[str, Any]:
+    """Returns the fields of the native alert that are not in `mapped` (dotted names): nothing is lost."""
     found = {}
     for key, value in record.items():
         name = f"{above}{key}"
-        if name in told:
+        if name in mapped:
             continue
-        found[key] = rest(value, told, f"{name}.") if isinstance(value, Mapping) else value
+        found[key] = rest(value, mapped, f"{name}.") if isinstance(value, Mapping) else value
     return filled(found)

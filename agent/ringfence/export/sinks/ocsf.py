@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An alert as OCSF 1.2, Detection Finding. What it has no attribute for is kept in `unmapped`."""
+"""An alert as OCSF 1.2, Detection Finding. Fields without an attribute are kept in `unmapped`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["OCSF_VERSION", "to_ocsf"]
 OCSF_VERSION = "1.2.0"
 #: of severity_id, from 1 on
 _CAPTIONS = ("Informational", "Low", "Medium", "High", "Critical")
-#: what of a native alert stands whole in an attribute of the schema
+#: fields of a native alert that an attribute of the schema contains completely
 _TOLD = frozenset(
     f"{above}{name}"
     for above, names in {

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a finished alert to every receiver's queue: `put` never blocks, a thread writes to disk."""
+"""Passes finished alerts to every receiver's queue: `put` never blocks, a thread writes to disk."""
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import time
 from collections import Counter
@@ -11,44 +10,40 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ringfence.config import Config
-from ringfence.config.receivers import Receiver as Configured
 from ringfence.export.jsonl import dumps
-from ringfence.export.sinks.formats import FORMATS
-from ringfence.export.sinks.http import Http, HttpSettings
-from ringfence.export.sinks.local import RotatedFile, Syslog
-from ringfence.export.sinks.sender import Receiver, Sender
+from ringfence.export.sinks.receivers import receivers_of
+from ringfence.export.sinks.sender import Sender
 from ringfence.export.sinks.spool import Spool
-from ringfence.export.sinks.web import Alertmanager, Otlp, Webhook
-from ringfence.faults import Guard, SupervisedThread
+from ringfence.faults import ErrorCounter, SupervisedThread
 from ringfence.severity import at_least
 
-__all__ = ["Outbox", "outbox_of", "receivers_of"]
+__all__ = ["Outbox", "outbox_of"]
 
-_CAPACITY = 8192  # alerts on their way to the disk
+_CAPACITY = 8192  # alerts that wait to be written to disk
 _SYNC = 1.0  # seconds
 _REASONS = ("queue_full", "refused", "undeliverable", "disk_error", "corrupt", "too_large")
 Complain = Callable[[str, str], None]
 
 
 class Outbox:
-    """The queues and senders of all receivers. `lost` counts alerts that no queue got."""
+    """The queues and senders of all receivers. `lost` counts alerts that reached no queue."""
 
     def __init__(self, senders: Sequence[Sender], *, least: str = "info", sync: str = "second") -> None:
         self.senders = tuple(senders)
         self.lost = 0
         self._least, self._sync = least, sync
         self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
-        self._guard = Guard("outbox")
+        self._guard = ErrorCounter("outbox")
         self._thread = SupervisedThread("outbox", self._run)
 
     def start(self) -> None:
-        """Begin to write and to send."""
+        """Starts writing and sending."""
         self._thread.start()
         for sender in self.senders:
             sender.start()
 
     def put(self, record: Mapping[str, Any]) -> bool:
-        """Take an alert; it must not be changed afterwards. False when it was lost, which is counted."""
+        """Takes an alert, which must not be changed afterwards. Returns False if it was lost (counted)."""
         if not self.senders or not at_least(record.get("severity"), self._least):
             return True
         if self._queue.qsize() >= _CAPACITY:
@@ -58,7 +53,7 @@ class Outbox:
         return True
 
     def close(self, timeout: float = 3.0) -> None:
-        """Write what was put, send what can be sent in time; the rest waits on disk for the next agent."""
+        """Writes all alerts and sends what it can within `timeout`; the rest stays on disk."""
         end = time.monotonic() + timeout
         self._queue.put(None)
         self._thread.stop()
@@ -68,7 +63,7 @@ class Outbox:
             sender.spool.close()
 
     def lost_by_reason(self) -> Iterator[tuple[str, str, int]]:
-        """(receiver, reason, alerts) of all that was lost."""
+        """Yields (receiver, reason, alerts) of all losses."""
         for sender in self.senders:
             reasons = Counter(dict.fromkeys(_REASONS, 0))
             reasons.update(sender.lost)
@@ -103,44 +98,8 @@ class Outbox:
                 sender.spool.sync()
 
 
-def receivers_of(config: Config) -> list[Receiver]:
-    """Everybody that the configuration names."""
-    render = FORMATS[config.alerts_format]
-    found: list[Receiver] = []
-    for one in config.alerts_webhook:
-        found.append(Webhook(_name("webhook", one.url), Http(one.url, _settings(config, one)), render))
-    for one in config.alerts_alertmanager:
-        http = Http(one.url.rstrip("/") + "/api/v2/alerts", _settings(config, one))
-        found.append(Alertmanager(_name("alertmanager", one.url), http))
-    for one in config.alerts_syslog:
-        found.append(Syslog(_name("syslog", one.url), one.url, render, _settings(config, one)))
-    for one in config.alerts_otlp:
-        http = Http(one.url.rstrip("/") + "/v1/logs", _settings(config, one))
-        found.append(Otlp(_name("otlp", one.url), http))
-    if path := config.alerts_file:
-        name = _name("file", str(path))
-        found.append(RotatedFile(name, path, render, config.alerts_file_size, config.alerts_file_keep))
-    return found
-
-
-def _settings(config: Config, receiver: Configured) -> HttpSettings:
-    """What is this receiver's own, and what all share."""
-    return HttpSettings(
-        timeout=float(config.alerts_timeout),
-        headers=config.alerts_headers if receiver.headers == "shared" else receiver.headers,
-        ca=config.alerts_ca if receiver.ca == "shared" else receiver.ca,
-        certificate=config.alerts_certificate if receiver.certificate == "shared" else receiver.certificate,
-        key=receiver.key,
-    )
-
-
-def _name(kind: str, target: str) -> str:
-    """The same name for the same receiver after each start; an address may hold a secret, so it is hashed."""
-    return f"{kind}-{hashlib.sha256(target.encode()).hexdigest()[:8]}"
-
-
 def outbox_of(config: Config, complain: Complain) -> Outbox:
-    """The configured receivers, with what still waits for them. Raises Error where a queue cannot be used."""
+    """Returns the configured receivers with their queues. Raises Error if a queue cannot be used."""
     senders: list[Sender] = []
     try:
         for receiver in receivers_of(config):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread a receiver: take from its queue, send, try again later what did not arrive.
+"""One thread per receiver: takes alerts from its queue, sends them, and tries failed ones again.
 
-A receiver that is away, hangs or answers 500 costs time, never an alert: what waits stays on disk, up to the
-queue's size. Two kinds of alert must not hold up the others for ever. One that is refused for what it is
-(400, 413 ...) is sent alone once more, then counted as lost. One that fails where others are taken is a
-suspect: it goes to the end of the queue, is tried alone, and is counted as lost when it has failed again and
-again for an hour in which others were taken.
+A receiver that is unreachable, hangs or answers 500 costs time, never an alert: alerts wait on disk,
+up to the queue's size. Two kinds of alert must not block the others forever. A refused one (400, 413
+...) is sent alone once more, then counted as lost. One that fails while others are accepted is a
+suspect: it moves to the end of the queue, is tried alone, and is counted as lost if it keeps failing
+for an hour in which others are accepted.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from typing import Any, NamedTuple, Protocol
 
 from ringfence.containers.enrich import safejson
 from ringfence.export.sinks.spool import Batch, Spool
-from ringfence.faults import Guard, SupervisedThread
+from ringfence.faults import ErrorCounter, SupervisedThread
 
-__all__ = ["HELD_S", "TRIES", "Away", "Receiver", "Record", "Refused", "Sender"]
+__all__ = ["HELD_S", "TRIES", "Receiver", "Record", "Refused", "Sender", "Unavailable"]
 
 Record = dict[str, Any]
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 60.0  # seconds
 _RETRY_AFTER_MOST = 300.0
 _SPLIT_AFTER = 4  # failures of a batch, before its alerts are sent one by one
-_ENOUGH = 3  # failures of single alerts, before any was taken: it is the receiver
-#: failures of one alert, and seconds from the first to the last, after which it is given up: if the receiver
-#: has accepted another alert since its last failure
+_ENOUGH = 3  # failures of single alerts without a success: the receiver is at fault
+#: an alert is given up after this many failures and seconds between the first and the last, if the
+#: receiver has accepted another alert since the last failure
 TRIES, HELD_S = 16, 3600
-_MARK = "_failed"  # where a queued record of a suspect says [how often, since when]
-_SUSPECTS_MAX = 1000  # of which is remembered what was sent before their last failure
-#: reasons of Away that are no fault of an alert
+_MARK = "_failed"  # field of a queued suspect: [number of failures, time of the first]
+_SUSPECTS_MAX = 1000  # suspects with a remembered count of earlier deliveries
+#: reasons of Unavailable that no alert causes
 _NEVER_SPLIT = ("headers", "disk_full", "file")
 
 
-class Away(Exception):
-    """The receiver could not be reached, or cannot take anything now. `reason` is a short word.
+class Unavailable(Exception):
+    """The receiver is unreachable, or cannot accept anything now. `reason` is a short word.
 
-    `blameless`: it is no fault of an alert: nobody was there to see one, or there were too many.
-    `retry_after` is what the receiver asks for, in seconds.
+    `blameless`: no alert caused it: the receiver did not see any, or there were too many.
+    `retry_after` is the receiver's requested delay in seconds.
     """
 
     def __init__(
@@ -54,26 +54,28 @@ class Away(Exception):
 
 
 class Refused(Exception):
-    """The receiver will not take these records, ever."""
+    """The receiver refuses these records permanently."""
 
 
 class Receiver(Protocol):
-    """Somebody who takes alerts. Used by one thread."""
+    """A destination of alerts. Used by one thread."""
 
     name: str
     batch_records: int
     batch_bytes: int
 
     def send(self, records: Sequence[Record]) -> int | None:
-        """Hand over; returns when the receiver said that it has them, or how many of them it refuses for
-        ever. Raises Away, Refused."""
+        """Sends; returns when the receiver has confirmed, with the number of permanently refused records.
+
+        Raises Unavailable, Refused.
+        """
 
     def close(self) -> None:
-        """Free what is held."""
+        """Frees resources."""
 
 
 class _Item(NamedTuple):
-    """An alert of the queue: how often it failed while others were taken, since when (epoch; 0: never)."""
+    """An alert of the queue, and how often it failed while others were accepted, since when (0: never)."""
 
     record: Record
     tries: int = 0
@@ -93,20 +95,19 @@ class Sender:
         chance: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`complain(name, text)` is told when a row of failures begins, and with an empty text when it
-        ends."""
+        """`complain(name, text)` is called when failures begin, and with an empty text when they end."""
         self.receiver, self.spool = receiver, spool
         self._complain, self._chance, self._now = complain, chance, now
         self._stop = threading.Event()
         self._pause = pause or self._stop.wait
-        self._guard = Guard("sender")
-        self._before: dict[str, int] = {}  # suspect's id -> what had been sent when it failed last
-        self._idle_rounds = 0  # with nothing but suspects, none of which was taken
-        self._asked = 0.0  # seconds that the receiver wants to be left alone
+        self._guard = ErrorCounter("sender")
+        self._before: dict[str, int] = {}  # suspect's id -> number of deliveries at its last failure
+        self._idle_rounds = 0  # rounds with suspects only, none of which was accepted
+        self._asked = 0.0  # delay in seconds that the receiver requested
         self.sent = 0
         self.retries: Counter[str] = Counter()  # by reason
         self.given_up: Counter[str] = Counter()  # refused, undeliverable
-        self.up: bool | None = None  # what became of the last attempt
+        self.up: bool | None = None  # result of the last attempt
         self.last_sent = 0.0  # seconds since the epoch
         self._thread = SupervisedThread(f"send-{receiver.name}", self._run)
 
@@ -117,17 +118,17 @@ class Sender:
 
     @property
     def lost(self) -> Counter[str]:
-        """Records that will never arrive, by reason."""
-        found = Counter(dict(self.spool.lost))  # copied in one step: others count meanwhile
+        """Lost records by reason."""
+        found = Counter(dict(self.spool.lost))  # copied atomically: other threads count meanwhile
         found.update(dict(self.given_up))
         return found
 
     def start(self) -> None:
-        """Begin to send."""
+        """Starts sending."""
         self._thread.start()
 
     def close(self, timeout: float = 2.0) -> None:
-        """Send what can be sent within `timeout`, and end; the rest stays in the queue."""
+        """Sends what it can within `timeout` and ends; the rest stays in the queue."""
         end = time.monotonic() + timeout
         while self._thread.alive and self.spool.records and self.up and time.monotonic() < end:
             time.sleep(0.01)
@@ -143,11 +144,11 @@ class Sender:
             self.step()
 
     def step(self, idle: float = 1.0) -> None:
-        """Deliver one batch, or wait up to `idle` seconds for one."""
+        """Delivers one batch, or waits up to `idle` seconds for one."""
         try:
             batch = self.spool.take(self.receiver.batch_records, self.receiver.batch_bytes)
-        except OSError as error:  # no descriptor to be had, say
-            self._failed(Away("queue", f"the queue cannot be read: {error.strerror}"))
+        except OSError as error:  # for example, no free descriptor
+            self._failed(Unavailable("queue", f"the queue cannot be read: {error.strerror}"))
             self._pause(max(idle, BACKOFF_FIRST))
             return
         if batch is None:
@@ -156,7 +157,7 @@ class Sender:
             self.spool.done(batch)
 
     def _deliver(self, batch: Batch) -> bool:
-        """Until the batch is settled: True. False at the end of the agent."""
+        """Tries until the batch is settled. Returns False if the agent ends before."""
         items = [item for payload in batch.records if (item := _parse(payload)) is not None]
         self.spool.lost["corrupt"] += len(batch.records) - len(items)
         fresh = [item for item in items if not item.since]
@@ -164,7 +165,7 @@ class Sender:
         return self._insist(fresh) and self._retry(suspects, alone=not fresh)
 
     def _insist(self, items: list[_Item]) -> bool:
-        """Until the receiver has them, or some of them are suspects; False at the end of the agent."""
+        """Tries until the receiver has them or some are suspects. Returns False if the agent ends."""
         attempt = 0
         while items:
             try:
@@ -172,7 +173,7 @@ class Sender:
                 return True
             except Refused:
                 items = self._one_by_one(items, 0)
-            except Away as away:
+            except Unavailable as away:
                 if (attempt + 1) % _SPLIT_AFTER == 0 and not away.blameless:
                     first = int(self._chance() * len(items)) % len(items)  # not the same ones each time
                     items = self._one_by_one(items, first)
@@ -182,8 +183,10 @@ class Sender:
         return True
 
     def _one_by_one(self, items: list[_Item], first: int) -> list[_Item]:
-        """Send each alone; what is not settled by that. Where one was taken, the receiver is well, and what
-        failed is suspect."""
+        """Sends each alone and returns the unsettled ones.
+
+        If one was accepted, the receiver works, and those that failed are suspects.
+        """
         failed: list[int] = []
         settled: set[int] = set()
         taken = 0
@@ -193,7 +196,7 @@ class Sender:
                 taken += 1
             except Refused as error:
                 self._give_up("refused", f"refuses an alert: {error}")
-            except Away as away:
+            except Unavailable as away:
                 if away.blameless or self._stop.is_set():
                     break
                 failed.append(index)
@@ -201,15 +204,15 @@ class Sender:
                     break
                 continue
             settled.add(index)
-        alone = len(items) == 1 and self.spool.records  # in the queue: let others in, for comparison
+        alone = len(items) == 1 and self.spool.records  # others wait: try them for comparison
         if (taken or alone) and not self._stop.is_set():
             for index in failed:
-                self._put_off(items[index])
+                self._postpone(items[index])
             settled.update(failed)
         return [item for index, item in enumerate(items) if index not in settled]
 
     def _retry(self, suspects: list[_Item], *, alone: bool) -> bool:
-        """Each alone, once; with pauses where nothing else is to be sent. False at the end of the agent."""
+        """Tries each alone, once; pauses if nothing else waits. Returns False if the agent ends."""
         if suspects and alone:
             if self._pause(max(self._asked, self._backoff(self._idle_rounds))):
                 return False
@@ -220,16 +223,16 @@ class Sender:
                 if there:
                     self._send([item.record], quiet=not alone)
                 else:
-                    self._put_off(item, blame=False)
+                    self._postpone(item, blame=False)
             except Refused as error:
                 self._give_up("refused", f"refuses an alert: {error}")
-            except Away as away:
+            except Unavailable as away:
                 there = not away.blameless
-                self._put_off(item, blame=there)
+                self._postpone(item, blame=there)
         return True
 
-    def _put_off(self, item: _Item, *, blame: bool = True) -> None:
-        """To the end of the queue, unless it has been there too often."""
+    def _postpone(self, item: _Item, *, blame: bool = True) -> None:
+        """Moves an alert to the end of the queue, or gives it up after too many failures."""
         name, now = str(item.record.get("id")), self._now()
         if len(self._before) > _SUSPECTS_MAX:
             self._before.clear()
@@ -238,7 +241,7 @@ class Sender:
             self._before[name] = self.sent
         tries, since = item.tries + blamed, item.since or now
         if tries >= TRIES and now - since >= HELD_S:
-            self._give_up("undeliverable", f"fails at alert {name}, and takes others")
+            self._give_up("undeliverable", f"fails for alert {name}, but accepts others")
             return
         payload = {**item.record, _MARK: [tries, since]}
         self.spool.append(json.dumps(payload, separators=(",", ":")).encode())
@@ -248,31 +251,31 @@ class Sender:
         self._complain(self.name, text)
 
     def _send(self, records: Sequence[Record], *, quiet: bool = False) -> None:
-        """Once. Raises Refused, Away; what the receiver's own code raises is a bug, and Away.
+        """Sends once. Raises Refused, Unavailable; any other exception is a bug, and handled as Unavailable.
 
-        `quiet`: a failure says nothing of the receiver.
+        `quiet`: a failure does not indicate that the receiver is unreachable.
         """
         try:
             refused = self.receiver.send(records) or 0
         except Refused:
-            self._well()  # it answers
+            self._succeeded()  # it answers
             raise
-        except Away as away:
+        except Unavailable as away:
             self._failed(away, quiet=quiet)
             raise
         except Exception as error:
             self._guard.failed(error)
-            bug = Away("bug", f"a bug of the agent: {type(error).__name__}")
+            bug = Unavailable("bug", f"a bug of the agent: {type(error).__name__}")
             self._failed(bug, quiet=quiet)
             raise bug from error
-        self._well()
+        self._succeeded()
         self._idle_rounds = 0
         if refused:
             self._give_up("refused", f"refuses {refused} of {len(records)} alerts", refused)
         self.sent += len(records) - refused
         self.last_sent = time.time()
 
-    def _failed(self, away: Away, *, quiet: bool = False) -> None:
+    def _failed(self, away: Unavailable, *, quiet: bool = False) -> None:
         self.retries[away.reason] += 1
         if quiet:
             return
@@ -281,13 +284,13 @@ class Sender:
             self._complain(self.name, str(away))
         self.up = False
 
-    def _well(self) -> None:
+    def _succeeded(self) -> None:
         if self.up is False:
             self._complain(self.name, "")
         self.up, self._asked = True, 0.0
 
     def _backoff(self, attempt: int) -> float:
-        """Twice as long each time, and never in step with the other nodes."""
+        """Returns a doubled delay, with jitter to keep nodes out of step."""
         longest = min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(attempt, 16))
         return longest * (0.5 + 0.5 * self._chance())
 

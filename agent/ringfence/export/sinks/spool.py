@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bounded queue of records on disk: what waits for one receiver.
+"""A bounded queue of records on disk for one receiver.
 
-Segment files hold frames; `cursor` says how far the receiver has come. What was appended survives the agent's
-death at once, and a power cut as far as `sync` was called. A torn or broken frame ends its segment, and is
-counted. What the disk does not take (it is full, say) waits in memory, is handed out from there, and is
-written as soon as it can be. Delivery is at least once: what was on its way when the agent died is sent
-again.
+Segment files hold frames; `cursor` is the receiver's position. An appended record survives the
+agent's death immediately, and a power cut after `sync`. A partial or corrupt frame ends its segment,
+and is counted. Records that the disk does not take (if it is full) wait in memory, are delivered from
+there, and are written as soon as possible. Delivery is at least once: records in flight when the agent
+died are sent again.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ __all__ = ["Batch", "Spool"]
 
 _SUFFIX = ".seg"
 _SEGMENTS = 16  # of a full queue
-_MEMORY = 4 << 20  # bytes that wait for the disk
-_IN_MEMORY = -1  # the segment of a batch that is on no disk
+_MEMORY = 4 << 20  # maximum bytes that wait for the disk
+_IN_MEMORY = -1  # segment of a batch that is not on disk
 
 
 class _Segment:
-    """One file: its bytes and frames, and how many of the frames were handed out."""
+    """One file: its bytes and frames, and how many of the frames were taken."""
 
     __slots__ = ("frames", "number", "offset", "size", "taken")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.size = self.frames = self.taken = 0
-        self.offset = 0  # of the first frame that was not handed out
+        self.offset = 0  # of the first frame that was not taken
 
 
 class Batch(NamedTuple):
-    """Records in the order of their appending, and where the queue stands after them."""
+    """Records in the order of appending, and the queue's position after them."""
 
     records: tuple[bytes, ...]
     segment: int
@@ -56,10 +56,10 @@ class Batch(NamedTuple):
 
 
 class Spool:
-    """One thread appends, one takes. `records` counts what was not handed out.
+    """One thread appends, one takes. `records` counts those not taken yet.
 
-    `lost` by reason: queue_full (the oldest made room), corrupt, too_large, disk_error (the disk did not take
-    it, and the memory was full). `sync_errors` counts attempts to force it to disk that failed.
+    `lost` by reason: queue_full (the oldest was removed), corrupt, too_large, disk_error (the disk did
+    not take it, and the memory was full). `sync_errors` counts failed syncs.
     """
 
     def __init__(self, directory: Path, size_max: int, memory_max: int = _MEMORY) -> None:
@@ -70,12 +70,12 @@ class Spool:
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
         self._segments: deque[_Segment] = deque()
-        self._memory: deque[bytes] = deque()  # what the disk did not take; newer than all segments
+        self._memory: deque[bytes] = deque()  # records that the disk did not take; newer than all segments
         self._memory_size = 0
-        self._lent = 0  # how many of it are on their way
-        self._moved: tuple[int, int] | None = None  # where those end that went to the disk meanwhile
-        self._out = 0  # records that were handed out, and are not settled
-        self._flying: set[int] = set()  # the segments that they lie in
+        self._lent = 0  # number of those in flight
+        self._moved: tuple[int, int] | None = None  # end of those that were written to disk meanwhile
+        self._out = 0  # records in flight
+        self._in_flight: set[int] = set()  # segments of the records in flight
         self._fd = -1
         self._dirty = self._new_names = False
         self._guard, self._directory_fd = own(directory)
@@ -83,30 +83,30 @@ class Spool:
 
     @property
     def records(self) -> int:
-        """How many wait to be handed out."""
+        """The number of records not taken yet."""
         with self._lock:
             return self._waiting()
 
     @property
     def undelivered(self) -> int:
-        """The same, and those that are on their way."""
+        """The number of records not taken yet or in flight."""
         with self._lock:
             return self._waiting() + self._out
 
     @property
     def held(self) -> int:
-        """Bytes that the files hold, delivered records of unfinished segments included."""
+        """The bytes of the files, including delivered records of unfinished segments."""
         with self._lock:
             return sum(segment.size for segment in self._segments)
 
     @property
     def in_memory(self) -> int:
-        """How many records the disk did not take yet."""
+        """The number of records that are only in memory."""
         with self._lock:
             return len(self._memory)
 
     def append(self, payload: bytes) -> bool:
-        """Put one record behind the others; False when it could not be kept, which is counted."""
+        """Appends one record. Returns False if it could not be kept, which is counted."""
         if len(payload) > RECORD_MAX:
             self.lost["too_large"] += 1
             return False
@@ -116,7 +116,7 @@ class Spool:
         return kept
 
     def sync(self) -> None:
-        """Force what was appended to the disk: the records, and the names of new files."""
+        """Syncs appended records and the names of new files to disk."""
         with self._lock:
             self._flush()
             if not (self._dirty or self._new_names) or self._fd < 0:
@@ -140,9 +140,9 @@ class Spool:
                 os.close(fd)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there is something to take; False after `seconds`."""
+        """Waits until there is a record to take. Returns False after `seconds`."""
         with self._more:
-            return self._more.wait_for(self._something, seconds)
+            return self._more.wait_for(self._has_records, seconds)
 
     def wake(self) -> None:
         """End a `wait` early."""
@@ -150,15 +150,15 @@ class Spool:
             self._more.notify_all()
 
     def take(self, count: int, size: int) -> Batch | None:
-        """The next records of one segment, at most `count` and about `size` bytes; None: nothing waits.
+        """Returns the next records of one segment, at most `count` and about `size` bytes; None: none.
 
-        They are remembered as undelivered until `done` is called with the batch. Raises OSError where they
-        cannot be read now: nothing is lost by that.
+        They stay undelivered until `done` is called with the batch. Raises OSError if they cannot be
+        read now: nothing is lost.
         """
         with self._lock:
             for segment in self._segments:
                 if segment.taken < segment.frames and (batch := self._read(segment, count, size)):
-                    self._flying.add(segment.number)
+                    self._in_flight.add(segment.number)
                     break
             else:
                 batch = self._lend(count, size)
@@ -166,10 +166,10 @@ class Spool:
             return batch
 
     def done(self, batch: Batch) -> None:
-        """The records of this batch, and all before, need not be kept."""
+        """Marks the records of this batch, and all earlier ones, as delivered."""
         with self._lock:
             self._out -= len(batch.records)
-            self._flying.clear()
+            self._in_flight.clear()
             if batch.segment != _IN_MEMORY:
                 self._settle(batch.segment, batch.offset)
                 return
@@ -181,9 +181,9 @@ class Spool:
                 self._moved = None
 
     def close(self) -> None:
-        """Sync and free the files; what waits stays on disk."""
+        """Syncs and closes the files; waiting records stay on disk."""
         with self._lock:
-            self._lent = 0  # what is on its way is sent again by the next agent
+            self._lent = 0  # the next agent sends records in flight again
             self._flush()
             self.lost["disk_error"] += len(self._memory)
             self._memory.clear()
@@ -199,7 +199,7 @@ class Spool:
         return on_disk + len(self._memory) - self._lent
 
     def _settle(self, number: int, offset: int) -> None:
-        """Everything up to this place of a segment is delivered."""
+        """Records that everything up to this position of a segment is delivered."""
         while self._segments and self._segments[0].number < number:
             self._drop(self._segments[0])
         if self._segments and self._segments[0].number == number:
@@ -208,19 +208,19 @@ class Spool:
                 self._drop(first)
         write_cursor(self.directory, number, offset)
 
-    def _something(self) -> bool:
+    def _has_records(self) -> bool:
         return len(self._memory) > self._lent or any(s.taken < s.frames for s in self._segments)
 
     def _unsynced(self, *, new_names: bool) -> None:
-        """It is tried again the next time."""
+        """Counts a failed sync, which is tried again the next time."""
         self.sync_errors += 1
         self._dirty, self._new_names = True, self._new_names or new_names
 
     def _write(self, payload: bytes) -> bool:
-        """To the last segment; False where the disk does not take it."""
+        """Writes to the last segment. Returns False if the disk does not take it."""
         data = frame(payload)
         try:
-            segment = self._room(len(data))
+            segment = self._segment_for(len(data))
             if os.pwrite(self._fd, data, segment.size) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
@@ -231,16 +231,16 @@ class Spool:
         return True
 
     def _flush(self) -> bool:
-        """Write what waits in memory, and what of it is on its way; False where some of it must stay."""
+        """Writes the records in memory, in flight or not. Returns False if some must stay."""
         while self._memory:
             if not self._write(self._memory[0]):
                 return False
             self._memory_size -= len(self._memory.popleft())
-            if self._lent:  # handed out already: of all that is on the disk, too
+            if self._lent:  # in flight, and with it everything on disk
                 last = self._segments[-1]
                 last.taken, last.offset = last.taken + 1, last.size
                 self._lent, self._moved = self._lent - 1, (last.number, last.size)
-                self._flying.add(last.number)
+                self._in_flight.add(last.number)
         return True
 
     def _remember(self, payload: bytes) -> bool:
@@ -263,8 +263,8 @@ class Spool:
     def _path(self, number: int) -> Path:
         return self.directory / f"{number:012d}{_SUFFIX}"
 
-    def _room(self, size: int) -> _Segment:
-        """The segment to append to. Raises OSError."""
+    def _segment_for(self, size: int) -> _Segment:
+        """Returns the segment to append to. Raises OSError."""
         last = self._segments[-1] if self._segments else None
         if last is None or self._fd < 0 or last.size + size > self._segment_max:
             self._new_segment(last.number + 1 if last else self._next)
@@ -272,8 +272,8 @@ class Spool:
         for oldest in list(self._segments)[:-1]:
             if held + size <= self.size_max:
                 break
-            if oldest.number in self._flying:
-                continue  # who holds its records may end before they are delivered
+            if oldest.number in self._in_flight:
+                continue  # the holder of its records may end before they are delivered
             self.lost["queue_full"] += oldest.frames - oldest.taken
             held -= oldest.size
             self._drop(oldest)
@@ -295,7 +295,7 @@ class Spool:
         self._segments.remove(segment)
         with contextlib.suppress(OSError):
             self._path(segment.number).unlink()
-        if not self._segments and self._fd >= 0:  # it was the one that is written to
+        if not self._segments and self._fd >= 0:  # it was the one being written
             os.close(self._fd)
             self._fd = -1
 
@@ -315,7 +315,7 @@ class Spool:
                         break
         except FileNotFoundError:
             found = []
-        if not found:  # the file was changed under us
+        if not found:  # another process changed the file
             self.lost["corrupt"] += segment.frames - segment.taken
             segment.taken = segment.frames
             return None
@@ -323,7 +323,7 @@ class Spool:
         return Batch(tuple(found), segment.number, segment.offset)
 
     def _recover(self) -> None:
-        """What an agent before us left behind. A new segment is begun: the last may end torn."""
+        """Reads an earlier agent's files; starts a new segment, as the last may end in a partial frame."""
         at, offset = read_cursor(self.directory)
         names = [path.stem for path in self.directory.glob("*" + _SUFFIX)]
         numbers = sorted(int(name) for name in names if name.isascii() and name.isdigit())
@@ -337,7 +337,7 @@ class Spool:
                 self._segments.append(segment)
 
     def _scan(self, segment: _Segment, offset: int) -> bool:
-        """Count the frames; False when none is left to deliver."""
+        """Counts the frames. Returns False if none is left to deliver."""
         try:
             data = self._path(segment.number).read_bytes()
         except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Receivers that are asked by HTTP: a webhook, Alertmanager (API v2), an OpenTelemetry collector (logs)."""
+"""Receivers by HTTP: a webhook, Alertmanager (API v2), an OpenTelemetry collector (logs)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ringfence.severity import number_of
 
 __all__ = ["Alertmanager", "Otlp", "Webhook"]
 
-_RESOLVE = 300  # seconds after which Alertmanager counts an alert as over, if it is not told again
+_RESOLVE = 300  # seconds after which Alertmanager resolves an alert that is not sent again
 
 
 class _Web:
-    """What they share. `name` is the receiver's in metrics."""
+    """The common part. `name` is the receiver's name in metrics."""
 
     batch_records, batch_bytes = 64, 1 << 18
 
@@ -31,11 +31,11 @@ class _Web:
         self.name, self._http = name, http
 
     def close(self) -> None:
-        """A connection lasts for one request: nothing to free."""
+        """Does nothing: a connection lasts for one request."""
 
 
 class Webhook(_Web):
-    """POST of `{"alerts": [...]}`, in the chosen format."""
+    """Posts `{"alerts": [...]}`, in the configured format."""
 
     def __init__(self, name: str, http: Http, render: Callable[[Record], Mapping[str, Any]]) -> None:
         super().__init__(name, http)
@@ -47,7 +47,7 @@ class Webhook(_Web):
 
 
 class Alertmanager(_Web):
-    """POST to /api/v2/alerts. The labels say which alerts are the same one: rule, outcome and container."""
+    """Posts to /api/v2/alerts. The labels identify an alert: rule, outcome and container."""
 
     def __init__(self, name: str, http: Http, now: Callable[[], float] = time.time) -> None:
         super().__init__(name, http)
@@ -87,7 +87,7 @@ class Alertmanager(_Web):
             "owner": container.get("owner"),
             "suppressed": str(record["suppressed"]) if record.get("suppressed") else "",
         }
-        # Counted from now: an alert that waited for this receiver must not arrive as one that is over.
+        # Relative to now: an alert that waited in the queue must not arrive already resolved.
         ends = datetime.fromtimestamp(self._now() + _RESOLVE, UTC)
         return {
             "labels": {key: str(value) for key, value in labels.items() if value},
@@ -104,8 +104,11 @@ class Otlp(_Web):
     _SEVERITY = (9, 12, 13, 17, 21)
 
     def send(self, records: Sequence[Record]) -> int:
-        """One request; how many of them the collector did not take. It does not say which, and such a request
-        must not be made again (OTLP, "Partial Success"): it would get the others twice."""
+        """Sends one request; returns the number of records that the collector refused.
+
+        It does not say which, and such a request must not be sent again (OTLP, "Partial Success"): the
+        accepted records would arrive twice.
+        """
         by_node: dict[str, list[Record]] = {}
         for record in records:
             by_node.setdefault(str(record.get("node") or ""), []).append(record)
@@ -116,7 +119,7 @@ class Otlp(_Web):
 
     def _resource(self, node: str, records: Sequence[Record]) -> dict[str, Any]:
         scope = {"name": "ringfence", "version": __version__}
-        labels = part(records[0], "labels")  # of the agent: those of one node are the same
+        labels = part(records[0], "labels")  # the agent's labels, the same for all records of a node
         attributes = {"service.name": "ringfence", "host.name": node, "k8s.node.name": node, **labels}
         attributes["k8s.cluster.name"] = attributes.pop("cluster", "")
         return {
@@ -180,7 +183,7 @@ def _any_value(value: Any) -> dict[str, Any]:
 
 
 def _rejected(body: bytes) -> int:
-    """How many log records a collector did not take. 64-bit numbers are strings, and may be numbers."""
+    """Returns the number of refused log records. 64-bit numbers are strings, and may be numbers."""
     try:
         answer = safejson.parse(body or b"{}")
     except safejson.Unusable:

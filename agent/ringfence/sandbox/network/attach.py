@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of a sandbox's network: leased before the start, attached when its namespace is there, released
-at its end.
+"""The life cycle of a sandbox's network: leased before the start, attached to its namespace, released.
 
-The kernel's side is always brought to what is on record: rules are made anew from all records, links are
-found by names that the records give. So releasing twice, or after a crash, is the same as releasing once.
+The kernel's state always follows from the records: rules are generated from all records, links are found
+by their recorded names. So releasing twice, or after a crash, is the same as releasing once.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ _FORWARDING = {4: "/proc/sys/net/ipv4/ip_forward", 6: "/proc/sys/net/ipv6/conf/a
 
 
 def lease(state: str, plan: Plan, sandbox: str, ports: list[Port]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Addresses and ports for a sandbox, on record: (network, lease)."""
+    """Leases and records addresses and ports for a sandbox; returns (network, lease)."""
     with Pool(state) as pool:
         return pool.lease(plan, sandbox, ports)
 
 
 class Helper:
-    """A child that imports pyroute2 while the container is being made, and connects it when it is there.
+    """A child that imports pyroute2 while the container is created, and then connects it.
 
-    Its memory goes with it, and it may change its network namespace for good.
+    Its memory is freed when it ends, and it can change its network namespace permanently.
     """
 
     def __init__(self, state: str, sandbox: str) -> None:
@@ -49,11 +48,11 @@ class Helper:
         os.close(answers)
 
     def attach(self, pid: int) -> None:
-        """Make rules and links, in the namespace of process `pid`."""
+        """Creates rules, and links in the namespace of process `pid`."""
         try:
             os.write(self._commands, str(pid).encode())
         except BrokenPipeError:
-            pass  # it says why it ended
+            pass  # its answer has the reason
         said, status = self._end()
         if said:
             raise SandboxError(**json.loads(said))
@@ -61,7 +60,7 @@ class Helper:
             raise SandboxError(f"the network helper ended with {status}")
 
     def close(self) -> None:
-        """Let it go without work, if it is there still."""
+        """Ends it without work, if it still runs."""
         if self._child:
             self._end()
 
@@ -75,7 +74,7 @@ class Helper:
 
 
 def _help(commands: int, answers: int, state: str, sandbox: str) -> None:
-    """What the child does; it does not return."""
+    """The child's main function; does not return."""
     said: dict[str, str] = {}
     try:
         from ringfence.sandbox.network import links
@@ -98,7 +97,7 @@ def _help(commands: int, answers: int, state: str, sandbox: str) -> None:
 
 
 def _apply(pool: Pool) -> None:
-    """The table as the records have it; none where nothing needs one."""
+    """Replaces the table according to the records; removes it if nothing needs it."""
     wanted = rules.chains(pool.networks())
     if wanted:
         replace_table(pool.table, wanted)
@@ -107,13 +106,13 @@ def _apply(pool: Pool) -> None:
 
 
 def release(state: str, sandbox: str) -> None:
-    """Take everything back: ports, links, addresses; with the last sandbox the bridge and the table."""
+    """Releases ports, links and addresses; with the last sandbox also the bridge and the table."""
     if not os.path.isdir(f"{state}/networks"):
         return
     with Pool(state) as pool:
         for network in list(pool.held_by(sandbox)):
             held = network["leases"].pop(sandbox)
-            # The record goes last: whoever is killed here leaves one that says what to do again.
+            # The record is removed last: if this is interrupted, the record allows to repeat it.
             delete_link(held["link"])
             others = [each for each in pool.networks() if each["file"] != network["file"]]
             wanted = rules.chains([*others, network] if network["leases"] else others)
@@ -124,7 +123,7 @@ def release(state: str, sandbox: str) -> None:
 
 
 def forwards(version: int) -> bool:
-    """Whether the kernel passes packets on between links."""
+    """Returns True if the kernel forwards packets between links."""
     try:
         with open(_FORWARDING[version], encoding="ascii") as file:
             return file.read().strip() != "0"
@@ -133,6 +132,6 @@ def forwards(version: int) -> bool:
 
 
 def turn_on_forwarding(version: int) -> None:
-    """Only where the user said so: it makes a router of the whole host."""
+    """Enables forwarding. Only at the user's request: it makes the whole host a router."""
     with open(_FORWARDING[version], "w", encoding="ascii") as file:
         file.write("1")

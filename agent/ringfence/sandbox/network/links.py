@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links, addresses and routes by pyroute2: the only module that imports it, in a process that ends with the
-work.
+"""Links, addresses and routes by pyroute2: the only module that imports it, in a short-lived process.
 
-The host's end of a cable and the bridge are made here, the sandbox's end inside its own network namespace,
-which takes everything along when its last process ends.
+The bridge and the host's end of a veth pair are created here, the sandbox's end in its own network
+namespace, which removes it when its last process ends.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from ringfence.sandbox.network.rules import reaches_loopback
 __all__ = ["attach"]
 
 INSIDE = "eth0"
-_NODAD = 2  # IFA_F_NODAD: nobody else has the address, we keep account of them
+_NODAD = 2  # IFA_F_NODAD: the pool guarantees that the address is unique
 
 
 def attach(network: dict[str, Any], lease: dict[str, Any], pid: int, owner: str) -> None:
-    """Give process `pid` the link `eth0` with the lease's addresses. Raises SandboxError."""
+    """Gives process `pid` the link `eth0` with the lease's addresses. Raises SandboxError."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
@@ -52,8 +51,8 @@ def _reason(error: Any, network: dict[str, Any]) -> str:
 
 def _hint(error: Any, network: dict[str, Any]) -> str:
     if error.code == errno.EBUSY and network["mode"] != "bridge":
-        return f"{network['link']} is the parent of links of the other kind, macvlan or ipvlan"
-    return "is the kernel's module there?" if error.code == errno.EOPNOTSUPP else ""
+        return f"{network['link']} is already the parent of links of the other kind (macvlan or ipvlan)"
+    return "is the kernel module available?" if error.code == errno.EOPNOTSUPP else ""
 
 
 def _index(netlink: Any, name: str) -> int:
@@ -62,31 +61,32 @@ def _index(netlink: Any, name: str) -> int:
 
 
 def _bridge(host: Any, network: dict[str, Any]) -> int:
-    """The bridge, made with its addresses where it is missing or only half made."""
+    """Returns the bridge, creating or completing it with its addresses if necessary."""
     name = network["link"]
     index = _index(host, name)
     if not index:
-        # An address of its own: else it would change with every cable that comes and goes.
+        # A fixed MAC address: else it would change with every added and removed link.
         mac = "02:" + ":".join(f"{byte:02x}" for byte in _digest(network["file"], 5))
         host.link("add", ifname=name, kind="bridge", address=mac, **_mtu(network))
         index = _index(host, name)
     elif host.get_links(index)[0].get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
-        raise SandboxError(f"{name} exists and is no bridge", hint="it is not ours: rename it")
+        raise SandboxError(f"{name} exists and is not a bridge", hint="another program created it: rename it")
     host.link("set", index=index, ifalias=f"ringfence: {network['name']}")
     for gateway, subnet in zip(network["gateways"], network["subnets"], strict=True):
         _add_address(host, index, gateway, subnet)
     _believe_no_router(name)
     host.link("set", index=index, state="up")
     if reaches_loopback(network):
-        # Replies of sandboxes to 127.0.0.1 come in by the bridge, which is ours: no other link is changed.
+        # Replies of sandboxes to 127.0.0.1 arrive at the own bridge: no other link is changed.
         with open(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", "w", encoding="ascii") as file:
             file.write("1")
     return index
 
 
 def _believe_no_router(name: str) -> None:
-    """A sandbox may send what it likes, and by an advertisement it would be this host's way to the world
-    (CVE-2020-13401, CVE-2020-10749).
+    """Disables router advertisements: by one, a sandbox could become this host's default gateway.
+
+    CVE-2020-13401, CVE-2020-10749.
     """
     try:
         with open(f"/proc/sys/net/ipv6/conf/{name}/accept_ra", "w", encoding="ascii") as file:
@@ -120,22 +120,22 @@ def _add_address(netlink: Any, index: int, address: str, subnet: str) -> None:
 def _cable(
     host: Any, network: dict[str, Any], lease: dict[str, Any], pid: int, bridge: int, owner: str
 ) -> None:
-    """A pair: one end in the bridge, the other in the namespace of `pid`, there from its first moment."""
-    delete_link(lease["link"])  # of a sandbox of the same name that was killed
+    """Creates a veth pair: one end in the bridge, the other directly in the namespace of `pid`."""
+    delete_link(lease["link"])  # left by a killed sandbox with the same name
     peer = {"ifname": INSIDE, "net_ns_pid": pid, **_mtu(network)}
     host.link("add", ifname=lease["link"], kind="veth", peer=peer, **_mtu(network))
     index = _index(host, lease["link"])
     host.link("set", index=index, master=bridge, ifalias=f"ringfence: {owner}", state="up")
     if lease["ports"]:
-        # Its own published port leads back to it: a bridge does that only for a port that is told to.
+        # Its own published port leads back to it: a bridge does that only in hairpin mode.
         host.brport("set", index=index, mode=1)
 
 
 def _child_of(host: Any, network: dict[str, Any], lease: dict[str, Any], pid: int) -> None:
-    """A macvlan or ipvlan of the parent; made beside it under the name on record, then given away."""
+    """Creates a macvlan or ipvlan of the parent under the recorded name, then moves it."""
     parent = _index(host, network["link"])
     if not parent:
-        raise SandboxError(f"there is no link {network['link']!a} on this host", hint="`ip link` names them")
+        raise SandboxError(f"there is no link {network['link']!a} on this host", hint="`ip link` lists them")
     delete_link(lease["link"])
     modes = {"l2": 0, "l3": 1}
     special = (
@@ -148,11 +148,11 @@ def _child_of(host: Any, network: dict[str, Any], lease: dict[str, Any], pid: in
 
 
 def _enter(pid: int) -> None:
-    """This process goes into the namespace for good: it is a helper that ends with the work."""
-    from ringfence_runtime import _sys
+    """Enters the namespace permanently: this process is a helper that ends afterwards."""
+    from ringfence_linux import syscalls
 
     fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    _sys.setns(fd, _sys.CLONE_NEWNET)
+    syscalls.setns(fd, syscalls.CLONE_NEWNET)
     os.close(fd)
 
 
@@ -166,6 +166,6 @@ def _configure(inside: Any, network: dict[str, Any], lease: dict[str, Any]) -> N
     for gateway in network["gateways"]:
         inside.route("add", dst="::/0" if ":" in gateway else "0.0.0.0/0", gateway=gateway)
     if network["variant"] == "l3" and not network["gateways"]:
-        # Nothing answers ARP in this mode: everything goes out of the link, and the parent routes it.
+        # Nothing answers ARP in this mode: all packets leave through the link, and the parent routes them.
         for subnet in network["subnets"]:
             inside.route("add", dst="::/0" if ":" in subnet else "0.0.0.0/0", oif=index)

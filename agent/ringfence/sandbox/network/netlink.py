@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few bytes of netlink that removal and nftables need: attributes, a request, a batch. No pyroute2, no
-ctypes.
+"""The parts of netlink for removal and nftables: attributes, requests, batches. No pyroute2, no ctypes.
 
 linux/netlink.h, linux/rtnetlink.h, linux/netfilter/nfnetlink.h.
 """
@@ -30,12 +29,12 @@ Message = tuple[int, int, bytes]
 
 
 def attribute(kind: int, value: bytes) -> bytes:
-    """One attribute, padded."""
+    """Returns one padded attribute."""
     return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
 
 
 def nested(*parts: tuple[int, bytes]) -> bytes:
-    """Attributes one behind the other, for the inside of another."""
+    """Returns concatenated attributes, for the content of another."""
     return b"".join(attribute(kind, value) for kind, value in parts)
 
 
@@ -44,7 +43,7 @@ def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
 
 
 def _answer(sock: socket.socket, last: int) -> int:
-    """The first error (an errno) up to the answer to message `last`; 0: none."""
+    """Returns the first error (an errno) up to the answer to message `last`; 0: none."""
     first = 0
     while True:
         data = sock.recv(1 << 16)
@@ -60,7 +59,7 @@ def _answer(sock: socket.socket, last: int) -> int:
 
 
 def send_batch(messages: list[Message]) -> None:
-    """Send messages to nftables as one transaction: all of them take effect, or none. Raises OSError."""
+    """Sends messages to nftables as one transaction: all take effect, or none. Raises OSError."""
     head = struct.pack("=BB", 0, 0) + struct.pack(">H", NFNL_SUBSYS_NFTABLES)
     data = _message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, 1, head)
     for number, (kind, flags, body) in enumerate(messages, 2):
@@ -78,7 +77,7 @@ def send_batch(messages: list[Message]) -> None:
 
 
 def delete_link(name: str) -> bool:
-    """Remove a link of this network namespace; False where there is none."""
+    """Removes a link of this network namespace. Returns False if there is none."""
     try:
         index = socket.if_nametoindex(name)
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nftables by netlink: expressions, rules, and one table of our own that is replaced as a whole.
+"""nftables by netlink: expressions, rules, and one table that is replaced as a whole.
 
 linux/netfilter/nf_tables.h. An expression is bytes; a rule is a list of them and a comment. Numbers are
 big-endian.
@@ -186,7 +186,7 @@ def _rule(table: str, chain: Chain, rule: Rule) -> Message:
 
 
 def replace_table(table: str, chains: list[Chain]) -> None:
-    """Make the table what `chains` say, in one transaction: no packet meets half of it."""
+    """Replaces the table by `chains`, in one transaction: no packet sees a partial table."""
     new: Message = (_NEWTABLE, _CREATE, _body((1, _name(table))))
     messages = [new, (_DELTABLE, 0, _body((1, _name(table)))), new]
     for chain in chains:
@@ -196,7 +196,7 @@ def replace_table(table: str, chains: list[Chain]) -> None:
 
 
 def delete_table(table: str) -> None:
-    """Remove it, if it is there."""
+    """Removes the table, if it exists."""
     _send([(_NEWTABLE, _CREATE, _body((1, _name(table)))), (_DELTABLE, 0, _body((1, _name(table))))])
 
 

@@ -16,7 +16,7 @@ _KEYS = ("subnet", "gateway", "ip", "mtu", "internal")
 
 
 class Plan(NamedTuple):
-    """What network a sandbox asked for."""
+    """The network that a sandbox requests."""
 
     mode: str = "none"
     name: str = ""
@@ -29,16 +29,16 @@ class Plan(NamedTuple):
     """addresses that the sandbox must get"""
     mtu: int = 0
     internal: bool = False
-    """no way out of the host"""
+    """no route out of the host"""
 
     @property
     def leased(self) -> bool:
-        """Whether there are addresses and links to keep account of."""
+        """True if the network needs leased addresses and links."""
         return self.mode in ("bridge", "macvlan", "ipvlan")
 
 
 def plan(text: str, *, publishes: bool = False) -> Plan:
-    """Read `--network`. Nothing is `none`, or `bridge` where ports are published: they need one."""
+    """Parses `--network`. Empty means `none`, or `bridge` if ports are published."""
     text = text or ("bridge" if publishes else "none")
     head, *words = text.split(",")
     mode, colon, name = head.partition(":")
@@ -63,15 +63,15 @@ def plan(text: str, *, publishes: bool = False) -> Plan:
 
 def _network_name(name: str) -> str:
     if set(name) - _LETTERS or len(name) > 64 or name[0] in ".-":
-        raise UsageError(f"--network: {name!a} is no name for a network", hint="letters, digits and _ . -")
+        raise UsageError(f"--network: {name!a} is not a valid network name", hint="letters, digits and _ . -")
     return name
 
 
 def _link_name(name: str) -> str:
-    """What the kernel takes as the name of a link (dev_valid_name)."""
+    """Checks a link's name by the kernel's rules (dev_valid_name)."""
     bad = not name or len(name.encode()) > 15 or set(name) & {"/", ":"} or name in (".", "..")
     if bad or any(letter.isspace() or not letter.isprintable() for letter in name):
-        raise UsageError(f"--network: {name!a} is no name of a link")
+        raise UsageError(f"--network: {name!a} is not a valid link name")
     return name
 
 
@@ -86,7 +86,7 @@ def _extended(base: Plan, words: list[str]) -> Plan:
     if not mtu.isdecimal() or not (mtu == "0" or 68 <= int(mtu) <= 65535):
         raise UsageError(f"--network: mtu: {mtu!a} is not between 68 and 65535")
     if given.get("internal", [""])[-1] not in ("", "true", "false"):
-        raise UsageError("--network: internal: is true or false")
+        raise UsageError("--network: internal: must be true or false")
     result = base._replace(
         subnets=tuple(_subnet(text) for text in given.get("subnet", ())),
         gateways=tuple(_address("gateway", text) for text in given.get("gateway", ())),

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Addresses, links and ports that sandboxes hold, on disk: one file a network below STATE/networks, one
-lock for all.
+"""The leases of addresses, links and ports, on disk: one file per network below STATE/networks, one lock.
 
-Everything is written before it is made in the kernel, so what a crash leaves is found by its record.
+Everything is recorded before it is created in the kernel, so leftovers of a crash are found by record.
 """
 
 from __future__ import annotations
@@ -32,9 +31,7 @@ def _hash(*words: str) -> str:
 
 
 def link_of(state: str, sandbox: str) -> str:
-    """The name of the host's end of a sandbox's cable: known from its name, so that it is found after a
-    crash.
-    """
+    """Returns the name of the host's link of a sandbox, derived from its name, to find it after a crash."""
     return f"rfv{_hash(state, sandbox)[:10]}"
 
 
@@ -60,11 +57,11 @@ class Pool:
 
     @property
     def table(self) -> str:
-        """Our table of nftables; another state directory has another one."""
+        """The name of the nftables table, which depends on the state directory."""
         return "ringfence" if self.state == _USUAL else f"ringfence-{_hash(self.state)[:8]}"
 
     def networks(self) -> list[dict[str, Any]]:
-        """All records, in the order of their names."""
+        """Returns all records, ordered by name."""
         from ringfence_runtime.images.records import read_json
 
         try:
@@ -75,7 +72,7 @@ class Pool:
         return [record for record in found if record is not None]
 
     def save(self, network: dict[str, Any]) -> None:
-        """Write a record; one without a lease is removed."""
+        """Writes a record; removes one without a lease."""
         from ringfence_runtime.images.records import write_json
 
         path = f"{self.directory}/{network['file']}.json"
@@ -85,11 +82,11 @@ class Pool:
             os.unlink(path)
 
     def held_by(self, sandbox: str) -> Iterator[dict[str, Any]]:
-        """The networks in which a sandbox has a lease."""
+        """Yields the networks in which a sandbox has a lease."""
         return (network for network in self.networks() if sandbox in network["leases"])
 
     def lease(self, plan: Plan, sandbox: str, ports: list[Port]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(network, lease) of a new sandbox, on record. SandboxError where there is nothing left to give."""
+        """Records and returns (network, lease) of a new sandbox. SandboxError if nothing is left."""
         networks = self.networks()
         network = next((each for each in networks if each["file"] == self._file(plan)), None)
         if network is None:
@@ -111,7 +108,7 @@ class Pool:
         return network, lease
 
     def _file(self, plan: Plan) -> str:
-        """Safe for a directory, whatever letters a link's name has."""
+        """Returns a name that is safe in a directory, for any link's name."""
         if plan.mode == "bridge":
             return f"bridge-{plan.name}"
         return f"{plan.mode}-{_hash(plan.name, *plan.subnets)[:16]}"
@@ -127,7 +124,7 @@ class Pool:
             gateways = [_gateway_in(subnet, gateways) for subnet in subnets]
         for gateway in gateways:
             if not any(gateway in subnet for subnet in subnets):
-                raise UsageError(f"--network: the gateway {gateway} lies in no subnet of it")
+                raise UsageError(f"--network: the gateway {gateway} is in no subnet of it")
         own = (
             "ringfence0"
             if (self.state, plan.name) == (_USUAL, DEFAULT_BRIDGE)
@@ -148,7 +145,7 @@ class Pool:
 
 
 def _agree(plan: Plan, network: dict[str, Any]) -> None:
-    """What is asked of a network that exists must be what it is."""
+    """Checks that a request matches an existing network's properties."""
     same = (
         (list(plan.subnets), network["subnets"], "subnet"),
         (plan.mtu, network["mtu"], "mtu"),
@@ -159,17 +156,17 @@ def _agree(plan: Plan, network: dict[str, Any]) -> None:
             shown = ", ".join(there) if isinstance(there, list) else there
             raise UsageError(
                 f"--network: network {network['name']} exists with {key} {shown}",
-                hint="end its sandboxes first, or take another name",
+                hint="end its sandboxes first, or use another name",
             )
 
 
 def _gateway_in(subnet: Subnet, wanted: list[Address]) -> Address:
-    """The address of the bridge: the one that was asked for, else the subnet's first."""
+    """Returns the bridge's address: the requested one, else the subnet's first."""
     return next((address for address in wanted if address in subnet), subnet.network_address + 1)
 
 
 def _addresses(plan: Plan, network: dict[str, Any]) -> list[Address]:
-    """One address of each subnet."""
+    """Returns one address of each subnet."""
     used = {address for lease in network["leases"].values() for address in lease["addresses"]}
     used.update(network["gateways"])
     wanted = [ipaddress.ip_address(text) for text in plan.addresses]
@@ -177,7 +174,7 @@ def _addresses(plan: Plan, network: dict[str, Any]) -> list[Address]:
     for address in wanted:
         if not any(address in subnet for subnet in subnets):
             raise UsageError(
-                f"--network: {address} lies in no subnet of {network['name']}",
+                f"--network: {address} is in no subnet of {network['name']}",
                 hint=", ".join(network["subnets"]),
             )
         if str(address) in used:
@@ -198,7 +195,7 @@ def _one(subnet: Subnet, wanted: list[Address], used: set[str]) -> Address:
 
 
 def _free_subnet(others: list[Subnet]) -> Subnet:
-    """A /24 that overlaps neither another network nor a route of the host."""
+    """Returns a /24 that overlaps neither another network nor a route of the host."""
     busy = [*others, *_routes()]
     for subnet in _SUPERNET.subnets(new_prefix=24):
         if not any(subnet.version == other.version and subnet.overlaps(other) for other in busy):
@@ -207,7 +204,7 @@ def _free_subnet(others: list[Subnet]) -> Subnet:
 
 
 def _routes() -> list[Subnet]:
-    """IPv4 routes of this host, but the default one (proc(5), /proc/net/route: little-endian hexadecimal)."""
+    """Returns this host's IPv4 routes except the default (/proc/net/route: little-endian hexadecimal)."""
     found: list[Subnet] = []
     with open("/proc/net/route", encoding="ascii") as file:
         for line in file.readlines()[1:]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published ports: `-p [IP:][HOST:]CONTAINER[/udp]`, and whether a port of the host's is free."""
+"""Published ports: `-p [IP:][HOST:]CONTAINER[/udp]`, and a check that a host port is free."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ringfence.sandbox.errors import SandboxError, UsageError
 
 __all__ = ["Port", "choose", "exposed", "parse"]
 
-_MOST = 1024  # ports of one range
+_MOST = 1024  # maximum ports of one range
 
 
 class Port(NamedTuple):
-    """One published port. An empty address is every address of the host; host port 0 is one to be chosen."""
+    """One published port. An empty address means all addresses of the host; host port 0: any free one."""
 
     protocol: str
     address: str
@@ -81,9 +81,7 @@ def _range(text: str, whole: str) -> range:
 
 
 def exposed(ports: list[str]) -> list[Port]:
-    """The ports that an image declares, for --publish-all. The text is the image's: what is odd is left
-    out.
-    """
+    """Returns the ports that an image declares, for --publish-all. Invalid text of the image is ignored."""
     found = []
     for text in ports:
         try:
@@ -94,18 +92,18 @@ def exposed(ports: list[str]) -> list[Port]:
 
 
 def choose(wanted: list[Port], taken: dict[Port, str]) -> list[Port]:
-    """Ports with numbers, none of which another sandbox or a program of the host has. SandboxError else."""
+    """Returns ports with free numbers. SandboxError if another sandbox or host program uses one."""
     chosen: list[Port] = []
     for port in wanted:
         for other, owner in taken.items():
             if port.host and _clash(port, other):
                 raise SandboxError(
-                    f"port {port.host}/{port.protocol} is published by sandbox {owner} already",
-                    hint="choose another one, or leave it out: -p CONTAINER",
+                    f"port {port.host}/{port.protocol} is already published by sandbox {owner}",
+                    hint="choose another one, or omit it: -p CONTAINER",
                 )
         for other in chosen:
             if port.host and _clash(port, other):
-                raise UsageError(f"--publish: port {port.host}/{port.protocol} is named twice")
+                raise UsageError(f"--publish: port {port.host}/{port.protocol} is duplicate")
         chosen.append(_free(port, [*taken, *chosen]))
     return chosen
 
@@ -116,7 +114,7 @@ def _clash(one: Port, other: Port) -> bool:
 
 
 def _free(port: Port, others: list[Port]) -> Port:
-    """The port itself, or one that the kernel chooses, if the host lets us bind it now."""
+    """Returns the port, or one that the kernel chooses, if it can be bound now."""
     for _ in range(64):
         number = _bind(port)
         found = port._replace(host=number)
@@ -129,7 +127,7 @@ def _bind(port: Port) -> int:
     family = socket.AF_INET6 if ":" in port.address else socket.AF_INET
     kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
     with socket.socket(family, kind) as probe:
-        # A connection of an earlier server that is still closing does not make the port taken.
+        # A closing connection of an earlier server does not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1 if port.protocol == "tcp" else 0)
         try:
             probe.bind((port.address, port.host))
@@ -139,9 +137,9 @@ def _bind(port: Port) -> int:
             if error.errno == errno.EADDRINUSE:
                 raise SandboxError(
                     f"port {port.host}/{port.protocol} is in use by a program of this host",
-                    hint="`ss -lntup` names it",
+                    hint="`ss -lntup` shows it",
                 ) from None
             if error.errno == errno.EADDRNOTAVAIL:
-                raise SandboxError(f"{port.address} is no address of this host") from None
+                raise SandboxError(f"{port.address} is not an address of this host") from None
             raise
         return int(probe.getsockname()[1])

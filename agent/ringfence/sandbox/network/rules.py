@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules of all bridge networks, from what is on record of them: a pure function."""
+"""The rules of all bridge networks, derived from their records: a pure function."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ LOOPBACK = "127.0.0.0/8"
 
 
 def ports_of(lease: dict[str, Any]) -> list[Port]:
-    """The published ports of a lease on record."""
+    """Returns the published ports of a recorded lease."""
     return [Port(*fields) for fields in lease["ports"]]
 
 
 def reaches_loopback(network: dict[str, Any]) -> bool:
-    """Whether a port of it is published on 127.0.0.1, too."""
+    """Returns True if a port of the network is published on 127.0.0.1."""
     ports = [port for lease in network["leases"].values() for port in ports_of(lease)]
     return any(not port.address or port.address.startswith("127.") for port in ports)
 
 
 def chains(networks: list[dict[str, Any]]) -> list[Chain]:
-    """Every chain of the table. Networks without a bridge (macvlan, ipvlan) have no rules."""
+    """Returns every chain of the table. Networks without a bridge (macvlan, ipvlan) have no rules."""
     bridges = [network for network in networks if network["mode"] == "bridge"]
     if not bridges:
         return []
     published = [rule for network in bridges for rule in _published(network)]
-    # From outside nobody reaches what is published on 127.0.0.1 alone, by whatever address a packet bears.
+    # Ports published on 127.0.0.1 only are not reachable from outside, with any address in the packet.
     outside = [rule for network in bridges for rule in _published(network, loopback=False)]
     return [
-        # A bridge that carries loopback's published ports routes 127.0.0.0/8 (CVE-2020-8558): not from its
-        # sandboxes.
+        # A bridge with ports on loopback routes 127.0.0.0/8, but not from its sandboxes (CVE-2020-8558).
         Chain("guard", "filter", nft.PREROUTING, -300, tuple(_guards(bridges))),
         Chain("publish", "nat", nft.PREROUTING, -100, tuple(outside)),
         Chain("publish-local", "nat", nft.OUTPUT, -100, tuple(published)),
@@ -73,9 +72,7 @@ def _published(network: dict[str, Any], *, loopback: bool = True) -> list[Rule]:
 
 
 def _leaving(network: dict[str, Any]) -> list[Rule]:
-    """Sources are rewritten on the way out of the host, on the way back in to a published port, and for
-    loopback.
-    """
+    """Rewrites source addresses of packets that leave the host, return to a published port, or loop back."""
     link = network["link"]
     rules = (
         [Rule((nft.outgoing(link), nft.source(LOOPBACK), nft.MASQUERADE))]
@@ -90,9 +87,7 @@ def _leaving(network: dict[str, Any]) -> list[Rule]:
 
 
 def _crossing(network: dict[str, Any]) -> list[Rule]:
-    """Into a bridge comes what was asked for, what is published, and what its own sandboxes say: nothing
-    else.
-    """
+    """Allows only replies, published ports and the network's own sandboxes into a bridge."""
     link = network["link"]
     inside = [Rule((nft.incoming(link), nft.outgoing(link), nft.ACCEPT))]
     if network["internal"]:

@@ -7,7 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar, dataclass_transform
 
-    from ringfence_runtime._sys import Exec
+    from ringfence_linux.syscalls import Exec
     from ringfence_runtime.launch.channel import Channel
     from ringfence_runtime.launch.operations.lowering import Lowering
     from ringfence_runtime.spec.mounts import Mount

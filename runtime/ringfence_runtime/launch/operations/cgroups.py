@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.launch.mounts import HARD, new_filesystem
 from ringfence_runtime.launch.operations.base import NotLowerableError
 from ringfence_runtime.launch.operations.lowering import text
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MountLegacyCgroups", "MountUnifiedCgroup"]
 
-_BASE = HARD & ~_sys.MOUNT_ATTR_RDONLY
+_BASE = HARD & ~syscalls.MOUNT_ATTR_RDONLY
 _BASE_MODE = ("mode", "755")
 
 
@@ -81,7 +81,7 @@ class MountLegacyCgroups(MountOperation):
         return found
 
     def _is_read_only(self) -> bool:
-        return bool(self.mount.attr_set & _sys.MOUNT_ATTR_RDONLY)
+        return bool(self.mount.attr_set & syscalls.MOUNT_ATTR_RDONLY)
 
     def make(self, world: World) -> int:
         return new_filesystem("tmpfs", "tmpfs", (_BASE_MODE,), _BASE)
@@ -91,13 +91,13 @@ class MountLegacyCgroups(MountOperation):
         for key, name, links in self._hierarchies():
             hierarchy = self._hierarchy(key)
             found = ensure(tree, name, directory=True)
-            _sys.move_mount(hierarchy, found, path=name)
+            syscalls.move_mount(hierarchy, found, path=name)
             os.close(hierarchy)
             os.close(found)
             for link in links:
                 os.symlink(name, link, dir_fd=tree)
         if self._is_read_only():
-            _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_RDONLY, path=self.mount.destination)
+            syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY, path=self.mount.destination)
         os.close(tree)
 
     def _hierarchy(self, key: str) -> int:
@@ -116,7 +116,7 @@ class MountLegacyCgroups(MountOperation):
             for link in links:
                 target.program.call("symlinkat", text(name), tree, text(link))
         if self._is_read_only():
-            target.set_attributes(tree, attr_set=_sys.MOUNT_ATTR_RDONLY)
+            target.set_attributes(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY)
 
     def _lower_hierarchy(self, target: Lowering, index: int, key: str) -> Slot:
         if self.own_namespace:

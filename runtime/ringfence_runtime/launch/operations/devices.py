@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.mounts import bind_tree
 from ringfence_runtime.launch.operations.base import NotLowerableError, Operation
@@ -81,7 +81,7 @@ class MakeDevice(Operation):
         # The owner is set by descriptor, as the name may be another file by now. mknod set the mode.
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         try:
-            _sys.fchownat_empty(fd, device.uid, device.gid)
+            syscalls.fchownat_empty(fd, device.uid, device.gid)
         finally:
             os.close(fd)
         return None
@@ -104,7 +104,7 @@ class MakeDevice(Operation):
         if device.uid or device.gid:
             flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
             program.call("openat", directory, text(name), flags, 0, into=node)
-            program.call("fchownat", node, b"", device.uid, device.gid, _sys.AT_EMPTY_PATH)
+            program.call("fchownat", node, b"", device.uid, device.gid, syscalls.AT_EMPTY_PATH)
 
 
 class FindDevice(Operation):
@@ -193,7 +193,7 @@ def _bind(directory: int, name: str, device: Device) -> None:
                 raise OSError(errno.ENODEV, "the host's node of this name is another device")
         else:
             check_device(source, device.major, device.minor, device.path)
-        tree = bind_tree(source, _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC)
+        tree = bind_tree(source, syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC)
     finally:
         os.close(source)
     _attach(directory, name, device, tree)
@@ -202,7 +202,7 @@ def _bind(directory: int, name: str, device: Device) -> None:
 def _attach(directory: int, name: str, device: Device, tree: int) -> None:
     found = ensure(directory, name, directory=False, follow=False)
     try:
-        _sys.move_mount(tree, found, path=device.path)
+        syscalls.move_mount(tree, found, path=device.path)
     finally:
         os.close(found)
         os.close(tree)

@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 from _struct import pack
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
+from ringfence_linux.capabilities import names
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.identity import (
@@ -74,7 +75,7 @@ class ReadEnvironment(Operation):
         variables["HOME"] = ""
         target.env = program.vector([os.fsencode(item) if item else home for item in variables.values()])
         root, flags = program.slot(), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        program.call("openat", _sys.AT_FDCWD, b"/", flags, 0, into=root)
+        program.call("openat", syscalls.AT_FDCWD, b"/", flags, 0, into=root)
         program.add("home", root, RESOLVE, self.process.user.uid, program.at(home))
         target.close(root)
 
@@ -146,8 +147,8 @@ class SetIdentity(Operation):
     has_userns: bool
 
     def describe(self) -> str:
-        names = ", ".join(caps.mask_names(self.sets["permitted"])) or "no capability"
-        return f"become {self.user.uid}:{self.user.gid} with {names}"
+        granted = ", ".join(names(self.sets["permitted"])) or "no capability"
+        return f"become {self.user.uid}:{self.user.gid} with {granted}"
 
     def _masks(self, available: int) -> tuple[int, int, int, int]:
         """(effective, permitted, inheritable, ambient), of the capabilities that this process may grant."""
@@ -159,15 +160,15 @@ class SetIdentity(Operation):
         kept = caps.SYS_ADMIN & available if self.keeps_admin else 0
         return effective | kept, permitted | kept, inheritable, self.sets["ambient"] & permitted & inheritable
 
-    def _missing(self, available: int) -> list[str]:
+    def _missing(self, available: int) -> tuple[str, ...]:
         """The names that cannot be granted: by the specification a warning, not an error."""
-        return caps.mask_names((self.sets["permitted"] | self.sets["effective"]) & ~available)
+        return names((self.sets["permitted"] | self.sets["effective"]) & ~available)
 
     def execute(self, world: World) -> None:
         user = self.user
         caps.apply_bounding(self.sets["bounding"])
         set_groups(user.groups, has_userns=self.has_userns)
-        _sys.prctl(_sys.PR_SET_KEEPCAPS, 1)
+        syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
         try:
             os.setresgid(user.gid, user.gid, user.gid)
             os.setresuid(user.uid, user.uid, user.uid)
@@ -176,14 +177,14 @@ class SetIdentity(Operation):
             raise Error(f"config: process.user: {why}") from None
         available = caps.held()
         effective, permitted, inheritable, ambient = self._masks(available)
-        _sys.capset(effective, permitted, inheritable)
-        _sys.prctl(_sys.PR_CAP_AMBIENT, _sys.PR_CAP_AMBIENT_CLEAR_ALL)
+        syscalls.capset(effective, permitted, inheritable)
+        syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
         for number in _numbers(ambient):
-            _sys.prctl(_sys.PR_CAP_AMBIENT, _sys.PR_CAP_AMBIENT_RAISE, number)
-        _sys.prctl(_sys.PR_SET_KEEPCAPS, 0)
+            syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)
+        syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
         if missing := self._missing(available):
-            names = ", ".join(missing)
-            world.channel.send(say.WARNING, f"capabilities that this host cannot grant are left out: {names}")
+            warning = f"capabilities that this host cannot grant are left out: {', '.join(missing)}"
+            world.channel.send(say.WARNING, warning)
 
     def lower(self, target: Lowering) -> None:
         available = caps.held()
@@ -193,17 +194,17 @@ class SetIdentity(Operation):
         program.add("drop_bounding", self.sets["bounding"])
         groups = program.data(pack(f"<{len(user.groups)}I", *user.groups) or bytes(4))
         program.call("setgroups", len(user.groups), program.at(groups))
-        program.call("prctl", _sys.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        program.call("prctl", syscalls.PR_SET_KEEPCAPS, 1, 0, 0, 0)
         program.call("setresgid", user.gid, user.gid, user.gid)
         program.call("setresuid", user.uid, user.uid, user.uid)
         *words, ambient = self._masks(available)
         sets = pack("<6I", *(word & 0xFFFFFFFF for word in words), *(word >> 32 for word in words))
         header = program.data(pack("<Ii", 0x20080522, 0))
         program.call("capset", program.at(header), program.at(program.data(sets)))
-        program.call("prctl", _sys.PR_CAP_AMBIENT, _sys.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        program.call("prctl", syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
         for number in _numbers(ambient):
-            program.call("prctl", _sys.PR_CAP_AMBIENT, _sys.PR_CAP_AMBIENT_RAISE, number, 0, 0)
-        program.call("prctl", _sys.PR_SET_KEEPCAPS, 0, 0, 0, 0)
+            program.call("prctl", syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number, 0, 0)
+        program.call("prctl", syscalls.PR_SET_KEEPCAPS, 0, 0, 0, 0)
 
 
 def _numbers(mask: int) -> list[int]:
@@ -217,10 +218,10 @@ class SetNoNewPrivileges(Operation):
         return "set no_new_privs"
 
     def execute(self, world: World) -> None:
-        _sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
 
     def lower(self, target: Lowering) -> None:
-        target.program.call("prctl", _sys.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        target.program.call("prctl", syscalls.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 class ForbidDump(Operation):
@@ -230,7 +231,7 @@ class ForbidDump(Operation):
         return "stay non-dumpable until execve"
 
     def execute(self, world: World) -> None:
-        _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
 
     def lower(self, target: Lowering) -> None:
-        target.program.call("prctl", _sys.PR_SET_DUMPABLE, 0, 0, 0, 0)
+        target.program.call("prctl", syscalls.PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -8,7 +8,7 @@ import fcntl
 import os
 from _struct import pack
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.cgroup import enter as enter_cgroup
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as say
@@ -103,7 +103,7 @@ class AwaitRuntime(Operation):
         if kind != say.GO:
             os._exit(1)
         # Without root, only the ids of a dumpable process can be mapped (ptrace(2)), so this is done now.
-        _sys.prctl(_sys.PR_SET_DUMPABLE, 0)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
 
     def lower(self, target: Lowering) -> None:
         if self.needs:
@@ -131,7 +131,7 @@ class JoinNamespace(Operation):
 
     def execute(self, world: World) -> None:
         try:
-            _sys.setns(world.namespaces[self.name], NAMESPACES[self.name])
+            syscalls.setns(world.namespaces[self.name], NAMESPACES[self.name])
         except OSError as error:
             raise Error(f"cannot join the {self.name} namespace: {error.strerror}") from None
 
@@ -146,10 +146,10 @@ class NewCgroupNamespace(Operation):
         return "create the cgroup namespace"
 
     def execute(self, world: World) -> None:
-        _sys.unshare(_sys.CLONE_NEWCGROUP)
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
 
     def lower(self, target: Lowering) -> None:
-        target.program.call("unshare", _sys.CLONE_NEWCGROUP)
+        target.program.call("unshare", syscalls.CLONE_NEWCGROUP)
 
 
 class LoopbackUp(Operation):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from _struct import pack
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.launch.paths import ABSENT, RESOLVE, RESOLVE_STRICT
 from ringfence_runtime.launch.program import Program, Slot
 
@@ -18,7 +18,7 @@ __all__ = ["CLONE_BENEATH", "KEYRING", "Lowering", "text"]
 
 #: the size of the data that receives the name of the session keyring
 KEYRING = 512
-CLONE_BENEATH = _sys.OPEN_TREE_CLONE | _sys.AT_EMPTY_PATH | os.O_CLOEXEC
+CLONE_BENEATH = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH | os.O_CLOEXEC
 _TO_FD = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
 _O_PATH = os.O_PATH | os.O_CLOEXEC
 
@@ -84,9 +84,9 @@ class Lowering:
         propagation: int = 0,
         recursive: bool = False,
     ) -> None:
-        """As _sys.mount_setattr."""
-        flags = _sys.AT_EMPTY_PATH | (_sys.AT_RECURSIVE if recursive else 0)
-        data = _sys.mount_attributes(attr_set, attr_clr, propagation)
+        """As syscalls.mount_setattr."""
+        flags = syscalls.AT_EMPTY_PATH | (syscalls.AT_RECURSIVE if recursive else 0)
+        data = syscalls.mount_attributes(attr_set, attr_clr, propagation)
         self.program.call(
             "mount_setattr", tree, b"", flags, self.program.at(self.program.data(data)), len(data)
         )
@@ -94,7 +94,7 @@ class Lowering:
     def copy_tree(self, source: Slot, *, recursive: bool = False) -> Slot:
         """A detached copy of what `source` is open on."""
         tree = self.program.slot()
-        flags = CLONE_BENEATH | (_sys.AT_RECURSIVE if recursive else 0)
+        flags = CLONE_BENEATH | (syscalls.AT_RECURSIVE if recursive else 0)
         self.program.call("open_tree", source, b"", flags, into=tree)
         return tree
 
@@ -114,7 +114,7 @@ class Lowering:
         return found
 
     def open_at(self, root: Slot, path: str, flags: int, resolve: int, errors: Sequence[int] = ()) -> Slot:
-        """As _sys.openat2."""
+        """As syscalls.openat2."""
         found = self.program.slot()
         how = self.program.at(self.program.data(pack("<QQQ", flags, 0, resolve)))
         self.program.call("openat2", root, text(path), how, 24, into=found, errors=errors)
@@ -126,7 +126,7 @@ class Lowering:
         return found, self.program.last()
 
     def move(self, tree: Slot, target: Slot) -> None:
-        """As _sys.move_mount."""
+        """As syscalls.move_mount."""
         self.program.call("move_mount", tree, b"", target, b"", _TO_FD)
 
     def close(self, *slots: Slot | None) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.mounts import new_filesystem, open_source
 from ringfence_runtime.launch.operations.base import NotLowerableError, Operation
@@ -92,14 +92,14 @@ def _propagation_changes(mount: Mount) -> list[Change]:
 def propagate(mount: Mount, tree: int) -> None:
     """Sets the propagation of a mount that is attached."""
     for change in _propagation_changes(mount):
-        _sys.mount_setattr(tree, **change, path=mount.destination)
+        syscalls.mount_setattr(tree, **change, path=mount.destination)
 
 
 def bind_directory(directory: str, mount: Mount) -> int:
     """A detached copy of a directory of the host, with the attributes of the mount."""
-    tree = _sys.open_tree(_sys.AT_FDCWD, directory, _sys.OPEN_TREE_CLONE)
+    tree = syscalls.open_tree(syscalls.AT_FDCWD, directory, syscalls.OPEN_TREE_CLONE)
     for change in attribute_changes(mount):
-        _sys.mount_setattr(tree, **change, path=mount.destination)
+        syscalls.mount_setattr(tree, **change, path=mount.destination)
     return tree
 
 
@@ -127,9 +127,9 @@ def attach(root: int, mount: Mount, tree: int) -> None:
         if not follow and stat.S_ISLNK(os.fstat(found).st_mode):
             raise Error(f"{mount.path}: {mount.destination} is a symlink in the root filesystem")
         # The filesystem decides what a procfs is, not the path.
-        if not _may_cover(mount) and _sys.fs_magic(found) == _sys.PROC_SUPER_MAGIC:
+        if not _may_cover(mount) and syscalls.fs_magic(found) == syscalls.PROC_SUPER_MAGIC:
             raise Error(f"{mount.path}: {mount.destination} lies in a procfs and must not be covered")
-        _sys.move_mount(tree, found, path=mount.destination)
+        syscalls.move_mount(tree, found, path=mount.destination)
     finally:
         os.close(found)
     propagate(mount, tree)
@@ -139,7 +139,7 @@ def lower_attach(target: Lowering, mount: Mount, tree: Slot, *, directory: bool)
     """As `attach`; the `ensure` of the native init refuses a symlink itself."""
     found = target.ensure(mount.destination, directory=directory, follow=_follows(mount))
     if not _may_cover(mount):
-        target.program.add("check_not_magic", found, _sys.PROC_SUPER_MAGIC)
+        target.program.add("check_not_magic", found, syscalls.PROC_SUPER_MAGIC)
     target.move(tree, found)
     for change in _propagation_changes(mount):
         target.set_attributes(tree, **change)
@@ -229,7 +229,7 @@ class Bind(MountOperation):
         if tree < 0:
             tree = open_source(self.mount, self.bundle)
         for change in self._changes():
-            _sys.mount_setattr(tree, **change, path=self.mount.destination)
+            syscalls.mount_setattr(tree, **change, path=self.mount.destination)
         return tree
 
     def _changes(self) -> list[Change]:
@@ -271,7 +271,7 @@ class NewFilesystem(MountOperation):
                 f"{mount.path}: cannot mount {mount.type} at {mount.destination}: {error.strerror}"
             ) from None
         for change in _recursive_changes(mount):
-            _sys.mount_setattr(tree, **change)
+            syscalls.mount_setattr(tree, **change)
         return tree
 
     def lower(self, target: Lowering) -> None:
@@ -295,7 +295,7 @@ class NewFilesystem(MountOperation):
         return mount.type == "tmpfs" and not any(option.startswith("mode=") for option in mount.data)
 
     def _is_read_only_device(self) -> bool:
-        return bool(self.mount.attr_set & _sys.MOUNT_ATTR_RDONLY) and self.mount.source.startswith("/")
+        return bool(self.mount.attr_set & syscalls.MOUNT_ATTR_RDONLY) and self.mount.source.startswith("/")
 
     def _options(self, mode: str) -> Sequence[tuple[str, str | None]]:
         options = list(words(self.mount))
@@ -317,9 +317,9 @@ class NewFilesystem(MountOperation):
 
     def _copy_sysfs(self) -> int:
         mount = self.mount
-        tree = _sys.open_tree(_sys.AT_FDCWD, "/sys", _sys.OPEN_TREE_CLONE | _sys.AT_RECURSIVE)
-        check_magic(tree, _sys.SYSFS_MAGIC, "/sys")
-        _sys.mount_setattr(tree, attr_set=mount.attr_set, attr_clr=mount.attr_clr, recursive=True)
+        tree = syscalls.open_tree(syscalls.AT_FDCWD, "/sys", syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
+        check_magic(tree, syscalls.SYSFS_MAGIC, "/sys")
+        syscalls.mount_setattr(tree, attr_set=mount.attr_set, attr_clr=mount.attr_clr, recursive=True)
         return tree
 
 
@@ -327,7 +327,7 @@ def _cover_root(world: World, mount: Mount, tree: int) -> None:
     """A mount at / covers the root filesystem and becomes the root."""
     if mount.copy_up:
         raise Error(f"{mount.path}: tmpcopyup of the root filesystem itself is not possible")
-    _sys.move_mount(tree, world.root, path="/")
+    syscalls.move_mount(tree, world.root, path="/")
     propagate(mount, tree)
     os.close(world.root)
     world.root = tree
@@ -358,7 +358,7 @@ def _copy_up(root: int, mount: Mount, tree: int) -> None:
         return
     from ringfence_runtime.launch.copytree import copy_directory  # rarely used
 
-    into = _sys.openat2(tree, ".", os.O_RDONLY | os.O_DIRECTORY, resolve=_sys.RESOLVE_BENEATH)
+    into = syscalls.openat2(tree, ".", os.O_RDONLY | os.O_DIRECTORY, resolve=syscalls.RESOLVE_BENEATH)
     try:
         copy_directory(source, into)
     finally:

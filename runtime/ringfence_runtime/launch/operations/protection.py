@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.launch.mounts import HARD, bind_tree, new_filesystem
 from ringfence_runtime.launch.operations.base import NotLowerableError, Operation
 from ringfence_runtime.launch.paths import NULL, check_device, try_open
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Mask", "ReadOnly", "ReadOnlyRoot"]
 
 _EMPTY = (("size", "0"), ("nr_inodes", "1"), ("mode", "0"))
-_NULL_ATTRIBUTES = _sys.MOUNT_ATTR_NOSUID | _sys.MOUNT_ATTR_NOEXEC
+_NULL_ATTRIBUTES = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
 
 
 class Mask(Operation):
@@ -48,7 +48,7 @@ class Mask(Operation):
                 check_device(world.null, *NULL, "/dev/null")
                 tree = bind_tree(world.null, _NULL_ATTRIBUTES)
             try:
-                _sys.move_mount(tree, found, path=self.path)
+                syscalls.move_mount(tree, found, path=self.path)
             finally:
                 os.close(tree)
         finally:
@@ -86,8 +86,9 @@ class ReadOnly(Operation):
         try:
             tree = bind_tree(found, recursive=True)
             try:
-                _sys.mount_setattr(tree, attr_set=_sys.MOUNT_ATTR_RDONLY, recursive=True, path=self.path)
-                _sys.move_mount(tree, found, path=self.path)
+                attributes = syscalls.MOUNT_ATTR_RDONLY
+                syscalls.mount_setattr(tree, attr_set=attributes, recursive=True, path=self.path)
+                syscalls.move_mount(tree, found, path=self.path)
             finally:
                 os.close(tree)
         finally:
@@ -96,7 +97,7 @@ class ReadOnly(Operation):
     def lower(self, target: Lowering) -> None:
         found, absent = target.try_open(self.path)
         tree = target.copy_tree(found, recursive=True)
-        target.set_attributes(tree, attr_set=_sys.MOUNT_ATTR_RDONLY, recursive=True)
+        target.set_attributes(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY, recursive=True)
         target.move(tree, found)
         target.program.skip(absent)
 
@@ -108,7 +109,7 @@ class ReadOnlyRoot(Operation):
         return "make the root filesystem read-only"
 
     def execute(self, world: World) -> None:
-        _sys.mount_setattr(world.root, attr_set=_sys.MOUNT_ATTR_RDONLY, path="/")
+        syscalls.mount_setattr(world.root, attr_set=syscalls.MOUNT_ATTR_RDONLY, path="/")
 
     def lower(self, target: Lowering) -> None:
-        target.set_attributes(target.root, attr_set=_sys.MOUNT_ATTR_RDONLY)
+        target.set_attributes(target.root, attr_set=syscalls.MOUNT_ATTR_RDONLY)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.channel import Channel
@@ -233,6 +233,6 @@ class RestrictByLandlock(Operation):
         if world.ruleset < 0:
             return
         if self.no_new_privs:
-            _sys.prctl(_sys.PR_SET_NO_NEW_PRIVS, 1)
-        _sys.landlock_restrict_self(world.ruleset)
+            syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.landlock_restrict_self(world.ruleset)
         os.close(world.ruleset)

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.identity import end_imports
 from ringfence_runtime.launch.mounts import new_filesystem, open_rootfs
@@ -52,13 +52,13 @@ class CutPropagation(Operation):
 
     def execute(self, world: World) -> None:
         if self.copies:
-            _sys.unshare(_sys.CLONE_NEWNS)
-        _sys.mount(None, "/", None, self.propagation | _sys.MS_REC, None)
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount(None, "/", None, self.propagation | syscalls.MS_REC, None)
 
     def lower(self, target: Lowering) -> None:
         if self.copies:
             raise NotLowerableError(self.describe())
-        target.program.call("mount", 0, b"/", 0, self.propagation | _sys.MS_REC, 0)
+        target.program.call("mount", 0, b"/", 0, self.propagation | syscalls.MS_REC, 0)
 
 
 class AttachRoot(Operation):
@@ -87,17 +87,17 @@ class AttachRoot(Operation):
             place = os.open("/", _O_PATH | os.O_DIRECTORY)
         world.null = os.open("/dev/null", _O_PATH)
         check_device(world.null, *NULL, "/dev/null of the host")
-        _sys.move_mount(world.root, place)
+        syscalls.move_mount(world.root, place)
         os.close(place)
         if self.propagation:
-            _sys.mount_setattr(world.root, propagation=self.propagation, recursive=True)
+            syscalls.mount_setattr(world.root, propagation=self.propagation, recursive=True)
 
     def lower(self, target: Lowering) -> None:
         if self.opens or self.only_once:
             raise NotLowerableError(f"{self.describe()}, which the init itself or the caller opens")
         program, place = target.program, target.program.slot()
-        program.call("openat", _sys.AT_FDCWD, text(self.path), _O_PATH | os.O_DIRECTORY, 0, into=place)
-        program.call("openat", _sys.AT_FDCWD, b"/dev/null", _O_PATH, 0, into=target.null)
+        program.call("openat", syscalls.AT_FDCWD, text(self.path), _O_PATH | os.O_DIRECTORY, 0, into=place)
+        program.call("openat", syscalls.AT_FDCWD, b"/dev/null", _O_PATH, 0, into=target.null)
         program.add("check_device", target.null, stat.S_IFCHR, os.makedev(*NULL))
         target.move(target.root, place)
         if self.propagation:
@@ -118,11 +118,11 @@ class OpenProcfs(Operation):
             world.procfs = new_filesystem("proc", "proc", (), 0)
         except OSError:
             world.procfs = os.open("/proc", _O_PATH | os.O_DIRECTORY)
-        check_magic(world.procfs, _sys.PROC_SUPER_MAGIC, "/proc")
+        check_magic(world.procfs, syscalls.PROC_SUPER_MAGIC, "/proc")
 
     def lower(self, target: Lowering) -> None:
         target.procfs = target.filesystem("proc", (("source", "proc"),))
-        target.program.add("check_magic", target.procfs, _sys.PROC_SUPER_MAGIC)
+        target.program.add("check_magic", target.procfs, syscalls.PROC_SUPER_MAGIC)
 
 
 class MakeDirectory(Operation):
@@ -166,15 +166,15 @@ class PivotRoot(Operation):
 
     def execute(self, world: World) -> None:
         os.fchdir(world.root)
-        _sys.pivot_root(".", ".")
-        _sys.umount2(".", _sys.MNT_DETACH)
+        syscalls.pivot_root(".", ".")
+        syscalls.umount2(".", syscalls.MNT_DETACH)
         leave_host(world)
 
     def lower(self, target: Lowering) -> None:
         call = target.program.call
         call("fchdir", target.root)
         call("pivot_root", b".", b".")
-        call("umount2", b".", _sys.MNT_DETACH)
+        call("umount2", b".", syscalls.MNT_DETACH)
         call("chdir", b"/")
         target.close(target.null, target.devpts)
 
@@ -188,7 +188,7 @@ class SetRootPropagation(Operation):
         return f"set the propagation of / ({self.flags:#x})"
 
     def execute(self, world: World) -> None:
-        _sys.mount(None, "/", None, self.flags, None)
+        syscalls.mount(None, "/", None, self.flags, None)
 
     def lower(self, target: Lowering) -> None:
         target.program.call("mount", 0, b"/", 0, self.flags, 0)

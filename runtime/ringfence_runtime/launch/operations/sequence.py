@@ -7,7 +7,7 @@ and seccomp is last.
 
 from __future__ import annotations
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.devices import default_devices
 from ringfence_runtime.launch.operations import (
@@ -98,7 +98,7 @@ def _awaited(plan: Plan) -> str:
 
 def _enter_root(plan: Plan) -> Iterator[Operation]:
     # An init that opens the sources itself must still receive mounts from the host.
-    cut = _sys.MS_SLAVE if plan.deferred else _sys.MS_PRIVATE
+    cut = syscalls.MS_SLAVE if plan.deferred else syscalls.MS_PRIVATE
     yield root.CutPropagation("mount" in plan.joins, cut)
     given = plan.options.rootfs_fd >= 0
     yield root.AttachRoot(plan.rootfs, plan.deferred, given, _early_propagation(plan.config))
@@ -270,7 +270,7 @@ def _early_propagation(config: Config) -> int:
     would undo the propagation that a mount asks for.
     """
     kind, recursive = config.linux.propagation
-    return kind if recursive and kind in (_sys.MS_PRIVATE, _sys.MS_SLAVE) else 0
+    return kind if recursive and kind in (syscalls.MS_PRIVATE, syscalls.MS_SLAVE) else 0
 
 
 def _late_propagation(config: Config) -> int:
@@ -278,4 +278,4 @@ def _late_propagation(config: Config) -> int:
     kind, recursive = config.linux.propagation
     if not kind or _early_propagation(config):
         return 0
-    return kind | (_sys.MS_REC if recursive else 0)
+    return kind | (syscalls.MS_REC if recursive else 0)

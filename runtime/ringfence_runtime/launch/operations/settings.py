@@ -6,7 +6,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.operations.base import Operation
 from ringfence_runtime.launch.operations.lowering import text
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["SetDomainName", "SetHostname", "SetPersonality", "SetUmask", "Sysctl"]
 
 # CVE-2025-52881: the file is opened below the detached procfs, and nothing may lead out of it.
-_RESOLVE = _sys.RESOLVE_BENEATH | _sys.RESOLVE_NO_SYMLINKS | _sys.RESOLVE_NO_XDEV
+_RESOLVE = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_XDEV
 
 
 class SetHostname(Operation):
@@ -48,7 +48,7 @@ class SetDomainName(Operation):
         return f"set the domain name {self.name}"
 
     def execute(self, world: World) -> None:
-        _sys.setdomainname(self.name)
+        syscalls.setdomainname(self.name)
 
     def lower(self, target: Lowering) -> None:
         name = text(self.name)
@@ -66,9 +66,9 @@ class Sysctl(Operation):
 
     def execute(self, world: World) -> None:
         try:
-            fd = _sys.openat2(world.procfs, f"sys/{self.name}", os.O_WRONLY, resolve=_RESOLVE)
+            fd = syscalls.openat2(world.procfs, f"sys/{self.name}", os.O_WRONLY, resolve=_RESOLVE)
             try:
-                check_magic(fd, _sys.PROC_SUPER_MAGIC, self.name)
+                check_magic(fd, syscalls.PROC_SUPER_MAGIC, self.name)
                 os.write(fd, self.value.encode())
             finally:
                 os.close(fd)
@@ -77,7 +77,7 @@ class Sysctl(Operation):
 
     def lower(self, target: Lowering) -> None:
         file = target.open_at(target.procfs, f"sys/{self.name}", os.O_WRONLY | os.O_CLOEXEC, _RESOLVE)
-        target.program.add("check_magic", file, _sys.PROC_SUPER_MAGIC)
+        target.program.add("check_magic", file, syscalls.PROC_SUPER_MAGIC)
         target.program.call("write", file, self.value.encode(), len(self.value.encode()))
         target.close(file)
 
@@ -106,7 +106,7 @@ class SetPersonality(Operation):
         return f"set the personality {self.persona:#x}"
 
     def execute(self, world: World) -> None:
-        _sys.personality(self.persona)
+        syscalls.personality(self.persona)
 
     def lower(self, target: Lowering) -> None:
         target.program.call("personality", self.persona)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from _struct import pack
 
-from ringfence_runtime import _sys
+from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.identity import candidates, find_executable, latest
@@ -37,7 +37,7 @@ class FindProgram(Operation):
         if not args:
             raise Error("config: process.args: is required and must not be empty")
         path = find_executable(args[0], world.env)
-        world.call = _sys.Exec(path, args, world.env)
+        world.call = syscalls.Exec(path, args, world.env)
 
     def lower(self, target: Lowering) -> None:
         program, process = target.program, self.process
@@ -55,7 +55,7 @@ class CloseDescriptors(Operation):
         return "close all other descriptors at execve"
 
     def execute(self, world: World) -> None:
-        _sys.close_range(3, cloexec=True)
+        syscalls.close_range(3, cloexec=True)
 
     def lower(self, target: Lowering) -> None:
         target.program.call("close_range", 3, 0xFFFFFFFF, 4)
@@ -118,7 +118,7 @@ class Execute(Operation):
         fd = -1
         if self.seccomp is not None:
             try:
-                fd = _sys.seccomp_filter(self.seccomp.program, self.seccomp.flags)
+                fd = syscalls.seccomp_filter(self.seccomp.program, self.seccomp.flags)
             except OSError as error:
                 peer.send(say.ERROR, f"config: linux.seccomp: {error.strerror}")
                 os._exit(1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking the API server as a pod does: by TLS, with files that the kubelet replaces."""
+"""Requests to the API server as from a pod: by TLS, with files that the kubelet replaces."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIST = "/api/v1/pods?limit=1"
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_pod_finds_its_api_server_and_follows_it(tmp_path: Path, host: str) -> None:
-    """By the address that the kubelet tells, of either family, with the service account's files."""
+    """By the address in its environment, of either family, with the service account's files."""
     authority = Authority(tmp_path)
     (tmp_path / "token").write_text("secret")
     with fake_apiserver(authority.issue([f"IP:{host}"]), host) as fake:
@@ -44,8 +44,8 @@ def test_a_pod_finds_its_api_server_and_follows_it(tmp_path: Path, host: str) ->
         assert fake.requests[0][2]["Authorization"] == "Bearer secret"
 
 
-def test_without_its_authority_nothing_is_asked(tmp_path: Path) -> None:
-    """The file is not there (yet): the system's list is not asked in its place, and the token not shown."""
+def test_without_its_ca_no_request_is_made(tmp_path: Path) -> None:
+    """If the file is missing, the system's CA store is not used instead, and the token is not sent."""
     authority = Authority(tmp_path)
     (tmp_path / "token").write_text("secret")
     with fake_apiserver(authority.issue()) as fake:
@@ -55,8 +55,8 @@ def test_without_its_authority_nothing_is_asked(tmp_path: Path) -> None:
         assert not fake.requests
 
 
-def test_a_new_authority_and_a_new_token_are_taken_up(tmp_path: Path) -> None:
-    """Clusters rotate both; the file holds the old and the new authority for a while."""
+def test_a_new_ca_and_a_new_token_are_used(tmp_path: Path) -> None:
+    """Clusters rotate both; the file has the old and the new CA for a while."""
     old, new, ca, token = (
         Authority(tmp_path, "old"),
         Authority(tmp_path, "new"),
@@ -79,17 +79,17 @@ def test_a_new_authority_and_a_new_token_are_taken_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["a\nb", "ü", "a b", "\x00"])
-def test_a_token_that_is_none_is_not_sent(tmp_path: Path, content: str) -> None:
-    """It would end in a header of somebody else's choice."""
+def test_an_invalid_token_is_not_sent(tmp_path: Path, content: str) -> None:
+    """It could inject a header."""
     (tmp_path / "t").write_text(content)
     with fake_apiserver() as fake:
-        with pytest.raises(ApiError, match="holds no token"):
+        with pytest.raises(ApiError, match="contains no valid token"):
             Client(fake.url, tmp_path / "t", None).get(LIST)
         assert not fake.requests
 
 
-def test_where_no_api_server_is_known() -> None:
-    """Nothing is followed, unless that was asked for: then it is said at once."""
+def test_without_an_api_server_nothing_is_followed() -> None:
+    """If the configuration requires it, this is an error at start."""
     assert api_server(load(None, {}), {}) == ""
     assert api_url(load(None, {}), {}) == ""
     with pytest.raises(ConfigError, match="no API server is known"):

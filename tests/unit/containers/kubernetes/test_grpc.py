@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small gRPC client: HPACK by the RFC's own examples, protocol buffers, and sockets that misbehave."""
+"""The small gRPC client: HPACK by the examples of the RFC, protocol buffers, and misbehaving sockets."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from tests.support.waiting import quickest
     ],
 )  # fmt: skip
 def test_huffman_codes_are_those_of_the_rfc(coded: str, text: str) -> None:
-    """Its examples."""
+    """By its examples."""
     assert hpack.unhuffman(bytes.fromhex(coded)) == text.encode()
 
 
 def test_a_literal_is_read_with_and_without_huffman() -> None:
-    """C.2.1, a name and a value as they are; a status of the static table; what we write ourselves."""
+    """C.2.1, a literal name and value; a status of the static table; and the encoder's own output."""
     plain = bytes.fromhex("400a637573746f6d2d6b65790d637573746f6d2d686561646572")
     assert list(hpack.decode(plain)) == [("custom-key", "custom-header")]
     assert list(hpack.decode(b"\x88")) == [(":status", "200")]
@@ -47,8 +47,8 @@ def test_a_literal_is_read_with_and_without_huffman() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_no_block_breaks_the_decoder_fuzz(data: bytes) -> None:
-    """It ends, with fields or with HpackError."""
+def test_fuzz_any_block_is_decoded_or_refused(data: bytes) -> None:
+    """It yields fields or raises HpackError."""
     try:
         list(hpack.decode(data))
     except hpack.HpackError:
@@ -56,8 +56,8 @@ def test_no_block_breaks_the_decoder_fuzz(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_no_message_breaks_the_decoder_fuzz(data: bytes) -> None:
-    """It ends, with fields or with ProtoError."""
+def test_fuzz_any_message_is_decoded_or_refused(data: bytes) -> None:
+    """It returns fields or raises ProtoError."""
     for table in (proto.CONTAINERS, proto.CONTAINER_STATUS, proto.SANDBOX_STATUS, proto.VERSION):
         try:
             assert isinstance(proto.decode(data, table), dict)
@@ -66,7 +66,7 @@ def test_no_message_breaks_the_decoder_fuzz(data: bytes) -> None:
 
 
 def test_messages_nest_repeat_and_map() -> None:
-    """As the CRI's; numbers that no table names are skipped, whatever their wire type."""
+    """As those of the CRI; unknown numbers are skipped, for any wire type."""
     metadata = proto.text_field(3, proto.text_field(1, "nginx"))
     label = proto.text_field(8, proto.text_field(1, "app") + proto.text_field(2, "web"))
     unknown = b"\x30\x96\x01" + b"\x39" + b"12345678" + b"\x45" + b"1234"
@@ -79,7 +79,7 @@ def test_messages_nest_repeat_and_map() -> None:
 
 @contextmanager
 def listener(directory: Path, behave: Callable[[socket.socket], None]) -> Iterator[Path]:
-    """A socket that does something to each connection."""
+    """A socket that calls `behave` for each connection."""
     path = directory / "cri.sock"
     done = threading.Event()
     with socket.socket(socket.AF_UNIX) as server:
@@ -114,32 +114,32 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def hang(connection: socket.socket) -> None:
-    """Until the client gives up."""
+    """Waits until the client gives up."""
     while connection.recv(65536):
         pass
 
 
 def drip(connection: socket.socket) -> None:
-    """A byte of a settings frame now and then."""
+    """Sends a byte of a settings frame now and then."""
     for byte in frame(4, 0, 0, b"\0" * 600):
         connection.send(bytes((byte,)))
         time.sleep(0.02)
 
 
 def chatter(connection: socket.socket) -> None:
-    """Pings for ever."""
+    """Sends pings forever."""
     while True:
         connection.sendall(frame(6, 1, 0, b"12345678") * 50)
 
 
 def flood(connection: socket.socket) -> None:
-    """Data without an end."""
+    """Sends data without an end."""
     while True:
         connection.sendall(frame(0, 0, 1, b"x" * 16384))
 
 
 def answering(payload: bytes) -> Callable[[socket.socket], None]:
-    """Send that and wait for the end."""
+    """Returns a behaviour that sends the payload and waits for the end."""
 
     def behave(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -163,8 +163,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_socket_costs_its_time_and_no_more(tmp_path: Path, name: str) -> None:
-    """GrpcError, soon, and the next call is made on a new connection."""
+def test_a_bad_socket_costs_at_most_the_timeout(tmp_path: Path, name: str) -> None:
+    """It raises GrpcError, and the next call uses a new connection."""
     with listener(tmp_path, BAD[name]) as path:
         channel = Channel(path, timeout=0.3)
         for _ in range(2):
@@ -175,8 +175,8 @@ def test_a_bad_socket_costs_its_time_and_no_more(tmp_path: Path, name: str) -> N
         channel.close()
 
 
-def test_a_socket_that_hangs_is_left_alone_after_a_while(tmp_path: Path) -> None:
-    """Three failures in a row, then nobody waits for it: containers without names must not queue up."""
+def test_a_hanging_socket_is_not_queried_for_a_while(tmp_path: Path) -> None:
+    """After three consecutive failures, so that containers do not queue up without names."""
     with listener(tmp_path, hang) as path:
         cri = Cri(path, timeout=0.5)
         for _ in range(3):
@@ -185,14 +185,14 @@ def test_a_socket_that_hangs_is_left_alone_after_a_while(tmp_path: Path) -> None
 
         def refused() -> float:
             began = time.monotonic()
-            with pytest.raises(CriError, match="lately"):
+            with pytest.raises(CriError, match="repeatedly"):
                 cri.find("a" * 64)
             return time.monotonic() - began
 
         assert quickest(refused, 0.5) < 0.5
 
 
-def test_nobody_there_is_an_error_of_its_own(tmp_path: Path) -> None:
-    """No socket."""
+def test_a_missing_socket_is_an_error(tmp_path: Path) -> None:
+    """There is no socket."""
     with pytest.raises(CriError):
         Cri(tmp_path / "none").find("a" * 64)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which word on a pod counts: the cgroup's, the runtime's, the API server's; and who can forge it."""
+"""Which facts about a pod are used: of the cgroup, the runtime, the API server; and who could forge them."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ VICTIM = pod(1)["metadata"]["uid"]
 
 
 class FakeCri(Cri):
-    """A runtime that says this of every container."""
+    """A runtime with the same answer for every container."""
 
     def __init__(self, answer: CriContainer | CriError | None) -> None:
         super().__init__(Path("/none"))
         self.answer = answer
 
     def find(self, identifier: str) -> CriContainer | None:
-        """What it is to say."""
+        """Returns the answer."""
         if isinstance(self.answer, CriError):
             raise self.answer
         return self.answer
 
 
-def said(name: str, namespace: str, uid: str, **labels: str) -> CriContainer:
-    """A runtime's word."""
+def answer_of(name: str, namespace: str, uid: str, **labels: str) -> CriContainer:
+    """Returns an answer of a runtime."""
     return CriContainer("web", "i:1", "i@sha256:0", name, namespace, uid, labels, "containerd")
 
 
 def request(uid: str) -> Request:
-    """A container in a pod's cgroup."""
+    """Returns a request for a container in a pod's cgroup."""
     return Request(7, CID, f"/kubepods/burstable/pod{uid}/{CID}", "", 0, 0)
 
 
 def mirror(number: int, config_hash: str, **annotations: str) -> Pod:
-    """The API server's picture of a static pod."""
+    """Returns a mirror pod of a static pod, as the API server has it."""
     own = {
         "kubernetes.io/config.hash": config_hash,
         "kubernetes.io/config.mirror": config_hash,
@@ -56,7 +56,7 @@ def mirror(number: int, config_hash: str, **annotations: str) -> Pod:
 
 
 def cache_of(*pods: Pod) -> PodCache:
-    """Told in this order."""
+    """Returns a cache with these pods, added in this order."""
     cache = PodCache()
     for one in pods:
         cache.put([one])
@@ -64,14 +64,14 @@ def cache_of(*pods: Pod) -> PodCache:
 
 
 def plain(number: int, **metadata: Any) -> Pod:
-    """A pod of the API server."""
+    """Returns an ordinary pod."""
     found = pod_of(pod(number, **metadata))
     assert found is not None
     return found
 
 
 def test_a_static_pod_is_found_by_its_hash_and_by_its_uid() -> None:
-    """Its cgroup is named after the one, its mirror has the other."""
+    """Its cgroup has the hash, its mirror the uid."""
     static = mirror(3, HASH)
     cache = cache_of(static)
     assert cache.get(HASH) is cache.get(static.uid) is static
@@ -90,7 +90,7 @@ def test_a_static_pod_is_found_by_its_hash_and_by_its_uid() -> None:
         {"kubernetes.io/config.hash": "", "kubernetes.io/config.mirror": ""},
     ],
 )
-def test_an_annotation_does_not_make_a_pod_another(annotations: dict[str, str]) -> None:
+def test_a_forged_annotation_does_not_rename_a_pod(annotations: dict[str, str]) -> None:
     """The victim keeps its names, the forger has its own."""
     for order in ((1, 2), (2, 1)):
         pods = {1: plain(1), 2: plain(2, annotations=annotations)}
@@ -104,31 +104,31 @@ def test_an_annotation_does_not_make_a_pod_another(annotations: dict[str, str]) 
         assert cache.get(annotations["kubernetes.io/config.hash"].lower()) in (None, pods[1])
 
 
-def test_a_hash_that_two_pods_claim_is_nobodys() -> None:
-    """Anybody with pods may write the annotations; without the forger the mirror is found again."""
+def test_a_hash_that_two_pods_claim_is_ignored() -> None:
+    """Every user with pods may write the annotations; without the forger the mirror is found again."""
     news: list[frozenset[str]] = []
     cache = PodCache(news.append)
     cache.put([mirror(1, HASH)])
     cache.put([mirror(2, HASH)])
     assert cache.get(HASH) is None
     assert len(news) == 2
-    assert all(HASH in told for told in news), "whose cgroup has that name is looked at again"
+    assert all(HASH in uids for uids in news), "the container with that cgroup name is queried again"
     cache.put([plain(2)])
     found = cache.get(HASH)
     assert found is not None
     assert found.name == "web-1"
 
 
-def test_a_uid_is_found_before_any_claim() -> None:
-    """Should a real one look like a hash."""
+def test_a_uid_takes_precedence_over_a_claim() -> None:
+    """A uid could look like a hash."""
     cache = cache_of(mirror(1, HASH), plain(2, uid=HASH))
     found = cache.get(HASH)
     assert found is not None
     assert found.name == "web-2"
 
 
-def test_claims_do_not_pile_up() -> None:
-    """Of pods that are forgotten, nothing stays."""
+def test_claims_of_forgotten_pods_are_removed() -> None:
+    """No entry remains."""
     now = [0.0]
     cache = PodCache(clock=lambda: now[0])
     for number in range(50):
@@ -140,11 +140,11 @@ def test_claims_do_not_pile_up() -> None:
     assert not cache._mirrors
 
 
-def test_the_runtimes_names_count_where_the_api_server_differs() -> None:
-    """And its labels with them: the API server speaks of another pod."""
+def test_the_runtimes_names_are_used_if_the_api_server_differs() -> None:
+    """With its labels: the API server has another pod."""
     uid = pod(1)["metadata"]["uid"]
     cache = cache_of(plain(1, labels={"guard": "off"}))
-    facts = Kubernetes(FakeCri(said("real", "shop", uid, app="web")), cache).find(request(uid))
+    facts = Kubernetes(FakeCri(answer_of("real", "shop", uid, app="web")), cache).find(request(uid))
     assert facts is not None
     assert (facts.namespace, facts.pod, dict(facts.labels), facts.owner) == (
         "shop",
@@ -155,10 +155,12 @@ def test_the_runtimes_names_count_where_the_api_server_differs() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [said("web-1", "team-1", VICTIM), said("", "", ""), None, CriError("away")]
+    "answer", [answer_of("web-1", "team-1", VICTIM), answer_of("", "", ""), None, CriError("away")]
 )
-def test_the_api_servers_labels_count_where_nobody_differs(answer: CriContainer | CriError | None) -> None:
-    """The runtime agrees, knows no pod, does not know the container, or is away."""
+def test_the_api_servers_labels_are_used_without_a_contradiction(
+    answer: CriContainer | CriError | None,
+) -> None:
+    """The runtime agrees, has no pod, does not know the container, or does not respond."""
     cache = cache_of(plain(1, labels={"guard": "on"}))
     facts = Kubernetes(FakeCri(answer), cache).find(request(VICTIM))
     assert facts is not None
@@ -166,9 +168,11 @@ def test_the_api_servers_labels_count_where_nobody_differs(answer: CriContainer 
     assert facts.owner == "ReplicaSet/app-1-5d9c"
 
 
-def test_a_runtime_that_names_another_pod_is_not_believed() -> None:
-    """The cgroup's word on which pod it is comes first."""
+def test_a_runtime_that_names_another_pod_is_not_trusted() -> None:
+    """The cgroup's path decides which pod it is."""
     cache = cache_of(plain(1))
-    facts = Kubernetes(FakeCri(said("real", "shop", pod(2)["metadata"]["uid"])), cache).find(request(VICTIM))
+    facts = Kubernetes(FakeCri(answer_of("real", "shop", pod(2)["metadata"]["uid"])), cache).find(
+        request(VICTIM)
+    )
     assert facts is not None
     assert (facts.pod, facts.name) == ("web-1", "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Following a fake API server through all that real ones do, and what only broken or lying ones do."""
+"""Following a fake API server, with the behaviour of real ones, and of broken or malicious ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.waiting import wait_for
 
 
 class Follower:
-    """A watch with its cache and what it complained of."""
+    """A watch with its cache and its complaints."""
 
     def __init__(self, fake: FakeApiServer, *, longest: float = 30.0, timeout: float = 10.0) -> None:
         self.news: list[frozenset[str]] = []
@@ -30,13 +30,13 @@ class Follower:
         )
 
     def wait_pods(self, count: int) -> None:
-        """Until the cache has so many, and follows."""
+        """Waits until the cache has this many pods and the watch is up."""
         wait_for(lambda: len(self.pods) == count and self.watch.up, f"{count} pods")
 
 
 @contextmanager
 def following(fake: FakeApiServer, *, longest: float = 30.0, timeout: float = 10.0) -> Iterator[Follower]:
-    """A running watch."""
+    """Runs a watch."""
     follower = Follower(fake, longest=longest, timeout=timeout)
     follower.watch.start()
     try:
@@ -50,8 +50,8 @@ def following(fake: FakeApiServer, *, longest: float = 30.0, timeout: float = 10
 UID = pod(1)["metadata"]["uid"]
 
 
-def test_a_pod_is_its_names_labels_and_owner() -> None:
-    """The owner is the Deployment, seen through its ReplicaSet."""
+def test_a_pod_has_names_labels_and_owner() -> None:
+    """The owner is the Deployment of its ReplicaSet."""
     found = pod_of(pod(1))
     assert found is not None
     assert (found.name, found.namespace, found.uid) == ("web-1", "team-1", UID)
@@ -66,14 +66,15 @@ def test_a_pod_is_its_names_labels_and_owner() -> None:
     "item",
     [None, [], {}, {"metadata": None}, {"metadata": {"name": 7, "uid": []}}, {"metadata": {"uid": "x"}}],
 )
-def test_what_is_no_pod_is_none(item: object) -> None:
-    """An API server may say anything."""
+def test_an_invalid_pod_is_none(item: object) -> None:
+    """An API server may send anything."""
     assert pod_of(item) is None
 
 
 def test_the_list_and_the_watch_are_those_of_this_node() -> None:
-    """Only metadata, only this node's pods, from the server's cache; then from the list's version on, with
-    bookmarks."""
+    """Only metadata of this node's pods, from the server's cache; then from the list's version, with
+    bookmarks.
+    """
     with fake_apiserver() as fake:
         fake.add(*(pod(n) for n in range(120)))
         with following(fake) as follower:
@@ -88,8 +89,8 @@ def test_the_list_and_the_watch_are_those_of_this_node() -> None:
         assert "PartialObjectMetadata" in headers["Accept"]
 
 
-def test_pods_come_change_and_go() -> None:
-    """Whoever asks is told of changes that matter, and of no other; a pod that went is remembered a while."""
+def test_pods_are_added_changed_and_deleted() -> None:
+    """Relevant changes are reported, others are not; a deleted pod is remembered for a while."""
     with fake_apiserver() as fake:
         fake.add(pod(1))
         with following(fake) as follower:
@@ -110,8 +111,8 @@ def test_pods_come_change_and_go() -> None:
             assert gone.labels == {"app": "new"}
 
 
-def test_a_deleted_pod_is_forgotten_in_the_end() -> None:
-    """Two minutes; and never more than a thousand of them."""
+def test_a_deleted_pod_is_forgotten_eventually() -> None:
+    """After two minutes, and never more than a thousand are kept."""
     now = [0.0]
     cache = PodCache(clock=lambda: now[0])
     pods = [found for n in range(3000) if (found := pod_of(pod(n)))]
@@ -125,8 +126,8 @@ def test_a_deleted_pod_is_forgotten_in_the_end() -> None:
     assert cache.get(pods[2999].uid) is not None
 
 
-def test_410_gone_means_a_new_list_and_what_went_meanwhile_is_gone() -> None:
-    """In the watch, as an event of type ERROR; what is listed no more was deleted unseen."""
+def test_410_gone_gives_a_new_list_without_deleted_pods() -> None:
+    """As an event of type ERROR in the watch; pods that are no longer listed were deleted meanwhile."""
     with fake_apiserver() as fake:
         fake.add(pod(1), pod(2))
         with following(fake) as follower:
@@ -142,13 +143,13 @@ def test_410_gone_means_a_new_list_and_what_went_meanwhile_is_gone() -> None:
 
 
 def lists(fake: FakeApiServer) -> list[str]:
-    """How it was asked for lists: `cache`, or the numbers of their pages."""
+    """Returns how lists were requested: `cache`, or the numbers of their pages."""
     asked = [query for _, query, _ in fake.requests if "watch" not in query]
     return ["cache" if "resourceVersion" in query else f"page of {query['limit']}" for query in asked]
 
 
-def test_after_410_the_list_is_a_consistent_one_in_pages() -> None:
-    """What the cache knew was too old: it is not asked again."""
+def test_after_410_the_list_is_paged_and_consistent() -> None:
+    """The cached list was too old and is not requested again."""
     with fake_apiserver() as fake:
         fake.add(*(pod(n) for n in range(60)))
         with following(fake) as follower:
@@ -159,8 +160,8 @@ def test_after_410_the_list_is_a_consistent_one_in_pages() -> None:
     assert lists(fake) == ["cache", "page of 50", "page of 50"]
 
 
-def test_410_in_the_middle_of_a_list_begins_it_again() -> None:
-    """A `continue` token has a life of minutes. The list is in pages as it is too much for one answer."""
+def test_410_in_the_middle_of_a_list_restarts_it() -> None:
+    """A `continue` token is valid for minutes. The list is paged as it is too large for one response."""
     with fake_apiserver() as fake:
         fake.add(*(pod(n, padding=40_000) for n in range(120)))
         fake.gone_at_page = 1
@@ -169,8 +170,8 @@ def test_410_in_the_middle_of_a_list_begins_it_again() -> None:
             assert follower.watch.restarts["gone"] == 1
 
 
-def test_a_bookmark_moves_the_version_on() -> None:
-    """The next watch begins behind it."""
+def test_a_bookmark_advances_the_version() -> None:
+    """The next watch starts after it."""
     with fake_apiserver() as fake:
         fake.add(pod(1))
         with following(fake) as follower:
@@ -193,8 +194,8 @@ def test_a_bookmark_moves_the_version_on() -> None:
         b'{"type":"ERROR","object":{"code":500}}\n', b'{"type":"ERROR"}\n',
     ],
 )  # fmt: skip
-def test_nonsense_in_the_watch_ends_nothing(data: bytes) -> None:
-    """Afterwards a good event is taken, on the same watch or on a new one."""
+def test_invalid_data_in_the_watch_does_not_end_it(data: bytes) -> None:
+    """A valid event afterwards is processed, on the same watch or a new one."""
     with fake_apiserver() as fake:
         fake.add(pod(1))
         with following(fake) as follower:
@@ -206,8 +207,8 @@ def test_nonsense_in_the_watch_ends_nothing(data: bytes) -> None:
             assert follower.pods.get(pod(2)["metadata"]["uid"]) is not None
 
 
-def test_a_line_without_an_end_is_cut() -> None:
-    """Memory stays bounded, the connection is given up."""
+def test_an_endless_line_ends_the_watch() -> None:
+    """Memory stays limited, and the connection is closed."""
     with fake_apiserver() as fake:
         fake.add(pod(1))
         with following(fake) as follower:
@@ -220,8 +221,8 @@ def test_a_line_without_an_end_is_cut() -> None:
             follower.wait_pods(2)
 
 
-def test_a_silent_server_is_left_after_its_time() -> None:
-    """The watch stalls; and a list that never comes."""
+def test_a_silent_server_is_abandoned_at_the_timeout() -> None:
+    """In a watch that stalls, and in a list that never arrives."""
     with fake_apiserver() as fake:
         fake.add(pod(1))
         with following(fake, longest=0.3) as follower:
@@ -235,8 +236,8 @@ def test_a_silent_server_is_left_after_its_time() -> None:
             assert not follower.watch.up
 
 
-def test_a_server_that_drips_holds_the_watch_no_longer_than_a_silent_one() -> None:
-    """A byte now and then, for ever: no time-out of a read would end it, and `up` would be a lie."""
+def test_a_dripping_server_is_abandoned_like_a_silent_one() -> None:
+    """A byte now and then would avoid every read timeout, and `up` would be wrong."""
     with fake_apiserver() as fake:
         fake.add(pod(1))
         fake.drip = 0.05
@@ -248,8 +249,8 @@ def test_a_server_that_drips_holds_the_watch_no_longer_than_a_silent_one() -> No
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
-def test_a_server_that_says_no_is_asked_again_and_told_of_once(status: int) -> None:
-    """Later each time; the cache keeps what it has; then it is well again."""
+def test_a_refusing_server_is_retried_and_reported_once(status: int) -> None:
+    """With increasing delays; the cache is kept; then it recovers."""
     with fake_apiserver() as fake:
         fake.add(pod(1))
         fake.list_status = lambda number: status if number <= 3 else 200
@@ -265,8 +266,8 @@ def test_a_server_that_says_no_is_asked_again_and_told_of_once(status: int) -> N
     "body",
     [b"", b"{}", b"[]", b'{"items": 7}', b"<html>", b'{"items": [null, 3, {}]', b"\xff", b"[" * 200_000],
 )
-def test_a_list_that_is_none_is_refused(body: bytes) -> None:
-    """Nothing that was known is forgotten for it."""
+def test_an_invalid_list_is_refused(body: bytes) -> None:
+    """No known pod is forgotten because of it."""
     with fake_apiserver() as fake:
         fake.add(pod(1))
         with following(fake) as follower:
@@ -279,8 +280,8 @@ def test_a_list_that_is_none_is_refused(body: bytes) -> None:
             assert len(follower.pods) == 1
 
 
-def test_pods_of_megabytes_are_listed_in_smaller_pages() -> None:
-    """Fifty of them would not fit into one answer."""
+def test_large_pods_are_listed_in_smaller_pages() -> None:
+    """Fifty of them would not fit into one response."""
     with fake_apiserver() as fake:
         fake.add(*(pod(n, padding=500_000) for n in range(60)))
         with following(fake, timeout=30) as follower:
@@ -289,8 +290,8 @@ def test_pods_of_megabytes_are_listed_in_smaller_pages() -> None:
         assert min(limits) < 50
 
 
-def test_a_list_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server whose `continue` leads back to the same page."""
+def test_an_endless_list_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server with a `continue` that leads to the same page."""
     monkeypatch.setattr("ringfence.containers.kubernetes.watch._PAGES_MAX", 20)
     with fake_apiserver() as fake:
         fake.add(pod(1))
@@ -299,16 +300,16 @@ def test_a_list_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
             wait_for(lambda: follower.watch.restarts["broken"], "the end of it")
 
 
-def test_more_pods_than_any_node_has_are_counted_not_kept() -> None:
-    """A lying server fills no memory."""
+def test_pods_beyond_the_limit_are_counted_not_kept() -> None:
+    """A malicious server cannot fill memory."""
     cache = PodCache()
     cache.put(found for n in range(PODS_MAX + 50) if (found := pod_of(pod(n))))
     assert len(cache) == PODS_MAX
     assert cache.refused == 50
 
 
-def test_nobody_listens_and_later_somebody_does() -> None:
-    """The agent starts before its API server can be reached."""
+def test_a_server_may_become_reachable_later() -> None:
+    """The agent may start before its API server is reachable."""
     with fake_apiserver() as fake:
         fake.add(pod(1))
         follower = Follower(fake)

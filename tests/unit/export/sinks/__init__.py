@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alerts out."""
+"""Tests of the delivery of alerts."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other schemas: every field that is written exists in the published schema, and says what it should."""
+"""Other schemas: every written field exists in the published schema, with the right value."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("record", [alert(), whole_alert(), alert(outcome="seen", severity="low"), BARE])
 def test_ecs_has_only_published_fields(record: dict[str, Any]) -> None:
-    """Of the published types; our own are below `ringfence`, as ECS asks of custom fields."""
+    """With the published types; custom fields are below `ringfence`, as ECS requires."""
     types: dict[str, Any] = {"keyword": str, "long": int, "date": str, "match_only_text": str,
                              "boolean": bool, "object": dict, "wildcard": str}  # fmt: skip
     for name, value in leaves(to_ecs(record)):
@@ -57,7 +57,7 @@ def test_ecs_has_only_published_fields(record: dict[str, Any]) -> None:
 
 
 def test_ecs_says_what_happened() -> None:
-    """The values that ECS allows for event.*, and the names that people search by."""
+    """The values that ECS allows for event.*, and the fields for searches."""
     got = to_ecs(alert())
     assert got["event"]["kind"] == "alert"
     assert got["event"]["category"] == ["intrusion_detection", "file"]
@@ -104,7 +104,7 @@ def check(value: Any, attributes: Any, where: str) -> None:
 
 @pytest.mark.parametrize("record", [alert(), whole_alert(), alert(outcome="seen", severity="info"), BARE])
 def test_ocsf_is_a_detection_finding(record: dict[str, Any]) -> None:
-    """Published attributes only, the required ones all there, of the published types and enumerations."""
+    """Only published attributes, all required ones, with the published types and enumerations."""
     got = to_ocsf(record)
     assert (got["class_uid"], got["type_uid"]) == (2004, 200401)
     check(got, ocsf()["classes"]["detection_finding"], "detection_finding")
@@ -130,7 +130,7 @@ def test_ocsf_severities_have_their_captions(word: str, number: int, caption: st
 
 @pytest.mark.parametrize("record", [{}, {"rule": None, "process": None, "container": None}, BARE])
 def test_a_record_of_another_version_breaks_nothing(record: dict[str, Any]) -> None:
-    """What waits on disk may have been written by an older agent."""
+    """A queued record may have been written by an older agent."""
     assert headline(record)
     json.dumps([to_ecs(record), to_ocsf(record)])
 
@@ -145,12 +145,12 @@ def test_a_record_of_another_version_breaks_nothing(record: dict[str, Any]) -> N
     ],
 )  # fmt: skip
 def test_ecs_has_a_category_for_every_event(event: str, category: str) -> None:
-    """One that ECS allows beside intrusion_detection."""
+    """One that ECS allows besides intrusion_detection."""
     assert to_ecs(alert(event=event))["event"]["category"] == ["intrusion_detection", category]
 
 
 def test_the_labels_of_the_agent_are_fields_of_their_own() -> None:
-    """The cluster's name where the schema has a place for it."""
+    """The cluster's name, if the schema has a field for it."""
     sent = to_ecs(whole_alert())
     assert sent["labels"] == {"cluster": "prod-eu"}
     assert sent["orchestrator"]["cluster"]["name"] == "prod-eu"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other schemas lose nothing: each leaf of an alert stands somewhere in what is sent."""
+"""Other schemas lose nothing: each leaf of an alert is in the sent data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.response.test_alert import rule_of, tree
 
 
 def paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to each leaf of a record, through lists, too."""
+    """Yields the path to each leaf of a record, through lists, too."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in items:
         if isinstance(item, dict | list) and item:
@@ -43,7 +43,7 @@ def at(value: Any, path: tuple[Any, ...]) -> Any:
 @pytest.mark.parametrize("convert", [to_ecs, to_ocsf])
 @pytest.mark.parametrize("path", list(paths(whole_alert())), ids=str)
 def test_nothing_of_an_alert_is_left_out(convert: Any, path: tuple[Any, ...]) -> None:
-    """Each leaf in turn gets a value that stands nowhere else: it must stand in what is sent."""
+    """Each leaf in turn gets a unique value, which must be in the sent data."""
     record = whole_alert()
     old, inner = at(record, path), at(record, path[:-1])
     marks: dict[type, Any] = {bool: not old if isinstance(old, bool) else None, int: 987654321}
@@ -65,7 +65,7 @@ def test_nothing_of_an_alert_is_left_out(convert: Any, path: tuple[Any, ...]) ->
 
 
 def real_records() -> Iterator[dict[str, Any]]:
-    """What the agent itself makes, with all that it can know."""
+    """The agent's own records with all possible facts."""
     mount = SensitiveMount("host-etc", "/etc", "/host", writable=True)
     posture = Posture(("CAP_BPF",), seccomp="disabled", shared_namespaces=("pid",), sensitive_mounts=(mount,),
                       score=5, reasons=("x",))  # fmt: skip
@@ -82,7 +82,7 @@ def real_records() -> Iterator[dict[str, Any]]:
 
 
 def test_the_sample_has_every_field_that_the_agent_writes() -> None:
-    """Else the test before this one would not see a new field."""
+    """Otherwise the previous test would not notice a new field."""
     known = {tuple(word for word in path if isinstance(word, str)) for path in paths(whole_alert())}
     free = {("details",), ("container", "labels")}  # whatever the event or the workload says
     for record in real_records():
@@ -94,7 +94,7 @@ def test_the_sample_has_every_field_that_the_agent_writes() -> None:
 
 
 def test_what_is_left_stands_where_it_stood() -> None:
-    """At any depth, and without what is empty."""
+    """At any depth, without empty fields."""
     record: dict[str, Any] = {
         "a": {"b": 1, "c": {"d": 0, "e": False, "f": ""}},
         "g": [],

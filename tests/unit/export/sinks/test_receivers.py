@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each receiver is sent: requests of Alertmanager and OpenTelemetry, syslog's frames, a rotated file."""
+"""The data for each receiver: Alertmanager and OpenTelemetry requests, syslog frames, a rotated file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from ringfence.export.sinks import local
 from ringfence.export.sinks.http import Http, HttpSettings
 from ringfence.export.sinks.local import RotatedFile, Syslog, syslog_line
-from ringfence.export.sinks.sender import Away, Sender
+from ringfence.export.sinks.sender import Sender, Unavailable
 from ringfence.export.sinks.spool import Spool
 from ringfence.export.sinks.web import Alertmanager, Otlp
 from tests.support.receivers import alert, http_receiver, whole_alert
@@ -33,7 +33,7 @@ SYSLOG = re.compile(
 
 
 def test_alertmanager_gets_labels_that_group_and_annotations_that_explain() -> None:
-    """Labels say which alert it is, and hold nothing that changes each time; the end is in the future."""
+    """Labels identify the alert and do not change each time; the end is in the future."""
     now = 1_800_000_000.0
     with http_receiver() as server:
         Alertmanager("am", Http(server.url, HttpSettings()), lambda: now).send([alert(1), alert(2)])
@@ -124,7 +124,7 @@ def test_a_syslog_message_is_as_the_rfc_says() -> None:
 
 
 def test_a_datagram_that_would_be_too_long_becomes_its_headline() -> None:
-    """Cut JSON is no JSON; the structured data still says what matters."""
+    """Truncated JSON is invalid; the structured data still has the main facts."""
     line = syslog_line(alert(notes=["x" * 9000]), dict, 2048)
     assert len(line) <= 2048
     assert b'rule="core-pattern"' in line
@@ -142,7 +142,7 @@ def frames(data: bytes) -> list[bytes]:
 
 
 def test_tcp_messages_are_counted_octets() -> None:
-    """Whatever is in them; the sender returns once all of it was acknowledged."""
+    """For any content; the sender returns after everything was acknowledged."""
     got = bytearray()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -163,7 +163,7 @@ def test_tcp_messages_are_counted_octets() -> None:
 
 
 def test_a_tcp_receiver_that_hung_up_is_called_again() -> None:
-    """Nothing is written into a connection that the other side has ended."""
+    """Nothing is written to a connection that the peer has closed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict, HttpSettings())
         thread = threading.Thread(target=lambda: syslog.send([alert(1)]), daemon=True)
@@ -183,11 +183,11 @@ def test_a_tcp_receiver_that_hung_up_is_called_again() -> None:
 
 
 def test_a_tcp_receiver_that_does_not_read_is_away() -> None:
-    """Its window fills, and the batch is not taken for sent."""
+    """Its window fills, and the batch does not count as sent."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict, HttpSettings(timeout=0.3))
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             syslog.send([alert(n, notes=["x" * 60000]) for n in range(400)])
         assert caught.value.reason == "timeout"
 
@@ -210,7 +210,7 @@ def test_a_unix_socket_of_either_kind_is_used(tmp_path: Path, kind: socket.Socke
 
 
 def test_a_connection_that_was_reset_is_not_taken_for_acknowledged() -> None:
-    """Nothing is on its way any more, and nothing arrived, either."""
+    """Nothing is in flight any more, but nothing arrived."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         syslog = Syslog("s", f"tcp://127.0.0.1:{server.getsockname()[1]}", dict, HttpSettings())
         sock = syslog._connected()
@@ -256,14 +256,14 @@ def test_datagrams_follow_a_name_to_its_new_address(monkeypatch: pytest.MonkeyPa
 
 def test_a_missing_socket_is_a_receiver_that_is_away(tmp_path: Path) -> None:
     """Not an error of the agent."""
-    with pytest.raises(Away):
+    with pytest.raises(Unavailable):
         Syslog("s", f"unix://{tmp_path}/none", dict, HttpSettings()).send([alert()])
-    with pytest.raises(Away):
+    with pytest.raises(Unavailable):
         Syslog("s", "tcp://127.0.0.1:1", dict, HttpSettings(timeout=0.5)).send([alert()])
 
 
 def test_a_file_is_rotated_by_size(tmp_path: Path) -> None:
-    """The newest is in the file itself, the rest in .1 to .N, and no more than asked is kept."""
+    """The newest is in the file itself, the rest in .1 to .N, and no more than configured is kept."""
     path = tmp_path / "alerts"
     line = len(b'{"n":"00"}\n')
     file = RotatedFile("f", path, lambda record: {"n": record["n"]}, size=3 * line, keep=2)
@@ -277,7 +277,7 @@ def test_a_file_is_rotated_by_size(tmp_path: Path) -> None:
 
 
 def test_a_line_that_a_power_cut_tore_does_not_spoil_the_next(tmp_path: Path) -> None:
-    """It was not settled, so it comes again: on a line of its own."""
+    """It was not settled, so it is written again, on its own line."""
     path = tmp_path / "a"
     path.write_bytes(b'{"n":1}\n{"n":')
     file = RotatedFile("f", path, dict, size=1 << 20, keep=1)
@@ -297,6 +297,6 @@ def test_a_file_without_rotated_ones_is_begun_anew(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_a_receiver_that_is_away() -> None:
     """/dev/full; the alerts stay in the queue (which lies elsewhere)."""
-    with pytest.raises(Away) as caught:
+    with pytest.raises(Unavailable) as caught:
         RotatedFile("f", Path("/dev/full"), dict, size=1 << 20, keep=1).send([alert()])
     assert caught.value.reason == "disk_full"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What receivers see of each other and of us: headers, certificates, labels; and whom we believe."""
+"""Security of receivers: headers, certificates, labels, and trusted authorities."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ringfence.config import Config, load
 from ringfence.errors import ConfigError
 from ringfence.export.sinks.http import Http, HttpSettings
 from ringfence.export.sinks.local import Syslog
-from ringfence.export.sinks.outbox import receivers_of
-from ringfence.export.sinks.sender import Away
+from ringfence.export.sinks.receivers import receivers_of
+from ringfence.export.sinks.sender import Unavailable
 from ringfence.export.sinks.web import Alertmanager, Otlp
 from tests.support.receivers import alert, http_receiver, whole_alert
 from tests.support.tls import Authority
@@ -26,7 +26,7 @@ from tests.unit.export.sinks.test_receivers import SYSLOG, frames
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """Who signed the receivers' certificates."""
+    """The authority that signed the receivers' certificates."""
     return Authority(tmp_path)
 
 
@@ -38,7 +38,7 @@ def config(directory: Path, text: str) -> Config:
 
 
 def test_each_receiver_gets_its_own_headers_and_no_others(tmp_path: Path) -> None:
-    """A token is for one host."""
+    """A token must be sent to one host only."""
     (tmp_path / "one").write_text("Authorization: Bearer one\n")
     (tmp_path / "two").write_text("Authorization: Bearer two\n")
     with http_receiver() as first, http_receiver() as second, http_receiver() as third:
@@ -57,9 +57,9 @@ alerts:
 
 
 def test_shared_headers_are_not_shown_to_several_hosts(tmp_path: Path) -> None:
-    """The configuration says so at the start, with the hosts and what to do."""
+    """The configuration is rejected, with the hosts and a remedy."""
     text = "alerts: {headers: /h, webhook: ['https://a/x'], alertmanager: ['https://b:9093']}\n"
-    with pytest.raises(ConfigError, match=r"alerts\.headers: would be shown to a, b:9093: give each"):
+    with pytest.raises(ConfigError, match=r"alerts\.headers: would be sent to a, b:9093: set `headers`"):
         config(tmp_path, text)
     config(tmp_path, "alerts: {headers: /h, webhook: ['https://a/x', 'https://a/y']}\n")
 
@@ -67,26 +67,26 @@ def test_shared_headers_are_not_shown_to_several_hosts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("webhook: [{url: 'http://h', token: /x}]", "'token' is no option"),
+        ("webhook: [{url: 'http://h', token: /x}]", "'token' is not an option"),
         ("webhook: [{headers: /x}]", "a receiver is a URL, or has `url`"),
         ("webhook: [{url: 'http://h', headers: x}]", "not an absolute path"),
-        ("webhook: [{url: 'http://h', key: /x}]", "no use without `certificate`"),
+        ("webhook: [{url: 'http://h', key: /x}]", "`key` requires `certificate`"),
         ("webhook: [{url: 'http://h', ca: /x}, 'http://h']", "given twice"),
-        ("webhook: ['http://h headers']", "is not URL, or URL OPTION=PATH"),
+        ("webhook: ['http://h headers']", "is neither URL nor URL OPTION=PATH"),
         ("webhook: [[a]]", "expected a list of receivers"),
         ("webhook: [{url: [a]}]", "expected a URL"),
-        ("syslog: [{url: 'tls://h', headers: /x}]", "'headers' is no option"),
+        ("syslog: [{url: 'tls://h', headers: /x}]", "'headers' is not an option"),
         ("syslog: [{url: [a]}]", "is not udp://"),
         ("syslog: ['tls://h/x']", "is not udp://"),
-        ("labels: {node: x}", "alerts have already"),
-        ("labels: {a-b: x}", "is no name of a label"),
+        ("labels: {node: x}", "alerts already have this label"),
+        ("labels: {a-b: x}", "is not a valid label name"),
         ("labels: {a: ''}", "one line of 1 to 128"),
         ("labels: {a: {b: c}}", "one line of 1 to 128"),
         ("labels: [a]", "is not NAME=VALUE"),
     ],
 )
 def test_mistakes_in_receivers_have_a_place(tmp_path: Path, text: str, message: str) -> None:
-    """Found when the file is read, not when the first alert is to be sent."""
+    """Found when the file is read, not when the first alert is sent."""
     with pytest.raises(ConfigError) as caught:
         config(tmp_path, f"alerts:\n  {text}\n")
     assert message in caught.value.message
@@ -102,7 +102,7 @@ def test_a_receiver_can_be_written_in_one_word() -> None:
 
 
 def test_receivers_are_believed_by_their_own_authority(authority: Authority, tmp_path: Path) -> None:
-    """alerts.ca for all, another one for who has one; nobody is believed because the system would."""
+    """alerts.ca for all, or a receiver's own; the system's authorities are not trusted."""
     other = Authority(tmp_path, "other")
     with (
         http_receiver(certificate=authority.issue()) as first,
@@ -116,38 +116,38 @@ alerts:
 """
         for receiver in receivers_of(config(tmp_path, text)):
             receiver.send([alert()])
-        with pytest.raises(Away, match="not believed"):
+        with pytest.raises(Unavailable, match="not trusted"):
             Http(second.url, HttpSettings(ca=authority.path)).post(b"{}")
-        with pytest.raises(Away, match="not believed"):
+        with pytest.raises(Unavailable, match="not trusted"):
             Http(first.url, HttpSettings()).post(b"{}")
         assert (first.requests, second.requests) == (1, 1)
 
 
 @pytest.mark.parametrize("names", [["DNS:hooks.example"], ["IP:192.0.2.1"]])
 def test_a_receiver_under_another_name_is_not_believed(authority: Authority, names: list[str]) -> None:
-    """Its certificate is good, and not for this address."""
+    """Its certificate is valid, but not for this address."""
     with http_receiver(certificate=authority.issue(names)) as receiver:
-        with pytest.raises(Away, match=r"not believed.*mismatch"):
+        with pytest.raises(Unavailable, match=r"not trusted.*mismatch"):
             Http(receiver.url, HttpSettings(ca=authority.path)).post(b"{}")
         assert receiver.requests == 0
 
 
 def test_a_receiver_whose_certificate_is_over_is_away(authority: Authority) -> None:
-    """Alerts wait until it has a new one."""
+    """Alerts wait until it has a new certificate."""
     with http_receiver(certificate=authority.issue(days=-1)) as receiver:
-        with pytest.raises(Away, match="expired"):
+        with pytest.raises(Unavailable, match="expired"):
             Http(receiver.url, HttpSettings(ca=authority.path)).post(b"{}")
 
 
-def test_a_missing_authority_is_told_and_nothing_is_sent(authority: Authority, tmp_path: Path) -> None:
+def test_a_missing_authority_is_reported_and_nothing_is_sent(authority: Authority, tmp_path: Path) -> None:
     """The file may come later: the receiver counts as away."""
     with http_receiver(certificate=authority.issue()) as receiver:
-        with pytest.raises(Away, match=r"none\.crt"):
+        with pytest.raises(Unavailable, match=r"none\.crt"):
             Http(receiver.url, HttpSettings(ca=tmp_path / "none.crt")).post(b"{}")
         assert receiver.requests == 0
 
 
-def test_a_receiver_that_asks_who_we_are_is_told(authority: Authority, tmp_path: Path) -> None:
+def test_a_receiver_that_requires_a_certificate_gets_one(authority: Authority, tmp_path: Path) -> None:
     """Certificate and key in one file, or in two; alerts.certificate for all."""
     mine = authority.issue(["DNS:agent"], label="agent")
     key = tmp_path / "authority-agent.key"
@@ -159,7 +159,7 @@ def test_a_receiver_that_asks_who_we_are_is_told(authority: Authority, tmp_path:
         shared = f'alerts: {{ca: {authority.path}, certificate: {mine}, webhook: ["{receiver.url}"]}}\n'
         [made] = receivers_of(config(tmp_path, shared))
         made.send([alert()])
-        with pytest.raises(Away):
+        with pytest.raises(Unavailable):
             Http(receiver.url, HttpSettings(ca=authority.path)).post(b"{}")
         assert receiver.requests == 3
 
@@ -241,7 +241,7 @@ def has_ended(syslog: Syslog) -> bool:
 def test_a_syslog_receiver_of_another_authority_is_away(authority: Authority, tmp_path: Path) -> None:
     """Nothing is sent."""
     server = TlsServer(Authority(tmp_path, "stranger").issue())
-    with pytest.raises(Away, match="not believed"):
+    with pytest.raises(Unavailable, match="not trusted"):
         Syslog("s", f"tls://127.0.0.1:{server.port}", dict, HttpSettings(ca=authority.path)).send([alert()])
     server.close()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sending: outages, back-off, receivers that refuse, hang, drip, or answer nonsense."""
+"""Sending: outages, back-off, receivers that refuse, hang, are slow, or answer nonsense."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ringfence.export.sinks.http import Http, HttpSettings
-from ringfence.export.sinks.sender import BACKOFF_MOST, Away, Record, Refused, Sender
+from ringfence.export.sinks.sender import BACKOFF_MOST, Record, Refused, Sender, Unavailable
 from ringfence.export.sinks.spool import Spool
 from ringfence.export.sinks.web import Webhook
 from tests.support.agent import free_port
@@ -26,7 +26,7 @@ from tests.support.waiting import wait_for
 
 
 class ScaledReceiver:
-    """Away until a moment of a clock that the test moves; takes everything afterwards."""
+    """Unavailable until a time of the test's clock; accepts everything afterwards."""
 
     name, batch_records, batch_bytes = "scaled", 10, 1 << 20
 
@@ -39,7 +39,7 @@ class ScaledReceiver:
         """Refuse the connection while away."""
         self.attempts.append(self.now)
         if self.now < self.back_at:
-            raise Away("connection", "nobody listens")
+            raise Unavailable("connection", "nobody listens")
         self.got += [record["id"] for record in records]
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class ScaledReceiver:
 
 
 def filled(directory: Path, count: int) -> Spool:
-    """A queue of so many alerts."""
+    """A queue with this many alerts."""
     spool = Spool(directory, 1 << 20)
     for number in range(count):
         spool.append(json.dumps(alert(number)).encode())
@@ -60,7 +60,7 @@ def filled(directory: Path, count: int) -> Spool:
 
 
 def test_nothing_is_lost_in_ten_minutes_without_a_receiver(tmp_path: Path) -> None:
-    """Time is scaled: 600 s of refused connections, with ever longer pauses, then all of it in order."""
+    """Time is scaled: 600 s of refused connections, with increasing pauses, then everything in order."""
     receiver = ScaledReceiver(back_at=600.0)
     news: list[str] = []
     sender = Sender(receiver, filled(tmp_path, 35), lambda _, text: news.append(text), pause=receiver.pause)
@@ -71,11 +71,11 @@ def test_nothing_is_lost_in_ten_minutes_without_a_receiver(tmp_path: Path) -> No
     pauses = [b - a for a, b in zip(receiver.attempts, receiver.attempts[1:], strict=False) if b > a]
     assert all(pause <= BACKOFF_MOST for pause in pauses)
     assert 10 <= len(pauses) <= 30  # 30 to 60 s apart at last, not one a second
-    assert news == ["nobody listens", ""]  # told once when it goes, once when it comes back
+    assert news == ["nobody listens", ""]  # reported once when it is lost, once when it is back
 
 
 def test_pauses_differ_between_nodes(tmp_path: Path) -> None:
-    """A fleet must not come back in one moment: the pause is spread over half of its length."""
+    """A fleet must not retry at the same time: pauses are spread over half of their length."""
     waited: list[float] = []
 
     def pause(seconds: float) -> bool:
@@ -89,7 +89,7 @@ def test_pauses_differ_between_nodes(tmp_path: Path) -> None:
 
 
 class Picky:
-    """Refuses alerts of one kind for ever."""
+    """Refuses alerts of one kind permanently."""
 
     name, batch_records, batch_bytes = "picky", 10, 1 << 20
 
@@ -107,7 +107,7 @@ class Picky:
 
 
 def test_a_refused_alert_does_not_hold_up_the_others(tmp_path: Path) -> None:
-    """It is found, counted, and left behind."""
+    """It is found, counted, and skipped."""
     spool = Spool(tmp_path, 1 << 20)
     for number in range(10):
         spool.append(json.dumps(alert(number, severity="low" if number == 4 else "high")).encode())
@@ -119,7 +119,7 @@ def test_a_refused_alert_does_not_hold_up_the_others(tmp_path: Path) -> None:
 
 
 def test_a_real_outage_of_seconds_loses_nothing(tmp_path: Path) -> None:
-    """Nobody listens, then somebody does; meanwhile more alerts come, and the sender is started anew."""
+    """Nothing listens, then a receiver does; meanwhile more alerts arrive, and the sender is restarted."""
     port = free_port()
     settings = HttpSettings(timeout=2.0)
     url = f"http://127.0.0.1:{port}/hook"
@@ -153,19 +153,19 @@ def post(url: str, timeout: float = 20.0) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 429, 401, 404, 302])
-def test_a_receiver_that_cannot_is_asked_again(status: int) -> None:
-    """Errors of the server, of the credentials and of the address are no fault of the alert."""
+def test_a_temporary_error_is_retried(status: int) -> None:
+    """Errors of the server, of the credentials and of the address are not caused by the alert."""
     with http_receiver() as receiver:
         receiver.status = lambda number: status
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             post(receiver.url)
         assert caught.value.reason == f"http_{status // 100}xx"
         assert receiver.requests == 1  # a redirect is not followed
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_receiver_that_will_not_is_believed(status: int) -> None:
-    """The same request would be as wrong tomorrow."""
+def test_a_permanent_refusal_is_final(status: int) -> None:
+    """The same request would fail again."""
     with http_receiver() as receiver:
         receiver.status = lambda number: status
         with pytest.raises(Refused):
@@ -184,7 +184,7 @@ def test_a_receiver_that_will_not_is_believed(status: int) -> None:
         ("1e9", 0, 0),
     ],
 )
-def test_a_receiver_may_say_when(said: str, least: float, most: float) -> None:
+def test_retry_after_is_read(said: str, least: float, most: float) -> None:
     """Retry-After (RFC 9110, 10.2.3) in seconds, or as a date by the receiver's own clock; nonsense counts
     for nothing."""
     with http_receiver() as receiver:
@@ -192,39 +192,41 @@ def test_a_receiver_may_say_when(said: str, least: float, most: float) -> None:
         receiver.retry_after = said
         if said[0] == "@":
             receiver.retry_after = formatdate(time.time() + int(said[1:]), usegmt=True)
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             post(receiver.url)
         assert least <= caught.value.retry_after <= most
         assert not caught.value.blameless
 
 
-def test_too_many_requests_are_no_fault_of_an_alert() -> None:
+def test_too_many_requests_blame_no_alert() -> None:
     """429."""
     with http_receiver() as receiver:
         receiver.status = lambda number: 429
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             post(receiver.url)
         assert caught.value.blameless
 
 
 @pytest.mark.parametrize("how", ["hang", "drip"])
-def test_a_receiver_that_hangs_is_left(how: str) -> None:
-    """Silence, and a byte now and then, which no time-out of a single read would end."""
+def test_a_hanging_receiver_times_out(how: str) -> None:
+    """Silence, and slow single bytes, which a time-out per read would not end."""
     with http_receiver() as receiver:
         receiver.delay, receiver.drip = (30.0, 0.0) if how == "hang" else (0.0, 0.05)
         began = time.monotonic()
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             post(receiver.url, timeout=0.3)
         assert caught.value.reason == "timeout"
         assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize(("status", "error"), [(200, None), (204, None), (400, Refused), (503, Away)])
+@pytest.mark.parametrize(("status", "error"), [(200, None), (204, None), (400, Refused), (503, Unavailable)])
 @pytest.mark.parametrize("rest", ["Content-Length: 9", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("hangs", [True, False])
 def test_the_status_is_the_answer(status: int, error: type[Exception] | None, rest: str, hangs: bool) -> None:
-    """It was said; the body never comes, or ends early. Who said 200 has the alerts: sent again and again,
-    they would arrive each time."""
+    """The status counts even if the body never arrives or ends early.
+
+    A receiver that answered 200 has the alerts: sent again, they would arrive each time.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
@@ -252,7 +254,7 @@ def test_a_slow_receiver_is_waited_for() -> None:
 
 
 def test_headers_come_from_a_file_that_may_change(tmp_path: Path) -> None:
-    """Tokens are rotated; a missing file is told, and no alert leaves without its credentials."""
+    """Tokens are rotated; a missing file is reported, and no alert is sent without credentials."""
     headers = tmp_path / "headers"
     headers.write_text("# ours\nAuthorization: Bearer one\n\nX-Scope-OrgID: 7\n")
     with http_receiver() as receiver:
@@ -261,7 +263,7 @@ def test_headers_come_from_a_file_that_may_change(tmp_path: Path) -> None:
         headers.write_text("Authorization: Bearer two\n")
         http.post(b"{}")
         headers.unlink()
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             http.post(b"{}")
     assert [got["Authorization"] for got in receiver.headers] == ["Bearer one", "Bearer two"]
     assert receiver.headers[0]["X-Scope-OrgID"] == "7"
@@ -269,23 +271,23 @@ def test_headers_come_from_a_file_that_may_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["Bearer one", "Auth orization: x", "X: a\x00b", "\xef\xbb\xbfA: b"])
-def test_a_line_that_is_no_header_is_told_and_nothing_leaves(tmp_path: Path, line: str) -> None:
+def test_an_invalid_header_line_is_reported_and_nothing_is_sent(tmp_path: Path, line: str) -> None:
     """Above all one whose name was forgotten: without its credentials a request would be refused elsewhere,
     which says less."""
     headers = tmp_path / "headers"
     headers.write_text(line + "\n", encoding="latin-1")
     with http_receiver() as receiver:
-        with pytest.raises(Away) as caught:
+        with pytest.raises(Unavailable) as caught:
             Http(receiver.url, HttpSettings(headers=headers)).post(b"{}")
         assert receiver.requests == 0
     assert caught.value.reason == "headers"
     assert "Bearer" not in str(caught.value)
 
 
-def test_an_error_does_not_tell_the_address() -> None:
-    """The path of a webhook is often its secret."""
+def test_an_error_does_not_contain_the_address() -> None:
+    """The path of a webhook is often secret."""
     port = free_port()
-    with pytest.raises(Away) as caught:
+    with pytest.raises(Unavailable) as caught:
         post(f"http://127.0.0.1:{port}/services/T0/SECRET?key=SECRET")
     assert "SECRET" not in str(caught.value)
     assert str(port) in str(caught.value)
@@ -306,7 +308,7 @@ def test_closing_does_not_wait_for_a_receiver_that_is_away(tmp_path: Path) -> No
 
 
 class Busy(Counter[str]):
-    """Whoever goes through it step by step meets another thread that counts something new."""
+    """A counter that changes during iteration, as if another thread counted a new kind."""
 
     def items(self) -> Any:
         for number, pair in enumerate(super().items()):
@@ -314,7 +316,7 @@ class Busy(Counter[str]):
             yield pair
 
 
-def test_a_scrape_meets_a_loss_of_a_new_kind(tmp_path: Path) -> None:
+def test_a_scrape_is_safe_while_a_new_kind_of_loss_is_counted(tmp_path: Path) -> None:
     """It is answered, whatever is counted at that moment."""
     sender = Sender(ScaledReceiver(0), filled(tmp_path, 1))
     sender.spool.lost, sender.given_up = Busy(queue_full=2, corrupt=1), Busy(refused=3, undeliverable=0)

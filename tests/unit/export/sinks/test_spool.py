@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue on disk: order, bounds, what is left after a death, and files that somebody broke."""
+"""The queue on disk: order, bounds, content after a crash, and corrupt files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZE = 1 << 20
 
 
 def drain(spool: Spool, count: int = 100) -> list[bytes]:
-    """Take and settle everything."""
+    """Takes and settles everything."""
     found: list[bytes] = []
     while batch := spool.take(count, 1 << 20):
         found += batch.records
@@ -49,7 +49,7 @@ def test_records_come_out_as_they_went_in(tmp_path: Path) -> None:
 
 
 def test_what_was_not_settled_is_there_after_a_restart(tmp_path: Path) -> None:
-    """At least once: the batch on its way is sent again, the settled one is not."""
+    """At least once: the batch in flight is sent again, the settled one is not."""
     spool = Spool(tmp_path, SIZE)
     for n in range(10):
         spool.append(b"%d" % n)
@@ -93,7 +93,7 @@ def test_an_agent_killed_in_the_middle_loses_nothing_that_it_had_written(tmp_pat
 
 
 def test_a_full_queue_loses_its_oldest_and_counts_them(tmp_path: Path) -> None:
-    """Never more on disk than was said; what is lost and what is left come to what was put."""
+    """Never more on disk than configured; lost + left = put."""
     spool = Spool(tmp_path, SIZE)
     count = 40_000
     for n in range(count):
@@ -109,7 +109,7 @@ def test_a_full_queue_loses_its_oldest_and_counts_them(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_is_on_its_way_is_not_counted_as_lost(tmp_path: Path) -> None:
-    """Its segment made room, but the sender holds it."""
+    """Its segment was removed, but the sender holds it."""
     spool = Spool(tmp_path, SIZE)
     for _ in range(100):
         spool.append(b"a" * 1000)
@@ -158,7 +158,7 @@ def test_a_torn_end_costs_that_record_alone(tmp_path: Path, cut: int) -> None:
 def test_broken_files_are_survived_fuzz(
     tmp_path_factory: pytest.TempPathFactory, garbage: bytes, at: int, cursor: bytes
 ) -> None:
-    """Whatever stands in the files: nothing is raised, nothing that was not written comes out."""
+    """With any content of the files: nothing is raised, and no record comes out that was not written."""
     directory = tmp_path_factory.mktemp("spool")
     spool = Spool(directory, SIZE)
     written = {b"%d-" % n + b"x" * n for n in range(12)}
@@ -179,7 +179,7 @@ def test_broken_files_are_survived_fuzz(
 
 
 def test_what_is_no_segment_is_left_alone(tmp_path: Path) -> None:
-    """Files of others in the directory, however they are called, keep no agent from starting."""
+    """Foreign files in the directory, with any name, do not prevent a start."""
     for name in ("\u00b2.seg", "-1.seg", "x.seg", ".seg", "\udcff.seg"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "000000000007.seg").mkdir()
@@ -190,7 +190,7 @@ def test_what_is_no_segment_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_segment_that_vanishes_is_counted(tmp_path: Path) -> None:
-    """Somebody tidied up: what was in it is lost, and said to be."""
+    """A deleted segment's records are lost, and counted."""
     spool = Spool(tmp_path, SIZE)
     spool.append(b"one")
     for path in tmp_path.glob("*.seg"):
@@ -200,14 +200,14 @@ def test_a_segment_that_vanishes_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_record_beyond_all_measure_is_counted(tmp_path: Path) -> None:
-    """It would never fit into a read."""
+    """It would never fit in a read."""
     spool = Spool(tmp_path, SIZE)
     assert not spool.append(b"x" * (RECORD_MAX + 1))
     assert spool.lost["too_large"] == 1
 
 
 def test_two_agents_do_not_share_a_queue(tmp_path: Path) -> None:
-    """The second one is refused, with what to do about it."""
+    """The second one is refused, with a remedy."""
     first = Spool(tmp_path, SIZE)
     with pytest.raises(Error, match="another agent") as caught:
         Spool(tmp_path, SIZE)
@@ -217,7 +217,7 @@ def test_two_agents_do_not_share_a_queue(tmp_path: Path) -> None:
 
 
 def test_nobody_else_can_read_the_queue(tmp_path: Path) -> None:
-    """Alerts hold paths and arguments."""
+    """Alerts contain paths and arguments."""
     spool = Spool(tmp_path / "q", SIZE)
     spool.append(b"x")
     assert (tmp_path / "q").stat().st_mode & 0o077 == 0
@@ -241,7 +241,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_what_a_full_disk_does_not_take_is_sent_from_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In order, with nothing lost: behind what the disk holds already, before what comes later."""
+    """In order, with nothing lost: after the records on disk, before later ones."""
     spool = Spool(tmp_path, SIZE)
     spool.append(b"0")
     with full_disk(monkeypatch):
@@ -280,7 +280,7 @@ def test_memory_goes_to_the_disk_by_itself(tmp_path: Path, monkeypatch: pytest.M
 def test_the_disk_is_used_again_while_a_batch_from_memory_is_on_its_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk was full, and the receiver is away for longer: what comes now is not lost for want of memory.
+    """The disk was full, and the receiver is away for longer: new records are not lost for lack of memory.
     The batch itself is on the disk, too: sent again by the next agent, or settled."""
     spool = Spool(tmp_path / "away", SIZE, memory_max=1000)
     with full_disk(monkeypatch):

@@ -63,7 +63,7 @@ class World:
         return [int(record[:6]) for record in self.batch.records] if self.batch else []
 
     def known(self) -> int:
-        """What has become of alerts."""
+        """The states of all alerts."""
         return len(self.delivered) + self.spool.undelivered + self.lost + sum(self.spool.lost.values())
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.export.sinks.sender import HELD_S, TRIES, Away, Record, Refused, Sender
+from ringfence.export.sinks.sender import HELD_S, TRIES, Record, Refused, Sender, Unavailable
 from ringfence.export.sinks.spool import Spool
 from tests.support.receivers import alert
 
@@ -71,13 +71,14 @@ def put(sender: Sender, *numbers: int) -> None:
 def chokes_on(*numbers: int, error: Exception | None = None) -> Verdict:
     """Any request with one of these fails."""
     poison = {name(number) for number in numbers}
-    return lambda ids: (error or Away("http_5xx", "500")) if poison & set(ids) else None
+    return lambda ids: (error or Unavailable("http_5xx", "500")) if poison & set(ids) else None
 
 
 @pytest.mark.parametrize(
-    "error", [Away("http_5xx", "500"), Away("timeout"), Away("connection"), KeyError("x")]
+    "error",
+    [Unavailable("http_5xx", "500"), Unavailable("timeout"), Unavailable("connection"), KeyError("x")],
 )
-def test_others_go_past_an_alert_that_always_fails(tmp_path: Path, error: Exception) -> None:
+def test_other_alerts_pass_one_that_always_fails(tmp_path: Path, error: Exception) -> None:
     """Whatever it does to its receiver, or to our own code."""
     receiver = Moody(chokes_on(4, error=error))
     sender = sender_of(tmp_path, receiver)
@@ -89,7 +90,7 @@ def test_others_go_past_an_alert_that_always_fails(tmp_path: Path, error: Except
     assert sender.spool.records == 1
 
 
-def test_it_is_lost_after_an_hour_in_which_others_were_taken(tmp_path: Path) -> None:
+def test_it_is_lost_after_an_hour_in_which_others_were_accepted(tmp_path: Path) -> None:
     """And counted; meanwhile it costs each batch one request more."""
     receiver = Moody(chokes_on(4))
     sender = sender_of(tmp_path, receiver)
@@ -108,9 +109,9 @@ def test_it_is_lost_after_an_hour_in_which_others_were_taken(tmp_path: Path) -> 
     assert sum(sender.lost.values()) == 1
 
 
-def test_while_nobody_takes_anything_nothing_is_suspect(tmp_path: Path) -> None:
+def test_no_alert_is_suspect_while_none_is_accepted(tmp_path: Path) -> None:
     """A receiver that answers 500 to everything, for a day: no alert is blamed, all arrive in order."""
-    receiver = Moody(lambda ids: None if receiver.now > 1_800_086_400 else Away("http_5xx", "500"))
+    receiver = Moody(lambda ids: None if receiver.now > 1_800_086_400 else Unavailable("http_5xx", "500"))
     sender = sender_of(tmp_path, receiver)
     put(sender, *range(25))
     while sender.spool.records:
@@ -121,9 +122,9 @@ def test_while_nobody_takes_anything_nothing_is_suspect(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_receiver_that_fails_at_random_gets_everything(tmp_path: Path, seed: int) -> None:
-    """Half of its back ends are broken: whoever fails there is no poison."""
+    """Half of its back ends are broken: an alert that fails there is not at fault."""
     dice = random.Random(seed)
-    receiver = Moody(lambda ids: Away("http_5xx", "502") if dice.random() < 0.6 else None)
+    receiver = Moody(lambda ids: Unavailable("http_5xx", "502") if dice.random() < 0.6 else None)
     sender = sender_of(tmp_path, receiver, chance=dice.random)
     put(sender, *range(200))
     while sender.spool.records:
@@ -132,7 +133,7 @@ def test_a_receiver_that_fails_at_random_gets_everything(tmp_path: Path, seed: i
     assert not any(sender.lost.values())
 
 
-def test_a_suspect_alone_is_asked_for_ever_more_seldom(tmp_path: Path) -> None:
+def test_a_single_suspect_is_tried_less_and_less_often(tmp_path: Path) -> None:
     """Nothing else is to be sent, so nothing says whose fault it is: it is kept, without a busy loop."""
     receiver = Moody(chokes_on(0))
     sender = sender_of(tmp_path, receiver)
@@ -147,7 +148,7 @@ def test_a_suspect_alone_is_asked_for_ever_more_seldom(tmp_path: Path) -> None:
     assert sender.spool.records == 1
 
 
-def test_one_that_stands_alone_makes_room(tmp_path: Path) -> None:
+def test_a_single_suspect_does_not_block_later_alerts(tmp_path: Path) -> None:
     """It came first, alone; what came after it is not held up by it."""
     receiver = Moody(chokes_on(0))
     sender = sender_of(tmp_path, receiver)
@@ -159,9 +160,11 @@ def test_one_that_stands_alone_makes_room(tmp_path: Path) -> None:
     assert receiver.got == [name(1), name(2), name(3)]
 
 
-def test_where_nobody_is_there_the_first_stays_the_first(tmp_path: Path) -> None:
-    """It was alone for long, and came to nobody: it is not put behind those that came later."""
-    receiver = Moody(lambda ids: None if receiver.now > 1_800_000_900 else Away("connection", blameless=True))
+def test_the_order_stays_while_the_receiver_is_unreachable(tmp_path: Path) -> None:
+    """It was alone for long, and reached no receiver: it is not moved behind later ones."""
+    receiver = Moody(
+        lambda ids: None if receiver.now > 1_800_000_900 else Unavailable("connection", blameless=True)
+    )
     sender = sender_of(tmp_path, receiver)
     put(sender, 0)
     receiver.batch_records = 1
@@ -171,20 +174,22 @@ def test_where_nobody_is_there_the_first_stays_the_first(tmp_path: Path) -> None
     assert receiver.got == [name(0), name(1), name(2), name(3)]
 
 
-def test_who_is_told_to_come_later_comes_later_and_blames_nobody(tmp_path: Path) -> None:
-    """A receiver takes five requests a minute, and answers 429 to more. A batch that is sent one by one (it
-    met a short outage) does not hammer it, waits as long as it asks for, and keeps its order."""
+def test_retry_after_is_respected_and_blames_no_alert(tmp_path: Path) -> None:
+    """A receiver accepts five requests a minute, and answers 429 to more.
+
+    A batch that is sent one by one (after a short outage) waits as long as requested, and keeps its order.
+    """
     receiver = Moody(lambda ids: None)
     last: list[float] = []
 
     def verdict(ids: Sequence[str]) -> Exception | None:
         if receiver.now < 1_800_000_010:
-            return Away("http_5xx", "503")
+            return Unavailable("http_5xx", "503")
         del last[: len([moment for moment in last if moment <= receiver.now - 60])]
         if len(last) >= 5:
-            return Away("http_4xx", "429", retry_after=30.0, blameless=True)
+            return Unavailable("http_4xx", "429", retry_after=30.0, blameless=True)
         last.append(receiver.now)
-        return Away("http_5xx", "500") if len(ids) > 1 else None
+        return Unavailable("http_5xx", "500") if len(ids) > 1 else None
 
     receiver.verdict = verdict
     sender = sender_of(tmp_path, receiver, chance=lambda: 0.0)
@@ -197,14 +202,14 @@ def test_who_is_told_to_come_later_comes_later_and_blames_nobody(tmp_path: Path)
     assert not any(sender.lost.values())
 
 
-def test_who_was_given_up_is_not_given_up_again(tmp_path: Path) -> None:
+def test_a_given_up_alert_is_counted_once(tmp_path: Path) -> None:
     """One is refused for what it is; then the receiver is away for a while. Put = sent + lost, exactly."""
     poison = name(0)
 
     def verdict(ids: Sequence[str]) -> Exception | None:
         if poison in ids:
             return Refused("400")
-        return Away("http_5xx", "500") if receiver.now < 1_800_000_050 else None
+        return Unavailable("http_5xx", "500") if receiver.now < 1_800_000_050 else None
 
     receiver = Moody(verdict)
     sender = sender_of(tmp_path, receiver, chance=lambda: 0.0)
@@ -215,7 +220,7 @@ def test_who_was_given_up_is_not_given_up_again(tmp_path: Path) -> None:
     assert (sender.sent, sender.lost["refused"]) == (9, 1)
 
 
-def test_a_suspect_is_not_blamed_where_nobody_is_there(tmp_path: Path) -> None:
+def test_a_suspect_is_not_blamed_while_the_receiver_is_unreachable(tmp_path: Path) -> None:
     """Others were taken since it failed; then the receiver is gone for hours, and says nothing of anybody."""
     receiver = Moody(chokes_on(4))
     sender = sender_of(tmp_path, receiver)
@@ -225,7 +230,7 @@ def test_a_suspect_is_not_blamed_where_nobody_is_there(tmp_path: Path) -> None:
     for _ in range(2 * TRIES):
         put(sender, number)
         batch = [name(number)]
-        receiver.verdict = lambda ids, batch=batch: None if ids == batch else Away("x", blameless=True)  # type: ignore[misc]
+        receiver.verdict = lambda ids, batch=batch: None if ids == batch else Unavailable("x", blameless=True)  # type: ignore[misc]
         sender.step(idle=0)
         receiver.now += HELD_S
         number += 1

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The answer to `ringfence policy list`: every rule in force, and its effective action on this
+node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ringfence.daemon.policies.manager import PolicyManager
+from ringfence.export.escape import escape
+from ringfence.policy import CompiledRule, Policy
+from ringfence.policy.probe_rules import ProbeRule
+
+__all__ = ["PolicyQuery"]
+
+Request = Mapping[str, Any]
+
+
+class PolicyQuery:
+    """Called in the thread of the local socket."""
+
+    def __init__(self, manager: PolicyManager, mode: str) -> None:
+        """`mode` is the agent's, which rules on custom probes follow; `policy` leaves each policy
+        its own.
+        """
+        self._manager, self._mode = manager, mode
+
+    def rules(self, _request: Request) -> list[dict[str, Any]]:
+        """One row for each rule, whatever its numbers."""
+        compiled = self._manager.compiled
+        if compiled is None:
+            return []
+        rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for rule in compiled.rules.values():  # one rule may have several numbers
+            row = rows.setdefault((rule.rule_id, rule.action, rule.mechanism), _rule(rule))
+            row["events"] = sorted({*row["events"], *(kind.label for kind in rule.events)})
+        probe_rules = ((policy, rule) for policy in compiled.policies.policies for rule in policy.probe_rules)
+        return [
+            *rows.values(),
+            *(_probe_rule(policy, rule, self._mode) for policy, rule in probe_rules),
+        ]
+
+
+def _rule(rule: CompiledRule) -> dict[str, Any]:
+    return {
+        "rule": rule.rule_id,
+        "title": escape(rule.title),
+        "severity": rule.severity,
+        "policy": rule.policy,
+        "events": [],
+        "attack": list(rule.attack),
+        "mode": rule.mode,
+        "asked": rule.asked_action.label,
+        "action": rule.action.label,
+        "enforced": rule.enforced.action.label,
+        "why": rule.enforced.why,
+        "mechanism": rule.mechanism.label,
+        "file": escape(rule.file),
+        "line": rule.line,
+    }
+
+
+def _probe_rule(policy: Policy, rule: ProbeRule, mode: str) -> dict[str, Any]:
+    mode = policy.mode if mode == "policy" else mode
+    return {
+        "rule": rule.id,
+        "title": escape(rule.title),
+        "severity": rule.severity,
+        "policy": policy.name,
+        "events": [rule.label],
+        "attack": list(rule.attack),
+        "mode": mode,
+        "asked": rule.action.label,
+        "action": rule.action.label if mode == "enforce" else "alert",
+        "enforced": rule.action.label,
+        "why": "a custom probe: user space acts, after the event",
+        "mechanism": "observe",
+        "file": escape(rule.place.file),
+        "line": rule.place.line,
+    }

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Armed tasks: what is stored with each, and how programs find it. */
+#ifndef RINGFENCE_TASKS_H
+#define RINGFENCE_TASKS_H
+
+#include "compat.h"
+#include "config.h"
+#include "containers.h"
+
+/*
+ * Task storage exists only for armed tasks. It is inherited at fork and kept when the task moves.
+ */
+struct rf_task {
+	__u64 container; /* id of the container's own cgroup */
+	__u32 slot;
+	__u32 facts;	/* RF_FACT_*; refreshed at exec and where credentials may change */
+	__u64 exe_hash; /* FNV-1a of the program's path */
+	__u64 start_ns; /* of the thread group */
+};
+
+/*
+ * An open of this thread that no rule can match, whatever the file's name: the next one like it is
+ * not evaluated. Kept with the task, so that no other task writes here; cleared at exec.
+ */
+#define RF_MEMOS 4
+struct rf_memo {
+	__u64 generation; /* 0: empty */
+	__u64 fs_magic;
+	__u64 type; /* operand 2 of file.open */
+	__u32 flags;
+	__u32 profile;
+};
+
+/* The identity of a task at its last check: see drift.bpf.c. Addresses are only compared. */
+#define RF_NAMESPACES 6
+struct rf_identity {
+	__u64 cred; /* 0: not watched */
+	__u64 nsproxy;
+	__u64 user_ns;
+	__u64 namespaces[RF_NAMESPACES];
+	__u64 permitted;
+	__u64 effective;
+	__u32 uid[4]; /* real, saved, effective, of the filesystem */
+	__u32 borrowed;
+	__u32 kill_pending; /* it should not exist: killed when it is seen next, watched or not */
+};
+
+/*
+ * The last call of this thread that a hook decided. One call may reach several hooks, and is
+ * reported once: see lsm_call.bpf.c.
+ */
+struct rf_last_call {
+	__u64 call; /* a hash of its registers */
+	__u64 time_ns;
+	__u64 reported; /* a hash of the verdict that was reported */
+};
+
+/*
+ * rf_armed.counted: whether the container's task count includes a task. Not yet: a hook has bound
+ * it, and the fork may still fail; or the program at task_newtask was skipped.
+ */
+#define RF_COUNTED_NOT_YET 0
+#define RF_COUNTED 1
+#define RF_COUNTED_ENDED 2
+
+/* Storage for queries that do not fit the stack of a program that checks its own task. Not kept. */
+#define RF_QUERY_STORAGE_WORDS 32
+
+struct rf_armed {
+	struct rf_task task;
+	struct rf_identity identity;
+	struct rf_last_call last_call;
+	/* root directory of the container, as a dentry's address; only compared */
+	__u64 container_root;
+	__u32 counted;	     /* RF_COUNTED_* */
+	__u32 armed_by_exec; /* the exec in progress has armed it */
+	__u64 query_storage[RF_QUERY_STORAGE_WORDS];
+	struct rf_memo memo[RF_MEMOS];
+};
+
+struct map_tasks {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct rf_armed);
+};
+extern struct map_tasks tasks SEC(".maps");
+
+/*
+ * tgid -> the same: for cgroup-BPF programs without task storage, for queries about another
+ * process, and for custom probes. A container has a share of it (config.process_share).
+ */
+struct map_processes {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536); /* (agent) */
+	__type(key, __u32);
+	__type(value, struct rf_task);
+};
+extern struct map_processes processes SEC(".maps");
+
+/*
+ * Number of armed processes that did not fit `processes`. If it is not 0, cgroup-BPF programs look
+ * at cgroups, too.
+ */
+struct map_unlisted {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+extern struct map_unlisted unlisted SEC(".maps");
+
+/* What the previous agent had armed: filled by that agent, read by the iterator that adopts. */
+struct rf_carried {
+	__u64 container;
+	__u64 start_ns;
+};
+
+struct map_carried {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536); /* (agent): as processes */
+	__type(key, __u32);
+	__type(value, struct rf_carried);
+};
+extern struct map_carried carried SEC(".maps");
+
+#define RF_TICK_NS 10000000 /* USER_HZ is 100 on every supported architecture */
+
+/*
+ * Returns true for the agent that loaded these programs. They outlive it, and then its pid may be
+ * reused, or requested (clone3 with set_tid): so the start time is compared, too.
+ */
+static __always_inline bool rf_is_agent(struct task_struct *task)
+{
+	if ((__u32)task->tgid != config.agent_pid)
+		return false;
+	return BPF_CORE_READ(task, group_leader, start_boottime) - config.agent_start_ns <
+	       RF_TICK_NS;
+}
+
+static __always_inline struct rf_armed *rf_bound(struct task_struct *task)
+{
+	if (rf_is_agent(task))
+		return NULL;
+	return bpf_task_storage_get(&tasks, task, NULL, 0);
+}
+
+/* The container of a binding; NULL if its slot has another owner by now. */
+static __always_inline struct rf_container *rf_container_of(const struct rf_task *bound)
+{
+	__u32 slot = bound->slot;
+	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
+
+	if (!container || !bound->container || container->cgroup != bound->container)
+		return NULL;
+	return container;
+}
+
+#endif

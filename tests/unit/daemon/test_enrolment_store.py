@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Enrolment requests, on disk for the next agent, and nothing that is not needed any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ringfence.containers.model import Enrichment, Facts
+from ringfence.daemon.tracking.enrolment_store import EnrolmentRecord, EnrolmentStore
+
+
+def record(cgroup: int, *chosen: str) -> EnrolmentRecord:
+    """One container with the policies that it chose."""
+    return EnrolmentRecord(cgroup, f"/rftest/{cgroup}", f"c{cgroup}", Facts(Enrichment.DONE), chosen)
+
+
+def files(directory: Path) -> set[str]:
+    """What is kept."""
+    return {path.name for path in directory.iterdir()}
+
+
+def test_a_policy_file_goes_with_the_last_container_that_chose_it(tmp_path: Path) -> None:
+    """Else each text of `ringfence run --policy FILE` would stay in memory (/run) as long as the
+    agent.
+    """
+    store = EnrolmentStore(tmp_path)
+    store.keep_file("file:aa", "a.yaml", b"text")
+    for cgroup in (1, 2):
+        store.keep(record(cgroup, "base", "file:aa"))
+    store.forget(1)
+    assert files(tmp_path) == {"2", "file-aa"}
+    store.forget(2)
+    assert files(tmp_path) == set()
+
+
+def test_the_next_agent_knows_the_policies_that_containers_chose(tmp_path: Path) -> None:
+    """It reads the records, and removes a file with the last of them as well."""
+    before = EnrolmentStore(tmp_path)
+    before.keep_file("file:aa", "a.yaml", b"text")
+    before.keep_file("file:bb", "b.yaml", b"unused")
+    before.keep(record(1, "file:aa"))
+    store = EnrolmentStore(tmp_path)
+    assert store.records() == [record(1, "file:aa")]
+    assert files(tmp_path) == {"1", "file-aa"}
+    assert store.file("file:aa") == ("a.yaml", b"text")
+    store.forget(1)
+    assert files(tmp_path) == set()
+
+
+def test_a_file_of_a_container_that_was_not_enrolled_goes(tmp_path: Path) -> None:
+    """A file that another container chose stays."""
+    store = EnrolmentStore(tmp_path)
+    store.keep_file("file:aa", "a.yaml", b"text")
+    store.keep_file("file:bb", "b.yaml", b"text")
+    store.keep(record(1, "file:aa"))
+    for key in ("file:aa", "file:bb"):
+        store.release(key)
+    assert files(tmp_path) == {"1", "file-aa"}
