@@ -159,6 +159,7 @@ NUMBERS: dict[str, tuple[int | None, int | None, int | None]] = {
     "fchdir": (81, 133, 50),
     "umask": (95, 60, 166),
     "dup3": (292, 330, 24),
+    "close": (3, 6, 57),
     "prctl": (157, 172, 167),
     "capget": (125, 184, 90),
     "rt_sigaction": (13, 174, 134),

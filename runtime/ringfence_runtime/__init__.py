@@ -5,11 +5,13 @@ Standard library only, and as little of it as possible during a launch: no argpa
 re, typing, enum or dataclasses is imported between `create` and the workload's first instruction.
 """
 
-__all__ = ["BUILD", "INIT", "OCI_VERSION", "__version__"]
+__all__ = ["BUILD", "FALLBACK", "INIT", "OCI_VERSION", "__version__"]
 
 __version__ = "0.1.0"
 OCI_VERSION = "1.3.0"
-#: the program that `install` compiled from front/init.c; empty for an ordinary package
+#: the executable that `install` made of native/init.c; empty for an ordinary package
 INIT = ""
-#: digest of the installed code; empty where we run as an ordinary package
+#: whether Python executes a launch that the native init cannot; `install --no-fallback`, for tests: False
+FALLBACK = True
+#: digest of the installed code; empty for an ordinary package
 BUILD = ""

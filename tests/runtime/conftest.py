@@ -160,7 +160,7 @@ class Runtime:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Modules with BOTH_INITS run with the small init and with the Python init."""
+    """Modules with BOTH_INITS run with the native init and with the Python init."""
     if "executable" in metafunc.fixturenames and getattr(metafunc.module, "BOTH_INITS", False):
         metafunc.parametrize("executable", ["small", "python"], indirect=True)
 

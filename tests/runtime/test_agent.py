@@ -261,7 +261,7 @@ def test_an_agent_that_fails_counts_as_absent(
     assert not box.cgroups()
     got = box.do("run")
     assert (got.returncode, got.stdout) == (0, "ran\n")
-    assert "the runtime's own fences stand" in got.stderr
+    assert "the runtime's own restrictions hold" in got.stderr
     impostor.server.close()
 
 

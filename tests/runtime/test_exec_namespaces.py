@@ -41,14 +41,15 @@ sys.exit(main(sys.argv[1:]))
 LABELLED = """
 import os, sys
 from ringfence_runtime.cli import main
-from ringfence_runtime.launch import join
+from ringfence_runtime.launch.operations import python_only
+from ringfence_runtime.security import labels
 
 def asked_for(procfs, apparmor, selinux, hosts):
     print(selinux, "is set:", hosts[1], flush=True)
 
 host = os.readlink("/proc/self/ns/mnt")
-join.selinux_enabled = lambda: os.readlink("/proc/self/ns/mnt") == host
-join.apply_labels = asked_for
+labels.selinux_enabled = lambda: os.readlink("/proc/self/ns/mnt") == host
+python_only.apply_labels = asked_for
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -293,7 +293,7 @@ def test_the_launcher_uses_little_memory(hot: Box, warm: Warm) -> None:
         assert hot.run().returncode == 0
     assert warm.memory() < MOST_KB
     wait_for(lambda: warm.children() == warm.own, "no worker is left")
-    wait_for(lambda: warm.descriptors() <= 7, "open are the three, two sockets, the small init, mountinfo")
+    wait_for(lambda: warm.descriptors() <= 7, "open are the three, two sockets, the native init, mountinfo")
 
 
 def test_a_second_launcher_is_refused(warm: Warm) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small init: that it is used, agrees with program.py, and what happens where it gives up."""
+"""The native init: that it is used, agrees with program.py, and what happens if it falls back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ringfence_runtime.launch import program
 from tests.runtime.conftest import ROOT, Box
 
 pytestmark = pytest.mark.root
-SOURCE = (ROOT / "runtime/ringfence_runtime/front/steps.h").read_text()
+SOURCE = (ROOT / "runtime/ringfence_runtime/native/interpreter.h").read_text()
 
 
 def words(pid: int) -> list[str]:
@@ -34,10 +34,10 @@ def test_the_c_and_python_constants_agree() -> None:
     assert tuple(re.sub(r"\s+", "", enumeration[1]).lower().split(",")) == program.KINDS
     for name in ("MAGIC", "MOST_BYTES", "MOST_FDS", "MOST_SLOTS"):
         assert constant(name) == getattr(program, name), name
-    assert f"sizeof(struct step) == {program.STEP.size}" in SOURCE
+    assert f"sizeof(struct instruction) == {program.INSTRUCTION.size}" in SOURCE
 
 
-def test_an_ordinary_container_waits_in_the_small_init(box: Box) -> None:
+def test_an_ordinary_container_waits_in_the_native_init(box: Box) -> None:
     """It uses less than a tenth of an interpreter's memory."""
     box.args("/bin/true").write()
     assert box.do("create", capture=False).returncode == 0
@@ -51,7 +51,7 @@ def test_an_ordinary_container_waits_in_the_small_init(box: Box) -> None:
 
 @pytest.mark.parametrize("what", ["hooks", "user namespace"])
 def test_unsupported_launches_use_the_python_init(box: Box, what: str) -> None:
-    """The interpreter does the launches that the small init does not support."""
+    """The interpreter does the launches that the native init does not support."""
     if what == "hooks":
         box.config["hooks"] = {"startContainer": [{"path": "/bin/true"}]}
     else:
@@ -63,7 +63,7 @@ def test_unsupported_launches_use_the_python_init(box: Box, what: str) -> None:
     assert words(box.state()["pid"])[0].endswith(("python3", "python3.11", "python3.13"))
 
 
-def test_where_the_small_init_gives_up_the_python_init_takes_over(box: Box) -> None:
+def test_if_the_native_init_falls_back_python_executes_the_launch(box: Box) -> None:
     """A node that already exists in the image is not supported: the container still starts."""
     box.config["mounts"] = [
         each for each in box.config["mounts"] if not each["destination"].startswith("/dev")
@@ -74,7 +74,7 @@ def test_where_the_small_init_gives_up_the_python_init_takes_over(box: Box) -> N
         assert box.output().endswith("done\n")
     box.write()
     said = box.runtime("--debug", "run", box.name, cwd=box.directory).stderr
-    assert "the small init gave up" in said
+    assert "the native init fell back" in said
     assert box.do("create", capture=False).returncode == 0
     assert box.do("start").returncode == 0
     box.wait("stopped")

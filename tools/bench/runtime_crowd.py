@@ -126,9 +126,9 @@ def crowd(path: Path, directory: Path, count: int) -> Crowd:
     processes, more = _beside(path, directory)
     launcher = _launcher(directory)
     resident = sum(_resident(pid) for pid in (launcher, *_descendants(launcher)))
-    rows.append(row("launcher and its small init, resident", [float(resident)], "kB"))
+    rows.append(row("launcher and its native init, resident", [float(resident)], "kB"))
     rows.append(row(f"launcher's memory for {KEPT} running containers, beyond none", [float(more)], "kB"))
-    bars.append(Bar("launcher and its small init, resident", resident, MOST_KB, "kB"))
+    bars.append(Bar("launcher and its native init, resident", resident, MOST_KB, "kB"))
     bars.append(Bar(f"runtime processes besides {KEPT} running containers", processes, 0, ""))
     note = f"{more / KEPT:.1f} kB of the launcher a running container: descriptors and a record"
     return Crowd(rows, bars, [note])

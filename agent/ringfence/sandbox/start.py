@@ -226,9 +226,8 @@ class _Start:
             self.streams.lend()
 
     def _wait(self, launched: Launched) -> int:
-        from ringfence_runtime.launch.plan import Options
         from ringfence_runtime.launch.relay import wait_for
 
         if not self.request.tty:
             self.streams.carry(launched.pidfd)
-        return wait_for(launched.pid, launched.pidfd, Options())
+        return wait_for(launched.pid, launched.pidfd, launched.terminal)

@@ -86,7 +86,7 @@ def execute(settings: Globals, arguments: list[str]) -> int:
         return 0
     from ringfence_runtime.launch.relay import wait_for
 
-    return wait_for(pid, pidfd, options)
+    return wait_for(pid, pidfd, options.terminal)
 
 
 def _sub_cgroup(parsed: Parsed) -> str:

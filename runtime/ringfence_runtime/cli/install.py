@@ -55,6 +55,7 @@ class Loader:
 sys.meta_path.insert(0, Loader)
 import ringfence_runtime
 ringfence_runtime.INIT, ringfence_runtime.BUILD = {init!r}, {build!r}
+ringfence_runtime.FALLBACK = {fallback!r}
 from ringfence_runtime.cli import main
 code = main()
 try:
@@ -96,11 +97,13 @@ def _sources() -> Iterator[tuple[str, str]]:
             )
 
 
-def bundle(init: str) -> bytes:
-    """Returns the bytes of PATH.pyc. `init` is the program of front/init.c, or empty."""
+def bundle(init: str, *, fallback: bool) -> bytes:
+    """Returns the bytes of PATH.pyc. `init` is the executable of native/init.c, or empty. `fallback`: whether
+    Python executes a launch that the native init cannot.
+    """
     codes = _modules()
     build = blake2b(repr(sorted(codes.items())).encode(), digest_size=16).hexdigest()
-    text = _MAIN.format(codes=codes, base=BASE, init=init, build=build)
+    text = _MAIN.format(codes=codes, base=BASE, init=init, build=build, fallback=fallback)
     code = compile(text, "<ringfence-runtime>", "exec")
     header = MAGIC_NUMBER + (0).to_bytes(4, "little") + int(time.time()).to_bytes(4, "little") + bytes(4)
     return header + marshal.dumps(code)
@@ -124,7 +127,7 @@ def _compile(
     if compiler is None:
         return False
     for linking in (["-static"], []) if not static else (["-static"],):
-        files = [f"{BASE}/front/{source}" for source in sources]
+        files = [f"{BASE}/native/{source}" for source in sources]
         command = [compiler, "-O2", "-Wall", *linking, *definitions, "-o", output, *files]
         if subprocess.run(command, check=False, capture_output=True).returncode == 0:
             return True
@@ -139,7 +142,8 @@ def _replace(path: str) -> None:
 def install(settings: Globals, arguments: list[str]) -> int:
     """Writes PATH, PATH.pyc and PATH.init, each under a temporary name and renamed."""
     del settings
-    parsed = parse(arguments, {"no-compile": "f", "no-init": "f", "launcher": "s"}, interleaved=True)
+    options = {"no-compile": "f", "no-init": "f", "no-fallback": "f", "launcher": "s"}
+    parsed = parse(arguments, options, interleaved=True)
     [path] = expect(parsed, "install", 1, 1)
     target = f"{os.path.abspath(path)}.pyc"
     if '"' in target + parsed.text("launcher") or "\\" in target:
@@ -150,17 +154,17 @@ def install(settings: Globals, arguments: list[str]) -> int:
     if (
         may_compile
         and not parsed.flag("no-init")
-        and _compile(("init.c", "steps.c"), f"{init}.new", static=True)
+        and _compile(("init.c", "interpreter.c"), f"{init}.new", static=True)
     ):
         _replace(init)
     else:
         init = ""
     with open(f"{target}.new", "wb") as file:
-        file.write(bundle(init))
+        file.write(bundle(init, fallback=not parsed.flag("no-fallback")))
     os.rename(f"{target}.new", target)
     socket = parsed.text("launcher", SOCKET)
     definitions = [f'-DPYTHON="{interpreter}"', f'-DBUNDLE="{target}"', f'-DLAUNCHER="{socket}"']
-    if not (may_compile and _compile(("front.c",), f"{path}.new", definitions)):
+    if not (may_compile and _compile(("launcher.c",), f"{path}.new", definitions)):
         with open(f"{path}.new", "w", encoding="utf-8") as text:
             text.write(script(interpreter, target))
     _replace(path)

@@ -146,7 +146,7 @@ def run(settings: Globals, arguments: list[str]) -> int:
         raise
     if asked.detach:
         return 0
-    code = wait_for(launched.pid, launched.pidfd, asked.options)
+    code = wait_for(launched.pid, launched.pidfd, launched.terminal)
     if not asked.keep:
         ending.destroy(launched.container, launched.config)
     return code

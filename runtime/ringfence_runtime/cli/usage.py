@@ -59,7 +59,7 @@ _ARGUMENTS = {
     "kill": "ID [SIGNAL]",
     "ps": "ID [PS OPTION...]",
     "delete": "ID...",
-    "install": "PATH [--launcher SOCKET] [--no-compile] [--no-init]",
+    "install": "PATH [--launcher SOCKET] [--no-compile] [--no-init] [--no-fallback]",
     "launcher": "[--socket PATH]",
 }
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Enrolment with the agent: the container's entry is in the kernel's maps before its workload executes.
 
-The agent is asked once the cgroup exists, works while the container is set up, and must have answered before
-the workload may run. Without an agent the runtime's own fences hold, unless one was demanded by
---require-agent, --policy, or the annotations of an engine's container. Annotations are text from the
-container's author (CVE-2022-23648): they name policies that the agent has loaded, never a file.
+The runtime sends the request when the cgroup exists. The agent works while the container is set up, and
+must answer before the workload may run. Without an agent the runtime's own restrictions hold, unless
+--require-agent, --policy, or the annotations of an engine's container demand an agent. Annotations are
+text from the container's author (CVE-2022-23648): they name policies that the agent has loaded, never a
+file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ringfence_runtime.spec.config import read_file
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ringfence_runtime.launch.plan import Options
-    from ringfence_runtime.launch.steps import Steps
+    from ringfence_runtime.launch.waiting import Task
     from ringfence_runtime.spec.config import Config
     from ringfence_runtime.state import Container
 
@@ -34,7 +35,7 @@ _SCM_RIGHTS = 1
 
 
 class Talk:
-    """A request on its way. `confirm` waits for the answer."""
+    """A request that was sent. `confirm` waits for the answer."""
 
     __slots__ = ("needed", "seconds", "sock")
 
@@ -46,8 +47,8 @@ class Talk:
     def fileno(self) -> int:
         return self.sock.fileno()
 
-    def confirm(self) -> Steps[None]:
-        """End once the kernel holds the container's entry; Error where it does not and must."""
+    def confirm(self) -> Task[None]:
+        """Returns when the kernel has the container's entry. Raises Error if it has none but must."""
         try:
             yield self
             answer = enroll.Answer.decode(self.sock.recv(enroll.MAX_BYTES))
@@ -64,9 +65,8 @@ class Talk:
 
 
 def announce(config: Config, options: Options, container: Container) -> Talk | None:
-    """Ask the agent to enrol a container that has its cgroup.
-
-    None if there is no agent, and none is needed.
+    """Sends the agent a container, the cgroup of which exists. Returns None if there is no agent and
+    none is needed.
     """
     names = _chosen(config)
     needed = bool(names or options.policy or options.require_agent or _required(config))
@@ -81,7 +81,7 @@ def announce(config: Config, options: Options, container: Container) -> Talk | N
     except (OSError, Error) as error:
         sock.close()
         absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
-        absent = absent or (os.geteuid() != 0 and isinstance(error, PermissionError))  # it speaks to root
+        absent = absent or (os.geteuid() != 0 and isinstance(error, PermissionError))  # only for root
         if absent and not needed:
             return None
         text = error.message if isinstance(error, Error) else error.strerror or str(error)
@@ -101,11 +101,11 @@ def _seconds(needed: bool) -> float:
 def _fail(what: str, hint: str, *, needed: bool) -> None:
     if needed:
         raise Error(what, hint=hint)
-    log.warn(f"{what}; the runtime's own fences stand")
+    log.warn(f"{what}; the runtime's own restrictions hold")
 
 
 def _check_peer(sock: _socket.socket, path: str) -> None:
-    """Nobody but root, or this user, may say that a container is fenced."""
+    """Only root, or the runtime's own user, may confirm that a container is enrolled."""
     from ringfence_linux.peercred import is_trusted, peer
 
     _, uid, _ = peer(sock)
@@ -128,7 +128,7 @@ def _send(
     file = ""
     if options.policy and _is_file(options.policy):
         file = os.path.abspath(options.policy)
-        read_file(file)  # says what is wrong with it in our words
+        read_file(file)  # reports what is wrong with it
         add(enroll.POLICY, file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     elif options.policy:
         names = [*names, *_names(options.policy, "--policy")]

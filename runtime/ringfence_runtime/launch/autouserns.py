@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`userns: auto`: 65,536 ids of the host's for each container, which no other container has.
+"""`userns: auto`: 65,536 ids of the host for each container, which no other container has.
 
-The ranges come from the lines of user `ringfence` in /etc/subuid and /etc/subgid, as for Docker's userns-
-remap. Where there are none they come from a pool (RINGFENCE_USERNS_POOL=FIRST:COUNT names another), without
-what those files give to others. Which are taken lies in one directory, a file a
-range, changed under a lock. A file whose container is gone and whose taker died is taken over: a killed
-runtime loses none.
+The ranges are those of user `ringfence` in /etc/subuid and /etc/subgid, as for Docker's userns-remap.
+Without such lines they come from a pool (RINGFENCE_USERNS_POOL=FIRST:COUNT names another), minus what
+those files give to other users. One directory holds a file for each range in use and is changed under a
+lock. If the container of a file does not exist and the process that took it has ended, the range is
+free again: a killed runtime loses none.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = ["POOL", "SIZE", "Range", "ranges", "release", "rewrite", "take", "wan
 DIRECTORY = "/run/ringfence/userns"
 USER = "ringfence"
 SIZE = 65536
-#: Above what sssd makes of a directory's ids (ldap_idmap_range_max is 2000200000), and so above what systemd-
-#: nspawn takes for itself; below systemd's foreign range (systemd.io/UIDS-GIDS).
+#: Above the ids that sssd assigns to a directory (ldap_idmap_range_max is 2000200000), and above those of
+#: systemd-nspawn; below systemd's foreign range (systemd.io/UIDS-GIDS).
 POOL = (0x77390000, 2245)
 POOL_VARIABLE = "RINGFENCE_USERNS_POOL"
 _FILES = ("/etc/subuid", "/etc/subgid")
@@ -36,7 +36,7 @@ _LAST = (1 << 32) - 2
 
 
 class Range:
-    """The ids that a container's 0 to 65,535 are on the host."""
+    """The ids of the host that are 0 to 65,535 in a container."""
 
     __slots__ = ("gid", "index", "uid")
 
@@ -51,7 +51,7 @@ class Range:
 
 
 def wanted(config: Config, asked: str) -> bool:
-    """Whether the option or the annotation asks for it."""
+    """Returns True if the option or the annotation asks for it."""
     text = asked or config.annotations.get(USERNS, "")
     if text not in ("", "auto", "host"):
         if asked:
@@ -87,7 +87,7 @@ def take(container: str) -> Range:
 
 
 def release(index: int, container: str) -> None:
-    """Give a range back; nothing where it is not this container's (any more)."""
+    """Gives a range back, if it still belongs to this container."""
     directory = os.environ.get("RINGFENCE_USERNS_DIR", DIRECTORY)
     path = f"{directory}/{index}"
     try:

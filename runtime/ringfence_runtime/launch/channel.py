@@ -1,27 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conversation between the runtime and a container's init while it starts: short messages, a letter of a
-kind and a text.
+"""The messages between the runtime and a container's init while it starts: one letter and a text.
 
-| from | kind | text | means |
+| from | kind | text | meaning |
 |---|---|---|---|
-| init, stage | ERROR | why | it failed, and ends |
-| init | HOOK_ERROR | why | a hook of its side failed, and it ends |
-| init | WARNING | what | told, and it goes on |
-| init | RUN_HOOKS | | the root is furnished: prestart and createRuntime hooks are due |
-| init | READY | | all is done but the execve |
-| small init | UNFORESEEN | | it has no step for what it met, and ends; nothing of the workload has run |
+| init, stage | ERROR | the reason | it failed, and ends |
+| init | HOOK_ERROR | the reason | a hook in its namespaces failed, and it ends |
+| init | WARNING | the warning | the runtime prints it, and the launch goes on |
+| init | RUN_HOOKS | | all mounts are attached: prestart and createRuntime hooks are due |
+| init | READY | | everything but the execve is done |
+| native init | FALLBACK | | its program does not cover what happened, and it ends; the workload has not run |
 | init | LISTENER | its number | fetch the descriptor of a seccomp listener, then answer DONE |
 | stage | MAP_IDS, SET_CLOCKS | | do it from outside, then answer DONE |
-| stage | PID | the init's | it is born |
-| runtime | GO | | ids are mapped, the cgroup is joined: go on |
-| runtime | DONE | | what was asked for is done |
-| runtime | REFUSED | why | it is not, and never will be |
+| stage | PID | the init's | the init was created |
+| runtime | GO | | the ids are mapped and the cgroup is joined: go on |
+| runtime | DONE | | the request was executed |
+| runtime | REFUSED | the reason | the request failed |
 | runtime | START | | execute the workload |
 
 The end of the channel (GONE) is the success of an execve, or the death of the other end.
 
-Everything from the inside is untrusted in content (a workload's file names may be in an error text), never
-in kind: the sender is still our own code, non-dumpable, until it executes the workload.
+The content of a message from inside is untrusted (the text of an error may contain a name from the image).
+Its kind is trusted: until it executes the workload, the sender is the runtime's own code, non-dumpable.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel", "pair"]
 
-ERROR, HOOK_ERROR, WARNING, RUN_HOOKS, READY, LISTENER, UNFORESEEN = "E", "X", "W", "H", "R", "F", "B"
+ERROR, HOOK_ERROR, WARNING, RUN_HOOKS, READY, LISTENER, FALLBACK = "E", "X", "W", "H", "R", "F", "B"
 MAP_IDS, SET_CLOCKS, PID = "U", "T", "P"
 GO, DONE, REFUSED, START = "G", "K", "N", "S"
 GONE = ""
@@ -46,7 +45,7 @@ _SCM_RIGHTS = 1
 
 
 class Channel:
-    """One end. `send` never blocks for long: messages are small and the other end reads them all."""
+    """One end. `send` never blocks for long: messages are small, and the other end reads all of them."""
 
     __slots__ = ("sock",)
 
@@ -65,12 +64,12 @@ class Channel:
             self.sock.send(data, _socket.MSG_NOSIGNAL)
 
     def send_raw(self, data: bytes, fds: Sequence[int]) -> None:
-        """A message of another kind, with descriptors: the steps of a small init."""
+        """A message of another kind, with descriptors: the program of a native init."""
         rights = [(_socket.SOL_SOCKET, _SCM_RIGHTS, pack(f"{len(fds)}i", *fds))] if fds else []
         self.sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
 
     def receive(self) -> tuple[str, str]:
-        """(kind, text); kind is empty when the other end is gone."""
+        """(kind, text); the kind is empty if the other end is gone."""
         try:
             data = self.sock.recv(_SIZE)
         except ConnectionResetError:
@@ -78,7 +77,7 @@ class Channel:
         return data[:1].decode("ascii", "replace"), data[1:].decode("utf-8", "surrogateescape")
 
     def receive_fd(self) -> int:
-        """A message whose only content is a descriptor."""
+        """The descriptor in a message without other content."""
         data, ancillary, _, _ = self.sock.recvmsg(16, 64, _socket.MSG_CMSG_CLOEXEC)
         for level, kind, payload in ancillary:
             if level == _socket.SOL_SOCKET and kind == _SCM_RIGHTS:
@@ -90,13 +89,13 @@ class Channel:
 
 
 def pair() -> tuple[Channel, Channel]:
-    """Two ends."""
+    """Both ends of a new channel."""
     left, right = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0)
     return Channel(left), Channel(right)
 
 
 def _by_fd(directory: int, name: str) -> str:
-    """A short path of a socket: the 108 bytes of sockaddr_un are too few for many a state directory."""
+    """A short path of a socket: many state directories have more than the 108 bytes of sockaddr_un."""
     return f"/proc/self/fd/{directory}/{name}"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Terminals: a pty of the container's own devpts, whose slave is never opened by a path (CVE-2025-52565)."""
+"""Terminals: a pty of the container's own devpts. Its slave is never opened by a path (CVE-2025-52565)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIOCSCTTY, TIOCSPTLCK, TIOCGPTPEER, TIOCSWINSZ, TIOCGPTN = 0x540E, 0x40045431, 0
 
 
 def connect_console(path: str) -> Channel:
-    """The engine's socket that takes the master's descriptor (`--console-socket`)."""
+    """The engine's socket that receives the master's descriptor (`--console-socket`)."""
     try:
         return connect(path if path.startswith("/") else f"{os.getcwd()}/{path}", stream=True)
     except OSError as error:
@@ -27,8 +27,8 @@ def connect_console(path: str) -> Channel:
 
 
 def open_pty(root: int, devpts: int, size: tuple[int, int] | None) -> tuple[int, int]:
-    """(master, slave). `devpts` is our own mount's descriptor, or -1: then /dev/pts below `root` is
-    verified.
+    """(master, slave). `devpts` is the descriptor of the container's mount. If it is -1, /dev/pts below
+    `root` is checked and used.
     """
     flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
     directory = devpts if devpts >= 0 else open_in_root(root, "/dev/pts")
@@ -40,7 +40,7 @@ def open_pty(root: int, devpts: int, size: tuple[int, int] | None) -> tuple[int,
         if directory != devpts:
             os.close(directory)
     fcntl.ioctl(master, TIOCSPTLCK, pack("i", 0))
-    # The slave comes from the master itself, so no name in /dev/pts is looked up.
+    # The slave is opened through the master, so no name in /dev/pts is resolved.
     slave = fcntl.ioctl(master, TIOCGPTPEER, flags)
     if size:
         fcntl.ioctl(master, TIOCSWINSZ, pack("HHHH", size[0], size[1], 0, 0))
@@ -48,13 +48,13 @@ def open_pty(root: int, devpts: int, size: tuple[int, int] | None) -> tuple[int,
 
 
 def send_master(channel: Channel, master: int) -> None:
-    """Hand the master to the engine, with its name inside as the text."""
+    """Sends the master to the engine, with its name in the container as the text."""
     number = int.from_bytes(fcntl.ioctl(master, TIOCGPTN, b"\0\0\0\0"), "little")
     channel.send("/", f"dev/pts/{number}", [master])
 
 
 def send_pidfd(path: str, pidfd: int, what: str) -> None:
-    """`--pidfd-socket`: a descriptor that names the process for good, with runc's word for its kind."""
+    """`--pidfd-socket`: sends a descriptor that always names this process, with runc's word for its kind."""
     try:
         channel = connect(path, stream=True)
         try:
@@ -66,7 +66,7 @@ def send_pidfd(path: str, pidfd: int, what: str) -> None:
 
 
 def make_stdio(slave: int) -> None:
-    """The slave becomes standard input, output and error and the controlling terminal of this new session."""
+    """Makes the slave the standard streams and the controlling terminal of this new session."""
     for number in range(3):
         os.dup2(slave, number)
     fcntl.ioctl(0, TIOCSCTTY, 0)
@@ -75,7 +75,7 @@ def make_stdio(slave: int) -> None:
 
 
 def bind_console(root: int, slave: int) -> None:
-    """Bind the slave on /dev/console, which is made as an empty file where it is missing."""
+    """Binds the slave on /dev/console, which is created as an empty file if it is missing."""
     check_magic(slave, syscalls.DEVPTS_SUPER_MAGIC, "the terminal")
     target = ensure(root, "/dev/console", directory=False, follow=False)
     try:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copy a directory by descriptors, as `tmpcopyup` asks: symlinks stay symlinks, devices are left out.
+"""Copies a directory by descriptors, for `tmpcopyup`: symlinks stay symlinks, devices are left out.
 
-What is copied comes from an image: its size, its depth and its number of files have limits.
+The source is part of an image: its size, depth and number of files have limits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _INTO = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class _Budget:
-    """What is left of the limits."""
+    """What remains of the limits."""
 
     def __init__(self) -> None:
         self.entries = MAX_ENTRIES
@@ -34,7 +34,7 @@ class _Budget:
 
 
 def copy_directory(source: int, target: int) -> None:
-    """Copy what is in `source` into `target`; both are directory descriptors and stay open."""
+    """Copies the content of `source` into `target`. Both are descriptors of directories and stay open."""
     budget = _Budget()
     # (source, target, names to come) of each directory on the way down
     stack = [(os.dup(source), os.dup(target), _begin(source, target, budget))]
@@ -67,7 +67,9 @@ def _begin(source: int, target: int, budget: _Budget) -> list[str]:
 
 
 def _copy_entry(source: int, target: int, name: str, budget: _Budget) -> tuple[int, int] | None:
-    """Copy one entry; of a directory, the descriptors of it and its copy, still empty."""
+    """Copies one entry. For a directory, returns the descriptors of it and of its copy, which is still
+    empty.
+    """
     status = os.stat(name, dir_fd=source, follow_symlinks=False)
     if stat.S_ISDIR(status.st_mode):
         os.mkdir(name, 0o700, dir_fd=target)
@@ -91,10 +93,10 @@ def _copy_file(source: int, target: int, name: str, budget: _Budget) -> None:
     inner = os.open(name, reading, dir_fd=source)
     try:
         status = os.fstat(inner)
-        budget.take(size=status.st_size)  # of a sparse file too: its holes become zeros
+        budget.take(size=status.st_size)  # also of a sparse file: its holes become zeros
         outer = os.open(name, writing, 0o600, dir_fd=target)
         try:
-            left = status.st_size  # not what it may have grown to
+            left = status.st_size  # a file that grows meanwhile is not copied further
             while left and (sent := os.sendfile(outer, inner, None, min(left, _PIECE))):
                 left -= sent
             os.fchown(outer, status.st_uid, status.st_gid)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end of a container, or of a launch that failed: processes, cgroup, state, poststop hooks.
 
-The state goes last of what is on disk: while it is there, `delete --force` finds what is left.
+The state is removed last: while it exists, `delete --force` finds what is left.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _PATIENCE_MS = 10_000
 
 
 def kill_child(pid: int) -> None:
-    """End a child of ours and take its status."""
-    assert pid > 0  # to kill(2) anything else is a group of processes
+    """Kills a child of this process and takes its status."""
+    assert pid > 0  # kill(2) takes other numbers for groups of processes
     try:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
@@ -39,7 +39,7 @@ def kill_child(pid: int) -> None:
 
 
 def end(container: Container) -> None:
-    """Kill all that runs in it, and wait for the end of its init."""
+    """Kills everything in the container and waits for the end of its init."""
     container.cgroup.kill()
     try:
         pidfd = container.open_init()
@@ -47,7 +47,7 @@ def end(container: Container) -> None:
         return
     try:
         syscalls.pidfd_send_signal(pidfd, 9)
-        # Somebody may have put it in a frozen cgroup of his own, where it would not die.
+        # It may have been moved to another, frozen cgroup, where it would not die.
         removal.thaw_elsewhere(container.cgroup, container.pid)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
@@ -60,15 +60,16 @@ def end(container: Container) -> None:
 
 
 def destroy(container: Container, config: Config | None = None) -> None:
-    """Remove what is left of a stopped container; then its poststop hooks run, whose failure is a warning.
+    """Removes what is left of a stopped container, then runs its poststop hooks. Their failure is a
+    warning.
 
-    `config` is its configuration where the caller has it already.
+    `config` is the configuration, if the caller already has it.
     """
     hooks: Sequence[Hook] = ()
     try:
         hooks = (config or container.config()).hooks["poststop"]
     except Error as error:
-        if os.path.exists(container.directory):  # else another delete, or the end of `run`, is at it, too
+        if os.path.exists(container.directory):  # else another process removes it as well
             log.warn(str(error))
     container.cgroup.destroy()
     container.destroy()
@@ -76,14 +77,14 @@ def destroy(container: Container, config: Config | None = None) -> None:
 
 
 def run_poststart(container: Container, config: Config) -> None:
-    """HookError where one fails: then the start has failed, and the caller stops the container."""
+    """Raises HookError if one fails. The start has then failed, and the caller stops the container."""
     hooks = config.hooks["poststart"]
     if hooks:
         run_hooks(hooks, container.hook_state("running", container.pid), cwd=container.bundle)
 
 
 def run_poststop(container: Container, hooks: Sequence[Hook]) -> None:
-    """Each of them, whatever became of those before (runtime.md#lifecycle, step 13)."""
+    """Runs each hook, whether or not those before it failed (runtime.md#lifecycle, step 13)."""
     for hook in hooks:
         try:
             run_hooks([hook], container.hook_state("stopped", 0), cwd=container.bundle)
@@ -94,7 +95,7 @@ def run_poststop(container: Container, hooks: Sequence[Hook]) -> None:
 
 
 def _is_replaced(container: Container) -> bool:
-    """Whether it was deleted while it was made, and what has its name now is another one."""
+    """Returns True if it was deleted during its creation, and another container has its name now."""
     try:
         with open(f"{container.directory}/state.json", "rb") as file:
             created = strictjson.loads(file.read())["created"]
@@ -104,7 +105,7 @@ def _is_replaced(container: Container) -> bool:
 
 
 class Undo:
-    """What a launch has made so far. If it fails, `run` takes it back in reverse order."""
+    """What a launch has created so far. If the launch fails, `run` removes it in reverse order."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -115,31 +116,31 @@ class Undo:
         self._hooks: Sequence[Hook] = ()
 
     def add(self, step: Callable[[], None], *, by_name: bool = False) -> None:
-        """One more step to take back. `by_name`: of what another container of the same name has, too."""
+        """Adds a step to undo. `by_name`: it would also affect another container of the same name."""
         self._steps.append(step)
         if by_name:
             self._by_name.append(step)
 
     def add_first(self, step: Callable[[], None]) -> None:
-        """A step that the container's own removal includes, once it exists."""
+        """Adds a step that the removal of the container includes, as soon as the container exists."""
         self._first.append(step)
 
     def made(self, container: Container, config: Config) -> None:
-        """The container exists from here on: its state goes at the end, and then poststop hooks run."""
+        """The container exists from here on: its state is removed last, and then poststop hooks run."""
         self._first.clear()
         self._container, self._hooks = container, config.hooks["poststop"]
 
     def depth(self) -> int:
-        """How much there is to take back."""
+        """The number of steps to undo."""
         return len(self._steps)
 
     def back_to(self, depth: int) -> None:
-        """Take back what was made since `depth`, as that is done anew."""
+        """Undoes the steps that were added since `depth`, because they will be repeated."""
         while len(self._steps) > depth:
             self._steps.pop()()
 
     def run(self) -> None:
-        """Take all back. Where something could not be, the state stays for `delete --force`."""
+        """Undoes all steps. If one fails, the state stays for `delete --force`."""
         whole, replaced = True, self._container is not None and _is_replaced(self._container)
         for step in reversed([*self._first, *self._steps]):
             if replaced and step in self._by_name:

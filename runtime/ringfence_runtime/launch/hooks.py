@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hooks: host programs run at six moments of a container's life, each with the state on its standard input.
+"""Hooks: host programs that run at six moments of a container's life, each with the state on its
+standard input.
 
-A hook gets the environment that its own entry gives and nothing else, never one that came with the image,
-and no loader variable at all (CVE-2025-23266: LD_PRELOAD reached a privileged hook). Its output goes into
-the error only.
+A hook gets the environment of its own entry only, never one from the image, and no loader variable at
+all (CVE-2025-23266: LD_PRELOAD reached a privileged hook). Its output only becomes part of an error.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["HookError", "clean_environment", "run_hook", "run_hooks"]
 
 _FORBIDDEN = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "MALLOC_")
-DEFAULT_TIMEOUT = 300  # seconds; a hook that hangs must not hang the engine for ever
-_SAID = 1024  # bytes of a hook's last words that go into the error
+DEFAULT_TIMEOUT = 300  # seconds; a hook that hangs must not block the engine forever
+_SAID = 1024  # bytes of a hook's last output that become part of the error
 
 
 class HookError(Error):
     """A hook failed: the container is stopped and destroyed (runtime.md#lifecycle).
 
-    `where` says which hook, `how` what became of it, and `said` its last words.
+    `where` names the hook, `how` is the way in which it failed, and `said` is its last output.
     """
 
     def __init__(self, message: str = "", *, where: str = "", how: str = "", said: str = "") -> None:
@@ -41,7 +41,7 @@ class HookError(Error):
 
 
 def clean_environment(env: Sequence[str]) -> dict[str, str]:
-    """The hook's own variables without those that make the loader run foreign code."""
+    """The hook's own variables, without those that make the loader execute foreign code."""
     result: dict[str, str] = {}
     for item in env:
         name, _, value = item.partition("=")
@@ -84,7 +84,7 @@ def _environment(hook: Hook) -> dict[str, str]:
 
 
 def run_hook(hook: Hook, state: str, *, cwd: str = "/") -> None:
-    """Run one hook to its end or its timeout, at which its whole process group is killed."""
+    """Runs one hook to its end or its timeout. At the timeout its whole process group is killed."""
     source, sink = _memfd(state), os.memfd_create("output", os.MFD_CLOEXEC)
     try:
         pid, pidfd = syscalls.clone3(0)
@@ -124,8 +124,8 @@ def _wait(pid: int, pidfd: int, timeout: int, hook: Hook) -> None:
 
 
 def run_hooks(hooks: Sequence[Hook], state: str, *, cwd: str = "/") -> None:
-    """Run all, in order, in the directory `cwd` (the bundle, outside the container); the first that fails
-    ends it.
+    """Runs all hooks in order, in the directory `cwd` (the bundle, outside the container). Stops at the
+    first failure.
     """
     for hook in hooks:
         run_hook(hook, state, cwd=cwd)

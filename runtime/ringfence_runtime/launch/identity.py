@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Becoming the workload: limits, scheduling, user, capabilities, seccomp, and the execve itself.
+"""Acts of becoming the workload that need more than one call: limits, scheduling, environment, program.
 
-Used by the init of a container and by `exec`. The order matters (docs/runtime.md): what needs privileges
-comes first, seccomp last, and after it only execve.
+The operations of `operations/identity.py` and `start.py` use them, for a container's init and for `exec`.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import resource
 import stat
 import sys
 from _struct import pack
 
 from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
-from ringfence_runtime.launch.paths import open_in_root
-from ringfence_runtime.security import caps
+from ringfence_runtime.launch.paths import NULL, open_in_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     from ringfence_runtime.spec.process import Process, Rlimit, Scheduler
 
 __all__ = [
-    "become",
     "candidates",
     "change_directory",
     "end_imports",
@@ -34,8 +30,9 @@ __all__ = [
     "find_executable",
     "free_cpus",
     "latest",
-    "own_stdio",
+    "own_streams",
     "schedule",
+    "set_groups",
     "set_rlimits",
 ]
 
@@ -43,7 +40,11 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def set_rlimits(pid: int, limits: Sequence[Rlimit]) -> None:
-    """Set limits of `pid` from outside. One that cannot be set is an error."""
+    """Sets limits of `pid` from outside. A limit that cannot be set is an error."""
+    if not limits:
+        return
+    import resource  # a library of its own, which few containers need
+
     for limit in limits:
         wanted = (_signed(limit.soft), _signed(limit.hard))
         try:
@@ -52,20 +53,23 @@ def set_rlimits(pid: int, limits: Sequence[Rlimit]) -> None:
             if isinstance(error, ValueError) and "not allowed" not in str(error):
                 raise Error(f"config: {limit.path}: {limit.name}: {error}") from None
             if not _as_its_user(pid, limit.resource, wanted):
-                has = resource.getrlimit(limit.resource)[1]  # the init has what we have
+                has = resource.getrlimit(limit.resource)[1]  # the init has the same limits as the runtime
                 raise Error(
                     f"config: {limit.path}: {limit.name} cannot be raised from {has} to {limit.hard}",
-                    hint="this host lets nobody raise it (CAP_SYS_RESOURCE is missing)",
+                    hint="this host does not allow it to be raised (CAP_SYS_RESOURCE is missing)",
                 ) from None
 
 
 def _as_its_user(pid: int, kind: int, wanted: tuple[int, int]) -> bool:
-    """Lower a limit where we lack CAP_SYS_RESOURCE: prlimit(2) then allows it to a process of the same ids
-    only, and the init has taken those of the workload already. Says whether that worked.
+    """Lowers a limit without CAP_SYS_RESOURCE. Returns True if that worked.
+
+    prlimit(2) then allows it only to a process with the same ids, and the init already has the workload's.
     """
     child, pidfd = syscalls.clone3(0)
     if child == 0:
         try:
+            import resource
+
             with open(f"/proc/{pid}/status") as file:
                 ids = {key: value.split() for key, _, value in (line.partition(":") for line in file)}
             gid, uid = int(ids["Gid"][0]), int(ids["Uid"][0])
@@ -74,7 +78,7 @@ def _as_its_user(pid: int, kind: int, wanted: tuple[int, int]) -> bool:
             resource.prlimit(pid, kind, wanted)
             os._exit(0)
         finally:
-            os._exit(1)  # without a word: the caller has better ones
+            os._exit(1)  # the caller reports the error
     os.close(pidfd)
     return os.waitpid(child, 0)[1] == 0
 
@@ -84,7 +88,7 @@ def _signed(value: int) -> int:
 
 
 def free_cpus(pid: int) -> None:
-    """Let a process run on every CPU that its cgroup allows: our own affinity is not the container's."""
+    """Lets a process run on every CPU that its cgroup allows, whatever the affinity of the runtime is."""
     try:
         count = os.sysconf("SC_NPROCESSORS_CONF")
         if len(os.sched_getaffinity(pid)) < count:
@@ -94,14 +98,12 @@ def free_cpus(pid: int) -> None:
 
 
 def end_imports() -> None:
-    """From here on the files are the image's: what is not imported yet never is, or they would be run with
-    our rights.
-    """
+    """Forbids further imports: they would execute the image's files with the runtime's rights."""
     sys.meta_path.clear()
 
 
 def schedule(process: Process) -> None:
-    """Scheduler and io priority of this process."""
+    """Sets the scheduler and the io priority of this process."""
     if process.scheduler is not None:
         _set_scheduler(process.scheduler)
     if process.io_priority is not None:
@@ -130,12 +132,12 @@ def _set_scheduler(scheduler: Scheduler) -> None:
 
 
 def latest(process: Process) -> dict[str, str]:
-    """Its variables by name; of one that is given twice the last counts."""
+    """The variables by name. If a name occurs twice, the last one counts."""
     return {item.partition("=")[0]: item for item in process.env}
 
 
 def environment(process: Process, root: int) -> list[str]:
-    """The environment with HOME added from the container's own /etc/passwd, as every engine expects."""
+    """The environment, with HOME from the container's /etc/passwd if it has none, as engines expect."""
     variables = latest(process)
     if not variables.get("HOME", "HOME=").partition("=")[2]:
         variables["HOME"] = f"HOME={_home(root, process.user.uid)}"
@@ -143,8 +145,8 @@ def environment(process: Process, root: int) -> list[str]:
 
 
 def _home(root: int, uid: int) -> str:
-    """The home directory in /etc/passwd: a file of the image, so it is read bounded and only if it is a
-    file.
+    """The home directory in /etc/passwd. The image controls that file: only a bounded part of a regular file
+    is read.
     """
     try:
         fd = open_in_root(root, "/etc/passwd", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -164,9 +166,7 @@ def _home(root: int, uid: int) -> str:
 
 
 def change_directory(path: str) -> None:
-    """chdir, and make sure that the result lies in our root (CVE-2024-21626: a cwd through a leaked
-    descriptor).
-    """
+    """Enters a directory, which must lie in the root (CVE-2024-21626: one through a leaked descriptor)."""
     try:
         os.chdir(path)
     except OSError as error:
@@ -180,7 +180,7 @@ def change_directory(path: str) -> None:
 
 
 def candidates(name: str, env: Iterable[str]) -> list[str]:
-    """The paths that `name` may stand for, in order."""
+    """The paths that `name` may mean, in order."""
     if "/" in name:
         return [name]
     path = next((item[5:] for item in env if item.startswith("PATH=")), _DEFAULT_PATH)
@@ -188,7 +188,7 @@ def candidates(name: str, env: Iterable[str]) -> list[str]:
 
 
 def find_executable(name: str, env: Sequence[str]) -> str:
-    """The path to execute, looked up as execvp does; the errors are those that engines know from runc."""
+    """The path to execute, found as by execvp. The errors have the words of runc, which engines know."""
     if "/" in name:
         return _check_executable(name)
     denied = False
@@ -213,47 +213,28 @@ def _check_executable(path: str) -> str:
     return path
 
 
-def own_stdio(process: Process) -> None:
-    """Give the workload's user what it may open again by /dev/stdout; /dev/null stays as it is, for
-    everyone.
+def own_streams(uid: int, gid: int) -> None:
+    """Lets the workload's user reopen the streams as /dev/stdout. /dev/null keeps its owner: all processes
+    share it.
     """
     for fd in range(3):
         try:
             status = os.fstat(fd)
-            if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3):
+            if stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(*NULL):
                 continue
-            group = -1 if os.isatty(fd) else process.user.gid  # a terminal keeps its group, `tty`
-            if status.st_uid != process.user.uid or group not in (-1, status.st_gid):
-                os.fchown(fd, process.user.uid, group)
+            group = -1 if os.isatty(fd) else gid  # a terminal keeps its group, `tty`
+            if status.st_uid != uid or group not in (-1, status.st_gid):
+                os.fchown(fd, uid, group)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EINVAL, errno.EROFS, errno.EBADF):
                 raise
 
 
-def become(process: Process, *, has_userns: bool, seccomp: bool) -> list[str]:
-    """Take the workload's user and capabilities; returns capabilities that could not be granted."""
-    user = process.user
-    sets = process.capabilities
-    if sets is None:
-        sets = caps.default_sets(user.uid)
-    caps.apply_bounding(sets["bounding"])
-    _set_groups(user.groups, has_userns=has_userns)
-    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
-    try:
-        os.setresgid(user.gid, user.gid, user.gid)
-        os.setresuid(user.uid, user.uid, user.uid)
-    except OSError as error:
-        raise Error(f"config: process.user: cannot become {user.uid}:{user.gid}: {error.strerror}") from None
-    missing = caps.apply_sets(sets, keep=caps.SYS_ADMIN if seccomp and not process.no_new_privs else 0)
-    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
-    return missing
-
-
-def _set_groups(groups: Sequence[int], *, has_userns: bool) -> None:
+def set_groups(groups: Sequence[int], *, has_userns: bool) -> None:
+    """Sets the supplementary groups."""
     try:
         os.setgroups(groups)
     except PermissionError:
-        # A user namespace made without privilege must not call setgroups; with no groups asked for that is
-        # as well.
+        # A user namespace created without privileges must not call setgroups. Without groups that is fine.
         if groups or not has_userns:
             raise Error("config: process.user.additionalGids: setgroups is not permitted here") from None

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A second process in a running container: its namespaces, cgroup, root and fences, then execve.
+"""A second process in a running container: its namespaces, cgroup, root and restrictions, then execve.
 
-A first child enters all namespaces by one setns on the init's pidfd; its own child (our sibling, by
-CLONE_PARENT) is the one that the pid namespace shows, so nothing of the first is visible inside.
+A first child (the stage) enters all namespaces by one setns on the init's pidfd. Its own child is the one
+that the pid namespace shows. It is a sibling of the stage (CLONE_PARENT), so the stage is not visible inside.
+The child executes operations, as an init does (`operations/`).
 """
 
 from __future__ import annotations
 
-import _socket
 import os
 
 from ringfence_linux import syscalls
@@ -18,28 +18,21 @@ from ringfence_runtime.cgroup.hierarchy import write
 from ringfence_runtime.errors import Error, StateError
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.channel import Channel
-from ringfence_runtime.launch.child import enter, execute
-from ringfence_runtime.launch.identity import (
-    end_imports,
-    environment,
-    find_executable,
-    free_cpus,
-    schedule,
-    set_rlimits,
-)
-from ringfence_runtime.launch.keyring import join_keyring
-from ringfence_runtime.launch.mempolicy import parse_policy, set_policy
-from ringfence_runtime.launch.mounts import new_filesystem
+from ringfence_runtime.launch.identity import end_imports, free_cpus, set_rlimits
+from ringfence_runtime.launch.operations.base import World
+from ringfence_runtime.launch.operations.isolation import AwaitRuntime, JoinKeyring
+from ringfence_runtime.launch.operations.python_only import OpenTerminal
+from ringfence_runtime.launch.operations.sequence import become_workload
+from ringfence_runtime.launch.operations.start import AwaitStart, Execute
 from ringfence_runtime.launch.outside import set_oom_score
 from ringfence_runtime.launch.parent import await_exec
 from ringfence_runtime.launch.relay import forward_signals, prepare_console
-from ringfence_runtime.launch.steps import complete
-from ringfence_runtime.security import landlock
-from ringfence_runtime.security.labels import apparmor_enabled, apply_labels, selinux_enabled
+from ringfence_runtime.launch.waiting import complete
 from ringfence_runtime.spec.linux import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ringfence_runtime.launch.operations.base import Operation
     from ringfence_runtime.launch.plan import Options
     from ringfence_runtime.security.seccomp import Filter
     from ringfence_runtime.spec import Config
@@ -50,8 +43,8 @@ __all__ = ["Joined"]
 
 
 class _on_cpus:
-    """For a moment on these CPUs, so that what is forked has never been on others before it is in the
-    container's cgroup (execCPUAffinity.initial).
+    """A while on these CPUs, so that a forked process never ran on others before it is in the container's
+    cgroup (execCPUAffinity.initial).
     """
 
     def __init__(self, cpus: frozenset[int] | None) -> None:
@@ -72,7 +65,7 @@ class _on_cpus:
 
 
 class Joined:
-    """One exec, from the outside."""
+    """One `exec`, from the outside."""
 
     __slots__ = (
         "config",
@@ -80,9 +73,7 @@ class Joined:
         "container",
         "filter",
         "foreground",
-        "hosts",
-        "landlock",
-        "memory_policy",
+        "operations",
         "options",
         "process",
         "sub_cgroup",
@@ -99,10 +90,7 @@ class Joined:
         self.console = -1
         self.foreground = False
         self.filter: Filter | None = None
-        self.hosts = (False, False)
-        self.landlock = landlock.wanted(config)
-        policy = config.linux.memory_policy
-        self.memory_policy = parse_policy(policy) if policy else None
+        self.operations: list[Operation] = []
 
     def start(self) -> tuple[int, int]:
         """(pid, pidfd) of the new process, which is executing when this returns."""
@@ -111,9 +99,8 @@ class Joined:
 
             self.filter = prepare(self.config.linux.seccomp)
         self._prepare_console()
-        if self.process.apparmor or self.process.selinux:
-            # Asked here: a container's sysfs need not show either, and never has selinuxfs.
-            self.hosts = (apparmor_enabled(), selinux_enabled())
+        # Before the namespaces are entered: this imports modules and asks the host for its LSMs.
+        self.operations = self._operations()
         init = self.container.open_init()
         try:
             tasks = self._cgroups()
@@ -133,16 +120,16 @@ class Joined:
     def _prepare_console(self) -> None:
         if not self.process.terminal:
             return
-        # Imported in any case: inside, the import would run the image's file of this name.
+        # Always imported here: inside, the import would execute the image's file of this name.
         from ringfence_runtime.launch.console import connect_console
 
         if self.options.console_socket:
             self.console = connect_console(self.options.console_socket).sock.detach()
         else:
-            self.console = prepare_console()
+            self.console = prepare_console(self.options)
 
     def _follow(self, channel: Channel, stage: int, stage_fd: int) -> tuple[int, int]:
-        """Put the stage in the cgroup, which its child inherits; do from outside what the child may not."""
+        """Moves the stage into the cgroup, which its child inherits, and does what the child may not."""
         try:
             self._join_cgroup(stage)
             channel.send(say.GO)
@@ -150,7 +137,7 @@ class Joined:
             if kind != say.PID:
                 raise Error(text or "the process died while it joined the container")
         except BaseException:
-            channel.close()  # what the stage takes for the end
+            channel.close()  # the stage then ends
             raise
         finally:
             os.waitpid(stage, 0)
@@ -182,7 +169,7 @@ class Joined:
         return pid, pidfd
 
     def _cgroups(self) -> list[int]:
-        """The version 1 cgroups that the stage enters by itself."""
+        """The version 1 cgroups, which the stage enters itself."""
         group = self.container.cgroup
         if self.sub_cgroup and not any(
             os.path.isdir(f"{path}/{self.sub_cgroup}") for path in group.dirs.values()
@@ -191,9 +178,7 @@ class Joined:
         return group.open_tasks(self.sub_cgroup)
 
     def _join_cgroup(self, pid: int) -> None:
-        """The version 2 cgroup as made; or where the init has moved to, when that one has children of its
-        own.
-        """
+        """Moves the process into the version 2 cgroup, or into the init's if that cgroup has children."""
         group = self.container.cgroup
         if group.unified is None:
             return
@@ -212,11 +197,11 @@ class Joined:
             write(f"{root}{inner}/cgroup.procs", str(pid))
 
     def _flags(self) -> int:
-        """The namespaces in which the container differs from us: setns refuses some that are already ours.
+        """The namespaces in which the container differs from the runtime: setns refuses some equal ones.
 
-        Only the kernel's word for each counts. What cannot be asked is an error and never "ours": the init
-        may end at any moment, and its names are gone then. And its mount namespace is joined in any case, by
-        its pidfd, so that nothing goes on where it has ended.
+        Only the kernel's answer counts for each. A failed query is an error and never means "equal": the init
+        may end at any moment, and its files in /proc are gone then. Its mount namespace is always joined, by
+        its pidfd, so that nothing is run after the init ended.
         """
         flags = syscalls.CLONE_NEWNS
         for name, flag in NAMESPACES.items():
@@ -229,7 +214,7 @@ class Joined:
         return flags
 
     def _enter_namespaces(self, init: int) -> int:
-        """Enter those of `_flags`, which are returned."""
+        """Enters the namespaces of `_flags` and returns the flags."""
         try:
             flags = self._flags()
             syscalls.setns(init, flags)
@@ -239,6 +224,8 @@ class Joined:
         return flags
 
     def _stage(self, init: int, channel: Channel, tasks: list[int]) -> None:
+        world = World(self.container, channel)
+        world.console = self.console
         try:
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
             enter_cgroup(tasks)
@@ -253,7 +240,9 @@ class Joined:
             if pid:
                 channel.send(say.PID, str(pid))
                 os._exit(0)
-            self._inside(channel)
+            os.setsid()
+            for operation in self.operations:
+                operation.execute(world)
         except (Error, OSError) as error:
             channel.send(say.ERROR, str(error))
         except BaseException as error:
@@ -261,52 +250,15 @@ class Joined:
         finally:
             os._exit(1)
 
-    def _inside(self, channel: Channel) -> None:
-        process = self.process
-        os.setsid()
-        if channel.receive()[0] != say.GO:
-            os._exit(1)
+    def _operations(self) -> list[Operation]:
+        """What the new process does inside, in order; the root is already the container's."""
+        process, config = self.process, self.config
+        operations: list[Operation] = [AwaitRuntime("")]
         if not self.container.keep_keyring:
-            join_keyring(self.container.id)
-        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            operations.append(JoinKeyring(self.container.id))
         if process.terminal:
-            self._terminal(root)
-        env = environment(process, root)
-        os.close(root)
-        os.umask(0o022 if process.user.umask is None else process.user.umask)
-        if process.affinity_final:
-            os.sched_setaffinity(0, process.affinity_final)
-        if self.config.linux.personality is not None:
-            syscalls.personality(self.config.linux.personality)
-        if self.memory_policy is not None:
-            set_policy(*self.memory_policy)
-        schedule(process)
-        if process.apparmor or process.selinux:
-            self._labels()
-        enter(
-            process,
-            has_userns="user" in self.config.linux.namespaces,
-            seccomp=self.filter is not None,
-            notify=channel,
-            ruleset=-1 if self.landlock is None else landlock.build(self.landlock, self.config, scope=False),
-        )
-        call = syscalls.Exec(find_executable(process.args[0], env), process.args, env)
-        syscalls.close_range(3, cloexec=True)
-        channel.send(say.READY)
-        if channel.receive()[0] != say.START:
-            os._exit(1)
-        execute(call, self.filter, channel, self.options.handed, process.args[0])
-
-    def _terminal(self, root: int) -> None:
-        from ringfence_runtime.launch import console
-
-        master, slave = console.open_pty(root, -1, self.process.console_size)
-        os.fchown(slave, self.process.user.uid, -1)
-        console.send_master(Channel(_socket.socket(fileno=self.console)), master)
-        os.close(master)
-        console.make_stdio(slave)
-
-    def _labels(self) -> None:
-        procfs = new_filesystem("proc", "proc", (), 0)
-        apply_labels(procfs, apparmor=self.process.apparmor, selinux=self.process.selinux, hosts=self.hosts)
-        os.close(procfs)
+            operations.append(OpenTerminal(process.console_size, process.user.uid, False))
+        operations += become_workload(config, process, self.options, self.filter, joins=True)
+        operations.append(AwaitStart())
+        operations.append(Execute(process.args[0], self.filter, tuple(self.options.handed)))
+        return operations

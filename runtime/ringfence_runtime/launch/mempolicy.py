@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`linux.memoryPolicy`: on which NUMA nodes the workload's memory lies (set_mempolicy(2))."""
+"""`linux.memoryPolicy`: the NUMA nodes of the workload's memory (set_mempolicy(2))."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def parse_policy(node: Node) -> tuple[int, frozenset[int]]:
 
 
 def set_policy(mode: int, nodes: frozenset[int]) -> None:
-    """Put it in force for this process."""
+    """Sets it for this process."""
     mask = sum(1 << number for number in nodes)
     try:
         syscalls.set_mempolicy(mode, mask.to_bytes(136, "little") if nodes else b"", 1025 if nodes else 0)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--no-pivot`: leaving the host's tree where its root is a ramfs, which pivot_root(2) cannot put away.
+"""`--no-pivot`: leaving the host's tree if its root is a ramfs, which pivot_root(2) cannot detach.
 
-A chroot alone is no fence: a second chroot leads out of it, and so does `setns` to the own mount namespace.
-So the root filesystem is moved over the root of the namespace's whole tree: `..` ends there for everybody,
-and whoever enters the namespace arrives there. What is below it can only be uncovered with CAP_SYS_ADMIN.
+A chroot alone is no barrier: a second chroot leads out of it, and so does `setns` to the own mount
+namespace. So the root filesystem is moved over the root of the whole tree of the namespace. There `..`
+ends for every process, and a process that enters the namespace arrives there. Only CAP_SYS_ADMIN can
+uncover what is below it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from ringfence_runtime.launch.mounts import new_filesystem
 
 __all__ = ["move_root"]
 
-# In a user namespace these can be mounted anew only where one is in sight that nothing covers in part
-# (mount_too_revealing in fs/namespace.c). One of the host's would count, and so undo the container's masks.
+# A user namespace may mount one of these only if it sees another that no mount covers in part
+# (mount_too_revealing in fs/namespace.c). The host's would count, and so undo the container's masks.
 _REVEALING = ("proc", "sysfs")
 
 
 def move_root(root: int, procfs: int) -> None:
-    """Make `root`, attached somewhere in our own mount namespace, the root of it all and ours."""
+    """Makes `root`, which is attached in this mount namespace, the root of its whole tree and of this
+    process.
+    """
     for path in _outside(_table(procfs), _mount_id(root, procfs)):
         _take_away(path)
     if os.stat("/").st_dev != os.fstat(root).st_dev or os.stat("/").st_ino != os.fstat(root).st_ino:
@@ -42,7 +45,7 @@ def _move(root: int, top: int) -> None:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        log.debug("the root filesystem lies over / already")  # where its own path could not be entered
+        log.debug("the root filesystem lies over / already")  # if its own path could not be entered
 
 
 def _read(procfs: int, name: str) -> str:
@@ -68,7 +71,7 @@ def _table(procfs: int) -> list[tuple[int, int, str, str, str]]:
 
 
 def _mount_id(fd: int, procfs: int) -> int:
-    """The number of the mount that `fd` is open on, as mountinfo counts."""
+    """The id of the mount that `fd` is open on, as in mountinfo."""
     for line in _read(procfs, f"self/fdinfo/{fd}").splitlines():
         if line.startswith("mnt_id:"):
             return int(line.split()[1])
@@ -76,7 +79,7 @@ def _mount_id(fd: int, procfs: int) -> int:
 
 
 def _outside(table: list[tuple[int, int, str, str, str]], root: int) -> list[str]:
-    """Places of whole procfs and sysfs mounts that do not lie below the mount `root`, the last one first."""
+    """Places of whole procfs and sysfs mounts outside the mount `root`, the last one first."""
     inside = {root}
     found: list[str] = []
     for number, parent, base, place, kind in table:
@@ -88,7 +91,7 @@ def _outside(table: list[tuple[int, int, str, str, str]], root: int) -> list[str
 
 
 def _take_away(path: str) -> None:
-    """Detach a mount; where it is locked, because another user namespace made it, cover it."""
+    """Detaches a mount. If it is locked, because another user namespace made it, covers it."""
     try:
         syscalls.umount2(path, syscalls.MNT_DETACH)
     except OSError as error:

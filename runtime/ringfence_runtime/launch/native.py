@@ -1,181 +1,131 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of an init as a `Program`, where a launch is of the common shape; None for any other.
-
-What is laid out here is what child.py does, in the same order and with the same checks. That is the rule for
-changes, too: child.py first, since it also serves whatever gets None here or goes otherwise than foreseen.
-tests/runtime runs with both.
-"""
+"""The native init: the executable that `install` made of native/init.c, and the programs that it executes."""
 
 from __future__ import annotations
 
-import errno
+import fcntl
 import os
-from _struct import pack
+import stat
+from _struct import pack, unpack
 
 from ringfence_linux import syscalls
-from ringfence_runtime.launch.identity import candidates, latest
-from ringfence_runtime.launch.native_root import furnish, leave_host
-from ringfence_runtime.launch.program import Program
-from ringfence_runtime.security import caps, landlock
-from ringfence_runtime.spec.linux import NAMESPACES
+from ringfence_runtime.launch.channel import Channel, pair
+from ringfence_runtime.launch.operations.base import NotLowerableError
+from ringfence_runtime.launch.operations.lowering import KEYRING, Lowering
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ringfence_runtime.cgroup.group import Cgroup
+    from collections.abc import Iterable
+
+    from ringfence_runtime.launch.operations.base import Operation
     from ringfence_runtime.launch.plan import Plan
-    from ringfence_runtime.security.seccomp import Filter
-    from ringfence_runtime.spec.config import Config
-    from ringfence_runtime.spec.process import Process
 
-__all__ = ["KEYRING", "lay_out"]
+__all__ = ["Compiled", "NativeInit", "compile_init"]
 
-#: the data that the name of the session keyring is written to
-KEYRING = 512
-_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-_MOST_PATH = 4096
-_JOIN_SESSION, _SETPERM = 1, 5
-# What a new session keyring has (security/keys/process_keys.c, join_session_keyring), and search by its user.
-_KEYRING_PERMISSIONS = 0x3F1B0000
+_NAME = "ringfence-init"
+#: the descriptor on which native/init.c finds its channel
+_CHANNEL = 3
 
 
-def is_common(plan: Plan) -> bool:
-    """Whether the launch is of the shape that `lay_out` knows."""
-    config, options = plan.config, plan.options
-    process = config.process
-    return (
-        process is not None
-        and bool(process.args)
-        and not process.terminal
-        and not (process.apparmor or process.selinux or process.scheduler or process.io_priority)
-        and process.user.umask in (None, *range(0o1000))
-        and config.linux.new("mount")
-        and not plan.staged
-        and not plan.deferred
-        and plan.options.rootfs_fd < 0
-        and "user" not in config.linux.namespaces
-        and not any(config.hooks.values())
-        and not (config.linux.memory_policy or config.linux.mount_label)
-        and not config.linux.net_devices
-        and not options.no_pivot
-        and not options.output
-        and not options.listen_fds
-        and not options.handed
-        and not (config.linux.landlock or landlock.wanted(config))
-    )
+class Compiled:
+    """A message for the native init, without the name of the container's keyring."""
+
+    __slots__ = ("_at", "_message", "names")
+
+    def __init__(self, target: Lowering) -> None:
+        self._message = target.program.encode()
+        self._at = len(self._message) + target.program.place_of(target.keyring)
+        self.names = target.program.fds  # of the descriptors that the message needs
+
+    def message(self, container: str) -> bytes | None:
+        """The message for a container, or None if its name is too long."""
+        name = f"_ses.{container}".encode() + b"\0"
+        if len(name) > KEYRING:
+            return None
+        return self._message[: self._at] + name + self._message[self._at + len(name) :]
 
 
-def lay_out(
-    plan: Plan, group: Cgroup, seccomp: Filter | None, *, listening: bool
-) -> tuple[Program, int] | None:
-    """The program, and where in its data the keyring's name goes; None where a launch is not a common one."""
-    if not is_common(plan) or (seccomp is not None and seccomp.listener):
-        return None
-    config = plan.config
-    assert config.process is not None
-    program = Program()
-    keyring = program.data(bytes(KEYRING), own=True)
-    _settle(program, plan, group, keyring)
-    if not furnish(program, plan, group):
-        return None
-    leave_host(program, plan)
-    if not _identity(program, config, config.process, seccomp, listening=listening):
-        return None
-    return (program, keyring) if program.fits() else None
+def source_kinds(plan: Plan) -> dict[int, bool]:
+    """Whether the source of each bind mount is a directory, by the index of the mount."""
+    return {index: stat.S_ISDIR(os.fstat(fd).st_mode) for index, fd in plan.mount_fds.items()}
 
 
-def _settle(program: Program, plan: Plan, group: Cgroup, keyring: int) -> None:
-    if plan.options.streams is not None:
-        for number in range(3):
-            program.call("dup3", program.fd(f"stream {number}"), number, 0)
-    for index, key in enumerate(group.dirs):
-        if key:  # of version 2 the init is a member from its birth
-            file, flags = program.slot(), os.O_WRONLY | os.O_CLOEXEC
-            program.call("openat", program.fd(f"cgroup {index}"), b"tasks", flags, 0, into=file)
-            program.call("write", file, b"0", 1)
-    linux = plan.config.linux
-    for name in plan.namespaces:
-        program.call("setns", program.fd(f"join {name}"), NAMESPACES[name])
-    if linux.new("cgroup"):
-        program.call("unshare", syscalls.CLONE_NEWCGROUP)
-    if linux.new("network"):
-        loopback = program.slot()
-        program.call("socket", 2, 2 | os.O_CLOEXEC, 0, into=loopback)
-        program.call("ioctl", loopback, 0x8914, program.at(program.data(pack("16sH14x", b"lo", 1))))
-    if not plan.options.keep_keyring:
-        serial = program.slot()
-        lost = (errno.ENOSYS, errno.EPERM)  # see keyring.py
-        place = program.call("keyctl", _JOIN_SESSION, program.at(keyring), into=serial, errors=lost)
-        program.call("keyctl", _SETPERM, serial, _KEYRING_PERMISSIONS, errors=lost)
-        program.skip(place)
+def compile_init(operations: Iterable[Operation], kinds: dict[int, bool], *, listening: bool) -> Compiled:
+    """Lowers all operations. Raises NotLowerableError if one has no form in the program.
+
+    `listening`: the start comes over a socket. `kinds`: see `source_kinds`.
+    """
+    target = Lowering(listening=listening, kinds=kinds)
+    for operation in operations:
+        operation.lower(target)
+    if not target.program.fits():
+        raise NotLowerableError("send a program that is longer than one message")
+    return Compiled(target)
 
 
-def _identity(
-    program: Program, config: Config, process: Process, seccomp: Filter | None, *, listening: bool
-) -> bool:
-    env, home = _environment(program, process)
-    if home:
-        root = program.slot()
-        program.call(
-            "openat", syscalls.AT_FDCWD, b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, into=root
-        )
-        program.step("home", root, _RESOLVE, process.user.uid, program.at(home))
-    program.call("umask", 0o022 if process.user.umask is None else process.user.umask)
-    if config.linux.personality is not None:
-        program.call("personality", config.linux.personality)
-    program.step("directory", process.cwd.encode("utf-8", "surrogateescape"))
-    program.step("streams", process.user.uid, process.user.gid)
-    if not _become(program, process, seccomp=seccomp is not None):
-        return False
-    if process.no_new_privs:
-        program.call("prctl", syscalls.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    program.call("prctl", syscalls.PR_SET_DUMPABLE, 0, 0, 0, 0)
-    arguments = program.vector([os.fsencode(word) for word in process.args])
-    paths = [os.fsencode(path) for path in candidates(process.args[0], latest(process).values())]
-    program.step("find", b"\0".join([*paths, b""]))
-    program.call("close_range", 3, 0xFFFFFFFF, 4)
-    program.step("ready", *([program.fd("listener")] if listening else [0]))
-    if seccomp is not None:
-        code = program.data(seccomp.program)
-        filter_ = program.pointing(pack("<HxxxxxxQ", len(seccomp.program) // 8, code), 8)
-        program.call("seccomp", 1, seccomp.flags, program.at(filter_))
-    program.step("execute", program.at(arguments), program.at(env), os.fsencode(process.args[0]))
-    return True
+class NativeInit:
+    """Starts processes of the native init, from a private read-only mount (CVE-2019-5736), with an empty
+    environment.
+    """
 
+    def __init__(self, path: str) -> None:
+        self._fd = -1
+        self._call: syscalls.Exec | None = None
+        self._spawner: Channel | None = None
+        if path:
+            self._open(path)
 
-def _environment(program: Program, process: Process) -> tuple[int, int]:
-    """(the vector, the offset of HOME or 0 where it is given): see identity.environment."""
-    variables = latest(process)
-    if variables.get("HOME", "HOME=").partition("=")[2]:
-        return program.vector([os.fsencode(item) for item in variables.values()]), 0
-    home = program.data(b"HOME=/".ljust(_MOST_PATH + 8, b"\0"), own=True)
-    variables["HOME"] = ""
-    return program.vector([os.fsencode(item) if item else home for item in variables.values()]), home
+    def _open(self, path: str) -> None:
+        try:
+            tree = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE)
+            syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY, propagation=syscalls.MS_PRIVATE)
+        except OSError:
+            return
+        # A high number, because the child makes its channel _CHANNEL.
+        self._fd = fcntl.fcntl(tree, fcntl.F_DUPFD_CLOEXEC, 64)
+        os.close(tree)
+        self._call = syscalls.Exec(self._fd, [_NAME], [])
 
+    def is_installed(self) -> bool:
+        """Returns False if `install` did not compile it, or it cannot be opened."""
+        return self._call is not None
 
-def _become(program: Program, process: Process, *, seccomp: bool) -> bool:
-    """See identity.become; False where this host cannot grant all of it, which wants a warning."""
-    user, sets = process.user, process.capabilities
-    available = caps.held()
-    if sets is None or (sets["permitted"] | sets["effective"]) & ~available:
-        return False
-    program.step("drop_bounding", sets["bounding"])
-    groups = program.data(pack(f"<{len(user.groups)}I", *user.groups) or bytes(4))
-    program.call("setgroups", len(user.groups), program.at(groups))
-    program.call("prctl", syscalls.PR_SET_KEEPCAPS, 1, 0, 0, 0)
-    program.call("setresgid", user.gid, user.gid, user.gid)
-    program.call("setresuid", user.uid, user.uid, user.uid)
-    keep = caps.SYS_ADMIN & available if seccomp and not process.no_new_privs else 0
-    permitted = sets["permitted"]
-    effective = sets["effective"] & permitted
-    inheritable = sets["inheritable"] & available
-    words = [effective | keep, permitted | keep, inheritable]
-    data = pack("<6I", *(word & 0xFFFFFFFF for word in words), *(word >> 32 for word in words))
-    header = program.data(pack("<Ii", 0x20080522, 0))
-    program.call("capset", program.at(header), program.at(program.data(data)))
-    program.call("prctl", syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    ambient = sets["ambient"] & permitted & inheritable
-    for number in range(64):
-        if ambient >> number & 1:
-            program.call("prctl", syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number, 0, 0)
-    program.call("prctl", syscalls.PR_SET_KEEPCAPS, 0, 0, 0, 0)
-    return True
+    def spawn(self, flags: int, channel: int, cgroup: int) -> tuple[int, int]:
+        """(pid, pidfd) of a new init, created by the spawner if there is one."""
+        if self._spawner is None:
+            return self._fork(flags, channel, cgroup, self._call)
+        fds = [channel] if cgroup < 0 else [channel, cgroup]
+        self._spawner.send_raw(pack("<Q", flags), fds)
+        answer = self._spawner.sock.recv(4)
+        if len(answer) != 4:
+            # The spawner ended, which only an administrator causes.
+            self._spawner = None
+            return self._fork(flags, channel, cgroup, self._call)
+        pid: int = unpack("<i", answer)[0]
+        if pid < 0:
+            raise OSError(-pid, f"clone3: {os.strerror(-pid)}")
+        return pid, syscalls.pidfd_open(pid)
+
+    def keep_spawner(self) -> None:
+        """Starts a process of the native init that stays and creates inits: for the launcher."""
+        if self._call is None:
+            return
+        ours, theirs = pair()
+        _, pidfd = self._fork(0, theirs.fileno(), -1, syscalls.Exec(self._fd, [_NAME, "spawner"], []))
+        os.close(pidfd)
+        theirs.close()
+        self._spawner = ours
+
+    @staticmethod
+    def _fork(flags: int, channel: int, cgroup: int, call: syscalls.Exec | None) -> tuple[int, int]:
+        assert call is not None
+        pid, pidfd = syscalls.clone3(flags, cgroup_fd=cgroup)
+        if pid == 0:
+            # Do as little as possible here: each page that is written to is copied.
+            if channel == _CHANNEL:
+                os.set_inheritable(channel, True)
+            else:
+                os.dup2(channel, _CHANNEL)
+            call()
+            os._exit(127)
+        return pid, pidfd

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SCMP_ACT_NOTIFY: hand the filter's listener to the agent that the profile names (config-linux.md,
+"""SCMP_ACT_NOTIFY: passes the filter's listener to the agent that the profile names (config-linux.md,
 seccomp).
 """
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["hand_over"]
 
-_SECONDS = 10.0  # that an agent may take to accept what it is sent
+_SECONDS = 10.0  # the limit for an agent to accept the message
 _SCM_RIGHTS = 1
 
 
 def hand_over(container: Container, pid: int, pidfd: int, number: int, seccomp: Filter) -> None:
-    """Fetch descriptor `number` of the process and send it with the process's state.
+    """Fetches descriptor `number` of the process and sends it with the process's state.
 
-    `pid` is that of the container's init, or of what `exec` brought into a container that runs.
+    `pid` is the container's init, or a process that `exec` added to a running container.
     """
     listener = syscalls.pidfd_getfd(pidfd, number)
     try:
@@ -55,7 +55,7 @@ def hand_over(container: Container, pid: int, pidfd: int, number: int, seccomp: 
 
 
 def _send(path: str, data: bytes, fd: int) -> None:
-    """All of it, however long: the descriptor goes with the first byte."""
+    """Sends all of the data. The descriptor is sent with the first byte."""
     channel = connect(path, stream=True)
     try:
         channel.sock.settimeout(_SECONDS)

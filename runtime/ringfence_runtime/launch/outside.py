@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes to a container's process from outside, which it may not make itself."""
+"""Changes to a container's process that only the runtime may make, from outside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["from_outside", "set_oom_score"]
 
 
 def from_outside(plan: Plan, group: Cgroup, pid: int) -> None:
-    """What the init may not do to itself, before it goes on."""
+    """Does what the init may not do to itself, before it goes on."""
     if plan.staged:
         group.join(pid)
     free_cpus(pid)
@@ -37,7 +37,7 @@ def from_outside(plan: Plan, group: Cgroup, pid: int) -> None:
 
 
 def set_oom_score(pid: int, value: int) -> None:
-    """Write oom_score_adj from outside."""
+    """Writes oom_score_adj from outside."""
     try:
         with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
             file.write(str(value))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The outside of a launch: state, cgroup, the init's process, hooks of the runtime's namespace, and start.
 
-A launch is a generator that yields what it waits for (`steps`): the commands run it to its end, the warm
-launcher runs many at once. If anything fails, everything that this launch made is undone, in reverse; if the
-runtime itself is killed, `creating` state and the cgroup's name remain on disk; `delete --force` finds them.
+A launch is a generator that yields what it waits for (`waiting`). The commands run it to its end; the warm
+launcher runs many at the same time. If anything fails, everything that the launch made is undone in reverse.
+If the runtime itself is killed, the state `creating` and the name of the cgroup remain on disk, and `delete
+--force` finds them.
 """
 
 from __future__ import annotations
@@ -23,28 +24,28 @@ from ringfence_runtime.launch.hooks import HookError, run_hooks
 from ringfence_runtime.launch.identity import set_rlimits
 from ringfence_runtime.launch.outside import from_outside
 from ringfence_runtime.launch.plan import USERNS, Options, Plan, make_plan
-from ringfence_runtime.launch.starting import Start
-from ringfence_runtime.launch.steps import complete
+from ringfence_runtime.launch.starting import Start, Starter
+from ringfence_runtime.launch.waiting import complete
 from ringfence_runtime.spec import load_config, parse_config
 from ringfence_runtime.state import Container, Store, check_id, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ringfence_runtime.launch.steps import Steps
+    from ringfence_runtime.launch.waiting import Task
     from ringfence_runtime.security.seccomp import Filter
     from ringfence_runtime.spec import Config
 
 __all__ = ["Launched", "await_exec", "create", "creating", "destroy", "start_created"]
 
 
-class _UnforeseenError(Exception):
-    """The small init gave up."""
+class _FallbackError(Exception):
+    """The native init asks for a launch by Python."""
 
 
 class Launched:
-    """A container whose init waits to be started."""
+    """A container, the init of which waits to be started."""
 
-    __slots__ = ("channel", "config", "container", "filter", "pid", "pidfd")
+    __slots__ = ("channel", "config", "container", "filter", "pid", "pidfd", "terminal")
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Launched:
         pidfd: int,
         channel: Channel,
         seccomp: Filter | None,
+        terminal: Channel | None,
     ) -> None:
         self.container = container
         self.config = config
@@ -61,25 +63,26 @@ class Launched:
         self.pidfd = pidfd
         self.channel = channel
         self.filter = seccomp
+        self.terminal = terminal  # see relay.prepare_console
 
     def start(self) -> None:
-        """Let it go, and run the poststart hooks once the workload is executing."""
+        """Starts it, and runs the poststart hooks when the workload is executing."""
         complete(self.starting())
 
-    def starting(self) -> Steps[None]:
-        """The steps of `start`."""
+    def starting(self) -> Task[None]:
+        """`start` as a generator."""
         self.channel.send(say.START)
         yield from await_exec(self.channel, self.container, self.pidfd, self.filter)
         run_poststart(self.container, self.config)
 
     def exit_code(self) -> int:
-        """The exit code of one that has ended, 128 + N for signal N; its number stays taken until `reap`."""
+        """The exit code after the end, 128 + N for signal N. Its process id stays in use until `reap`."""
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
         assert result is not None
         return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
 
     def reap(self) -> None:
-        """Give up its number and descriptors, once it has ended."""
+        """Releases its process id and descriptors after its end."""
         self.channel.close()
         try:
             os.waitpid(self.pid, 0)
@@ -88,15 +91,15 @@ class Launched:
         os.close(self.pidfd)
 
     def discard(self) -> None:
-        """After a start that failed: end it, and remove what there is of it."""
+        """After a start that failed: ends it, and removes what exists of it."""
         kill_child(self.pid)
         destroy(self.container, self.config)
 
 
 def await_exec(
     channel: Channel, container: Container, pidfd: int, seccomp: Filter | None, pid: int = 0
-) -> Steps[None]:
-    """Wait for the end of the channel, which execve closes; an error text comes instead when it failed.
+) -> Task[None]:
+    """Waits for the end of the channel, which execve closes. Raises the error if execve failed.
 
     `pid`: of a process that is not the container's init.
     """
@@ -119,7 +122,7 @@ def await_exec(
 
 
 def start_created(container: Container) -> None:
-    """`start`: speak to the init that waits on its socket."""
+    """`start`: speaks to the init that waits on its socket."""
     config = container.config()
     pidfd = container.open_init()
     try:
@@ -143,12 +146,12 @@ def start_created(container: Container) -> None:
 
 
 def cgroup_path(config: Config, name: str) -> str:
-    """The cgroup of the configuration, or one named as the container."""
+    """The cgroup of the configuration, or one with the name of the container."""
     return config.linux.cgroups_path or f"/{name}"
 
 
 def _group(config: Config, name: str, options: Options) -> Cgroup:
-    """A user who is not root has none, unless the configuration names one that was delegated to him."""
+    """Without root there is no cgroup, unless the configuration names one that was delegated to the user."""
     if not options.cgroups or (os.geteuid() != 0 and not config.linux.cgroups_path):
         return Cgroup.none()
     return Cgroup.at(cgroup_path(config, name), options.hierarchies)
@@ -164,7 +167,7 @@ def create(
     detach: bool = False,
     config_path: str = "",
 ) -> Launched:
-    """Everything up to the moment before the workload. `detached_start`: another process will start it."""
+    """Creates everything but the workload's execve. `detached_start`: another process will start it."""
     steps = creating(
         store,
         name,
@@ -187,8 +190,8 @@ def creating(
     detach: bool = False,
     config_path: str = "",
     loaded: tuple[Config, bytes] | None = None,
-) -> Steps[Launched]:
-    """The steps of `create`. `loaded` is the configuration where the caller has read it already."""
+) -> Task[Launched]:
+    """`create` as a generator. `loaded` is the configuration if the caller has read it already."""
     check_id(name)
     config, data = loaded or load_config(config_path or f"{bundle}/config.json")
     _check_process(config, options, detached=detached_start or detach)
@@ -231,7 +234,7 @@ def creating(
 
 
 def _tell(options: Options, launched: Launched, *, wait: bool) -> None:
-    """Who asked for the process gets it. `wait`: from here on it can be started."""
+    """Passes the process to the caller. `wait`: from here on it can be started."""
     if wait:
         os.rename(launched.container.unready, launched.container.socket)
     if options.pidfd_socket:
@@ -254,7 +257,7 @@ def _filter_of(config: Config) -> Filter | None:
 def _own_ids(
     config: Config, data: bytes, options: Options, directory: str, undo: Undo
 ) -> tuple[Config, bytes]:
-    """Where `userns: auto` is asked for, a range of ids for this container, and the configuration with it."""
+    """For `userns: auto`, takes a range of ids for the container and adds it to the configuration."""
     from ringfence_runtime.launch import autouserns
 
     if not autouserns.wanted(config, options.userns):
@@ -276,7 +279,7 @@ def _check_process(config: Config, options: Options, *, detached: bool) -> None:
 
 
 def _prepare_console(plan: Plan) -> None:
-    """Who takes the terminal: the engine by its socket, or this process."""
+    """Connects the terminal: to the engine's socket, or to this process."""
     if plan.options.console_socket and plan.console < 0:
         from ringfence_runtime.launch.console import connect_console
 
@@ -289,36 +292,38 @@ def _prepare_console(plan: Plan) -> None:
 
 def _launch_either(
     plan: Plan, container: Container, seccomp: Filter | None, undo: Undo, *, listening: bool
-) -> Steps[Launched]:
-    """With the small init; where that met what it has no step for, nothing has run, and the other sees to
-    it.
-    """
+) -> Task[Launched]:
+    """Launches with the native init. If that falls back, nothing has run, and Python launches again."""
     depth = undo.depth()
+    starter = plan.options.starter or Starter()
     try:
-        return (yield from _launch(plan, container, seccomp, undo, listening=listening, small=True))
-    except _UnforeseenError:
-        log.debug("the small init gave up: the larger one does it")
+        return (yield from _launch(starter, plan, container, seccomp, undo, listening=listening))
+    except _FallbackError:
+        if not starter.may_fall_back:
+            raise Error("the native init fell back to Python, which this installation forbids") from None
+        log.debug("the native init fell back: Python executes the operations")
     undo.back_to(depth)
     if listening:
         os.unlink(container.unready)
     again = make_plan(plan.config, plan.bundle, plan.options)
     undo.add(again.close)
-    return (yield from _launch(again, container, seccomp, undo, listening=listening, small=False))
+    return (yield from _launch(starter, again, container, seccomp, undo, listening=listening, native=False))
 
 
 def _launch(
+    starter: Starter,
     plan: Plan,
     container: Container,
     seccomp: Filter | None,
     undo: Undo,
     *,
     listening: bool,
-    small: bool,
-) -> Steps[Launched]:
+    native: bool = True,
+) -> Task[Launched]:
     _prepare_console(plan)
     ours, theirs = say.pair()
     listener = say.listen(container.unready) if listening else None
-    start = Start(plan, container, seccomp, theirs, listener, small=small)
+    start = Start(starter, plan, container, seccomp, (theirs, listener), native=native)
     pid, pidfd = start.begin(ours)
     undo.add(lambda: _end(pid, pidfd))
     if plan.options.spawned is not None:
@@ -330,16 +335,16 @@ def _launch(
     container.save()
     from_outside(plan, container.cgroup, pid)
     plan.close()
-    if start.message is None:
+    if start.compiled is None:
         ours.send(say.GO)
     yield from _converse(ours, plan, container, pid)
     if plan.config.process is not None:
         set_rlimits(pid, plan.config.process.rlimits)
-    return Launched(container, plan.config, pid, pidfd, ours, seccomp)
+    return Launched(container, plan.config, pid, pidfd, ours, seccomp, plan.options.terminal)
 
 
-def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> Steps[None]:
-    """Answer the init until it is ready."""
+def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> Task[None]:
+    """Answers the init until it is ready."""
     hooks = plan.config.hooks
     while True:
         yield channel
@@ -360,8 +365,8 @@ def _converse(channel: Channel, plan: Plan, container: Container, pid: int) -> S
             raise HookError(text)
         elif kind == say.ERROR:
             raise Error(text)
-        elif kind == say.UNFORESEEN:
-            raise _UnforeseenError
+        elif kind == say.FALLBACK:
+            raise _FallbackError
         else:
             raise Error(
                 "the container's init died while it was being set up", hint="was it killed for memory?"

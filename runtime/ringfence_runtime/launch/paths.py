@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths of the container, resolved below its root and nowhere else.
+"""Paths of the container, resolved below its root only.
 
-The image chooses every name in the tree, and another container may change a shared one at any moment. So
-nothing here hands a string back to the kernel for a second walk: the result is always a descriptor, and
-what follows (mount, mask, chown) acts on the descriptor.
+The image chooses every name in the tree, and another container may change a shared tree at any moment.
+No function here returns a path that the kernel would walk a second time. The result is a descriptor, and
+the next call (mount, mask, chown) acts on the descriptor.
 """
 
 from __future__ import annotations
@@ -15,29 +15,47 @@ import stat
 from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 
-__all__ = ["check_device", "ensure", "open_in_root", "parent_of", "try_open"]
+__all__ = [
+    "ABSENT",
+    "NULL",
+    "RESOLVE",
+    "RESOLVE_STRICT",
+    "check_device",
+    "check_magic",
+    "ensure",
+    "open_in_root",
+    "parent_of",
+    "try_open",
+]
 
-_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+RESOLVE_STRICT = RESOLVE | syscalls.RESOLVE_NO_SYMLINKS
+#: the errors that mean that a path does not exist
+ABSENT = (errno.ENOENT, errno.ENOTDIR)
+#: the null device: major and minor number
+NULL = (1, 3)
 MAX_LINKS = 40
 MAX_DEPTH = 256
 
 
 def open_in_root(root: int, path: str, flags: int = os.O_PATH, *, follow: bool = True) -> int:
-    """Open `path` as if `root` were /; magic links are refused, and symlinks too unless `follow`."""
-    resolve = _RESOLVE if follow else _RESOLVE | syscalls.RESOLVE_NO_SYMLINKS
+    """Opens `path` as if `root` were /. Refuses magic links, and without `follow` every symlink."""
+    resolve = RESOLVE if follow else RESOLVE_STRICT
     return syscalls.openat2(root, path.lstrip("/") or ".", flags, resolve=resolve)
 
 
 def try_open(root: int, path: str) -> int | None:
-    """As `open_in_root`, or None where nothing is there."""
+    """As `open_in_root`, but returns None if nothing exists there."""
     try:
         return open_in_root(root, path)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in ABSENT:
+            raise
         return None
 
 
 class _Walk:
-    """A walk with a stack of descriptors, so that `..` never asks the kernel and never leaves the root."""
+    """A walk with a stack of descriptors: `..` is the previous entry, so it never leaves the root."""
 
     def __init__(self, root: int) -> None:
         self.stack = [os.dup(root)]
@@ -48,7 +66,7 @@ class _Walk:
             os.close(fd)
 
     def descend(self, parts: list[str]) -> str:
-        """Walk all of `parts` but the last, making directories; returns the last name after its symlinks."""
+        """Walks all of `parts` but the last and creates directories. Returns the last name after symlinks."""
         pending = parts[::-1]
         while pending:
             name = pending.pop()
@@ -111,12 +129,12 @@ def _create_last(directory: int, name: str, *, is_directory: bool, mode: int) ->
                 os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=directory)
             )
     except FileExistsError:
-        pass  # another container made it meanwhile; the open below refuses a symlink
+        pass  # another container created it meanwhile; the open below refuses a symlink
     return os.open(name, flags, dir_fd=directory)
 
 
 def ensure(root: int, path: str, *, directory: bool, mode: int = 0o755, follow: bool = True) -> int:
-    """An O_PATH descriptor of `path` below `root`, made (with its parents) where it does not exist."""
+    """An O_PATH descriptor of `path` below `root`. Creates it and its parents if they do not exist."""
     try:
         return open_in_root(root, path, follow=follow)
     except FileNotFoundError:
@@ -136,16 +154,14 @@ def ensure(root: int, path: str, *, directory: bool, mode: int = 0o755, follow: 
 
 def _is_link(root: int, path: str) -> bool:
     try:
-        os.close(syscalls.openat2(root, path.lstrip("/"), os.O_PATH | os.O_NOFOLLOW, resolve=_RESOLVE))
+        os.close(syscalls.openat2(root, path.lstrip("/"), os.O_PATH | os.O_NOFOLLOW, resolve=RESOLVE))
     except OSError:
         return False
     return True
 
 
 def parent_of(root: int, path: str, *, follow: bool = True) -> tuple[int, str]:
-    """The directory of `path` below `root` (made where needed) and the last name; symlinks only with
-    `follow`.
-    """
+    """The directory of `path` below `root`, created if missing, and the last name. `follow`: symlinks."""
     head, _, name = path.rstrip("/").rpartition("/")
     if name in ("", ".", ".."):
         raise Error(f"{path!r} does not name a file")
@@ -153,16 +169,14 @@ def parent_of(root: int, path: str, *, follow: bool = True) -> tuple[int, str]:
 
 
 def check_device(fd: int, major: int, minor: int, path: str) -> None:
-    """Refuse anything that is not the character device `major`:`minor` (CVE-2025-31133: a swapped
-    /dev/null).
-    """
+    """Refuses a file that is not this character device (CVE-2025-31133: a replaced /dev/null)."""
     status = os.fstat(fd)
     if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(major, minor):
         raise Error(f"{path} is not the character device {major}:{minor}")
 
 
 def check_magic(fd: int, magic: int, what: str) -> None:
-    """Refuse a descriptor that is not on the filesystem it must be on (CVE-2025-52565, CVE-2025-52881)."""
+    """Refuses a descriptor on another filesystem than the required one (CVE-2025-52565, CVE-2025-52881)."""
     found = syscalls.fs_magic(fd)
     if found != magic:
         raise Error(f"{what} is on a filesystem of magic {found:#x}, not {magic:#x}")

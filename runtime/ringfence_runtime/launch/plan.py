@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plan of one launch: everything that parent and child must know, opened before there is a child.
+"""The plan of one launch: what parent and child must know, opened before the child exists.
 
-The child gets it by fork. Descriptors of the host that the child needs are opened here, by the parent, in
-the host's mount namespace and with the host's rights: a bind source is what the host calls by that name.
+The child inherits it by fork, or receives its descriptors. The parent opens the host's files that the child
+needs, in the host's mount namespace and with the host's rights: the host's paths name a bind source.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 
 from ringfence_linux import syscalls
 from ringfence_runtime import log
 from ringfence_runtime.errors import Error, SpecError
-from ringfence_runtime.launch.mounts import open_source
+from ringfence_runtime.launch.mounts import open_rootfs, open_source
 from ringfence_runtime.security.labels import selinux_enabled
 from ringfence_runtime.spec.config import Config
 from ringfence_runtime.spec.linux import NAMESPACES
@@ -25,10 +24,15 @@ if TYPE_CHECKING:
 
     from ringfence_linux.cgroups import Hierarchies
     from ringfence_runtime.launch.autouserns import Range
+    from ringfence_runtime.launch.channel import Channel
+    from ringfence_runtime.launch.operations.base import Operation
+    from ringfence_runtime.launch.starting import Starter
+    from ringfence_runtime.security.seccomp import Filter
+    from ringfence_runtime.state import Container
 
 __all__ = ["USERNS", "Options", "Plan", "make_plan"]
 
-# Joined by the init itself, in its own process; the others need a process between (see `stages`).
+# The init itself joins these. The other kinds need a process between (see `stages`).
 _SIMPLE_JOINS = frozenset(("network", "ipc", "uts", "cgroup"))
 
 
@@ -37,7 +41,7 @@ USERNS = "ringfence.io/userns"
 
 
 class Options:
-    """What the command line says beyond the bundle."""
+    """What the caller asks for beyond the bundle."""
 
     __slots__ = (
         "certain",
@@ -57,7 +61,9 @@ class Options:
         "require_agent",
         "rootfs_fd",
         "spawned",
+        "starter",
         "streams",
+        "terminal",
         "userns",
         "userns_range",
     )
@@ -68,25 +74,27 @@ class Options:
         self.pidfd_socket = ""
         self.preserve_fds = 0
         self.listen_fds = 0
-        self.handed: list[int] = []  # descriptors of the caller's that the workload inherits
+        self.handed: list[int] = []  # descriptors of the caller that the workload inherits
         self.no_pivot = False
         self.keep_keyring = False
         self.policy = ""  # a file, or the name of a policy that the agent has loaded
         self.require_agent = False
         self.userns = ""  # auto, host, or what the annotation says
-        self.userns_range: Range | None = None  # one that the caller took already
+        self.userns_range: Range | None = None  # if the caller took one already
         self.cgroups = True  # False: the container has none
-        self.certain = False  # no engine knows more of this container than its bundle says
+        self.certain = False  # no engine knows more about the container than its bundle
         self.rootfs_fd = -1  # the root filesystem as a detached mount, instead of root.path
-        self.streams: list[int] | None = None  # the workload's standard descriptors, where not our own
-        self.hierarchies: Hierarchies | None = None  # of cgroups, where the caller knows them
-        self.foreign: set[int] = set()  # descriptors of other containers', which the init closes at once
-        self.spawned: Callable[[int], None] | None = None  # told the init's process as soon as there is one
+        self.streams: list[int] | None = None  # the workload's standard streams, if not the runtime's own
+        self.hierarchies: Hierarchies | None = None  # of cgroups, if the caller knows them
+        self.foreign: set[int] = set()  # descriptors of other containers: the init closes them at once
+        self.spawned: Callable[[int], None] | None = None  # called with the init's process id
+        self.starter: Starter | None = None  # the launcher's; otherwise every launch has its own
+        self.terminal: Channel | None = None  # receives the master of a terminal that this process shows
         self.output = ""  # a path in the container for standard output and error; input is empty then
 
 
 class Plan:
-    """See the module."""
+    """What a launch needs, and the descriptors that are open for it."""
 
     __slots__ = (
         "bundle",
@@ -133,7 +141,7 @@ class Plan:
         self.deferred = self.rootless or "mount" in self.joins
 
     def close(self) -> None:
-        """Close the descriptors, once the init has its copies."""
+        """Closes the descriptors after the init got its copies."""
         kept = (self.mount_fds, self.device_fds, self.namespaces)
         for fd in (self.rootfs_fd, self.console, *(fd for each in kept for fd in each.values())):
             if fd >= 0:
@@ -142,53 +150,16 @@ class Plan:
         for each in kept:
             each.clear()
 
-    def describe(self) -> list[str]:
-        """The launch as a list of steps, for --debug."""
-        linux = self.config.linux
-        steps = [
-            f"clone3 with new namespaces {[name for name, path in linux.namespaces.items() if not path]}"
-        ]
-        steps += [f"join the {name} namespace at {path}" for name, path in self.joins.items()]
-        steps += [f"attach {mount.type or 'bind'} at {mount.destination}" for mount in self.config.mounts]
-        steps += [f"mask {path}" for path in linux.masked] + [
-            f"make {path} read-only" for path in linux.readonly
-        ]
-        steps += ["pivot_root", "drop capabilities", "seccomp" if linux.seccomp else "no seccomp", "execute"]
-        return steps
+    def operations(self, container: Container, seccomp: Filter | None) -> list[Operation]:
+        """The launch as an ordered list, which an interpreter executes and `--debug` prints."""
+        from ringfence_runtime.launch.operations.sequence import launch_operations
 
-
-def open_rootfs(path: str) -> int:
-    """A detached copy of the root filesystem's tree, which sends no mount event to the host."""
-    try:
-        tree = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
-    except OSError as error:
-        raise Error(f"config: root.path: cannot open {path}: {error.strerror}") from None
-    if not stat.S_ISDIR(os.fstat(tree).st_mode):
-        raise Error(f"config: root.path: {path} is not a directory")
-    return tree
-
-
-def early_propagation(plan: Plan) -> int:
-    """`rootfsPropagation` where it must be given to each tree before that is attached: afterwards, to all at
-    once, it would undo what a mount asks for itself.
-    """
-    kind, recursive = plan.config.linux.propagation
-    return kind if recursive and kind in (syscalls.MS_PRIVATE, syscalls.MS_SLAVE) else 0
-
-
-def late_propagation(plan: Plan) -> int:
-    """The flags for the root when all is attached: what is mounted may not reach a peer of a shared root."""
-    kind, recursive = plan.config.linux.propagation
-    if not kind or early_propagation(plan):
-        return 0
-    return kind | (syscalls.MS_REC if recursive else 0)
+        return list(launch_operations(self, container, seccomp))
 
 
 def make_plan(config: Config, bundle: str, options: Options) -> Plan:
-    """Check, open and copy all that the child needs of the host."""
+    """Checks, opens and copies what the child needs of the host."""
     plan = Plan(config, bundle, options)
-    for step in plan.describe() if log.shows("debug") else ():
-        log.debug(step)
     if not os.path.isdir(plan.rootfs):
         raise Error(f"config: root.path: {plan.rootfs} is not a directory")
     _check_able(plan)
@@ -206,7 +177,7 @@ def make_plan(config: Config, bundle: str, options: Options) -> Plan:
 
 
 def _check_able(plan: Plan) -> None:
-    """What this runtime could do, but not here."""
+    """Refuses what this host or this user does not allow."""
     linux = plan.config.linux
     if linux.same_ids:
         log.warn(
@@ -232,7 +203,7 @@ def _open_all(plan: Plan, options: Options) -> None:
     if options.userns_range is not None and options.rootfs_fd < 0:
         _map_rootfs(plan, options.userns_range)
     propagation, _ = config.linux.propagation
-    # A root filesystem that shall share its mounts stays a peer of the host's; any other only receives.
+    # A shared root filesystem stays a peer of the host's. Any other only receives mount events.
     kind = 0 if propagation == syscalls.MS_SHARED else syscalls.MS_SLAVE
     if kind:
         syscalls.mount_setattr(plan.rootfs_fd, propagation=kind, recursive=True)
@@ -246,7 +217,7 @@ def _open_all(plan: Plan, options: Options) -> None:
 
 
 def _map_rootfs(plan: Plan, ids: Range) -> None:
-    """Show the files of the host's root as those of the container's root."""
+    """Maps the files of the host's root to those of the container's root."""
     from ringfence_runtime.launch.idmap import make_userns
 
     userns = make_userns(*ids.maps())

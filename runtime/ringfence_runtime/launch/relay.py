@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`run` in the foreground: wait for the workload, pass signals on, carry a terminal where there is one."""
+"""`run` in the foreground: waits for the workload, passes signals on, shows its terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["forward_signals", "prepare_console", "prepare_terminal", "wait_for"]
 
-_master_end: list[Channel] = []
 _KEPT = frozenset(
     (
         _signal.SIGKILL,
@@ -37,22 +36,21 @@ _KEPT = frozenset(
 )
 
 
-def prepare_console() -> int:
-    """No engine takes the terminal, so this process does: one end for the child, the other kept for
-    `wait_for`.
+def prepare_console(options: Options) -> int:
+    """Without an engine this process shows the terminal. Returns the child's end of a channel; `wait_for`
+    receives the master from the other end.
     """
-    ours, theirs = pair()
-    _master_end.append(ours)
+    options.terminal, theirs = pair()
     return theirs.sock.detach()
 
 
 def prepare_terminal(plan: Plan) -> None:
     """The same for the init of a container."""
-    plan.console = prepare_console()
+    plan.console = prepare_console(plan.options)
 
 
 def forward_signals(pidfd: int) -> None:
-    """Pass every signal on to the workload, from before it runs: it may be told to end at once."""
+    """Passes every signal to the workload, from before it runs: the first signal may come at once."""
 
     def handler(number: int, _: object) -> None:
         try:
@@ -63,13 +61,13 @@ def forward_signals(pidfd: int) -> None:
     passed = [number for number in range(1, 32) if number not in _KEPT]
     for number in passed:
         _signal.signal(number, handler)
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, passed)  # whoever started us may have them blocked
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, passed)  # the caller may have blocked them
 
 
-def wait_for(pid: int, pidfd: int, options: Options) -> int:
-    """The workload's exit code, 128 + N for one that signal N ended."""
-    if _master_end:
-        _carry(_master_end.pop().receive_fd(), pidfd)
+def wait_for(pid: int, pidfd: int, terminal: Channel | None) -> int:
+    """Waits for the end, shows the terminal meanwhile, and returns the exit code (128 + N for signal N)."""
+    if terminal is not None:
+        _carry(terminal.receive_fd(), pidfd)
     while True:
         waited, status = os.waitpid(pid, 0)
         if waited == pid:
@@ -78,7 +76,7 @@ def wait_for(pid: int, pidfd: int, options: Options) -> int:
 
 
 def _carry(master: int, pidfd: int) -> None:
-    """Copy between our own standard descriptors and the container's terminal until the container ends."""
+    """Copies between the standard streams and the container's terminal until the container ends."""
     from ringfence_runtime.launch.terminal import Terminal
 
     terminal = Terminal(master)
@@ -91,7 +89,7 @@ def _carry(master: int, pidfd: int) -> None:
         while True:
             ready = dict(poll.poll())
             if 0 in ready:
-                # No more is read before the container has taken it.
+                # Nothing more is read before the container has taken it.
                 poll.unregister(0)
                 more = terminal.read_input()
                 poll.modify(master, select.POLLIN | select.POLLOUT)

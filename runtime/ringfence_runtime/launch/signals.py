@@ -11,12 +11,12 @@ __all__ = ["reset_signals"]
 
 _LAST = 64
 _FIXED = (9, 19)  # SIGKILL and SIGSTOP cannot be set
-_LIBRARY = (32, 33)  # the C library's own: it neither tells nor sets them, but execve keeps them ignored
+_LIBRARY = (32, 33)  # reserved by the C library, which cannot read or set them; execve keeps them ignored
 
 
 def reset_signals() -> None:
-    """Before an execve, which leaves an ignored signal ignored: Python ignores SIGPIPE and SIGXFSZ, and
-    whoever started us may ignore any.
+    """Resets all signals before an execve, which leaves an ignored signal ignored. Python ignores
+    SIGPIPE and SIGXFSZ, and the caller of the runtime may ignore others.
     """
     for number in range(1, _LAST + 1):
         if number in _LIBRARY:

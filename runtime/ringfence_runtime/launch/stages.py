@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making the container's init: straight from the parent, or through a process that joins namespaces first.
+"""Creation of the container's init: directly by the parent, or through a process that joins namespaces
+first.
 
-A pid or time namespace holds only children, and a joined user namespace changes what may be joined after
-it. So with such joins a short-lived stage process enters them and clones the init as its sibling
-(CLONE_PARENT); otherwise one clone3 does it all, into the cgroup where that is possible.
+A pid or time namespace holds only children, and a joined user namespace changes what may be joined
+after it. For such joins a short-lived stage process enters them and clones the init as its sibling
+(CLONE_PARENT). Otherwise one clone3 does everything, into the cgroup if possible.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["join", "spawn"]
+__all__ = ["spawn"]
 
 
 def join(namespaces: dict[str, int]) -> None:
-    """Join all; what needs the rights of the joined user namespace is tried again after it."""
+    """Joins all namespaces. A join that needs the rights of the joined user namespace is tried again
+    after it.
+    """
     later: dict[str, int] = {}
     for name, fd in namespaces.items():
         if name == "user":
@@ -47,7 +50,7 @@ def join(namespaces: dict[str, int]) -> None:
 
 
 def spawn(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tuple[int, int]:
-    """Start `child` in its namespaces; returns (pid, pidfd) to the parent. `child` never returns."""
+    """Starts `child` in its namespaces and returns (pid, pidfd) to the parent. `child` never returns."""
     if not plan.staged:
         pid, pidfd = syscalls.clone3(plan.clone_flags, cgroup_fd=cgroup_fd)
         if pid == 0:
@@ -76,7 +79,7 @@ def _spawn_staged(plan: Plan, cgroup_fd: int, child: Callable[[], None]) -> tupl
                 _write_offsets(stage, plan)
                 ours.send(say.DONE)
             elif kind == say.PID:
-                # The init is our own child that nobody else can reap, so its number names it.
+                # The init is a child of this process, and no other can reap it, so its id is valid.
                 return int(text), syscalls.pidfd_open(int(text))
             else:
                 raise Error(text or "the stage process died while it joined the namespaces")
@@ -110,7 +113,7 @@ def _stage(plan: Plan, cgroup_fd: int, channel: Channel, child: Callable[[], Non
             syscalls.unshare(syscalls.CLONE_NEWUSER)
             channel.send(say.MAP_IDS)
             channel.receive()
-        # Of a user who is not root only a dumpable process can have its ids mapped (ptrace(2)).
+        # Without root, only the ids of a dumpable process can be mapped (ptrace(2)).
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         if "user" in plan.config.linux.namespaces:
             os.setresgid(0, 0, 0)

@@ -1,172 +1,127 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process of a container's init: the small program of front/init.c where a launch is of the common
-shape and `install` has compiled it, else a fork of the runtime. Both get the same namespaces, cgroup and
-channel.
+"""The process of a container's init: which interpreter executes the operations, and how it is started.
+
+The native init executes them if `install` compiled it and every operation can be lowered, otherwise a fork
+of the runtime. Both get the same namespaces, cgroup and channel.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import stat
-from _struct import pack, unpack
 
 import ringfence_runtime
 from ringfence_linux import syscalls
-from ringfence_runtime.launch.channel import Channel, pair
-from ringfence_runtime.launch.child import Init
-from ringfence_runtime.launch.native import KEYRING, lay_out
-from ringfence_runtime.launch.stages import spawn
+from ringfence_runtime import log
+from ringfence_runtime.errors import Error
+from ringfence_runtime.launch.native import Compiled, NativeInit, compile_init, source_kinds
+from ringfence_runtime.launch.operations.base import NotLowerableError, World
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ringfence_runtime.launch.channel import Channel
+    from ringfence_runtime.launch.operations.base import Operation
     from ringfence_runtime.launch.plan import Plan
     from ringfence_runtime.security.seccomp import Filter
     from ringfence_runtime.state import Container
 
-__all__ = ["Start", "keep_spawner"]
+__all__ = ["Start", "Starter"]
 
-_MOST_LAID_OUT = 32
-_NAME = "ringfence-init"
+_MOST_COMPILED = 32
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-#: the descriptor that front/init.c finds its channel at
-_CHANNEL = 3
 
 
-class _Helper:
-    """front/init.c, ready to be executed: from a private read-only mount (CVE-2019-5736), and with nothing of
-    our environment.
-    """
+class Starter:
+    """The native init, and the programs that were compiled for it. A launcher keeps one for its life."""
 
     def __init__(self) -> None:
-        self._fd = -1
-        self._looked = False
-        self._call: syscalls.Exec | None = None
-        self._spawner: Channel | None = None
-        self._owner = 0
+        self.native = NativeInit(ringfence_runtime.INIT)
+        #: False: every launch is the native init's, or an error. Only `install --no-fallback` sets it.
+        self.may_fall_back = ringfence_runtime.FALLBACK
+        # (configuration, what else the program depends on) -> the program, or None if it is Python's
+        self._compiled: dict[tuple[object, ...], Compiled | None] = {}
 
-    def call(self) -> syscalls.Exec | None:
-        """The execve of it as an init; None where it was not installed."""
-        if not self._looked:
-            self._looked = True
-            self._open(ringfence_runtime.INIT)
-        return self._call
+    def compiled(self, start: Start) -> Compiled | None:
+        """The program for a launch, or None if Python must execute the operations."""
+        if not self.native.is_installed():
+            return None
+        kinds = source_kinds(start.plan)
+        key = _key(start, kinds)
+        if key not in self._compiled:
+            if len(self._compiled) >= _MOST_COMPILED:
+                self._compiled.pop(next(iter(self._compiled)))
+            self._compiled[key] = self._compile(start, kinds)
+        return self._compiled[key]
 
-    def _open(self, path: str) -> None:
+    def _compile(self, start: Start, kinds: dict[int, bool]) -> Compiled | None:
         try:
-            tree = syscalls.open_tree(syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE)
-            syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY, propagation=syscalls.MS_PRIVATE)
-        except OSError:
-            return
-        # Out of the way of _CHANNEL.
-        self._fd = fcntl.fcntl(tree, fcntl.F_DUPFD_CLOEXEC, 64)
-        os.close(tree)
-        self._call = syscalls.Exec(self._fd, [_NAME], [])
-
-    def spawn(self, flags: int, channel: int, cgroup: int) -> tuple[int, int]:
-        """(pid, pidfd) of a new init, by the spawner where there is one."""
-        # A worker of the launcher's has its own children, which the launcher's spawner would not make.
-        if self._spawner is None or self._owner != os.getpid():
-            return self._fork(flags, channel, cgroup, self._call)
-        fds = [channel] if cgroup < 0 else [channel, cgroup]
-        self._spawner.send_raw(pack("<Q", flags), fds)
-        answer = self._spawner.sock.recv(4)
-        if len(answer) != 4:
-            # It has ended, which nobody but an administrator makes it do.
-            self._spawner = None
-            return self._fork(flags, channel, cgroup, self._call)
-        pid: int = unpack("<i", answer)[0]
-        if pid < 0:
-            raise OSError(-pid, f"clone3: {os.strerror(-pid)}")
-        return pid, syscalls.pidfd_open(pid)
-
-    def keep_spawner(self) -> None:
-        """Let a process of the small program stay, to make inits from: for the launcher."""
-        if self.call() is None:
-            return
-        ours, theirs = pair()
-        _, pidfd = self._fork(0, theirs.fileno(), -1, syscalls.Exec(self._fd, [_NAME, "spawner"], []))
-        os.close(pidfd)
-        theirs.close()
-        self._spawner, self._owner = ours, os.getpid()
-
-    @staticmethod
-    def _fork(flags: int, channel: int, cgroup: int, call: syscalls.Exec | None) -> tuple[int, int]:
-        assert call is not None
-        pid, pidfd = syscalls.clone3(flags, cgroup_fd=cgroup)
-        if pid == 0:
-            # As little as can be: each page that is written to here is copied.
-            if channel == _CHANNEL:
-                os.set_inheritable(channel, True)
-            else:
-                os.dup2(channel, _CHANNEL)
-            call()
-            os._exit(127)
-        return pid, pidfd
+            return compile_init(start.operations(), kinds, listening=start.listener is not None)
+        except NotLowerableError as error:
+            if not self.may_fall_back:
+                raise Error(f"the native init cannot {error}") from None
+            log.debug(f"Python executes the operations: the native init cannot {error}")
+            return None
 
 
-_helper = _Helper()
-keep_spawner = _helper.keep_spawner
-# (configuration, what else it depends on) -> what was laid out; the launcher starts many containers alike.
-_laid_out: dict[tuple[object, ...], tuple[bytes, list[str], int] | None] = {}
+def _key(start: Start, kinds: dict[int, bool]) -> tuple[object, ...]:
+    """Everything that an operation or its lowered form depends on, except the container's name."""
+    plan, options = start.plan, start.plan.options
+    return (
+        plan.config,
+        plan.rootfs,
+        plan.bundle,
+        tuple(start.container.cgroup.dirs),
+        tuple(plan.namespaces),
+        tuple(kinds.items()),
+        start.listener is not None,
+        options.streams is not None,
+        options.keep_keyring,
+        options.no_pivot,
+        options.output,
+        options.listen_fds,
+        tuple(options.handed),
+        options.rootfs_fd >= 0,
+    )
 
 
 class Start:
-    """What the init is started with. `begin` starts it; `again` does so without the small program."""
+    """One start of an init. `native`: False after the native init fell back to Python."""
 
-    __slots__ = ("channel", "container", "listener", "message", "plan", "seccomp")
+    __slots__ = ("_operations", "channel", "compiled", "container", "listener", "plan", "seccomp", "starter")
 
     def __init__(
         self,
+        starter: Starter,
         plan: Plan,
         container: Container,
         seccomp: Filter | None,
-        channel: Channel,
-        listener: Channel | None,
+        channels: tuple[Channel, Channel | None],
         *,
-        small: bool,
+        native: bool,
     ) -> None:
+        self.starter = starter
         self.plan = plan
         self.container = container
         self.seccomp = seccomp
-        self.channel = channel
-        self.listener = listener
-        self.message = self._lay_out() if small and _helper.call() is not None else None
+        self.channel, self.listener = channels
+        self._operations: list[Operation] | None = None
+        self.compiled = starter.compiled(self) if native else None
+
+    def operations(self) -> list[Operation]:
+        """The operations of this launch, in order."""
+        if self._operations is None:
+            self._operations = self.plan.operations(self.container, self.seccomp)
+        return self._operations
 
     def begin(self, ours: Channel) -> tuple[int, int]:
-        """(pid, pidfd) of the init, which is at work then."""
-        return self._fork(ours) if self.message is None else self._execute(ours, *self.message)
-
-    def _lay_out(self) -> tuple[bytes, list[str]] | None:
-        plan, group = self.plan, self.container.cgroup
-        kinds = tuple(stat.S_IFMT(os.fstat(fd).st_mode) for fd in plan.mount_fds.values())
-        key = (
-            plan.config,
-            plan.rootfs,
-            tuple(group.dirs),
-            tuple(plan.namespaces),
-            kinds,
-            self.listener is not None,
-            plan.options.streams is not None,
-            plan.options.keep_keyring,
-        )
-        if key not in _laid_out:
-            if len(_laid_out) >= _MOST_LAID_OUT:
-                _laid_out.pop(next(iter(_laid_out)))
-            found = lay_out(plan, group, self.seccomp, listening=self.listener is not None)
-            if found is not None:
-                message = found[0].encode()
-                _laid_out[key] = message, found[0].fds, len(message) + found[0].place_of(found[1])
-            else:
-                _laid_out[key] = None
-        laid = _laid_out[key]
-        if laid is None:
-            return None
-        message, names, at = laid
-        name = f"_ses.{self.container.id}".encode() + b"\0"
-        if len(name) > KEYRING:
-            return None
-        return message[:at] + name + message[at + len(name) :], names
+        """(pid, pidfd) of the init, which executes its operations from here on."""
+        if log.shows("debug"):
+            for operation in self.operations():
+                log.debug(operation.describe())
+        message = None if self.compiled is None else self.compiled.message(self.container.id)
+        if self.compiled is None or message is None:
+            self.compiled = None
+            return self._fork(ours)
+        return self._execute(ours, message, self.compiled.names)
 
     def _descriptors(self, names: list[str], directories: list[int], trees: list[int]) -> list[int]:
         plan = self.plan
@@ -189,29 +144,45 @@ class Start:
             if any(name.startswith("cgroup mount") for name in names):
                 clone = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH
                 trees += [syscalls.open_tree(directory, "", clone) for directory in directories]
-                for tree in trees:  # else what is mounted on it in the container is mounted on the host
+                for tree in trees:  # otherwise a mount on it in the container would appear on the host
                     syscalls.mount_setattr(tree, propagation=syscalls.MS_PRIVATE)
             into = directories[list(group.dirs).index("")] if group.unified else -1
-            pid, pidfd = _helper.spawn(self.plan.clone_flags, self.channel.fileno(), into)
+            native = self.starter.native
+            pid, pidfd = native.spawn(self.plan.clone_flags, self.channel.fileno(), into)
             ours.send_raw(message, self._descriptors(names, directories, trees))
             return pid, pidfd
         finally:
             for fd in (*directories, *trees):
                 os.close(fd)
 
+    def _world(self, tasks: list[int]) -> World:
+        plan = self.plan
+        world = World(self.container, self.channel)
+        world.listener = self.listener
+        world.console = plan.console
+        world.tasks = tasks
+        world.namespaces = plan.namespaces
+        world.root = plan.rootfs_fd
+        world.mount_fds = plan.mount_fds
+        world.device_fds = plan.device_fds
+        return world
+
     def _fork(self, ours: Channel) -> tuple[int, int]:
+        from ringfence_runtime.launch.child import run_operations
+        from ringfence_runtime.launch.stages import spawn
+
         group, staged = self.container.cgroup, self.plan.staged
-        # A stage process may have left the user namespace that may enter a cgroup; then the parent moves the
-        # init.
+        # A stage process may have left the user namespace that may enter a cgroup. Then the parent moves
+        # the init.
         into = group.open_unified() if group.unified and not staged else -1
         tasks: list[int] = []
         try:
             tasks += [] if staged else group.open_tasks()
-            init = Init(self.plan, self.container, self.channel, self.listener, self.seccomp, tasks)
+            operations, world = self.operations(), self._world(tasks)
 
             def child() -> None:
                 ours.close()
-                init.run()
+                run_operations(operations, world, rootless=self.plan.rootless)
 
             return spawn(self.plan, into, child)
         finally:

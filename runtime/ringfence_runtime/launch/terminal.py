@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own terminal in raw mode while a container's terminal is shown on it."""
+"""Raw mode of the runtime's terminal while it shows a container's terminal."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _TIOCGWINSZ, _TIOCSWINSZ = 0x5413, 0x5414
 
 
 class Terminal:
-    """Raw mode on descriptor 0 where it is a terminal; `restore` undoes it."""
+    """Raw mode on descriptor 0, if it is a terminal. `restore` undoes it."""
 
     def __init__(self, master: int) -> None:
         self.master = master
-        # Else a workload that writes before it reads on would wait for us, and we for it.
+        # Otherwise a workload that writes before it reads, and this process, could wait for each other.
         os.set_blocking(master, False)
         self._typed = b""
         self.saved: list[object] | None = None
@@ -31,7 +31,7 @@ class Terminal:
             self.saved = termios.tcgetattr(0)
             raw = termios.tcgetattr(0)
             raw[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON)
-            raw[1] &= ~termios.OPOST  # the container's terminal has made CR LF of it already
+            raw[1] &= ~termios.OPOST  # the container's terminal has already inserted CR
             raw[2] |= termios.CS8
             raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
             termios.tcsetattr(0, termios.TCSAFLUSH, raw)
@@ -42,19 +42,19 @@ class Terminal:
         fcntl.ioctl(self.master, _TIOCSWINSZ, fcntl.ioctl(0, _TIOCGWINSZ, b"\0" * 8))
 
     def read_input(self) -> bool:
-        """Take what was typed; False at its end, which the container sees as the end-of-file character."""
+        """Reads what was typed. Returns False at its end, which becomes the end-of-file character."""
         data = os.read(0, 4096)
         self._typed = data or b"\x04"
         return bool(data)
 
     def to_container(self) -> bool:
-        """Pass on as much of it as the container's terminal takes now; True when that is all."""
+        """Writes as much of it as the container's terminal accepts now. Returns True if that is all."""
         try:
             self._typed = self._typed[os.write(self.master, self._typed) :]
         except BlockingIOError:
             pass
         except OSError:
-            self._typed = b""  # EIO: nobody is there to read it
+            self._typed = b""  # EIO: no process can read it
         return not self._typed
 
     def from_container(self) -> bool:

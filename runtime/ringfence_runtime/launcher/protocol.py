@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the thin client (front/front.c) and the launcher say to each other, over SOCK_SEQPACKET.
+"""The messages between the thin client (native/launcher.c) and the launcher, over SOCK_SEQPACKET.
 
-The client sends one message with its three standard descriptors: NUL-terminated words, namely directory,
-umask (octal), number of arguments, the arguments, the environment. It is answered by pairs of 32-bit
-integers: `NOT_TAKEN` (the client does it itself), or any number of `RUNNING` with the process that signals
-go to, then `ENDED` with the exit code.
+The client sends one message with its three standard descriptors: NUL-terminated words, namely
+directory, umask (octal), number of arguments, the arguments, the environment. The answers are pairs of
+32-bit integers: `NOT_TAKEN` (the client executes the command itself), or any number of `RUNNING` with
+the process that receives signals, then `ENDED` with the exit code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-__all__ = ["ENDED", "NOT_TAKEN", "RUNNING", "SOCKET", "Request", "decode", "receive", "tell"]
+__all__ = ["ENDED", "NOT_TAKEN", "RUNNING", "SOCKET", "Request", "answer", "decode", "receive"]
 
 SOCKET = "/run/ringfence/launcher.sock"
 NOT_TAKEN, RUNNING, ENDED = 0, 1, 2
@@ -26,7 +26,7 @@ _SCM_RIGHTS = 1
 
 
 class Request:
-    """A command of a client's: where it was called, how, and its standard descriptors, which are ours to
+    """A command of a client: its directory, arguments and standard descriptors, which the launcher must
     close.
     """
 
@@ -44,17 +44,17 @@ class Request:
         return dict(item.split("=", 1) for item in self.variables if "=" in item)
 
     def close(self) -> None:
-        """Close its descriptors; they may be closed already."""
+        """Closes its descriptors. They may be closed already."""
         while self.fds:
             os.close(self.fds.pop())
 
 
 def _refuse() -> NoReturn:
-    raise ValueError("not a message of ours")
+    raise ValueError("not a message of the client")
 
 
 def decode(data: bytes) -> Request:
-    """The request in a message, without descriptors; ValueError for anything else."""
+    """The request in a message, without descriptors. Raises ValueError for anything else."""
     words = os.fsdecode(data).split("\0")
     if len(words) < 4 or words.pop() != "":
         _refuse()
@@ -67,7 +67,7 @@ def decode(data: bytes) -> Request:
 
 
 def receive(peer: _socket.socket) -> Request:
-    """The request that waits to be read; ValueError or OSError, and then no descriptor of it is left open."""
+    """Reads a request. If it raises ValueError or OSError, no descriptor of the request stays open."""
     data, ancillary, _, _ = peer.recvmsg(MOST_BYTES, 64, _socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
     for level, kind, payload in ancillary:
@@ -85,8 +85,8 @@ def receive(peer: _socket.socket) -> Request:
     return request
 
 
-def tell(peer: _socket.socket, what: int, value: int = 0) -> None:
-    """One answer. A client that has gone is none of our business."""
+def answer(peer: _socket.socket, what: int, value: int = 0) -> None:
+    """Sends one answer. A client that has gone is ignored."""
     try:
         peer.send(pack("2i", what, value), _socket.MSG_NOSIGNAL)
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launcher's socket, and who may use it."""
+"""The launcher's socket, and the callers that may use it."""
 
 from __future__ import annotations
 
@@ -13,50 +13,51 @@ from ringfence_linux.peercred import peer as credentials
 from ringfence_runtime import log
 from ringfence_runtime.cgroup.hierarchy import detect
 from ringfence_runtime.errors import Error
-from ringfence_runtime.launch.starting import keep_spawner
-from ringfence_runtime.launcher.plain import plain
-from ringfence_runtime.launcher.protocol import NOT_TAKEN, SOCKET, receive, tell
+from ringfence_runtime.launcher.inline_run import InlineRuns
+from ringfence_runtime.launcher.protocol import NOT_TAKEN, SOCKET, answer, receive
 from ringfence_runtime.launcher.waiting import Fd, Waiting
 from ringfence_runtime.launcher.worker import work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ringfence_runtime.launch.steps import Steps
+    from ringfence_runtime.launch.waiting import Task
 
 __all__ = ["serve"]
 
 _NAMESPACES = ("mnt", "pid", "user", "net", "ipc", "uts", "cgroup")
-# A caller that connects and says nothing is not waited for longer.
+_MODULES = (
+    "cgroup.limits_v1",
+    "cgroup.limits_v2",
+    "cgroup.stats",
+    "cli.execute",
+    "cli.lifecycle",
+    "launch.console",
+    "launch.idmap",
+    "launch.join",
+    "launch.notify",
+    "launch.operations.cgroups",
+    "launch.operations.python_only",
+    "launch.operations.sequence",
+    "launch.parent",
+    "launch.relay",
+    "launch.terminal",
+    "security.labels",
+    "security.landlock",
+    "security.seccomp",
+)
+# The longest wait for a caller that connected and sends nothing.
 _SECONDS_TO_SPEAK = 1.0
 
 
 def preload() -> None:
-    """Import all that a command may need, so that a worker imports nothing."""
-    from ringfence_runtime.cgroup import limits_v1, limits_v2, stats
-    from ringfence_runtime.cli import execute, lifecycle
-    from ringfence_runtime.launch import cgroupmount, console, idmap, join, notify, parent, relay, terminal
-    from ringfence_runtime.security import labels, landlock, seccomp
-
-    del (
-        limits_v1,
-        limits_v2,
-        stats,
-        execute,
-        lifecycle,
-        cgroupmount,
-        console,
-        idmap,
-        join,
-        notify,
-        parent,
-        relay,
-    )
-    del terminal, labels, landlock, seccomp
+    """Imports all modules that a command may need, so that a worker imports nothing."""
+    for name in _MODULES:
+        __import__(f"ringfence_runtime.{name}")
     syscalls.load()
 
 
 def listen(path: str) -> _socket.socket:
-    """The socket, for this user alone. One that nobody answers on is taken over."""
+    """Creates the socket, for this user only. Replaces a socket on which no launcher answers."""
     os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
     probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
@@ -82,8 +83,9 @@ def listen(path: str) -> _socket.socket:
 
 
 class _World:
-    """What a caller's request depends on: its namespaces, root and rights. The launcher must not do more for
-    a caller than the caller could do itself.
+    """The namespaces, root and rights of a process.
+
+    The launcher must not do more for a caller than the caller could do itself.
     """
 
     def __init__(self, pid: int | str) -> None:
@@ -96,7 +98,7 @@ class _World:
         self.label = _label(pid)
 
     def serves(self, caller: _World) -> bool:
-        """Whether a caller in that world loses and gains nothing if we do it here."""
+        """Returns True if it makes no difference whether the caller or the launcher executes a command."""
         if (caller.places, caller.fences, caller.label) != (self.places, self.fences, self.label):
             return False
         pairs = zip(self.capabilities, caller.capabilities, strict=True)
@@ -104,7 +106,7 @@ class _World:
 
 
 def _label(pid: int | str) -> bytes:
-    """What AppArmor or SELinux calls it; empty where neither is in force."""
+    """The label of AppArmor or SELinux; empty if neither is in force."""
     try:
         with open(f"/proc/{pid}/attr/current", "rb") as file:
             return file.read()
@@ -113,27 +115,28 @@ def _label(pid: int | str) -> bytes:
 
 
 class Server:
-    """The listening socket, and what to do with who connects."""
+    """The listening socket, and the answers to its clients."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, runs: InlineRuns) -> None:
         self.socket = listen(path)
         self.waiting = Waiting()
+        self.runs = runs
         self._world = _World("self")
 
     def serve(self) -> None:
-        """Until a signal ends it."""
+        """Serves until a signal ends it."""
         self.waiting.start(self._accept())
         while True:
             self.waiting.turn()
 
-    def _accept(self) -> Steps[None]:
+    def _accept(self) -> Task[None]:
         while True:
             yield Fd(self.socket.fileno())
             fd, _ = self.socket._accept()  # type: ignore[attr-defined]
             peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
             self.waiting.start(self._answer(peer))
 
-    def _answer(self, peer: _socket.socket) -> Steps[None]:
+    def _answer(self, peer: _socket.socket) -> Task[None]:
         try:
             pid, uid, _ = credentials(peer)
             yield Fd(peer.fileno(), _SECONDS_TO_SPEAK)
@@ -143,15 +146,15 @@ class Server:
             peer.close()
             return
         if uid != os.geteuid() or not self._same_world(pid):
-            tell(peer, NOT_TAKEN)
+            answer(peer, NOT_TAKEN)
             request.close()
             peer.close()
             return
-        found = plain(peer, request)
-        yield from work(peer, request, self.socket) if found is None else found.steps()
+        found = self.runs.accept(peer, request)
+        yield from work(peer, request, self.socket) if found is None else found.task()
 
     def _same_world(self, pid: int) -> bool:
-        """Returns True if paths and pids mean the same to the caller, and it has the launcher's rights."""
+        """Returns True if the caller sees the same paths and process ids, and has the launcher's rights."""
         try:
             return self._world.serves(_World(pid))
         except (OSError, KeyError, ValueError):
@@ -159,18 +162,19 @@ class Server:
 
 
 def serve(path: str = SOCKET) -> int:
-    """Serve until SIGTERM or SIGINT; workers and containers end by themselves."""
+    """Serves until SIGTERM or SIGINT. Workers and containers go on until they end."""
     preload()
-    keep_spawner()
+    runs = InlineRuns()
+    runs.starter.native.keep_spawner()
     detect(keep=True)
-    server = Server(path)
+    server = Server(path, runs)
 
     def stop(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
     _signal.signal(_signal.SIGTERM, stop)
     _signal.signal(_signal.SIGINT, stop)
-    # What is here now stays, so the collector need not write to it; it looks after what comes.
+    # All objects so far stay, so the collector must not write to them. It collects only newer ones.
     gc.collect()
     gc.freeze()
     gc.enable()

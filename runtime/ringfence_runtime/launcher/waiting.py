@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many launches at once: generators that yield what they wait for, resumed when that can be read."""
+"""Many launches at the same time: generators that yield what they wait for, resumed when it is readable."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ringfence_runtime import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ringfence_runtime.launch.steps import Steps
+    from ringfence_runtime.launch.waiting import Task
 
 __all__ = ["Fd", "Waiting"]
 
 
 class Fd:
-    """A descriptor to wait for, for `seconds` at most where that is not 0."""
+    """A descriptor to wait for. `seconds` is the limit, if it is not 0."""
 
     __slots__ = ("fd", "seconds")
 
@@ -29,21 +29,21 @@ class Fd:
 
 
 class Waiting:
-    """Which generator waits for which descriptor. One whose time is over gets a TimeoutError where it
-    waits.
+    """The generators, by the descriptor that each waits for. After its limit a generator gets a
+    TimeoutError.
     """
 
     def __init__(self) -> None:
         self._poll = select.poll()
-        self._tasks: dict[int, Steps[None]] = {}
+        self._tasks: dict[int, Task[None]] = {}
         self._deadlines: dict[int, float] = {}
 
-    def start(self, task: Steps[None]) -> None:
-        """Run it to its first wait."""
+    def start(self, task: Task[None]) -> None:
+        """Runs it to its first wait."""
         self._resume(task, None)
 
     def turn(self) -> None:
-        """Wait until something can go on, and let it."""
+        """Waits until a generator can go on, and resumes it."""
         timeout = None
         if self._deadlines:
             timeout = max(0.0, min(self._deadlines.values()) - time.monotonic()) * 1000
@@ -51,22 +51,22 @@ class Waiting:
         now = time.monotonic() if self._deadlines else 0.0
         late = [fd for fd, when in self._deadlines.items() if when <= now and fd not in ready]
         due = [(self._forget(fd), fd in late) for fd in (*ready, *late)]
-        # Only now: one that goes on may close its descriptor, and another get its number.
+        # Not earlier: a resumed generator may close its descriptor, and another one get its number.
         for task, expired in due:
             self._resume(task, TimeoutError("timed out") if expired else None)
 
-    def _forget(self, fd: int) -> Steps[None]:
+    def _forget(self, fd: int) -> Task[None]:
         self._poll.unregister(fd)
         self._deadlines.pop(fd, None)
         return self._tasks.pop(fd)
 
-    def _resume(self, task: Steps[None], error: TimeoutError | None) -> None:
+    def _resume(self, task: Task[None], error: TimeoutError | None) -> None:
         try:
             waits = next(task) if error is None else task.throw(error)
         except StopIteration:
             return
         except Exception as failure:
-            # A bug of ours in one launch must not end the others.
+            # A bug in one launch must not end the others.
             log.error(f"launcher: internal error: {type(failure).__name__}: {failure}")
             return
         fd = waits.fileno()

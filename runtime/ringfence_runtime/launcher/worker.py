@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command in a process of its own: a fork of the launcher that runs what the cold command runs."""
+"""A command in a separate process: a fork of the launcher that executes the code of the cold command."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import sys
 
 from ringfence_linux import syscalls
 from ringfence_runtime import log
-from ringfence_runtime.launcher.protocol import ENDED, RUNNING, Request, tell
+from ringfence_runtime.launcher.protocol import ENDED, RUNNING, Request, answer
 from ringfence_runtime.launcher.waiting import Fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ringfence_runtime.launch.steps import Steps
+    from ringfence_runtime.launch.waiting import Task
 
 __all__ = ["work"]
 
 
-def work(peer: _socket.socket, request: Request, server: _socket.socket) -> Steps[None]:
-    """Fork a worker, which answers the client itself; wait for its end."""
+def work(peer: _socket.socket, request: Request, server: _socket.socket) -> Task[None]:
+    """Forks a worker, which answers the client itself, and waits for its end."""
     pid, pidfd = syscalls.clone3(0)
     if pid == 0:
         server.close()
         for number in (_signal.SIGTERM, _signal.SIGINT):
             _signal.signal(number, _signal.SIG_DFL)
-        tell(peer, RUNNING, os.getpid())
+        answer(peer, RUNNING, os.getpid())
         _become(peer, request)
     request.close()
     peer.close()
@@ -39,7 +39,9 @@ def work(peer: _socket.socket, request: Request, server: _socket.socket) -> Step
 
 
 def _become(peer: _socket.socket, request: Request) -> None:
-    """In the worker: become the caller as far as that matters, run the command, tell its code."""
+    """In the worker: takes the caller's streams, directory and environment, runs the command, sends its
+    exit code.
+    """
     from ringfence_runtime.cli import main
 
     code = 1
@@ -57,5 +59,5 @@ def _become(peer: _socket.socket, request: Request) -> None:
     except OSError as error:
         log.error(str(error))
     finally:
-        tell(peer, ENDED, code)
+        answer(peer, ENDED, code)
         os._exit(code)

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from ringfence_linux import syscalls
-from ringfence_linux.capabilities import CAPABILITIES, names
+from ringfence_linux.capabilities import CAPABILITIES
 
-__all__ = ["DEFAULT", "apply_bounding", "apply_sets", "default_sets", "held"]
+__all__ = ["DEFAULT", "SYS_ADMIN", "apply_bounding", "default_sets", "held"]
 
 # Docker's fourteen.
 DEFAULT = tuple(
@@ -62,25 +62,3 @@ def apply_bounding(wanted: int) -> None:
 
 
 SYS_ADMIN = 1 << 21
-
-
-def apply_sets(sets: dict[str, int], *, keep: int = 0) -> list[str]:
-    """Set effective, permitted, inheritable and ambient; returns names that this process could not grant.
-
-    The specification asks that a capability that cannot be granted be a warning and not an error. `keep`
-    stays permitted and effective until execve, which computes both from the bounding, inheritable and
-    ambient sets (capabilities(7)): seccomp is installed later, and needs CAP_SYS_ADMIN without no_new_privs.
-    """
-    available = held()
-    permitted = sets["permitted"] & available
-    effective = sets["effective"] & permitted
-    # Beyond permitted, a task may only inherit what is in its bounding set; without CAP_SETPCAP not even
-    # that.
-    inheritable = sets["inheritable"] & available
-    syscalls.capset(effective | keep & available, permitted | keep & available, inheritable)
-    ambient = sets["ambient"] & permitted & inheritable
-    syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
-    for number in range(64):
-        if ambient >> number & 1:
-            syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)
-    return list(names((sets["permitted"] | sets["effective"]) & ~available))

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A container's init until it executes the workload, for the launches that launch/program.py can lay out beforehand.
+ * A container's init until it executes the workload: the native interpreter of a launch.
  *
- * It knows nothing of containers. It is handed a list of system calls with their arguments (and the few checks that
- * must be made between them) over the channel that it inherits as descriptor 3, with the descriptors that they need,
- * and makes them in order. Python decides what the list is; this only saves the fork of an interpreter, whose memory
- * would be copied page by page. Whatever goes otherwise than the list foresees is answered by "B" before anything
- * of the workload has run: the runtime then ends this process and starts the init that Python itself is (child.py),
- * which knows what to do about it, or how to say what is wrong.
+ * It knows nothing of containers. It inherits a channel as descriptor 3 and receives a program
+ * over it: a list of system calls with their arguments, the checks between them, and the
+ * descriptors that they need. It executes the list in order. Python decides what the list is
+ * (launch/operations/ and launch/program.py). The native init only saves the fork of a Python
+ * interpreter, which copies the memory of the parent page by page. If anything happens that the
+ * list does not cover, the init sends FALLBACK before any part of the workload has run. The
+ * runtime then ends this process and starts the Python init (launch/child.py), which handles the
+ * case or reports the error.
  *
- * The layout of the message is that of program.py; tests/runtime/test_program.py compares the two.
+ * The message has the layout of program.py; tests/runtime/test_program.py compares the two.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,13 +23,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "steps.h"
+#include "interpreter.h"
 
 #define NR_clone3 435 /* an older C library does not name it */
 
 /*
- * Python ignores SIGPIPE and SIGXFSZ, whoever started it may ignore any, and what is ignored stays so over execve.
- * Not by sigaction(): the C library refuses the signals that it keeps for itself.
+ * Python ignores SIGPIPE and SIGXFSZ, the caller of the runtime may ignore others, and execve
+ * keeps ignored signals ignored. sigaction() cannot be used: the C library refuses the signals
+ * that it reserves.
  */
 static void reset_signals(void)
 {
@@ -40,8 +43,8 @@ static void reset_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* The message: header, steps, offsets of pointers within the data, the data. */
-static struct step *receive(struct header *header)
+/* Receives the message: header, instructions, offsets of pointers within the data, the data. */
+static struct instruction *receive(struct header *header)
 {
 	static union {
 		char bytes[MOST_BYTES];
@@ -64,13 +67,14 @@ static struct step *receive(struct header *header)
 	must((size_t)size >= sizeof(*header) && !(whole.msg_flags & (MSG_TRUNC | MSG_CTRUNC)));
 	memcpy(header, message.bytes, sizeof(*header));
 	must(header->magic == MAGIC && header->fds <= MOST_FDS && header->data < MOST_BYTES &&
-	     header->steps < MOST_BYTES / sizeof(struct step) && header->pointers < MOST_BYTES / sizeof(uint32_t));
-	must((size_t)size == sizeof(*header) + header->steps * sizeof(struct step) +
+	     header->instructions < MOST_BYTES / sizeof(struct instruction) &&
+	     header->pointers < MOST_BYTES / sizeof(uint32_t));
+	must((size_t)size == sizeof(*header) + header->instructions * sizeof(struct instruction) +
 				     header->pointers * sizeof(uint32_t) + header->data);
 	must(!header->fds || (rights && rights->cmsg_len == CMSG_LEN(header->fds * sizeof(int))));
 	if (header->fds)
 		memcpy(slots, CMSG_DATA(rights), header->fds * sizeof(int));
-	pointers = (uint32_t *)(message.bytes + sizeof(*header) + header->steps * sizeof(struct step));
+	pointers = (uint32_t *)(message.bytes + sizeof(*header) + header->instructions * sizeof(struct instruction));
 	data = (char *)(pointers + header->pointers);
 	for (uint32_t i = 0; i < header->pointers; i++) {
 		uint64_t value;
@@ -80,28 +84,28 @@ static struct step *receive(struct header *header)
 		value += (uint64_t)(uintptr_t)data;
 		memcpy(data + pointers[i], &value, sizeof(value));
 	}
-	return (struct step *)(message.bytes + sizeof(*header));
+	return (struct instruction *)(message.bytes + sizeof(*header));
 }
 
 static void be_init(void)
 {
 	struct header header;
-	struct step *steps;
+	struct instruction *list;
 
 	setsid();
-	steps = receive(&header);
-	for (uint32_t at = 0; at < header.steps; at++)
-		at += take(&steps[at]);
-	give_up(); /* the last step executes the workload */
+	list = receive(&header);
+	for (uint32_t at = 0; at < header.instructions; at++)
+		at += perform(&list[at]);
+	fall_back(); /* the last instruction executes the workload */
 }
 
-/* struct clone_args of linux/sched.h, as far as the kernel has had it since 5.7. */
+/* struct clone_args of linux/sched.h, with the members of Linux 5.7. */
 struct clone_arguments {
 	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size,
 		cgroup;
 };
 
-/* Make an init as the launcher's own child: the number of its process, or an error, negative. */
+/* Creates an init as a child of the launcher. Returns its process id, or a negative error. */
 static int32_t clone_init(uint64_t flags, const int *fds, int count)
 {
 	struct clone_arguments arguments = { .flags = flags | CLONE_PARENT };
@@ -122,9 +126,10 @@ static int32_t clone_init(uint64_t flags, const int *fds, int count)
 }
 
 /*
- * For the warm launcher: stay, and make inits whenever it asks. A fork of us costs next to nothing, one of the
- * launcher's interpreter a few thousand pages. Each request is the flags of clone3, with the channel of the new init
- * and, on a host with version 2, its cgroup as descriptors.
+ * For the warm launcher: creates inits on request. A fork of this small process is cheap; a fork
+ * of the launcher's interpreter copies a few thousand pages. Each request contains the flags of
+ * clone3, with the channel of the new init and, on a host with cgroup version 2, its cgroup as
+ * descriptors.
  */
 static void be_spawner(void)
 {

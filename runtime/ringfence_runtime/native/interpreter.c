@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The steps of the small init (init.c). Most are system calls as they are; the others are the checks between them and
- * what needs a loop. The rules of launch/paths.py hold here, too: a name of the image is resolved below the root by the
- * kernel, and what follows acts on the descriptor.
+ * The instructions of the native init (init.c). Most are plain system calls. The others are the
+ * checks between the calls, and acts that need a loop. The rules of launch/paths.py hold here as
+ * well: the kernel resolves each name of the image below the root, and the following instructions
+ * act on the descriptor.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,7 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "steps.h"
+#include "interpreter.h"
 
 #define NR_openat2 437 /* an older C library does not name it */
 
@@ -25,30 +26,30 @@ int slots[MOST_SLOTS];
 char *data;
 static const char *program_path;
 
-void give_up(void)
+void fall_back(void)
 {
-	send(CHANNEL, "B", 1, MSG_NOSIGNAL);
+	send(CHANNEL, FALLBACK, 1, MSG_NOSIGNAL);
 	_exit(1);
 }
 
-static uint64_t argument(const struct step *step, int index)
+static uint64_t argument(const struct instruction *op, int index)
 {
-	uint64_t value = step->arguments[index];
+	uint64_t value = op->arguments[index];
 
-	if (step->how[index] == SLOT)
+	if (op->how[index] == SLOT)
 		return (uint64_t)(int64_t)slots[value];
-	return step->how[index] == DATA ? (uint64_t)(uintptr_t)(data + value) : value;
+	return op->how[index] == DATA ? (uint64_t)(uintptr_t)(data + value) : value;
 }
 
-static char *text(const struct step *step, int index)
+static char *text(const struct instruction *op, int index)
 {
-	return data + step->arguments[index];
+	return data + op->arguments[index];
 }
 
-static int foreseen(const struct step *step, int error)
+static int is_expected(const struct instruction *op, int error)
 {
-	for (size_t i = 0; i < sizeof(step->errors) / sizeof(*step->errors); i++)
-		if (step->errors[i] && step->errors[i] == error)
+	for (size_t i = 0; i < sizeof(op->errors) / sizeof(*op->errors); i++)
+		if (op->errors[i] && op->errors[i] == error)
 			return 1;
 	return 0;
 }
@@ -67,8 +68,9 @@ static int openat2(int directory, const char *path, uint64_t flags, uint64_t res
 }
 
 /*
- * An O_PATH descriptor of a path below a root, made where it is missing: the parents as directories. Names are only
- * ever made in a directory that was opened below the root, and a last name that is a symlink is not for us.
+ * Returns an O_PATH descriptor of a path below a root. Creates the path and its parent directories
+ * if they are missing. A name is only created in a directory that was opened below the root. The
+ * callers reject a last name that is a symlink.
  */
 static int ensure(int root, const char *path, int is_directory, uint64_t resolve, int depth)
 {
@@ -120,14 +122,14 @@ static int is_kind(int fd, mode_t kind)
 	return fstat(fd, &status) == 0 && (status.st_mode & S_IFMT) == kind;
 }
 
-static void do_ensure(const struct step *step)
+static void do_ensure(const struct instruction *op)
 {
-	int fd = ensure(slots[step->arguments[0]], text(step, 1), (int)step->arguments[2], step->arguments[3], 0);
+	int fd = ensure(slots[op->arguments[0]], text(op, 1), (int)op->arguments[2], op->arguments[3], 0);
 
-	if (fd < 0 && foreseen(step, errno))
+	if (fd < 0 && is_expected(op, errno))
 		return;
 	must(fd >= 0 && !is_kind(fd, S_IFLNK));
-	slots[step->result] = fd;
+	slots[op->result] = fd;
 }
 
 static uint32_t magic_of(int fd)
@@ -138,26 +140,26 @@ static uint32_t magic_of(int fd)
 	return (uint32_t)status.f_type;
 }
 
-static void check_device(const struct step *step)
+static void check_device(const struct instruction *op)
 {
 	struct stat status;
 
-	must(fstat(slots[step->arguments[0]], &status) == 0);
-	must((status.st_mode & S_IFMT) == step->arguments[1] && status.st_rdev == step->arguments[2]);
+	must(fstat(slots[op->arguments[0]], &status) == 0);
+	must((status.st_mode & S_IFMT) == op->arguments[1] && status.st_rdev == op->arguments[2]);
 }
 
-/* A tmpfs without a mode of its own takes that of the directory that it covers. */
-static void existing_mode(const struct step *step)
+/* A tmpfs without a mode option gets the mode of the directory that it covers. */
+static void existing_mode(const struct instruction *op)
 {
 	struct stat status = { .st_mode = 0755 };
-	int fd = openat2(slots[step->arguments[0]], text(step, 1), O_PATH, step->arguments[2]);
+	int fd = openat2(slots[op->arguments[0]], text(op, 1), O_PATH, op->arguments[2]);
 
 	must(fd >= 0 || errno == ENOENT || errno == ENOTDIR);
 	if (fd >= 0) {
 		must(fstat(fd, &status) == 0);
 		close(fd);
 	}
-	snprintf(text(step, 3), 8, "%o", status.st_mode & 07777);
+	snprintf(text(op, 3), 8, "%o", status.st_mode & 07777);
 }
 
 static void drop_bounding(uint64_t wanted)
@@ -169,14 +171,17 @@ static void drop_bounding(uint64_t wanted)
 		}
 }
 
-/* HOME from the container's own /etc/passwd, which is a file of the image: bounded, and only if it is a file. */
-static void find_home(const struct step *step)
+/*
+ * Finds HOME in the container's /etc/passwd. The image controls that file, so only a bounded part
+ * of a regular file is read.
+ */
+static void find_home(const struct instruction *op)
 {
 	char wanted[24];
 	char *buffer;
 	char *line;
 	ssize_t size;
-	int fd = openat2(slots[step->arguments[0]], "etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY, step->arguments[1]);
+	int fd = openat2(slots[op->arguments[0]], "etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY, op->arguments[1]);
 
 	if (fd < 0)
 		return;
@@ -185,7 +190,7 @@ static void find_home(const struct step *step)
 	close(fd);
 	must(size >= 0 && !memchr(buffer, 0, (size_t)size));
 	buffer[size] = 0;
-	snprintf(wanted, sizeof(wanted), "%u", (unsigned)step->arguments[2]);
+	snprintf(wanted, sizeof(wanted), "%u", (unsigned)op->arguments[2]);
 	for (char *rest = buffer; (line = strsep(&rest, "\n")) != NULL;) {
 		char *fields[7] = { 0 };
 		int count = 0;
@@ -195,13 +200,16 @@ static void find_home(const struct step *step)
 		if (count < 7 || strcmp(fields[2], wanted) != 0 || *fields[5] != '/')
 			continue;
 		must(strlen(fields[5]) < MOST_PATH);
-		sprintf(text(step, 3), "HOME=%s", fields[5]);
+		sprintf(text(op, 3), "HOME=%s", fields[5]);
 		break;
 	}
 	free(buffer);
 }
 
-/* The working directory, which must lie in our root (CVE-2024-21626: one through a leaked descriptor). */
+/*
+ * Enters the working directory, which must lie in the root (CVE-2024-21626: one through a leaked
+ * descriptor).
+ */
 static void enter_directory(const char *path)
 {
 	char buffer[MOST_PATH];
@@ -209,7 +217,10 @@ static void enter_directory(const char *path)
 	must(chdir(path) == 0 && syscall(SYS_getcwd, buffer, sizeof(buffer)) > 0 && *buffer == '/');
 }
 
-/* Give the workload's user what it may open again by /dev/stdout; /dev/null stays as it is, for everyone. */
+/*
+ * Lets the workload's user reopen the streams as /dev/stdout. /dev/null keeps its owner: all
+ * processes share it.
+ */
 static void own_streams(uid_t uid, gid_t gid)
 {
 	struct stat status;
@@ -235,7 +246,10 @@ static int is_executable(const char *path)
 	return stat(path, &status) == 0 && !S_ISDIR(status.st_mode) && faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0;
 }
 
-/* The first of the candidates that can be executed; texts one behind the other, an empty one at the end. */
+/*
+ * Finds the first candidate that can be executed. The candidates are consecutive texts; an empty
+ * one ends the list.
+ */
 static void find_program(const char *candidates)
 {
 	for (; *candidates; candidates += strlen(candidates) + 1)
@@ -243,7 +257,7 @@ static void find_program(const char *candidates)
 			program_path = candidates;
 			return;
 		}
-	give_up();
+	fall_back();
 }
 
 static int starts(int channel)
@@ -253,7 +267,10 @@ static int starts(int channel)
 	return recv(channel, message, sizeof(message), 0) > 0 && *message == 'S';
 }
 
-/* Tell that all is ready; then be let go over the same channel, or by who connects to the listening socket. */
+/*
+ * Reports that the container is ready, then waits for the start: on the same channel, or on the
+ * listening socket.
+ */
 static int wait_for_start(int listener)
 {
 	must(send(CHANNEL, "R", 1, MSG_NOSIGNAL) == 1);
@@ -275,15 +292,15 @@ static int wait_for_start(int listener)
 
 static int peer = CHANNEL;
 
-static void execute(const struct step *step)
+static void execute(const struct instruction *op)
 {
 	char message[512];
 	int size;
 	int code;
 
-	execve(program_path, (char **)argument(step, 0), (char **)argument(step, 1));
+	execve(program_path, (char **)argument(op, 0), (char **)argument(op, 1));
 	code = errno;
-	size = snprintf(message, sizeof(message), "Eexec: \"%s\": %s", text(step, 2), strerror(code));
+	size = snprintf(message, sizeof(message), "Eexec: \"%s\": %s", text(op, 2), strerror(code));
 	for (char *letter = strrchr(message, ':'); letter && *letter; letter++)
 		if (*letter >= 'A' && *letter <= 'Z')
 			*letter += 'a' - 'A';
@@ -291,68 +308,68 @@ static void execute(const struct step *step)
 	_exit(code == ENOENT ? 127 : 126);
 }
 
-/* How many of the following steps to leave out. */
-static unsigned make_call(const struct step *step)
+/* Returns how many of the following instructions to skip. */
+static unsigned make_call(const struct instruction *op)
 {
-	long result = syscall(step->number, argument(step, 0), argument(step, 1), argument(step, 2), argument(step, 3),
-			      argument(step, 4), argument(step, 5));
+	long result = syscall(op->number, argument(op, 0), argument(op, 1), argument(op, 2), argument(op, 3),
+			      argument(op, 4), argument(op, 5));
 
 	if (result < 0) {
-		must(foreseen(step, errno));
-		return step->skip;
+		must(is_expected(op, errno));
+		return op->skip;
 	}
-	if (step->result >= 0)
-		slots[step->result] = (int)result;
+	if (op->result >= 0)
+		slots[op->result] = (int)result;
 	return 0;
 }
 
-unsigned take(const struct step *step)
+unsigned perform(const struct instruction *op)
 {
-	int slot = (int)step->arguments[0];
+	int slot = (int)op->arguments[0];
 
-	switch (step->kind) {
+	switch (op->kind) {
 	case CALL:
-		return make_call(step);
+		return make_call(op);
 	case ENSURE:
-		do_ensure(step);
+		do_ensure(op);
 		return 0;
 	case CHECK_MAGIC:
-		must(magic_of(slots[slot]) == step->arguments[1]);
+		must(magic_of(slots[slot]) == op->arguments[1]);
 		return 0;
 	case CHECK_NOT_MAGIC:
-		must(magic_of(slots[slot]) != step->arguments[1]);
+		must(magic_of(slots[slot]) != op->arguments[1]);
 		return 0;
 	case CHECK_DEVICE:
-		check_device(step);
+		check_device(op);
 		return 0;
 	case SKIP:
-		return step->skip;
+		return op->skip;
 	case SKIP_UNLESS_DIRECTORY:
-		return is_kind(slots[slot], S_IFDIR) ? 0 : step->skip;
+		return is_kind(slots[slot], S_IFDIR) ? 0 : op->skip;
 	case EXISTING_MODE:
-		existing_mode(step);
+		existing_mode(op);
 		return 0;
 	case DROP_BOUNDING:
-		drop_bounding(step->arguments[0]);
+		drop_bounding(op->arguments[0]);
 		return 0;
 	case HOME:
-		find_home(step);
+		find_home(op);
 		return 0;
 	case DIRECTORY:
-		enter_directory(text(step, 0));
+		enter_directory(text(op, 0));
 		return 0;
 	case STREAMS:
-		own_streams((uid_t)step->arguments[0], (gid_t)step->arguments[1]);
+		own_streams((uid_t)op->arguments[0], (gid_t)op->arguments[1]);
 		return 0;
 	case FIND:
-		find_program(text(step, 0));
+		find_program(text(op, 0));
 		return 0;
 	case READY:
-		peer = wait_for_start(step->how[0] == SLOT ? slots[slot] : -1);
+		peer = wait_for_start(op->how[0] == SLOT ? slots[slot] : -1);
 		return 0;
 	case EXECUTE:
-		execute(step);
+		execute(op);
 	}
-	give_up();
+	fall_back();
 	return 0;
 }

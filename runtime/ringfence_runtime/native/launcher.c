@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The executable that `ringfence-runtime install` makes where a C compiler is at hand.
+ * The executable that `ringfence-runtime install` compiles if the host has a C compiler.
  *
- * It starts the interpreter once, from a private read-only mount of it (see seal.py: CVE-2019-5736), isolated and
- * without site, on one file that holds all our modules. Without it Python would start twice: once to find out that
- * it is not sealed. PYTHON and BUNDLE are given by the installer.
+ * It starts the interpreter once: isolated, without site, from a private read-only mount (see
+ * seal.py: CVE-2019-5736), with one file that contains all modules. Without it Python would start
+ * twice, the first time only to find that it is not sealed. The installer defines PYTHON and
+ * BUNDLE.
  *
- * Where a warm launcher listens (launcher/), `run` and `exec` in the foreground are handed to it instead: our
- * words, environment, directory and standard descriptors in one message. Whatever else is asked for, and whatever the
- * launcher will not take, is done here: an engine must be the ancestor of the containers that it detaches.
+ * If a warm launcher listens (launcher/), this program sends foreground `run` and `exec` commands
+ * to it: arguments, environment, directory and standard descriptors in one message. It executes
+ * all other commands here, and those that the launcher does not take: an engine must be the
+ * ancestor of the containers that it detaches.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -28,7 +30,7 @@
 #define LAUNCHER "/run/ringfence/launcher.sock"
 #endif
 
-/* The same numbers on every architecture; an older C library does not name them. */
+/* These numbers are the same on every architecture. An older C library has no names for them. */
 #define NR_open_tree 428
 #define NR_mount_setattr 442
 #define CLONE_TREE 1
@@ -42,7 +44,10 @@ struct attributes {
 
 static volatile pid_t worker;
 
-/* Returns only where the kernel or the caller's rights do not allow it; seal.py then tries and says why. */
+/*
+ * Returns only if the kernel or the caller's rights do not allow it. seal.py then tries again and
+ * reports the reason.
+ */
 static void execute_sealed(char **arguments)
 {
 	struct attributes wanted = { .set = ATTR_RDONLY, .propagation = MS_PRIVATE };
@@ -60,7 +65,10 @@ static int starts(const char *word, const char *with)
 	return strncmp(word, with, strlen(with)) == 0;
 }
 
-/* Whether the launcher may do it: a foreground command that passes on no descriptor but the three. */
+/*
+ * Returns true if the launcher may execute it: a foreground command that passes no descriptor
+ * except the three.
+ */
 static int suits_launcher(int count, char **words)
 {
 	static const char *const valued[] = { "--root", "--log", "--log-format", "--log-level", "--cgroup-manager" };
@@ -81,7 +89,10 @@ static int suits_launcher(int count, char **words)
 	return !getenv("LISTEN_FDS");
 }
 
-/* Everything as NUL-terminated words: directory, umask, number of arguments, arguments, environment. */
+/*
+ * Writes the request as NUL-terminated words: directory, umask, number of arguments, arguments,
+ * environment.
+ */
 static size_t compose(char *data, int count, char **words)
 {
 	mode_t mask = umask(022);
@@ -153,10 +164,13 @@ static int hand_over(int sock, char *data, size_t size)
 	return sendmsg(sock, &message, MSG_NOSIGNAL) == (ssize_t)size;
 }
 
-/* What the launcher answers: launcher/protocol.py. */
+/* The answers of the launcher: see launcher/protocol.py. */
 enum { NOT_TAKEN, RUNNING, ENDED };
 
-/* The exit code, or -1 where we must do it ourselves: nothing was done then. */
+/*
+ * Returns the exit code, or -1 if the launcher did nothing and this process must execute the
+ * command.
+ */
 static int listen_to(int sock)
 {
 	int32_t answer[2];
@@ -172,7 +186,10 @@ static int listen_to(int sock)
 			pass_signals_on();
 		begun = 1;
 	}
-	/* What had begun and ends without a code has failed, and is no reason to begin again. */
+	/*
+	 * A command that began and has no exit code has failed. It must not be executed a second
+	 * time.
+	 */
 	return begun ? 1 : -1;
 }
 
@@ -188,7 +205,7 @@ static int ask_launcher(int count, char **words)
 		return -1;
 	if (connect(sock, (struct sockaddr *)&address, sizeof(address)) == 0 &&
 	    (size = compose(data, count, words)) != 0) {
-		/* A signal that comes before we know whom to pass it on to waits until then. */
+		/* Signals stay blocked until the process that receives them is known. */
 		hold_signals(SIG_BLOCK);
 		if (hand_over(sock, data, size))
 			code = listen_to(sock);
@@ -198,7 +215,10 @@ static int ask_launcher(int count, char **words)
 	return code;
 }
 
-/* What is opened next would take the number of one that is closed, and go to a workload as its input or output. */
+/*
+ * A closed standard descriptor would be reused by the next open, and the workload would get that
+ * file as its stream.
+ */
 static void fill_standard(void)
 {
 	for (int fd = 0; fd < 3; fd++)
