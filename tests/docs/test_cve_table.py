@@ -13,7 +13,7 @@ def test_each_cve_has_its_test_and_each_test_its_line() -> None:
     """`test_cve_2019_5736_...` is for CVE-2019-5736; more numbers of that year may follow."""
     table = re.search(r"^\| CVE .*?\n\n", (ROOT / "docs/runtime.md").read_text(), re.M | re.S)
     assert table is not None
-    told = {
+    listed = {
         number
         for line in table[0].strip().splitlines()
         for number in re.findall(r"\d{4}-\d{4,}", line.split("|")[1])
@@ -22,4 +22,4 @@ def test_each_cve_has_its_test_and_each_test_its_line() -> None:
     for file in (ROOT / "tests/runtime").glob("test_*.py"):
         for year, numbers in re.findall(r"^def test_cve_(\d{4})((?:_\d{4,})+)", file.read_text(), re.M):
             tested |= {f"{year}-{number}" for number in numbers.split("_")[1:]}
-    assert told == tested
+    assert listed == tested

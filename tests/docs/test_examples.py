@@ -91,7 +91,7 @@ def test_an_example_in_yaml_is_taken(text: str, tmp_path: Path) -> None:
 
 
 def _apart(line: str) -> Iterator[list[str]]:
-    """The commands of ours in a line of a shell."""
+    """This project's commands in a line of a shell."""
     lexer = shlex.shlex(line.removesuffix("..."), posix=True, punctuation_chars=";|>&")
     lexer.whitespace_split = True
     words: list[str] = []

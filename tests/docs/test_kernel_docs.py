@@ -36,7 +36,7 @@ def test_every_kind_of_cgroup_program_is_on_the_page(name: str) -> None:
     assert f"`{name}`" in PAGE
 
 
-def test_the_floor_is_the_one_that_is_told() -> None:
+def test_the_documented_floor_is_the_real_one() -> None:
     """By page, probes and message alike."""
     floor = re.search(r"floor is (\d\.\d+)", COMPAT.read_text().replace("\n * ", " "))
     assert floor

@@ -56,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("-k", "--kernel", choices=chosen, action="append", help="default: all of them")
     one.add_argument("--benign", action="store_true", help="honest work under the pack, and nothing else")
     one.add_argument("--cost", action="store_true", help="what lawful calls cost more, and nothing else")
-    one.add_argument("--render", action="store_true", help="measure nothing, write the page anew")
+    one.add_argument("--render", action="store_true", help="measure nothing, write the page again")
     one.set_defaults(act=_coverage)
     return parser.parse_args()
 

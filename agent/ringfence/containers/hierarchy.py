@@ -137,7 +137,7 @@ def detect(proc: Path = Path("/proc")) -> Hierarchy:
             return Hierarchy(kind, controller, Path(found), v2_mount)
     if v2_mount is None:
         raise KernelError(
-            "no cgroup hierarchy is mounted whole, so no container can be told from another",
+            "no cgroup hierarchy is mounted whole, so containers cannot be distinguished",
             hint="mount -t cgroup2 none /sys/fs/cgroup; in a container, mount the host's /sys/fs/cgroup",
         )
     return Hierarchy(HierarchyKind.V2, "", v2_mount, v2_mount)
@@ -172,8 +172,8 @@ def walk(
 ) -> Iterator[CgroupDir]:
     """Every cgroup down to where containers may begin, parents first.
 
-    `descend` is asked when a directory was looked at: what lies below a container is its own affair, and
-    may be any number. At most `limit` are given; `cut` is told when there are more. Directories that vanish
+    `descend` is called for each directory after it was read: a container may have any number of cgroups
+    below its own. At most `limit` are given; `cut` is called if there are more. Directories that vanish
     meanwhile are skipped.
     """
     mount = os.fspath(hierarchy.mount)
@@ -193,16 +193,16 @@ def walk(
 
 
 def own_cgroup(hierarchy: Hierarchy, proc: Path = Path("/proc")) -> Path | None:
-    """The cgroup of this process, also from a cgroup namespace, where /proc/self/cgroup does not tell it."""
-    told = hierarchy.directory(_told_path(hierarchy, proc))
-    if _holds_us(told):
-        return told
+    """The cgroup of this process, also from a cgroup namespace, where /proc/self/cgroup does not show it."""
+    shown = hierarchy.directory(_shown_path(frozenset((hierarchy.controller,)), proc))
+    if _holds_us(shown):
+        return shown
     paths = (hierarchy.directory(found.path) for found in walk(hierarchy))
     return next((path for path in paths if _holds_us(path)), None)
 
 
 def own_cgroups(hierarchy: Hierarchy) -> frozenset[int]:
-    """Ids of the cgroup of this process and of those that it lies in, without the root: no container of ours.
+    """Ids of the cgroup of this process and of those above it, without the root: these are no containers.
 
     In a pod the agent lies in a cgroup that looks like any other container's.
     """
@@ -230,15 +230,15 @@ class OwnDirectory(NamedTuple):
 def own_directories(proc: Path = Path("/proc")) -> list[OwnDirectory]:
     """The cgroups of this process in every hierarchy that is mounted whole, those above them, and no root."""
     main = detect(proc)
-    told = own_cgroup(main, proc)
-    elsewhere = os.path.relpath(told, main.mount) if told else "."
+    current = own_cgroup(main, proc)
+    elsewhere = os.path.relpath(current, main.mount) if current else "."
     found: dict[Path, bool] = {}
     for mount in mountinfo.read(proc / "self"):
         if mount.fstype not in ("cgroup", "cgroup2") or not mount.whole:
             continue
         root = Path(mount.target)
         controllers = frozenset(mount.super_options if mount.fstype == "cgroup" else ("",))
-        places = (root / _told_of(controllers, proc).lstrip("/"), root / elsewhere)
+        places = (root / _shown_path(controllers, proc).lstrip("/"), root / elsewhere)
         own = next((path for path in places if _holds_us(path)), root)
         while own != root:
             found.setdefault(own, own in places)
@@ -246,14 +246,10 @@ def own_directories(proc: Path = Path("/proc")) -> list[OwnDirectory]:
     return [OwnDirectory(path, own) for path, own in found.items()]
 
 
-def _told_path(hierarchy: Hierarchy, proc: Path) -> str:
-    return _told_of(frozenset((hierarchy.controller,)), proc)
+def _shown_path(controllers: frozenset[str], proc: Path) -> str:
+    """The path in /proc/self/cgroup (proc(5)), which is relative to the root of the cgroup namespace.
 
-
-def _told_of(controllers: frozenset[str], proc: Path) -> str:
-    """What /proc/self/cgroup says (proc(5)): right where that is said from the root of the hierarchy.
-
-    `controllers` are one hierarchy's, perhaps with other words; an empty one is version 2's.
+    `controllers` belong to one hierarchy, perhaps with other words; an empty one is version 2.
     """
     paths = cgroups.paths_of("self", proc)
     if "" in controllers:

@@ -123,8 +123,8 @@ def test_the_own_cgroup_is_where_proc_says_or_where_our_number_is(tmp_path: Path
         (path / "cgroup.procs").write_text(text)
     (tmp_path / "self").mkdir()
     layout = Hierarchy(HierarchyKind.HYBRID, "pids", root, None)
-    for told in ("4:pids:/pods/agent\n0::/elsewhere\n", "4:cpu,pids:/\n0::/\n", "0::/pods\n"):
-        (tmp_path / "self/cgroup").write_text(told)
+    for shown in ("4:pids:/pods/agent\n0::/elsewhere\n", "4:cpu,pids:/\n0::/\n", "0::/pods\n"):
+        (tmp_path / "self/cgroup").write_text(shown)
         assert own_cgroup(layout, tmp_path) == own
     assert own_cgroups(layout) == {own.stat().st_ino, own.parent.stat().st_ino}
 
@@ -149,14 +149,14 @@ def test_walk_lists_parents_before_children_with_kernel_names(tmp_path: Path) ->
 def test_walk_is_bounded_in_number_and_depth(tmp_path: Path) -> None:
     """Nobody makes the agent walk for ever."""
     deep = "/".join("d" * (LEVELS + 3))
-    found, told = tree(tmp_path, deep, "e"), list[int]()
-    assert len(list(walk(found, limit=3, cut=lambda: told.append(1)))) == 3
-    assert told == [1]
-    assert max(entry.path.count("/") for entry in walk(found, cut=lambda: told.append(1))) == LEVELS
-    assert told == [1]
+    found, cuts = tree(tmp_path, deep, "e"), list[int]()
+    assert len(list(walk(found, limit=3, cut=lambda: cuts.append(1)))) == 3
+    assert cuts == [1]
+    assert max(entry.path.count("/") for entry in walk(found, cut=lambda: cuts.append(1))) == LEVELS
+    assert cuts == [1]
 
 
-def test_walk_leaves_out_what_it_is_told_to(tmp_path: Path) -> None:
+def test_walk_does_not_descend_into_containers(tmp_path: Path) -> None:
     """What lies below a container is not even listed; asked when its directory was looked at."""
     found, looked = tree(tmp_path, "pods/rftest-a/x/y", "b"), list[str]()
 

@@ -292,8 +292,8 @@ def test_a_policy_that_a_container_chose_judges_its_events_before_its_names_are_
     world.rules("any", selector="{names: [web]}")
     pending = replace(world.container, enrichment=Enrichment.PENDING)
     world.registry.add(pending)
-    for told, alerts in ((False, 0), (True, 1)):
-        world.registry._live[CGROUP] = replace(pending, enrolled_by_runtime=told)
+    for enrolled, alerts in ((False, 0), (True, 1)):
+        world.registry._live[CGROUP] = replace(pending, enrolled_by_runtime=enrolled)
         world.send(FakeLive())
         assert len(world.alerts) == alerts
 

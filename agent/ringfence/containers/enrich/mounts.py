@@ -43,7 +43,7 @@ _SOCKETS = re.compile(
     r"/(docker|containerd|crio|cri-dockerd|podman|buildkitd|kubelet|dockershim)\.sock$|/containerd\.sock\.ttrpc$|"
     r"/(lxd|incus)/unix\.socket$"
 )
-# Whoever has the directory has the sockets in it.
+# Access to the directory is access to the sockets in it.
 _SOCKET_DIRECTORIES = frozenset(
     f"{run}{name}"
     for run in ("/run", "/var/run")
@@ -137,7 +137,7 @@ def _is_bare_proc(line: MountLine, lines: list[MountLine]) -> bool:
 
 
 def _kernel_kind(line: MountLine) -> str | None:
-    """Kernel filesystems whose writability counts, whoever mounted them."""
+    """Kernel filesystems that matter if they are writable, whatever mounted them."""
     if line.fstype == "devtmpfs":
         return None if line.root in {name.removeprefix("/dev") for name in _PLAIN_DEVICES} else "host-dev"
     if not line.writable:

@@ -53,8 +53,9 @@ def read_text(path: str | os.PathLike[str], *, size_max: int = SIZE_MAX, follow:
 
 
 def _open_regular(path: str | os.PathLike[str], flags: int) -> int:
-    """Whoever names the path may not make us open a device: that alone can be an act (/dev/watchdog). Raises
-    OSError, Unusable."""
+    """Opens a regular file. The path may come from a container, and opening a device can have an effect
+    (/dev/watchdog). Raises OSError, Unusable.
+    """
     found = os.open(path, os.O_PATH | os.O_CLOEXEC | flags)
     try:
         if not stat.S_ISREG(os.fstat(found).st_mode):
@@ -65,8 +66,9 @@ def _open_regular(path: str | os.PathLike[str], flags: int) -> int:
 
 
 def read_open(descriptor: int, *, size_max: int = SIZE_MAX) -> bytes:
-    """The content of an open regular file from its beginning, wherever its owner stands in it. Raises
-    Unusable."""
+    """The content of an open regular file from its beginning, independent of its file offset. Raises
+    Unusable.
+    """
     data = bytearray()
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
