@@ -11,27 +11,18 @@ from pathlib import Path
 import pytest
 
 from tests.lint.files import ROOT, files
-from tests.lint.wording import HERE, SUFFIXES, checked_files, find, main, not_yet, patterns
+from tests.lint.wording import HERE, SUFFIXES, checked_files, find, main, patterns
 from tests.support import force
 
 RULES = patterns()
-WAITING = not_yet()
 GENERATED = ("docs/cli.md", "docs/coverage.md")
 MOST_COLUMNS = 100
 
 
-def test_converted_files_use_plain_words() -> None:
+def test_plain_words_are_used() -> None:
     """No word of wording.txt, in code, comments or prose; each finding says what to write instead."""
-    paths = sorted(set(checked_files()) - set(WAITING))
-    findings = [finding for path in paths for finding in find(path, RULES)]
+    findings = [finding for path in checked_files() for finding in find(path, RULES)]
     assert not findings, "\n" + "\n".join(map(str, findings))
-
-
-def test_files_of_the_list_are_still_unconverted() -> None:
-    """A clean or removed file leaves wording_not_yet.txt: `python -m tests.lint.wording --shrink`."""
-    missing = [path for path in WAITING if not (ROOT / path).is_file()]
-    clean = [path for path in WAITING if path not in missing and not any(find(path, RULES))]
-    assert (missing, clean) == ([], [])
 
 
 def prose(path: str) -> Iterator[tuple[int, str]]:
@@ -45,16 +36,11 @@ def prose(path: str) -> Iterator[tuple[int, str]]:
 
 
 def test_prose_is_wrapped() -> None:
-    """Fewer than 100 columns, in converted pages that no program writes."""
-    pages = [path for path in checked_files() if path.endswith(".md") and path not in (*WAITING, *GENERATED)]
+    """At most 100 columns, in pages that no program writes."""
+    pages = [path for path in checked_files() if path.endswith(".md") and path not in GENERATED]
     long = [f"{path}:{number}" for path in pages for number, line in prose(path) if len(line) > MOST_COLUMNS]
     assert "README.md" in pages
     assert not long, "\n" + "\n".join(long)
-
-
-def test_the_list_of_unconverted_files_is_sorted_and_has_no_repetition() -> None:
-    """So that two branches that remove entries merge."""
-    assert sorted(set(WAITING)) == WAITING
 
 
 @pytest.mark.parametrize(
@@ -100,11 +86,11 @@ def test_ordinary_words_are_not_found(line: str) -> None:
 def test_the_command_prints_findings(capsys: pytest.CaptureFixture[str]) -> None:
     """Each with its place, and a total; 1 for a file that may not have any."""
     assert main(["README.md"]) == 0
-    assert capsys.readouterr().out == "    0 in 0 files\n"
+    assert capsys.readouterr().out == "0 findings\n"
     assert main(["docs/glossary.md"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("docs/glossary.md:")
-    assert lines[-1].endswith(" in 1 files")
+    assert lines[-1] == f"{len(lines) - 1} findings"
 
 
 def test_the_spelling_is_right() -> None:

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds words that the project does not use (wording.txt), in code, comments and documents.
 
-`python -m tests.lint.wording` prints the number of findings per file; with paths, each finding of these
-files. `--shrink` removes from wording_not_yet.txt what is clean or gone, and adds nothing. `--rewrite`
-writes that list again (after a merge that renamed unconverted files).
+`python -m tests.lint.wording [FILE ...]` prints each finding, and what to write instead.
 """
 
 from __future__ import annotations
@@ -16,11 +14,10 @@ from pathlib import Path
 
 from tests.lint.files import ROOT, files
 
-__all__ = ["Finding", "Pattern", "checked_files", "find", "not_yet", "patterns"]
+__all__ = ["Finding", "Pattern", "checked_files", "find", "patterns"]
 
 HERE = Path(__file__).resolve().parent
 LIST = HERE / "wording.txt"
-NOT_YET = HERE / "wording_not_yet.txt"
 SUFFIXES = (".py", ".c", ".h", ".md", ".sh", ".yaml", ".yml", ".tpl", ".txt", ".toml", ".html", "")
 # They name the words in order to forbid them, or are texts of other projects.
 EXEMPT = {
@@ -29,7 +26,6 @@ EXEMPT = {
     "tests/lint/test_wording.py",
     "tests/lint/wording.py",
     "tests/lint/wording.txt",
-    "tests/lint/wording_not_yet.txt",
 }
 EXEMPT_ROOTS = ("LICENSE", "LICENSES/", "tests/data/", "tests/prometheus/data/")
 
@@ -79,39 +75,12 @@ def find(path: str, rules: list[Pattern]) -> Iterator[Finding]:
                 yield Finding(path, number, found[0].strip(), rule)
 
 
-def not_yet() -> list[str]:
-    """Files that are not converted to plain technical English yet."""
-    lines = NOT_YET.read_text().splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def _write(paths: set[str]) -> None:
-    head = [line for line in NOT_YET.read_text().splitlines() if line.startswith("#")]
-    NOT_YET.write_text("".join(f"{line}\n" for line in [*head, *sorted(paths)]))
-
-
-def _report(found: dict[str, list[Finding]], *, every: bool) -> Iterator[str]:
-    waiting = set(not_yet())
-    for path, findings in sorted(found.items(), key=lambda item: -len(item[1])):
-        if every:
-            yield from map(str, findings)
-        elif findings:
-            yield f"{len(findings):5} {path}" + ("" if path in waiting else "   <- a converted file")
-    yield f"{sum(map(len, found.values())):5} in {sum(map(bool, found.values()))} files"
-
-
-def main(arguments: list[str]) -> int:
-    """Print findings; returns 1 if a file that is not listed as unconverted has any."""
-    paths = [argument for argument in arguments if not argument.startswith("--")]
+def main(paths: list[str]) -> int:
+    """Print the findings of these files, or of all; returns 1 if there are any."""
     rules = patterns()
-    found = {path: list(find(path, rules)) for path in paths or checked_files()}
-    dirty = {path for path, findings in found.items() if findings}
-    if "--shrink" in arguments:
-        _write(dirty & set(not_yet()))
-    if "--rewrite" in arguments:
-        _write(dirty)
-    print(*_report(found, every=bool(paths)), sep="\n")
-    return 1 if dirty - set(not_yet()) else 0
+    findings = [finding for path in paths or checked_files() for finding in find(path, rules)]
+    print(*findings, f"{len(findings)} findings", sep="\n")
+    return 1 if findings else 0
 
 
 if __name__ == "__main__":
