@@ -76,7 +76,9 @@ def test_gzip_of_many_members(store: ImageStore, new_layout: NewLayout) -> None:
 
 
 @pytest.mark.parametrize(
-    "packed", [gzip.compress(ONE)[:-30], gzip.compress(ONE) + b"junk", b"\x1f\x8b\x08junk"]
+    "packed",
+    [gzip.compress(ONE)[:-30], gzip.compress(ONE) + b"junk", b"\x1f\x8b\x08junk"],
+    ids=["cut", "junk behind it", "junk in it"],
 )
 def test_broken_gzip(packed: bytes, store: ImageStore, new_layout: NewLayout) -> None:
     """A gzip stream that is truncated, followed by something, or no gzip at all."""
