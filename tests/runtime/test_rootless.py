@@ -273,5 +273,5 @@ def test_the_default_root_is_the_users_alone(tmp_path: Path) -> None:
     link.symlink_to(mine)
     file.write_text("")
     for path in (foreign, wide, link, file):
-        with pytest.raises(Error, match="not a directory of this user alone"):
+        with pytest.raises(Error, match="is not a private directory of this user"):
             private_directory(str(path))

@@ -265,9 +265,12 @@ def test_every_lowered_operation_is_compared(box: Box, tmp_path: Path) -> None:
 
 
 # (module, text, what replaces it): each of them breaks one interpreter.
-SET = '            program.call("prctl", _sys.PR_CAP_AMBIENT, _sys.PR_CAP_AMBIENT_RAISE, number, 0, 0)\n'
-PRIVILEGES = '        target.program.call("prctl", _sys.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)\n'
-READ_ONLY = "        target.set_attributes(tree, attr_set=_sys.MOUNT_ATTR_RDONLY, recursive=True)\n"
+SET = (
+    '            program.call("prctl", syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE,'
+    " number, 0, 0)\n"
+)
+PRIVILEGES = '        target.program.call("prctl", syscalls.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)\n'
+READ_ONLY = "        target.set_attributes(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY, recursive=True)\n"
 LOOPBACK = "            fcntl.ioctl(sock.fileno(), _SIOCSIFFLAGS, _LOOPBACK_UP)\n"
 BREAKS: dict[str, tuple[str, str, str]] = {
     "the mask of a directory can be written": ("protection", "*_EMPTY), HARD), found)", "*_EMPTY)), found)"),
