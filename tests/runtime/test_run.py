@@ -349,7 +349,7 @@ def test_files_of_the_sandbox_cover_those_of_the_image(sandboxes: Sandboxes, tmp
         (["--security-opt", "sandbox=off"], ["true"], 125, "--security-opt: 'sandbox=off' is not known"),
         (["--dns", "server"], ["true"], 125, "--dns: 'server' is not an address"),
         (["--hostname", "a\nb"], ["true"], 125, "--hostname: 'a\\nb' is not a valid host name"),
-        (["--privileged"], ["true"], 125, "hint: name what is needed: --cap-add"),
+        (["--privileged"], ["true"], 125, "hint: grant what is needed: --cap-add"),
         (["-t", "-d"], ["true"], 125, "no process would hold the terminal"),
         (["--name", "../up"], ["true"], 125, "invalid character"),
         ([], [], 125, "no command is given"),
