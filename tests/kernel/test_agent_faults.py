@@ -45,7 +45,7 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "contains no document"),
     "a billion nodes": (lambda: b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "anchors and aliases"),
     "very deep": (lambda: b"[" * 100_000, "levels deep"),
-    "more rules than fit": (_too_many_rules, f"{MAX_RULES} fit"),
+    "more rules than fit": (_too_many_rules, f"there are {MAX_RULES}"),
     "the same names again": (POLICY.encode, "is already defined at"),
 }
 

@@ -356,10 +356,13 @@ def test_the_skeleton_works_unchanged(tmp_path: Path, probe_act: str) -> None:
     with new_cgroup() as cgroup, subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
     ) as child:  # fmt: skip
-        assert child.stderr is not None
-        assert "slow-sync runs on" in child.stderr.readline()
-        assert cgroup.run([probe_act, "sync", str(tmp_path / "file")]).returncode == 0
-        out, _ = child.communicate(timeout=patience(60))
+        try:
+            assert child.stderr is not None
+            assert "slow-sync is attached to tracepoint" in child.stderr.readline()
+            assert cgroup.run([probe_act, "sync", str(tmp_path / "file")]).returncode == 0
+            out, _ = child.communicate(timeout=patience(60))
+        finally:
+            child.kill()  # else the end of the block would wait for it
         assert child.returncode == 0
         assert f'"id": "{cgroup.name}"' in out
         assert '"event": "probe.slow-sync"' in out
