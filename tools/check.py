@@ -4,9 +4,9 @@
 1. Tests that may run beside others, in several pytest workers. Each worker has its own prefix for the names
    of cgroups, so that the agents of one do not act on the containers of another. Guests run at the same
    time where virtual machines are forced.
-2. Tests marked `alone`, one after the other: they measure time or the whole machine.
-3. Each failed test, once more and by itself. If it passes then, it is flaky: the run passes, and the last
-   table names it. If it fails again, the run fails.
+2. Each failed test, once more and by itself (those of guests in another boot: `once_more` of
+   tools/vm/suite.py). If it passes then, it is flaky: the run passes, and the last table names it. If it
+   fails again, the run fails.
 
 The last line is the sum of all: `N passed, N failed, N skipped`.
 """
@@ -40,21 +40,13 @@ class Part(NamedTuple):
     arguments: list[str]
 
 
-class Flaky(NamedTuple):
-    """A test that failed, and passed by itself."""
-
-    first: Result
-    again: Result
-
-
 def main() -> int:
     """Run all parts; 0 where no test failed twice."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="ringfence-check-") as directory:
-        run = _Run(Path(directory))
+        run = Run(Path(directory))
         began = time.monotonic()
         run.together(_beside(options))
-        run.together([Part("alone", ["-m", "alone and not vm and not cluster", *options.arguments])])
         run.again()
         return run.report(time.monotonic() - began)
 
@@ -69,19 +61,19 @@ def _options() -> argparse.Namespace:
 
 def _beside(options: argparse.Namespace) -> list[Part]:
     spread = ["-n", str(options.jobs), "--dist", "loadfile"]
-    parts = [Part("host", [*spread, "-m", "not alone and not vm and not cluster", *options.arguments])]
+    parts = [Part("host", [*spread, "-m", "not vm and not cluster", *options.arguments])]
     if options.guests:
         parts.append(Part("guests", ["-m", "vm", "tests/vm"]))
     return parts
 
 
-class _Run:
+class Run:
     """The parts of one run, and their results."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._results: dict[str, Result] = {}
-        self._flaky: list[Flaky] = []
+        self._flaky: list[str] = []
         self._broken: list[str] = []
 
     def together(self, parts: Sequence[Part]) -> None:
@@ -93,7 +85,8 @@ class _Run:
 
     def _start(self, part: Part) -> tuple[subprocess.Popen[bytes], Path]:
         log = self._directory / f"{part.name}.log"
-        argv = [sys.executable, "-m", "pytest", "--results", str(self._file(part)), *part.arguments]
+        settings = ["-c", str(ROOT / "pyproject.toml"), "--results", str(self._file(part))]
+        argv = [sys.executable, "-m", "pytest", *settings, *part.arguments]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -108,20 +101,24 @@ class _Run:
         file = self._file(part)
         results = list(read_results(file)) if file.exists() else []
         self._results |= {result.test: result for result in results}
+        self._flaky += [line for result in results for line in result.flaky]
         if status not in (0, 5) and not any(result.outcome == "failed" for result in results):
             self._broken.append(f"{part.name}: pytest ended with status {status}")
 
     def again(self) -> None:
-        """Run each failed test once more, by itself."""
-        failed = [result for result in self._results.values() if result.outcome == "failed"]
+        """Run each failed test once more, by itself. Guests have done that already."""
+        failed = [
+            result
+            for result in self._results.values()
+            if result.outcome == "failed" and not result.test.startswith("tests/vm/")
+        ]
         if len(failed) > MOST_RERUNS:
             print(f"{len(failed)} tests failed: none is run once more")
             return
         for number, first in enumerate(failed):
             self.together([Part(f"again-{number}", [first.test])])
-            again = self._results[first.test]
-            if again.outcome == "passed":
-                self._flaky.append(Flaky(first, again))
+            if self._results[first.test].outcome == "passed":
+                self._flaky.append(f"{first.test}: {first.reason}")
 
     def report(self, seconds: float) -> int:
         """Print the tables and the last line; the exit status."""
@@ -129,10 +126,7 @@ class _Run:
         for title, lines in (
             ("failed twice", [f"{result.test}: {result.reason}" for result in failed]),
             ("broken", self._broken),
-            (
-                "flaky: failed, and passed by itself",
-                [f"{one.first.test}: {one.first.reason}" for one in self._flaky],
-            ),
+            ("flaky: failed, and passed by itself", self._flaky),
         ):
             if lines:
                 print(f"\n{title}:", *lines, sep="\n  ")

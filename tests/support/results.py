@@ -2,13 +2,14 @@
 """A pytest plugin that keeps each test's outcome in a file: `pytest --results FILE`.
 
 One JSON object a line: `test` (node id), `outcome` (passed, failed or skipped), `seconds` (set-up, call and
-tear-down) and `reason` (first line of a failure). tools/check.py reads it.
+tear-down), `reason` (first line of a failure) and `flaky` (tests that failed at first, which a test records
+by `record_property("flaky", ...)`). tools/check.py reads it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ class Result(NamedTuple):
     outcome: str
     seconds: float
     reason: str
+    flaky: Sequence[str] = ()
 
 
 class _Recorder:
@@ -40,9 +42,9 @@ class _Recorder:
         before = self._results.get(report.nodeid, Result(report.nodeid, "passed", 0.0, ""))
         outcome = max(before.outcome, report.outcome, key=_WORST.__getitem__)
         reason = before.reason or (_first_line(report) if report.failed else "")
-        self._results[report.nodeid] = Result(
-            report.nodeid, outcome, before.seconds + report.duration, reason
-        )
+        flaky = [str(value) for name, value in report.user_properties if name == "flaky"]
+        seconds = before.seconds + report.duration
+        self._results[report.nodeid] = Result(report.nodeid, outcome, seconds, reason, flaky)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that cannot be collected is a failed test of that name."""

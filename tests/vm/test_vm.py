@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,18 +33,22 @@ def kernel_or_skip(name: str) -> Prepared:
 
 @pytest.fixture(scope="module")
 def reports() -> dict[str, Report]:
-    """The suites of all kernels that every check boots, run side by side."""
-    for name in DEFAULT:
-        kernel_or_skip(name)
-    return {report.kernel: report for report in run_side_by_side(DEFAULT, ["--shares"])}
+    """The suites of all kernels that every check boots, run side by side, and what failed once more."""
+    kernels = {name: kernel_or_skip(name) for name in DEFAULT}
+    first = run_side_by_side(DEFAULT, ["--shares"])
+    return {report.kernel: suite.once_more(kernels[report.kernel], report) for report in first}
 
 
 @pytest.mark.vm
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEFAULT)
-def test_the_kernel_tests_pass_on(name: str, reports: dict[str, Report]) -> None:
+def test_the_kernel_tests_pass_on(
+    name: str, reports: dict[str, Report], record_property: Callable[[str, object], None]
+) -> None:
     """What the kernel has a say in, in one boot of a distribution's kernel, with pure cgroup v2."""
     report = reports[name]
+    for test, why in report.flaky:
+        record_property("flaky", f"{name}: {test}: {why}")
     failures = "\n".join(bad_lines(report))
     assert report.ok, f"{report.line()}\n{failures}\n(see tests/results/vm/{name}.log)"
 
@@ -146,3 +151,24 @@ def test_a_guest_is_booted_again_for_the_emulators_sake_alone(
     monkeypatch.setattr(suite, "run", panicking)
     outcome = suite.boot(Prepared("6.1", "6.1.0-x", Path("/nowhere"), Path("/nowhere"), []), Job(["true"]))
     assert (outcome.status, len(made)) == (None, boots)
+
+
+def test_a_failed_test_of_a_guest_runs_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another boot, by itself. One that passes there is flaky; one that fails again is a failure."""
+    asked: list[list[str]] = []
+
+    def another_boot(kernel: Prepared, tests: list[str]) -> Report:
+        asked.append(tests)
+        return _report(passed=1, failures=[("tests.kernel.test_b::test_y", "again")])
+
+    monkeypatch.setattr(suite, "run_suite", another_boot)
+    kernel = Prepared("6.1", "6.1.0-x", Path("/nowhere"), Path("/nowhere"), [])
+    first, second = ("tests.kernel.test_a::test_x[1]", "late"), ("tests.kernel.test_b::test_y", "wrong")
+    report = suite.once_more(kernel, _report(failures=[first, second]))
+    assert asked == [["tests/kernel/test_a.py::test_x[1]", "tests/kernel/test_b.py::test_y"]]
+    assert (report.passed, report.failures, report.flaky) == (6, [second], [first])
+    assert not report.ok
+    assert suite.once_more(kernel, _report(broken="it hangs")).broken
+    many = [(f"tests.kernel.test_a::test_{number}", "") for number in range(suite.MOST_RERUNS + 1)]
+    assert suite.once_more(kernel, _report(failures=many)).failures == many
+    assert len(asked) == 1

@@ -30,6 +30,7 @@ __all__ = [
     "bad_lines",
     "boot",
     "guest_environment",
+    "once_more",
     "report_file",
     "run_suite",
 ]
@@ -82,6 +83,8 @@ SHARES: Mapping[str, tuple[str, ...]] = {
 FULL = ("tests/kernel", "tests/escape", "tests/benign", "tests/runtime")
 #: how much slower than the host a guest may be; more on a machine that others use at the same time
 SLOWDOWN = int(os.environ.get("RINGFENCE_VM_SLOWDOWN", "12"))
+#: Where more tests than this fail, something is broken, and running them once more would take too long.
+MOST_RERUNS = 20
 FORCED = "root,runc,busybox"  # what the guest must be able to run
 _HANDED_ON = ("PYTHONPATH", "RINGFENCE_KILLS")  # environment variables passed to the guest
 TIMEOUT, FULL_TIMEOUT = 3600.0, 4 * 3600.0  # seconds, from power-on
@@ -134,6 +137,7 @@ class Report(NamedTuple):
     failures: list[tuple[str, str]]
     seconds: float
     broken: str  # why there are no results, or empty
+    flaky: Sequence[tuple[str, str]] = ()  # failed, and passed in another boot; not among `failures`
 
     @property
     def ok(self) -> bool:
@@ -202,6 +206,28 @@ def run_suite(
     report = _read(kernel, junit, outcome.status, outcome.reason, time.monotonic() - started)
     report_file(kernel.name).write_text(json.dumps(report._asdict(), indent=1) + "\n")
     return report
+
+
+def once_more(kernel: Prepared, report: Report) -> Report:
+    """Runs the failed tests of a report in another boot. Those that pass there are flaky, and do not fail."""
+    failures = report.failures
+    if report.broken or not 0 < len(failures) <= MOST_RERUNS:
+        return report
+    again = run_suite(kernel, [_node_id(test) for test, _ in failures])
+    if again.passed + len(again.failures) != len(failures):
+        return report
+    twice = {test for test, _ in again.failures}
+    return report._replace(
+        passed=report.passed + again.passed,
+        failures=[(test, why) for test, why in failures if test in twice],
+        flaky=[(test, why) for test, why in failures if test not in twice],
+    )
+
+
+def _node_id(test: str) -> str:
+    """pytest's name for a test of a report (JUnit has the module with dots)."""
+    module, _, name = test.partition("::")
+    return f"{module.replace('.', '/')}.py::{name}"
 
 
 def boot(kernel: Prepared, job: Job, echo: IO[bytes] | None = None) -> Outcome:
