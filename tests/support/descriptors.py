@@ -20,7 +20,12 @@ def open_descriptors() -> int:
 
 @contextlib.contextmanager
 def no_descriptors() -> Iterator[None]:
-    """This process cannot open any more descriptors."""
+    """This process cannot open any more descriptors.
+
+    Garbage of earlier tests is collected first, and none meanwhile: it would give descriptors back.
+    """
+    gc.collect()
+    gc.disable()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = os.dup(0)  # the lowest free number: all below it are in use
     os.close(used)
@@ -29,3 +34,4 @@ def no_descriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        gc.enable()

@@ -21,6 +21,7 @@ from ringfence.export.sinks.receivers import receivers_of
 from ringfence.export.sinks.sender import Sender
 from ringfence.export.sinks.spool import Spool
 from tests.support.receivers import alert
+from tests.support.waiting import wait_for
 
 BORN = Container("c" * 64, 77, 3)
 NAMED = BORN.enriched(Facts(Enrichment.DONE, name="web", namespace="shop", pod="web-0"))
@@ -206,6 +207,7 @@ def test_less_severe_alerts_can_be_kept_from_receivers(tmp_path: Path) -> None:
     box.start()
     for number, severity in enumerate(("low", "high", "critical", "info", "?")):
         box.put(alert(number, severity=severity))
+    wait_for(lambda: "ab12cd-4" in got, "the last one to be sent")  # `close` waits for a second only
     box.close()
     assert got == ["ab12cd-1", "ab12cd-2", "ab12cd-4"]
 
