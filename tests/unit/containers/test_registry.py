@@ -81,7 +81,9 @@ def test_a_removed_container_is_attributed_until_its_tombstone_expires() -> None
     slot = slots.enroll(5)
     registry.on_event(create(5, slot, "/rftest-a"))
     slots.removed(slot)
-    registry.on_event(remove(5, slot))
+    removed = registry.on_event(remove(5, slot))
+    assert removed is not None
+    assert (removed.cgroup_id, removed.state) == (5, State.REMOVED)  # the record of its end names it
     assert slots.freed == [slot]
     assert len(registry) == 0
     late = registry.get(slot, 5)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from typing import Any
 
@@ -202,4 +203,6 @@ def test_any_numbers_and_bytes_can_be_described(data: st.DataObject) -> None:
             fields[name] = data.draw(st.binary(min_size=16, max_size=32))
         elif name not in ("event", "version"):
             fields[name] = data.draw(_u64)
-    assert isinstance(describe(shape(**fields)), dict)
+    described = describe(shape(**fields))
+    assert all(isinstance(name, str) for name in described)
+    json.dumps(described, default=bytes.hex)  # texts of processes are bytes until they are escaped
