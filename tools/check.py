@@ -25,12 +25,11 @@ from typing import NamedTuple
 
 from tests.support.force import forced
 from tests.support.results import Result, read_results
+from tools.vm.suite import MOST_RERUNS
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Most tests wait for something most of the time, so there are more workers than processors.
 WORKERS = 2 * (os.cpu_count() or 1)
-#: Where more tests than this fail, something is broken, and running them once more would take too long.
-MOST_RERUNS = 20
 
 
 class Part(NamedTuple):

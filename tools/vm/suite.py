@@ -241,7 +241,7 @@ def boot(kernel: Prepared, job: Job, echo: IO[bytes] | None = None) -> Outcome:
 
 def warm(tests: Sequence[str]) -> None:
     """Compile what the guest imports: it would compile all of it again in each process, at its own speed."""
-    compiled = [sys.executable, "-m", "compileall", "-q", "agent", "runtime", "tests"]
+    compiled = [sys.executable, "-m", "compileall", "-q", "agent", "runtime", "tests", "tools"]
     subprocess.run(compiled, cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
     if tests:  # which pytest compiles in a way of its own
         collected = [sys.executable, "-m", "pytest", "-q", "--collect-only", *tests]

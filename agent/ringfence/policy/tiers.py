@@ -15,11 +15,11 @@ from ringfence.policy.model import Condition, Rule
 from ringfence.policy.operand import Bits, Network, Values
 from ringfence.policy.vocabulary import EVENTS
 
-__all__ = ["NodeTiers", "Outcome", "may_be_unknown"]
+__all__ = ["CGROUP_HOOKS", "NodeTiers", "Outcome", "may_be_unknown"]
 
 _K = EventKind
 #: event -> the cgroup-BPF hooks that decide it before its effect; an event needs all of its hooks
-_CGROUP_HOOKS: Mapping[EventKind, tuple[str, ...]] = {
+CGROUP_HOOKS: Mapping[EventKind, tuple[str, ...]] = {
     _K.DEVICE_ACCESS: ("dev",),
     _K.SYSCTL_ACCESS: ("sysctl",),
     _K.NET_CONNECT: ("connect4", "connect6"),
@@ -59,7 +59,7 @@ class NodeTiers:
         found = {}
         for kind in EVENTS:
             found[kind] = frozenset(
-                (Mechanism.OBSERVE, Mechanism.CGROUP if kind in _CGROUP_HOOKS else Mechanism.KILL)
+                (Mechanism.OBSERVE, Mechanism.CGROUP if kind in CGROUP_HOOKS else Mechanism.KILL)
             )
         return cls(found).without(_LSM_ONLY, "only BPF-LSM sees it")
 
@@ -67,7 +67,7 @@ class NodeTiers:
     def of(cls, node: NodeCapabilities) -> NodeTiers:
         """The tiers of a node with these capabilities."""
         tiers = cls.usual()
-        for kind, hooks in _CGROUP_HOOKS.items():
+        for kind, hooks in CGROUP_HOOKS.items():
             lacking = [name for name in hooks if name not in node.cgroup]
             if lacking:
                 tiers = tiers.without((kind,), f"this kernel has no cgroup/{' and no cgroup/'.join(lacking)}")

@@ -30,6 +30,7 @@ from ringfence.config.values import Pattern as NamePattern
 from ringfence.containers.patterns import patterns_for
 from ringfence.daemon.parts import Node
 from ringfence.policy import CompiledPolicies, NodeTiers
+from ringfence.policy.tiers import CGROUP_HOOKS
 from ringfence_linux.procfs import TICK_NS, start_ticks
 
 __all__ = [
@@ -50,13 +51,9 @@ _CGROUPS = (_K.CGROUP_MKDIR, _K.CGROUP_RMDIR, _K.CGROUP_ATTACH)
 _PROCESSES = (_K.PROCESS_FORK, _K.PROCESS_EXEC, _K.PROCESS_EXIT)
 #: event -> the cgroup programs that see it (keys of CGROUP_ATTACHES)
 _CGROUP_PROGRAMS: Mapping[EventKind, tuple[str, ...]] = {
-    _K.DEVICE_ACCESS: ("dev",),
-    _K.SYSCTL_ACCESS: ("sysctl",),
-    _K.NET_CONNECT: ("connect4", "connect6"),
-    _K.NET_BIND: ("bind4", "bind6"),
-    _K.NET_SENDMSG: ("sendmsg4", "sendmsg6"),
-    _K.UNIX_CONNECT: ("connect_unix", "sendmsg_unix"),
-    _K.SETSOCKOPT: ("setsockopt",),
+    **CGROUP_HOOKS,
+    # A datagram to a unix socket is reported, too; rules need the hook of connect alone.
+    _K.UNIX_CONNECT: (*CGROUP_HOOKS[_K.UNIX_CONNECT], "sendmsg_unix"),
 }
 #: counted for every container (opens, connects), even if no rule needs them
 _COUNTED = frozenset((_K.FILE_OPEN, _K.NET_CONNECT))

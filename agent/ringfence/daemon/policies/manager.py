@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from prometheus_client.core import Metric
 
@@ -45,14 +44,9 @@ def load(config: Config, tiers: NodeTiers) -> CompiledPolicies:
     """The configured policies for this node. Raises PolicyError with every problem."""
     here = replace(tiers, addresses=node_addresses())
     policies = load_policies(config.policies, probe_words(config))
-    compiled = compile_policies(policies, here, override(config))
+    compiled = compile_policies(policies, here, config.mode)
     refuse(policies)
     return compiled
-
-
-def override(config: Config) -> Literal["audit", "enforce"] | None:
-    """The mode that replaces the mode of each policy; None: each keeps its own."""
-    return None if config.mode == "policy" else config.mode
 
 
 def probe_words(config: Config) -> Mapping[str, ProbeWords]:
@@ -237,7 +231,7 @@ class PolicyManager:
     def _compile(self, policies: PolicySet) -> CompiledPolicies:
         """For this node, with every program attached that the old set or the new one needs."""
         here = replace(self._planner.tiers, addresses=self._addresses.now)
-        compiled = compile_policies(policies, here, override(self._config))
+        compiled = compile_policies(policies, here, self._config.mode)
         refuse(policies)
         old = self.compiled
         # First attach what either set needs, then switch, then detach what the new set does not
