@@ -11,6 +11,7 @@
 #include "include/call.h"
 #include "include/drift.h"
 #include "include/guard.h"
+#include "include/namespaces.h"
 #include "include/self.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -56,6 +57,8 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, const struct rf_ta
 		flags |= RF_FLAG_COMPAT;
 		query.value[RF_DIM_FACTS] = rf_compat_facts(task);
 	}
+	if (event == RF_SYS_SETNS)
+		query.value[RF_DIM_FACTS] |= rf_setns_facts(container);
 	buffer = rf_scratch_get();
 	if (!buffer) {
 		rf_drop(event, RF_DROP_TABLE_FULL, bound->slot);
@@ -106,6 +109,8 @@ static __always_inline int rf_syscall_entered(struct task_struct *task, bool com
 		return 0;
 	}
 	rf_drift_check(task, armed, event | RF_AT_ENTRY);
+	if (event == RF_SYS_SETNS)
+		armed->entering = 1;
 	if (compat && call.nr == RF_COMPAT_SOCKETCALL && !rf_unpack_socketcall(&call, &flags))
 		return 0;
 	return rf_syscall_decide(task, &armed->task, &call, known, flags);
