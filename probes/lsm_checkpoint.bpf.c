@@ -165,10 +165,17 @@ int checkpoint_task_alloc(void *ctx)
 	return rf_checkpoint(RF_SYS_CLONE);
 }
 
+/* 6.1: 7cd4c5c2101c. Needs no capability, so what was entered before is judged here. */
+SEC("lsm/userns_create")
+int checkpoint_userns_create(void *ctx)
+{
+	return rf_checkpoint(RF_SYS_UNSHARE);
+}
+
 SEC("lsm/task_kill")
 int checkpoint_task_kill(void *ctx)
 {
-	return rf_checkpoint(RF_SYS_CLONE);
+	return rf_checkpoint(RF_PROCESS_EXIT);
 }
 
 SEC("lsm/ptrace_access_check")

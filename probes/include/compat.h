@@ -159,7 +159,7 @@ struct net___numbered {
 } __attribute__((preserve_access_index));
 
 /*
- * What tells a namespace (its ns_common) from another one that had the same address before: the
+ * What distinguishes a namespace (its ns_common) from an earlier one at the same address: the
  * number that is never used again, where there is one (network namespaces have a cookie since
  * 5.12), else the inode number.
  */

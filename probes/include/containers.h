@@ -94,7 +94,7 @@ extern struct map_containers containers SEC(".maps");
 
 /*
  * The namespaces of each container: see namespaces.h. `ns` is the address of the ns_common, and
- * `number` tells it from an earlier namespace at that address.
+ * `number` distinguishes it from an earlier one at that address.
  */
 #define RF_CLAIMS 128 /* of one container; a power of two */
 struct rf_claim {
@@ -115,8 +115,9 @@ struct map_namespace_claims {
 extern struct map_namespace_claims namespace_claims SEC(".maps");
 
 /*
- * Namespace -> the first container that claimed it, to tell other containers' namespaces from the
- * host's. An entry counts only as long as the claim does, and a container has as many as claims.
+ * Namespace -> the first container that claimed it, to distinguish other containers' namespaces
+ * from the host's. An entry counts only as long as the claim does, and a container has as many as
+ * claims.
  */
 struct rf_claim_key {
 	__u64 ns;

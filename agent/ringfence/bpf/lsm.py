@@ -155,7 +155,8 @@ CHECKPOINT_HOOKS = frozenset(
         *("path_symlink", "path_truncate", "path_chmod", "path_chown", "path_chroot", "inode_setxattr"),
         *("sb_mount", "sb_umount", "sb_pivotroot", "move_mount"),
         *("socket_create", "socket_bind", "socket_connect", "unix_stream_connect", "unix_may_send"),
-        *("task_alloc", "task_kill", "ptrace_access_check", "bpf", "file_ioctl", "capable"),
+        *("task_alloc", "userns_create", "task_kill", "ptrace_access_check"),
+        *("bpf", "file_ioctl", "capable"),
     )
 )
 #: programs that know which namespace setns enters (probes/setns.bpf.c), one for each kind
