@@ -30,7 +30,7 @@ static __always_inline __u32 rf_name_evaluate(const struct rf_lsm *lsm, const st
 			       file, rf_file_type_opened(file, owner, lsm->armed), compat);
 	if (answer == RF_MATCH_NOTHING)
 		return RF_ACTION_NONE;
-	rf_file_decide(&query, lsm->task, &lsm->armed->task, lsm->container, file, answer, -1,
+	rf_file_decide(&query, lsm->task, lsm->armed, lsm->container, file, answer, -1,
 		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM, quiet);
 	return query.action;
 }

@@ -61,7 +61,8 @@ static __always_inline __u32 rf_file_query_more(struct rf_query *query, struct t
 		rf_path_in_filesystem(buffer, dentry);
 		rf_text_key_path(buffer, query->event);
 		query->text = buffer->bit + 1;
-		cheap = RF_KNOWN_OBJECT;
+		query->worst_case = buffer->truncated;
+		cheap = query->worst_case ? 0 : RF_KNOWN_OBJECT;
 	}
 	query->known |= cheap;
 	return rf_match(query, NULL);
@@ -148,12 +149,9 @@ static __always_inline bool rf_file_is_relevant(struct rf_query *query, __u32 ev
 						const struct rf_task *bound,
 						const struct rf_container *container)
 {
-	__u32 *level;
-
 	if (answer != RF_MATCH_NOTHING)
 		return true;
-	level = bpf_map_lookup_elem(&observe, &event);
-	if (!level || *level == RF_OBSERVE_OFF)
+	if (!rf_is_observed(event))
 		return false;
 	rf_query_init(query, event, bound, container);
 	return true;
@@ -164,19 +162,20 @@ static __always_inline bool rf_file_is_relevant(struct rf_query *query, __u32 ev
  * follows.
  */
 static __always_inline void rf_file_decide(struct rf_query *query, struct task_struct *task,
-					   struct rf_task *bound, struct rf_container *container,
+					   struct rf_armed *armed, struct rf_container *container,
 					   const struct rf_file *file, __u32 answer, long fd,
 					   __u8 flags, const __u32 by, bool quiet)
 {
 	__u64 dentry = file->dentry;
-	struct rf_scratch *buffer = rf_scratch_get();
+	struct rf_scratch *buffer = rf_scratch_claim(&armed->scratch);
+	const struct rf_task *bound = &armed->task;
 	__u32 route;
 
 	if (!buffer) {
-		if (by == RF_MECHANISM_LSM && answer == RF_MATCH_NEED_MORE)
-			rf_fail_no_scratch(query);
+		if (answer == RF_MATCH_NEED_MORE)
+			rf_fail_no_scratch(query, by);
 		else
-			rf_drop(query->event, RF_DROP_TABLE_FULL, bound->slot);
+			rf_conclude_no_scratch(query, by);
 		return;
 	}
 	if (answer == RF_MATCH_NEED_MORE)
@@ -185,7 +184,7 @@ static __always_inline void rf_file_decide(struct rf_query *query, struct task_s
 		rf_file_query_more(query, task, bound, buffer, dentry);
 	flags |= by == RF_MECHANISM_LSM ? rf_lsm_enforce(query) : rf_enforce(query);
 	if (quiet && query->action <= RF_ACTION_ALERT) {
-		rf_scratch_put(buffer);
+		rf_scratch_release(buffer);
 		return;
 	}
 	rf_count_verdict(query);
@@ -195,7 +194,7 @@ static __always_inline void rf_file_decide(struct rf_query *query, struct task_s
 			rf_path_in_filesystem(buffer, dentry);
 		rf_file_record(task, bound, file, query, buffer, route, fd, flags);
 	}
-	rf_scratch_put(buffer);
+	rf_scratch_release(buffer);
 }
 
 #endif

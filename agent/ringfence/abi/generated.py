@@ -291,7 +291,6 @@ class Drop(LowerName):
     RING_FULL = 1
     RATE_LIMIT = 2
     TABLE_FULL = 3
-    MATCH_BUDGET = 4
     PROCESS_TABLE = 5
 
 
@@ -600,13 +599,13 @@ MAPS = {
     "rule_profiles": MapShape(4, 4),
     "rule_sets": MapShape(4, 4),
     "rule_texts": MapShape(4, 4),
-    "scratch": MapShape(4, 4920),
+    "scratch": MapShape(4, 1216),
     "scratch_busy": MapShape(4, 8),
-    "scratch_shared": MapShape(4, 4920),
+    "scratch_shared": MapShape(4, 1216),
     "scratch_shared_busy": MapShape(4, 8),
     "slots": MapShape(4, 152),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 568),
+    "tasks": MapShape(4, 1784),
     "tickets": MapShape(64, 4),
     "unlisted": MapShape(4, 8),
 }
