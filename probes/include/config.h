@@ -47,6 +47,9 @@ struct rf_config {
 	__u64 host_root_inode;
 	__u32 guard;	    /* RF_GUARD_*: what happens on an attempt on the agent (guard.bpf.c) */
 	__u32 guard_hooked; /* LSM hooks enforce it; calls and opens are not inspected for it */
+	/* a task that cannot be bound is refused or killed; 0: it is bound later */
+	__u32 refuse_unbound;
+	__u32 grace_ms; /* unarmed in a container's mounts and outside of the host's root: unarmed.h */
 };
 extern const volatile struct rf_config config;
 

@@ -48,6 +48,15 @@ NO_SLOT = 0xFFFFFFFF
 NEVER_SLOT = 0xFFFFFFFE
 SKIP_SLOT = 0xFFFFFFFD
 
+# enum rf_adopt
+ADOPT_NOTHING = 0xFFFFFFFF
+ADOPT_WAITS = 0xFFFFFFFE
+ADOPT_ENTERS = 0xFFFFFFFD
+ADOPT_NO_MEMORY = 0xFFFFFFFC
+
+# enum rf_lost_limit
+LOST_MAX = 0x1000
+
 # enum rf_container_limit
 REPORTED_WORDS = 8
 REPORTED_EVENTS = 256
@@ -330,6 +339,7 @@ class Counter(CounterName):
     SENDMSG = 7
     DEVICE = 8
     SYSCTL = 9
+    REFUSED = 10
     SYS_NAMESPACE = 16
     SYS_MOUNT = 17
     SYS_TRACE = 18
@@ -548,6 +558,16 @@ CONFIG = Layout(
     Field("host_root_inode", "u64"),
     Field("guard", "u32"),
     Field("guard_hooked", "u32"),
+    Field("refuse_unbound", "u32"),
+    Field("grace_ms", "u32"),
+)
+
+LOST = Layout(
+    "rf_lost",
+    Field("task", TASK),
+    Field("container_root", "u64"),
+    Field("start_ns", "u64"),
+    Field("kill_pending", "u64"),
 )
 
 #: key and value of every map, in bytes; outer maps hold descriptors
@@ -560,6 +580,7 @@ MAPS = {
     "drops": MapShape(8, 8),
     "drops_unnamed": MapShape(4, 8),
     "emitted": MapShape(4, 8),
+    "entrants": MapShape(4, 8),
     "free_slots": MapShape(0, 4),
     "generation": MapShape(4, 8),
     "guard_state": MapShape(4, 32),
@@ -570,6 +591,8 @@ MAPS = {
     "heartbeat": MapShape(4, 8),
     "helpers": MapShape(32, 4),
     "learned": MapShape(24, 8),
+    "lost_count": MapShape(4, 8),
+    "lost_tasks": MapShape(4, 56),
     "mount_namespaces": MapShape(8, 8),
     "observe": MapShape(4, 4),
     "patterns": MapShape(4, 48),
@@ -588,7 +611,7 @@ MAPS = {
     "scratch_shared_busy": MapShape(4, 8),
     "slots": MapShape(4, 152),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 568),
+    "tasks": MapShape(4, 584),
     "tickets": MapShape(64, 4),
     "unlisted": MapShape(4, 8),
 }

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attacks by someone who has read the code, each with benign twins."""
