@@ -45,6 +45,7 @@ RF_HOLD(enum, rf_hierarchy);
 RF_HOLD(enum, rf_slot_number);
 RF_HOLD(enum, rf_adopt);
 RF_HOLD(enum, rf_lost_limit);
+RF_HOLD(enum, rf_unarmed);
 RF_HOLD(enum, rf_container_limit);
 RF_HOLD(enum, rf_state);
 RF_HOLD(enum, rf_pattern_kind);

@@ -17,20 +17,47 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 static const char rf_adopted_line[] = "%d %d %u\n";
 
+static __always_inline bool rf_waits_shortly(struct task_struct *task)
+{
+	struct rf_armed *seen = rf_bound(task);
+
+	return seen && rf_is_short(seen);
+}
+
+static __always_inline void rf_note_first_adoption(void)
+{
+	__u32 at = RF_UNARMED_FIRST_NS;
+	__u64 *first = bpf_map_lookup_elem(&unarmed, &at);
+
+	if (first && !*first)
+		*first = bpf_ktime_get_boot_ns();
+}
+
 #define RF_OLD_NS 10000000000ULL
 #define RF_OLD_GRACE_NS 1000000000ULL
 
+/* Returns true if a task's parent is in the same mounts, and is not known to be armed. */
+static __always_inline bool rf_has_unarmed_parent(struct task_struct *task)
+{
+	struct task_struct *parent = BPF_CORE_READ(task, group_leader, real_parent);
+	__u32 tgid = BPF_CORE_READ(parent, tgid);
+
+	return BPF_CORE_READ(parent, nsproxy, mnt_ns, ns.inum) == rf_mnt_ns(task) &&
+	       !bpf_map_lookup_elem(&processes, &tgid);
+}
+
 /*
- * A task may be a runtime's if its program is outside of its mounts: the runtime's binary on the
- * host, or a copy of it in memory. Returns true if it may be one for some time to come: see
- * unarmed.h. An old process has a shorter time, as its container has started long ago.
+ * A task may be a runtime's if its program is outside of its mounts (the runtime's binary on the
+ * host, or a copy of it in memory), or if it is still in the mounts of the runtime on a node that
+ * has its own. Returns true if it may be one for some time to come: see unarmed.h. An old process
+ * has a shorter time, as its container has started long ago.
  */
 static __always_inline bool rf_may_be_runtime(struct task_struct *task, const struct rf_file *exe)
 {
 	__u64 now = bpf_ktime_get_boot_ns(), grace = rf_grace_ns();
 	struct rf_armed *seen;
 
-	if (rf_mount_ns(exe) == rf_mnt_ns(task))
+	if (rf_mount_ns(exe) == rf_mnt_ns(task) && !rf_has_unarmed_parent(task))
 		return false;
 	seen = rf_see_unarmed(task, now);
 	if (!seen)
@@ -93,7 +120,7 @@ static __always_inline __u32 rf_adopt_into(struct task_struct *task, struct rf_s
 	like.facts = rf_program(rf_address(task), buffer, &file, exe, container_root);
 	like.exe_hash = buffer->hash;
 	if (!was_armed && rf_may_be_runtime(task, &file))
-		return rf_left_hosts_root(task) ? RF_ADOPT_WAITS : RF_ADOPT_ENTERS;
+		return rf_waits_shortly(task) ? RF_ADOPT_WAITS : RF_ADOPT_ENTERS;
 	like.container = container->cgroup;
 	like.slot = slot;
 	like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
@@ -169,6 +196,7 @@ int adopt(struct bpf_iter__task *ctx)
 
 	if (!task)
 		return 0;
+	rf_note_first_adoption();
 	slot = rf_adopt_task(task);
 	if (slot == RF_ADOPT_NOTHING)
 		return 0;

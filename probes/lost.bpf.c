@@ -96,12 +96,12 @@ __noinline int rf_settle(void)
 	return 1;
 }
 
-#define RF_BORN_BY(call)                               \
-	SEC("tracepoint/syscalls/sys_exit_" #call)     \
-	int born_by_##call(void *ctx)                  \
-	{                                              \
-		rf_settle_current();                   \
-		return 0;                              \
+#define RF_BORN_BY(call)                           \
+	SEC("tracepoint/syscalls/sys_exit_" #call) \
+	int born_by_##call(void *ctx)              \
+	{                                          \
+		rf_settle_current();               \
+		return 0;                          \
 	}
 
 RF_BORN_BY(clone)

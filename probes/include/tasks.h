@@ -118,8 +118,8 @@ struct map_unlisted {
 extern struct map_unlisted unlisted SEC(".maps");
 
 /*
- * Thread id -> a task that could not be bound, because there was no memory: see lost.h. Preallocated.
- * `lost_count`: its entries. While there are none, nothing else is read.
+ * Thread id -> a task that could not be bound, because there was no memory: see lost.h.
+ * Preallocated. `lost_count`: its entries. While there are none, nothing else is read.
  */
 enum rf_lost_limit {
 	RF_LOST_MAX = 4096,
@@ -147,14 +147,18 @@ struct map_lost_count {
 };
 extern struct map_lost_count lost_count SEC(".maps");
 
-/* How many unarmed tasks have entered the cgroup of a container. The agent examines them later. */
-struct map_entrants {
+enum rf_unarmed {
+	RF_UNARMED_ENTRANTS = 0, /* how many entered a container's cgroup; the agent looks later */
+	RF_UNARMED_FIRST_NS = 1, /* time of the first adoption: tasks seen by then are not new */
+	RF_UNARMED_VALUES = 2,
+};
+struct map_unarmed {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, RF_UNARMED_VALUES);
 	__type(key, __u32);
 	__type(value, __u64);
 };
-extern struct map_entrants entrants SEC(".maps");
+extern struct map_unarmed unarmed SEC(".maps");
 
 /* What the previous agent had armed: filled by that agent, read by the iterator that adopts. */
 struct rf_carried {

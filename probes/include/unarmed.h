@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Unarmed tasks in a container's cgroup and in mounts that are not the host's. A runtime that
- * prepares a container is such a task, for a moment, and so is anything that imitates one: a program
- * from memory, an orphan, a task in a new mount namespace, a runtime that runs the workload in its
- * own process. Nothing that a task can choose tells them apart, except that a runtime soon
+ * prepares a container is such a task, for a moment, and so is anything that imitates one: a
+ * program from memory, an orphan, a task in a new mount namespace, a runtime that runs the workload
+ * in its own process. Nothing that a task can choose distinguishes them, except that a runtime soon
  * executes the workload, which arms it. So each line of such tasks has a limited time, counted from
  * when its first task was seen, and inherited at fork. Then it is armed as it is.
  *
  * The time is short once the task has left the host's root, as a runtime has little to do after
- * that. Before, it may wait for hooks (networks, devices) for long.
+ * that. Before, it may wait for hooks (networks, devices) for long. It is short as well for tasks
+ * that were there before the agent, for an unknown time.
  */
 #ifndef RINGFENCE_UNARMED_H
 #define RINGFENCE_UNARMED_H
@@ -17,7 +18,8 @@
 #include "lifecycle.h"
 #include "membership.h"
 
-#define RF_GRACE_INSIDE_NS 60000000000ULL /* not yet outside of the host's root */
+#define RF_GRACE_INSIDE_NS 30000000000ULL /* not yet outside of the host's root */
+#define RF_FIRST_PASS_NS 1000000000ULL
 #define RF_CLONE_INTO_CGROUP 0x200000000ULL
 
 static __always_inline __u64 rf_grace_ns(void)
@@ -50,12 +52,12 @@ static __always_inline __u32 rf_slot_of_unarmed(struct task_struct *task)
 /* An unarmed task has entered the cgroup of a container, or may have. The agent looks later. */
 static __always_inline void rf_note_entrant(struct cgroup *to)
 {
-	__u32 zero = 0;
+	__u32 at = RF_UNARMED_ENTRANTS;
 	__u64 *count;
 
 	if (!rf_in_hierarchy(to) || !rf_is_slot(rf_slot_of(rf_address(to))))
 		return;
-	count = bpf_map_lookup_elem(&entrants, &zero);
+	count = bpf_map_lookup_elem(&unarmed, &at);
 	if (count)
 		__sync_fetch_and_add(count, 1);
 }
@@ -78,8 +80,25 @@ static __always_inline struct rf_armed *rf_see_unarmed(struct task_struct *task,
 	return seen;
 }
 
+/* Returns true if a line of tasks was seen at the first adoption, or before. */
+static __always_inline bool rf_was_before(const struct rf_armed *seen)
+{
+	__u32 at = RF_UNARMED_FIRST_NS;
+	__u64 *first = bpf_map_lookup_elem(&unarmed, &at);
+
+	return first && seen->seen_ns < *first + RF_FIRST_PASS_NS;
+}
+
+/* Returns true if a line of tasks has only the short time. */
+static __always_inline bool rf_is_short(const struct rf_armed *seen)
+{
+	return seen->left_ns || rf_was_before(seen);
+}
+
 static __always_inline bool rf_grace_is_over(const struct rf_armed *seen, __u64 now, __u64 grace_ns)
 {
+	if (rf_was_before(seen))
+		return now - seen->seen_ns >= grace_ns;
 	if (seen->left_ns && now - seen->left_ns >= grace_ns)
 		return true;
 	return now - seen->seen_ns >= RF_GRACE_INSIDE_NS;

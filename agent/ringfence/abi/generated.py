@@ -57,6 +57,11 @@ ADOPT_NO_MEMORY = 0xFFFFFFFC
 # enum rf_lost_limit
 LOST_MAX = 0x1000
 
+# enum rf_unarmed
+UNARMED_ENTRANTS = 0
+UNARMED_FIRST_NS = 1
+UNARMED_VALUES = 2
+
 # enum rf_container_limit
 REPORTED_WORDS = 8
 REPORTED_EVENTS = 256
@@ -580,7 +585,6 @@ MAPS = {
     "drops": MapShape(8, 8),
     "drops_unnamed": MapShape(4, 8),
     "emitted": MapShape(4, 8),
-    "entrants": MapShape(4, 8),
     "free_slots": MapShape(0, 4),
     "generation": MapShape(4, 8),
     "guard_state": MapShape(4, 32),
@@ -613,6 +617,7 @@ MAPS = {
     "syscalls": MapShape(4, 12),
     "tasks": MapShape(4, 584),
     "tickets": MapShape(64, 4),
+    "unarmed": MapShape(4, 8),
     "unlisted": MapShape(4, 8),
 }
 
