@@ -17,14 +17,6 @@ int rf_settle(void);
 /* Forgets a task that has ended. */
 int rf_forget_lost(__u32 tid);
 
-static __always_inline bool rf_any_lost(void)
-{
-	__u32 zero = 0;
-	__u64 *count = bpf_map_lookup_elem(&lost_count, &zero);
-
-	return count && *count;
-}
-
 /* Called before the current task's binding is looked up. */
 static __always_inline void rf_settle_current(void)
 {

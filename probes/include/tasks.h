@@ -147,6 +147,14 @@ struct map_lost_count {
 };
 extern struct map_lost_count lost_count SEC(".maps");
 
+static __always_inline bool rf_any_lost(void)
+{
+	__u32 zero = 0;
+	__u64 *count = bpf_map_lookup_elem(&lost_count, &zero);
+
+	return count && *count;
+}
+
 enum rf_unarmed {
 	RF_UNARMED_ENTRANTS = 0, /* how many entered a container's cgroup; the agent looks later */
 	RF_UNARMED_FIRST_NS = 1, /* time of the first adoption: tasks seen by then are not new */

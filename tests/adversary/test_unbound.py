@@ -80,6 +80,22 @@ def test_without_memory_no_child_is_unbound(
         assert lacked >= refused
 
 
+@pytest.mark.parametrize("starving", [{"lsm": True}, {}], ids=["lsm", "calls"], indirect=True)
+def test_with_memory_no_child_is_refused(
+    starving: tuple[Probes, MemoryCgroup], unbound_program: str, tmp_path: Path
+) -> None:
+    """The benign twin: two containers fork at the same time as fast as they can."""
+    probes, _ = starving
+    victim = tmp_path / "victim"
+    with new_cgroup(LABEL) as one, new_cgroup(LABEL) as other:
+        command = [unbound_program, "many", str(ALIVE), str(CHILDREN // 2), str(victim)]
+        victim.touch()
+        both = [cgroup.popen(command, stdout=subprocess.PIPE, text=True) for cgroup in (one, other)]
+        said = [child.communicate()[0] for child in both]
+        assert [line.split()[2:4] for line in said] == [["refused", "0"]] * 2
+        assert [probes.counters(cgroup)[Counter.REFUSED] for cgroup in (one, other)] == [0, 0]
+
+
 def enroll(probes: Probes, cgroup: Cgroup) -> None:
     """As the agent enrolls a container that was there before it."""
     slot = probes.kernel.map("free_slots").pop()

@@ -34,6 +34,8 @@ __all__ = ["Adoption", "path_of"]
 _ROUNDS = 16  # runs of the iterator: tasks that fork before it reaches them are bound by the next run
 _SETTLE_S, _PAUSE_S = 4.0, 0.1  # at the start: how long tasks may wait to be armed, and between two looks
 
+_IDLE = 3  # ticks between two looks at tasks that may be preparing a container
+
 
 class Adoption:
     """Call `take_in` in the loop, or before it runs."""
@@ -48,7 +50,9 @@ class Adoption:
         self._adopter = Adopter(
             node.hierarchy, self._patterns, loaded.slots, self._registry, owner_of, self.never
         )
-        self._last, self._entered, self._lacking = AdoptionRound([]), 0, False
+        self._last = AdoptionRound([])
+        self._entered = self._idle = 0  # tasks that entered, and ticks without a look
+        self._lacking = False
         self._log = log.get_logger("adoption")
 
     def exempt(self) -> None:
@@ -78,9 +82,12 @@ class Adoption:
         loop.
         """
         entered = self._kernel.map("unarmed").get_int(UNARMED_ENTRANTS)
-        if entered != self._entered or any(self._last[1:]):
-            self._entered = entered
-            self.arm()
+        last, self._idle = self._last, self._idle + 1
+        soon = entered != self._entered or last.waiting or last.failed
+        if soon or (last.entering and self._idle >= _IDLE):
+            self._entered, self._idle = entered, 0
+            if self._round() or self._last.failed or last.failed:
+                self.arm()
 
     def samples(self) -> Iterator[Metric]:
         """Tasks in containers that are not armed."""
