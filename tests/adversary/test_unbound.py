@@ -21,6 +21,7 @@ from ringfence.bpf.kernel import AdoptionRound
 from ringfence.bpf.settings import KernelSettings
 from tests.kernel.probes import LABEL, Probes, running
 from tests.kernel.rules import Rule
+from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.starvation import MemoryCgroup, memory_cgroup
 from tests.support.waiting import patience, wait_for
@@ -41,6 +42,16 @@ BEFORE = {
 }
 #: seconds for which a runtime may prepare a container after it has left the host's root
 GRACE = KernelSettings().grace_ms / 1000
+
+
+@pytest.fixture(scope="session")
+def unbound_program(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """fixtures/unbound.c, static, so that it runs in any root."""
+    made = tmp_path_factory.mktemp("unbound") / "unbound"
+    source = Path(__file__).parent / "fixtures" / "unbound.c"
+    words = ["-O1", "-Wall", "-static", "-o", str(made), str(source)]
+    subprocess.run([force.need_program("gcc"), *words], check=True)
+    return str(made)
 
 
 @pytest.fixture(params=[{"lsm": True}, {}], ids=["lsm", "calls"])
