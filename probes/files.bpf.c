@@ -10,6 +10,7 @@
 #include <bpf/bpf_tracing.h>
 #include "include/open.h"
 #include "include/guard.h"
+#include "include/lost.h"
 
 #define RF_NR_OPENAT2 437 /* on every architecture */
 
@@ -51,6 +52,7 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	__u64 at;
 	long fd;
 
+	rf_settle_current();
 	armed = rf_bound(task);
 	if (!armed)
 		return 0;

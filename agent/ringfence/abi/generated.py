@@ -48,6 +48,20 @@ NO_SLOT = 0xFFFFFFFF
 NEVER_SLOT = 0xFFFFFFFE
 SKIP_SLOT = 0xFFFFFFFD
 
+# enum rf_adopt
+ADOPT_NOTHING = 0xFFFFFFFF
+ADOPT_WAITS = 0xFFFFFFFE
+ADOPT_ENTERS = 0xFFFFFFFD
+ADOPT_NO_MEMORY = 0xFFFFFFFC
+
+# enum rf_lost_limit
+LOST_MAX = 0x1000
+
+# enum rf_unarmed
+UNARMED_ENTRANTS = 0
+UNARMED_FIRST_NS = 1
+UNARMED_VALUES = 2
+
 # enum rf_container_limit
 REPORTED_WORDS = 8
 REPORTED_EVENTS = 256
@@ -340,6 +354,7 @@ class Counter(CounterName):
     SENDMSG = 7
     DEVICE = 8
     SYSCTL = 9
+    REFUSED = 10
     SYS_NAMESPACE = 16
     SYS_MOUNT = 17
     SYS_TRACE = 18
@@ -565,7 +580,17 @@ CONFIG = Layout(
     Field("guard", "u32"),
     Field("guard_hooked", "u32"),
     Field("setns_by_object", "u32"),
+    Field("refuse_unbound", "u32"),
+    Field("grace_ms", "u32"),
     Field("pad", "u32"),
+)
+
+LOST = Layout(
+    "rf_lost",
+    Field("task", TASK),
+    Field("container_root", "u64"),
+    Field("start_ns", "u64"),
+    Field("kill_pending", "u64"),
 )
 
 #: key and value of every map, in bytes; outer maps hold descriptors
@@ -589,6 +614,8 @@ MAPS = {
     "helpers": MapShape(32, 4),
     "host_trees": MapShape(16, 4),
     "learned": MapShape(24, 8),
+    "lost_count": MapShape(4, 8),
+    "lost_tasks": MapShape(4, 56),
     "namespace_claims": MapShape(4, 3072),
     "namespace_owners": MapShape(16, 16),
     "observe": MapShape(4, 4),
@@ -608,8 +635,9 @@ MAPS = {
     "scratch_shared_busy": MapShape(4, 8),
     "slots": MapShape(4, 152),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 1808),
+    "tasks": MapShape(4, 1824),
     "tickets": MapShape(64, 4),
+    "unarmed": MapShape(4, 8),
     "unlisted": MapShape(4, 8),
 }
 

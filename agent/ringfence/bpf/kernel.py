@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.abi import (
+    ADOPT_ENTERS,
+    ADOPT_NO_MEMORY,
+    ADOPT_WAITS,
     MAPS,
     OBSERVE_OFF,
     PATTERN,
@@ -36,6 +40,7 @@ from ringfence.errors import ConfigError, KernelError
 __all__ = [
     "DEFAULT_OBJECT",
     "Adopted",
+    "AdoptionRound",
     "Kernel",
     "KernelSettings",
     "Pattern",
@@ -64,6 +69,20 @@ class Adopted(NamedTuple):
     pid: int
     tid: int
     slot: int
+
+
+class AdoptionRound(NamedTuple):
+    """What one run of the task iterator found.
+
+    `bound`: tasks that are now armed. The others are numbers of tasks in containers that are not armed:
+    `waiting` ones soon will be, `entering` ones may be a runtime that prepares a container, and there was
+    no memory for those that `failed`.
+    """
+
+    bound: list[Adopted]
+    waiting: int = 0
+    entering: int = 0
+    failed: int = 0
 
 
 class Kernel:
@@ -209,10 +228,13 @@ class Kernel:
         except OSError as error:
             self.pin_failure = f"the most recently attached programs are not pinned: {error}"
 
-    def adopt(self) -> list[Adopted]:
+    def adopt(self) -> AdoptionRound:
         """Runs the task iterator once: running tasks in enrolled cgroups become armed."""
         output = [run_iterator(program) for program in self.programs if program.name == "adopt"]
-        return [Adopted(*map(int, line.split())) for line in b"".join(output).splitlines()]
+        found = [Adopted(*map(int, line.split())) for line in b"".join(output).splitlines()]
+        why = Counter(one.slot for one in found)
+        bound = [one for one in found if one.slot < ADOPT_NO_MEMORY]
+        return AdoptionRound(bound, why[ADOPT_WAITS], why[ADOPT_ENTERS], why[ADOPT_NO_MEMORY])
 
     def keep_statistics(self, *, on: bool) -> None:
         """Enables the kernel's timing of all BPF programs of the node, for about 20 ns per run."""
@@ -324,6 +346,8 @@ def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Co
         return settings.learn
     if program.startswith("follow_") and section.startswith("tracepoint/"):
         return settings.follows_by_perf()
+    if program.startswith("born_"):
+        return not settings.refuses_forks(refused)
     if not program.startswith("guard_"):
         return not section.startswith("fentry/") or settings.knows_entries()
     if section in _GUARDS_CALLS:
