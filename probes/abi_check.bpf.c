@@ -28,6 +28,7 @@
 #include "include/tasks.h"
 #include "include/usermode_helper.h"
 #include "include/match.h"
+#include "include/write.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -55,6 +56,7 @@ RF_HOLD(enum, rf_guard_limit);
 RF_HOLD(enum, rf_guarded);
 RF_HOLD(enum, rf_learned);
 RF_HOLD(enum, rf_rule_limit);
+RF_HOLD(enum, rf_set_number);
 RF_HOLD(enum, rf_dim);
 RF_HOLD(enum, rf_dim_kind);
 RF_HOLD(enum, rf_syscall_limit);
@@ -62,6 +64,10 @@ RF_HOLD(enum, rf_operand_source);
 RF_HOLD(enum, rf_relation);
 RF_HOLD(enum, rf_syscall_flag);
 RF_HOLD(enum, rf_helper_use);
+RF_HOLD(enum, rf_write_argument);
+RF_HOLD(enum, rf_write_op);
+RF_HOLD(enum, rf_write_limit);
+RF_HOLD(enum, rf_write_map);
 
 RF_HOLD(struct, rf_task);
 RF_HOLD(struct, rf_container);

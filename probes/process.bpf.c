@@ -158,6 +158,8 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	 * on.
 	 */
 	rf_drift_check(parent, armed, RF_SYS_CLONE);
+	if (rf_is_condemned(container))
+		bpf_send_signal(9);
 	__builtin_memcpy(&like, &armed->task, sizeof(like));
 	started = child->start_boottime;
 	/* else one load may serve two kinds of pointer, which the verifier refuses */
@@ -170,7 +172,8 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	if (of_child) {
 		of_child->task.start_ns = like.start_ns;
 		rf_inherit(of_child, armed);
-		if (rf_check_clone3(parent, armed, container, clone_flags) ||
+		if (rf_is_condemned(container) ||
+		    rf_check_clone3(parent, armed, container, clone_flags) ||
 		    rf_exceeds_task_share(container))
 			of_child->identity.kill_pending = 1;
 		if (rf_mark_counted(of_child))

@@ -331,6 +331,8 @@ enum rf_tamper {
 	RF_TAMPER_MOUNT = 12, /* the pins' filesystem is unmounted or remounted */
 	RF_TAMPER_SOCKET = 13,
 	RF_TAMPER_TASKS = 14, /* more tasks than the share of one container; detail: their number */
+	/* the container was condemned (condemn.h); detail: the event of the killed call */
+	RF_TAMPER_CONDEMNED = 15,
 	RF_TAMPER_MAYBE = 0x100, /* or'ed to it: only the end of a path matches */
 	/* detail: PTRACE_MODE_*: files of /proc/PID that only a tracer may read */
 	RF_TAMPER_LOOK = 32,
@@ -354,7 +356,6 @@ enum rf_drop {
 	RF_DROP_RING_FULL = 1,
 	RF_DROP_RATE_LIMIT = 2,	   /* the container's bucket on the activity ring was empty */
 	RF_DROP_TABLE_FULL = 3,	   /* no slot, or no space in task storage: not enrolled */
-	RF_DROP_MATCH_BUDGET = 4,  /* more rules matched one event than are evaluated */
 	RF_DROP_PROCESS_TABLE = 5, /* `processes` was full, or the container's share of it */
 
 	RF_DROP_MAX = 8,

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from ringfence import log
 from ringfence.bpf.kernel import Kernel
-from ringfence.containers.slots import KernelSlots
 from ringfence.daemon.assembly import Assembly
 from ringfence.daemon.attach import plan as plans
 from ringfence.daemon.defence.usermode_helpers import UsermodeHelpers
@@ -102,7 +101,7 @@ class Agent:
         parts.readiness.wait_for("policies and programs")
         parts.continuity.begin(parts.adoption.predecessor)
         parts.defence.begin()
-        fill_free_slots(parts.loaded.slots)
+        parts.loaded.slots.put_all()
         parts.adoption.exempt()
         self._helpers = UsermodeHelpers(kernel.map("helpers"), config.helpers)
         self._beat()
@@ -190,9 +189,3 @@ class Agent:
         parts.loaded.kernel.map("heartbeat").set(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         parts.continuity.takeover.tick(parts.pipeline.handle)
         self._helpers.refresh()
-
-
-def fill_free_slots(slots: KernelSlots) -> None:
-    """Mark all slots as free; the lowest is taken first."""
-    for slot in reversed(range(slots.size)):
-        slots.put_back(slot)
