@@ -93,18 +93,13 @@ __noinline int rf_condemn(__u32 event)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
 	struct rf_armed *armed;
-	__u32 zero = 0;
-	__u64 *count;
 
 	armed = rf_bound(task);
 	container = armed ? rf_container_of(&armed->task) : NULL;
 	if (!container)
 		return false;
-	if (__sync_fetch_and_or(&container->state, RF_STATE_CONDEMNED) & RF_STATE_CONDEMNED)
+	if (!rf_mark_condemned(container))
 		return false;
-	count = bpf_map_lookup_elem(&condemned, &zero);
-	if (count)
-		__sync_fetch_and_add(count, 1);
 	rf_count_action(armed->task.slot, RF_ACTION_KILL);
 	rf_condemned_record(task, &armed->task, event);
 	return true;

@@ -119,6 +119,20 @@ __noinline long rf_write_slots(__u64 from, __u64 value)
 	return 0;
 }
 
+__noinline long rf_write_condemned(__u64 from)
+{
+	struct rf_container *container;
+	__u32 slot;
+
+	if (RF_USER(&slot, from))
+		return -RF_EFAULT;
+	container = bpf_map_lookup_elem(&slots, &slot);
+	if (!container)
+		return -RF_ENOENT;
+	rf_mark_condemned(container);
+	return 0;
+}
+
 __noinline long rf_write_profiles(__u64 from, __u64 value)
 {
 	struct rf_container *container;
@@ -214,6 +228,8 @@ __noinline long rf_write_entry(const struct rf_write_request *ask, __u64 i)
 		return rf_write_guard_wanted(key, value);
 	case RF_WRITE_GUARDED_CALLS:
 		return rf_write_guarded_calls(key, value);
+	case RF_WRITE_CONDEMNED:
+		return rf_write_condemned(key);
 	}
 	return -RF_EINVAL;
 }

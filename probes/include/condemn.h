@@ -38,6 +38,20 @@ static __always_inline bool rf_any_condemned(void)
 	return count && *count;
 }
 
+/* Returns true exactly once per container. */
+static __always_inline bool rf_mark_condemned(struct rf_container *container)
+{
+	__u32 zero = 0, *state = &container->state;
+	__u64 *count;
+
+	if (__sync_fetch_and_or(state, RF_STATE_CONDEMNED) & RF_STATE_CONDEMNED)
+		return false;
+	count = bpf_map_lookup_elem(&condemned, &zero);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	return true;
+}
+
 /* The slot is about to be cleared. */
 static __always_inline void rf_forget_condemned(const struct rf_container *container)
 {

@@ -86,19 +86,21 @@ def _id(pin: Path) -> int:
 
 def through(target: Target, program: str, chain: Chain, how: str, rounds: int) -> int:
     """Returns in how many rounds the chain had an effect. Each round is a container of its own."""
-    count = 0
-    for _ in range(rounds):
-        with new_cgroup("victim") as cgroup:
-            assert cgroup.run(["/bin/true"]).returncode == 0
-            pin = target.pins / chain.pin if chain.pin else a_cgroup_link(target)
-            before = chain.state(target, cgroup)
-            path = str(pin) if chain.by_pin else ""
-            key = cgroup.id if chain.pin == "maps/containers" else 0
-            cgroup.run([program, how, chain.what, str(_id(pin)), path, str(key)], capture_output=True)
-            if chain.state(target, cgroup) != before:
-                count += 1
-                _wait_for_repair(lambda: chain.state(target, cgroup) == before)
-    return count
+    return sum(_is_through(target, program, chain, how) for _ in range(rounds))
+
+
+def _is_through(target: Target, program: str, chain: Chain, how: str) -> bool:
+    with new_cgroup("victim") as cgroup:
+        assert cgroup.run(["/bin/true"]).returncode == 0
+        pin = target.pins / chain.pin if chain.pin else a_cgroup_link(target)
+        before = chain.state(target, cgroup)
+        path = str(pin) if chain.by_pin else ""
+        key = cgroup.id if chain.pin == "maps/containers" else 0
+        cgroup.run([program, how, chain.what, str(_id(pin)), path, str(key)], capture_output=True)
+        if chain.state(target, cgroup) == before:
+            return False
+        _wait_for_repair(lambda: chain.state(target, cgroup) == before)
+        return True
 
 
 def _wait_for_repair(is_repaired: Callable[[], bool]) -> None:

@@ -21,6 +21,7 @@ from ringfence.abi import (
     STATE_ADOPTED,
     STATE_REMOVED,
     STATE_USED,
+    WRITE_CONDEMNED,
     ContainerValue,
 )
 from ringfence.bpf.maps import Map
@@ -137,6 +138,12 @@ class KernelSlots:
         for cgroup_id in holders:
             self.bind(cgroup_id, SKIP_SLOT)
         self.bind(own, NEVER_SLOT)
+
+    def condemn(self, cgroup_id: int) -> None:
+        """Marks an enrolled container that an earlier agent condemned."""
+        slot = self.owner(cgroup_id)
+        if slot is not None and slot < self._size:
+            self._slots.writer.set(WRITE_CONDEMNED, slot.to_bytes(4, sys.byteorder), b"", 1)
 
     def free(self, slot: int, cgroup_id: int) -> bool:
         if not self._containers.delete(cgroup_id):

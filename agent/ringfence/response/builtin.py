@@ -50,9 +50,10 @@ class BuiltinRules:
         return list(self._rules.values())
 
     def of(self, event: Event) -> CompiledRule | None:
-        """Returns the rule of a self-defence event; None for any other event."""
+        """Returns the rule of a self-defence event, or of a verdict on a condemned container; else None."""
         if not isinstance(event, TamperEvent):
-            return None
+            condemned = event.action == Action.KILL and event.rule == NO_RULE
+            return self._rules["container-condemned"] if condemned else None
         if event.what == Tamper.CONDEMNED:
             return self._rules["container-condemned"]
         if event.what & Tamper.MAYBE:

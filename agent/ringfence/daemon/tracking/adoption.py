@@ -53,6 +53,8 @@ class Adoption:
         for cgroup in self.predecessor.outlived():
             self._take_outlived(cgroup)
         self._complain(self._adopter.adopt())
+        for cgroup in self.predecessor.condemned():
+            self._slots.condemn(cgroup)
         self.arm()
 
     def candidates(self) -> list[CgroupDir]:
