@@ -184,7 +184,7 @@ class Assembly:
             loaded,
             picture.registry,
             self.continuity.files,
-            lambda: self.manager.reload("programs were detached"),
+            lambda: self.manager.reattach(),
             reports="agent-tampered" not in config.detectors_off,
         )
         self.outputs = Outputs(config, self.egress, picture.registry.find)
