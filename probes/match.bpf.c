@@ -115,6 +115,19 @@ __noinline __u32 rf_set_of_object(const struct rf_query *query,
 	return found ? *found : other;
 }
 
+/* The same for a text in the buffer of the current task. */
+__noinline __u32 rf_set_of_own_text(__u32 half, __u32 other)
+{
+	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
+	__u32 *found;
+
+	if (!armed)
+		return other;
+	armed->scratch.text.dim = half ? RF_DIM_OBJECT | RF_KEY_HALF : RF_DIM_OBJECT;
+	found = bpf_map_lookup_elem(&rule_texts, &armed->scratch.text);
+	return found ? *found : other;
+}
+
 __noinline int rf_event_has_rules(__u32 event)
 {
 	struct rf_event_rules *rules;
@@ -222,6 +235,19 @@ static __always_inline __u64 rf_word_of(__u32 half, __u32 id, __u64 word)
 	return set ? set->word[word] : -1;
 }
 
+/* The AND of all dims. On a stack of its own, which the evaluation after it does not need. */
+__noinline __u64 rf_narrowed_word(const struct rf_narrowed *by, __u32 half, __u64 word)
+{
+	__u64 hits = -1;
+	__u32 i;
+
+	if (!by || word >= RF_RULE_WORDS)
+		return 0;
+	for (i = 0; i < RF_NARROWED; i++)
+		hits &= rf_word_of(half, by->set[i], word);
+	return hits;
+}
+
 /*
  * Evaluates one word of 64 rules: the AND of all dims, minus exceptions. `word` is __u64 because
  * the verifier of 6.1 does not track 32-bit bounds here. A global function, verified once: else its
@@ -231,15 +257,13 @@ __noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed
 				__u64 word)
 {
 	struct rf_actions *act = bpf_map_lookup_elem(&rule_actions, &half);
-	__u64 hits = -1;
-	__u32 i;
+	__u64 hits;
 
 	if (!query || !by || word >= RF_RULE_WORDS)
 		return 0;
 	if (!act)
 		return rf_match_worst(query);
-	for (i = 0; i < RF_NARROWED; i++)
-		hits &= rf_word_of(half, by->set[i], word);
+	hits = rf_narrowed_word(by, half, word);
 	if (hits & act->except[word])
 		hits = query->worst_case ? hits & ~act->except[word]
 					 : rf_apply_exceptions(act, word, hits);
@@ -248,7 +272,12 @@ __noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed
 	return 0;
 }
 
-__noinline int rf_match(struct rf_query *query, const struct rf_address_key *address)
+/*
+ * `own`: the text may be in the buffer of a task. A constant, because cgroup programs have no task
+ * storage before 6.2.
+ */
+static __always_inline int rf_match_by(struct rf_query *query, const struct rf_address_key *address,
+				       bool own)
 {
 	const struct rf_ruleset *of_event, *active;
 	__u64 summary, hits, now;
@@ -302,8 +331,12 @@ __noinline int rf_match(struct rf_query *query, const struct rf_address_key *add
 	RF_NARROW(RF_DIM_EXE, RF_SET_OF_VALUE(RF_DIM_EXE));
 	RF_NARROW(RF_DIM_FACTS, RF_SET_OF_VALUE(RF_DIM_FACTS));
 	RF_NARROW(3, RF_SET_OF_VALUE(3));
-	RF_NARROW(RF_DIM_OBJECT, rf_set_of_object(query, address, half, rules->dim[RF_DIM_OBJECT],
-						  rules->other[RF_DIM_OBJECT]));
+	RF_NARROW(RF_DIM_OBJECT,
+		  own && query->text == RF_SCRATCH_OWN + 1 &&
+				  rules->dim[RF_DIM_OBJECT] == RF_DIM_TEXT
+			  ? rf_set_of_own_text(half, rules->other[RF_DIM_OBJECT])
+			  : rf_set_of_object(query, address, half, rules->dim[RF_DIM_OBJECT],
+					     rules->other[RF_DIM_OBJECT]));
 	if (query->need)
 		return RF_MATCH_NEED_MORE;
 
@@ -319,4 +352,27 @@ __noinline int rf_match(struct rf_query *query, const struct rf_address_key *add
 		rf_evaluate_word(query, &by, half, word);
 	}
 	return query->action != RF_ACTION_NONE ? RF_MATCH_RULE : RF_MATCH_NOTHING;
+}
+
+__noinline int rf_match(struct rf_query *query, const struct rf_address_key *address)
+{
+	return rf_match_by(query, address, true);
+}
+
+__noinline int rf_match_at_cgroup(struct rf_query *query, const struct rf_address_key *address)
+{
+	return rf_match_by(query, address, config.cgroup_storage);
+}
+
+__noinline int rf_conclude_no_scratch(struct rf_query *query, __u32 by)
+{
+	if (!query)
+		return 0;
+	rf_drop(query->event, RF_DROP_TABLE_FULL, query->slot);
+	if (by == RF_MECHANISM_LSM)
+		rf_lsm_enforce(query);
+	else
+		rf_enforce(query);
+	rf_count_verdict(query);
+	return 0;
 }

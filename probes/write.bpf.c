@@ -14,6 +14,7 @@
 #include "include/guard.h"
 #include "include/rules.h"
 #include "include/syscalls.h"
+#include "include/trees.h"
 #include "include/usermode_helper.h"
 #include "include/write.h"
 
@@ -55,6 +56,7 @@ RF_WRITES_TABLE(rf_write_tickets, tickets, struct rf_ticket, __u32)
 RF_WRITES_TABLE(rf_write_carried, carried, __u32, struct rf_carried)
 RF_WRITES_TABLE(rf_write_helpers, helpers, struct rf_helper_key, __u32)
 RF_WRITES_TABLE(rf_write_guards, guards, struct rf_guard_key, __u32)
+RF_WRITES_TABLE(rf_write_host_trees, host_trees, struct rf_tree_key, __u32)
 
 /* An array that programs may be reading: the value is complete before its place is touched. */
 #define RF_WRITES_ARRAY(name, map, value_type)                          \
@@ -228,6 +230,8 @@ __noinline long rf_write_entry(const struct rf_write_request *ask, __u64 i)
 		return rf_write_guard_wanted(key, value);
 	case RF_WRITE_GUARDED_CALLS:
 		return rf_write_guarded_calls(key, value);
+	case RF_WRITE_HOST_TREES:
+		return rf_write_host_trees(op, key, value, flags);
 	case RF_WRITE_CONDEMNED:
 		return rf_write_condemned(key);
 	}

@@ -53,6 +53,7 @@ enum rf_write_map {
 	RF_WRITE_GUARDS = 20,
 	RF_WRITE_GUARD_WANTED = 21,
 	RF_WRITE_GUARDED_CALLS = 22,
+	RF_WRITE_HOST_TREES = 24,
 	RF_WRITE_CONDEMNED = 23, /* keys are slots: an earlier agent condemned these containers */
 };
 

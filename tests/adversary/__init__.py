@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attacks by somebody who has read the code."""
+"""An adversary: attacks by class, from three kinds of container, judged by their effect outside."""

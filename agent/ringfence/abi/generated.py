@@ -193,7 +193,19 @@ WRITE_HELPERS = 19
 WRITE_GUARDS = 20
 WRITE_GUARD_WANTED = 21
 WRITE_GUARDED_CALLS = 22
+WRITE_HOST_TREES = 24
 WRITE_CONDEMNED = 23
+
+# enum rf_tree
+TREE_SHIFT = 20
+TREE_NONE = 0
+TREE_HOST = 1
+
+# enum rf_tree_kind
+TREE_OF_HOST = 1
+TREE_GIVEN = 2
+TREE_HOME = 3
+TREE_ENGINE = 4
 EXE_CHANGED = 0x8000000000000000
 GUARD_MAP = 0xFFFFFFFF00000001
 GUARD_PROGRAM = 0xFFFFFFFF00000002
@@ -474,6 +486,12 @@ HELPER_KEY = Layout(
     Field("path", "u64"),
 )
 
+TREE_KEY = Layout(
+    "rf_tree_key",
+    Field("device", "u64"),
+    Field("inode", "u64"),
+)
+
 GUARD_KEY = Layout(
     "rf_guard_key",
     Field("device", "u64"),
@@ -621,6 +639,7 @@ MAPS = {
     "halvings": MapShape(4, 4),
     "heartbeat": MapShape(4, 8),
     "helpers": MapShape(32, 4),
+    "host_trees": MapShape(16, 4),
     "learned": MapShape(24, 8),
     "mount_namespaces": MapShape(8, 8),
     "observe": MapShape(4, 4),
@@ -633,13 +652,13 @@ MAPS = {
     "rule_operands": MapShape(16, 4),
     "rule_sets": MapShape(4, 520),
     "rule_texts": MapShape(136, 4),
-    "scratch": MapShape(4, 4920),
+    "scratch": MapShape(4, 1216),
     "scratch_busy": MapShape(4, 8),
-    "scratch_shared": MapShape(4, 4920),
+    "scratch_shared": MapShape(4, 1216),
     "scratch_shared_busy": MapShape(4, 8),
     "slots": MapShape(4, 152),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 568),
+    "tasks": MapShape(4, 1784),
     "tickets": MapShape(64, 4),
     "unlisted": MapShape(4, 8),
 }

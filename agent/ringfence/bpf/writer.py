@@ -25,6 +25,7 @@ from ringfence.abi import (
     WRITE_HALVINGS,
     WRITE_HEARTBEAT,
     WRITE_HELPERS,
+    WRITE_HOST_TREES,
     WRITE_OBSERVE,
     WRITE_PATTERNS,
     WRITE_POP,
@@ -67,6 +68,7 @@ WRITTEN = {
     "guards": WRITE_GUARDS,
     "guard_wanted": WRITE_GUARD_WANTED,
     "guarded_calls": WRITE_GUARDED_CALLS,
+    "host_trees": WRITE_HOST_TREES,
 }
 #: maps that are not frozen: rings are mapped for writing, and counters of freed slots are cleared on
 #: all CPUs, which no program of 5.15 can do. None of them decides anything.
