@@ -40,17 +40,20 @@ __noinline int rf_count_thread(struct rf_sharing *sharing)
 
 /*
  * Returns true if a task of another thread group has the same descriptor table, directories or
- * memory. The kernel counts the users of each, and a thread may have a table of its own. A counter
- * that is held for a moment (memory that is looked at in /proc) counts as a user.
+ * memory. The kernel counts the users of each, and a thread may have a table of its own. Memory
+ * that is looked at in /proc has one user more for a moment. So its count is of interest only if a
+ * process of the container has shared memory (`may_share`), or is the child of a vfork.
  */
-__noinline int rf_shares_with_others(void)
+__noinline int rf_shares_with_others(__u32 may_share)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_sharing sharing = {};
 	__s32 live = BPF_CORE_READ(task, signal, live.counter), files, fs;
 	__u32 i;
 
-	if (BPF_CORE_READ(task, mm, mm_users.counter) > live)
+	if (BPF_CORE_READ(task, vfork_done))
+		return true;
+	if (may_share && BPF_CORE_READ(task, mm, mm_users.counter) > live)
 		return true;
 	files = BPF_CORE_READ(task, files, count.counter);
 	fs = BPF_CORE_READ(task, fs, users);
@@ -107,7 +110,11 @@ __noinline int rf_condemn(__u32 event)
 
 __noinline __u8 rf_kill(__u32 event)
 {
-	if (rf_shares_with_others())
+	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
+	struct rf_container *container = armed ? rf_container_of(&armed->task) : NULL;
+
+	if (container &&
+	    rf_shares_with_others(container->state & (RF_STATE_SHARES | RF_STATE_ADOPTED)))
 		rf_condemn(event);
 	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 }

@@ -158,6 +158,7 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	 * on.
 	 */
 	rf_drift_check(parent, armed, RF_SYS_CLONE);
+	rf_note_sharing(container, clone_flags, parent);
 	if (rf_is_condemned(container))
 		bpf_send_signal(9);
 	__builtin_memcpy(&like, &armed->task, sizeof(like));

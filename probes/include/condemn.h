@@ -10,6 +10,7 @@
 #ifndef RINGFENCE_CONDEMN_H
 #define RINGFENCE_CONDEMN_H
 
+#include "compat.h"
 #include "containers.h"
 
 /* Number of condemned containers: if it is 0, tasks need not be looked at. */
@@ -36,6 +37,23 @@ static __always_inline bool rf_any_condemned(void)
 	__u64 *count = bpf_map_lookup_elem(&condemned, &zero);
 
 	return count && *count;
+}
+
+/*
+ * Notes a clone after which two processes share memory. A vfork by a process of one thread does
+ * not count: that thread waits for its child.
+ */
+static __always_inline void rf_note_sharing(struct rf_container *container, __u64 clone_flags,
+					    const struct task_struct *parent)
+{
+	__u32 *state = &container->state;
+
+	if (clone_flags & RF_CLONE_THREAD || !(clone_flags & RF_CLONE_VM) ||
+	    *state & RF_STATE_SHARES)
+		return;
+	if (clone_flags & RF_CLONE_VFORK && BPF_CORE_READ(parent, signal, live.counter) <= 1)
+		return;
+	__sync_fetch_and_or(state, RF_STATE_SHARES);
 }
 
 /* Returns true exactly once per container. */

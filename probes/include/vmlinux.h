@@ -304,6 +304,7 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct list_head thread_node;
+	void *vfork_done; /* of a vfork's child, until it execs */
 	struct pid *thread_pid;
 	struct hlist_node pid_links[4]; /* as pid.tasks */
 	u64 start_boottime;

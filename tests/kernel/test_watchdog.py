@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import CONTAINER
+from ringfence.abi import CONTAINER, GENERATIONS
 from ringfence.bpf import _libbpf
 from ringfence.bpf.maps import Map, open_map
 from tests.kernel.tamper import LABEL, Target, target_of
@@ -108,7 +108,9 @@ def test_a_containers_profile_is_restored(target: Target, cgroup: Cgroup) -> Non
         wait_reported(target, "profile", before)
         # A change made after the last check and before the count was read is found at the next
         # check.
-        wait_for(lambda: was[:4] in (memory[at : at + 4], memory[at + 4 : at + 8]), "the profile")
+        with pinned(target, "generation") as word:
+            live = word.get_int(0) % GENERATIONS * 4
+        wait_for(lambda: memory[at + live : at + live + 4] == was[live : live + 4], "the profile")
         memory.close()
     assert userns(cgroup)
 
