@@ -383,6 +383,13 @@ def _write_by_program(loaded: Loaded, *, sealed: bool) -> None:
             found.write_by(writer, WRITTEN[name])
         if sealed and name not in UNSEALED:
             found.freeze()
+    try:
+        loaded.maps["heartbeat"].set(0, 0)
+    except PermissionError:
+        raise KernelError(
+            "the probes do not recognise this process as the agent that loaded them",
+            hint="run it in the host's pid namespace (hostPID: true, --pid=host)",
+        ) from None
 
 
 def _pack_pattern(pattern: Pattern) -> bytes:
