@@ -131,6 +131,8 @@ struct nsproxy {
 	struct cgroup_namespace *cgroup_ns;
 };
 
+struct nsset;
+
 struct hlist_head {
 	struct hlist_node *first;
 };
