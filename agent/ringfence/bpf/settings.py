@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ringfence.abi import CONFIG, GUARD_OFF, HIERARCHY_V2, EventKind
+from ringfence.abi import CONFIG, GENERATIONS, GUARD_OFF, HIERARCHY_V2, EventKind
 from ringfence.bpf import guard_calls
 from ringfence.bpf.capabilities import cgroup_storage, preempts_programs
 from ringfence.bpf.host import FileIdentity, root_identity
@@ -19,6 +19,7 @@ from ringfence_linux.procfs import own_start_ns
 __all__ = ["DEFAULT_OBJECT", "KernelSettings"]
 
 _NEVER = 64  # cgroups that are never containers, whatever their names
+_SETS = 4096  # sets of rules that policies need in a generation, besides one for each container
 _NAMED_CLAIMS = 16  # namespaces per container, on average, that others know to be a container's
 _SHARES = 4  # a container can use 1/_SHARES of the table of processes
 DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
@@ -55,6 +56,7 @@ class KernelSettings:
     learn: bool = False  # count every call and capability (probes/learn.bpf.c)
     lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node supports; the others are not loaded
     tracing: frozenset[str] = frozenset()  # supported keys of TRACEPOINTS
+    sealed: bool = True  # all maps that decide are frozen: only the agent's program can write them
 
     def sizes(self) -> dict[str, int]:
         """Map -> entries."""
@@ -62,6 +64,7 @@ class KernelSettings:
             "slots": self.slots,
             "free_slots": self.slots,
             "counters": self.slots,
+            "rule_sets": GENERATIONS * (self.slots + _SETS),
             "processes": self.processes,
             "carried": self.processes,
             "containers": self.slots + _NEVER,
