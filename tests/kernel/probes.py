@@ -134,6 +134,7 @@ def running(
     plan = AttachPlan(
         entry=frozenset(CALLS) - {"ioctl", "splice", "vmsplice", "tee"} - hooked,
         exit=frozenset() if EventKind.FILE_OPEN in decided else frozenset(OPENS),
+        done=frozenset({"connect"} if EventKind.UNIX_CONNECT not in decided else ()),
         cgroup=frozenset(node.cgroup) - unneeded,
         cgroup_path=node.cgroup2,
         compat=True,

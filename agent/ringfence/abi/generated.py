@@ -587,8 +587,9 @@ MAPS = {
     "scratch_shared": MapShape(4, 4920),
     "scratch_shared_busy": MapShape(4, 8),
     "slots": MapShape(4, 152),
+    "socket_owners": MapShape(4, 16),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 568),
+    "tasks": MapShape(4, 584),
     "tickets": MapShape(64, 4),
     "unlisted": MapShape(4, 8),
 }
