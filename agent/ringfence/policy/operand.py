@@ -157,6 +157,7 @@ class Operand:
     largest: int = 0  # of a plain number; 0: only words
     caution: str = ""
     by_hook: bool = False  # only known if LSM hooks decide the event
+    at_exit: bool = False  # without hooks, known when the call is done, and the process is killed
 
     def word_of(self, value: int) -> str:
         """Returns the word of a value, or the number if it has no word."""

@@ -132,6 +132,9 @@ class NodeTiers:
             for condition in rule.match[kind]:
                 operand = EVENTS[kind].operand(condition.operand)
                 if operand and operand.by_hook and not may_be_unknown(condition, operand.dim):
+                    if operand.at_exit and self.mechanisms.get(kind):
+                        late = {kind: frozenset((Mechanism.OBSERVE, Mechanism.KILL))}
+                        return replace(self, mechanisms=late).outcome(kind, rule.action, rule.otherwise)
                     why = f"only BPF-LSM knows `{operand.name}`"
                     return Outcome(Action.NONE, Mechanism.OBSERVE, why)
         return self.outcome(kind, rule.action, rule.otherwise)

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Who serves a unix socket. */
+#ifndef RINGFENCE_UNIX_SERVER_H
+#define RINGFENCE_UNIX_SERVER_H
+
+#include "unix.h"
+
+/*
+ * Enum rf_relation of the server of a unix socket to the current task. `pid`: the struct pid of the
+ * process that called listen(2), 0 for datagrams; `socket`: a socket with the server's address, of
+ * which the cgroup counts if `made_by_server`.
+ */
+__u32 rf_server_relation(__u64 pid, __u64 socket, __u32 made_by_server);
+
+/* The name that a socket is bound to becomes the key. */
+static __always_inline void rf_unix_bound_name(struct rf_scratch *buffer, __u64 socket)
+{
+	__u64 address = (__u64)RF_READ(struct unix_sock, socket, addr);
+	__u32 len = address ? RF_READ(struct unix_address, address, len) : 0;
+
+	rf_unix_text(buffer, address + bpf_core_field_offset(struct unix_address, name), len);
+}
+
+#endif
