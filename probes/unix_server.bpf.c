@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Who serves a unix socket, whatever name, link, mount or /proc/PID/root leads to it. None of what
- * is looked at can be changed by a client: the process that called listen(2), the cgroup that the
+ * The server of a unix socket, whatever name, link, mount or /proc/PID/root leads to it. A client
+ * can change none of what is looked at: the process that called listen(2), the cgroup that the
  * socket was made in, the mount that it was bound on. A server that none of them gives to a
  * container is the host's.
  *

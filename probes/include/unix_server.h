@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who serves a unix socket. */
+/* The server of a unix socket. */
 #ifndef RINGFENCE_UNIX_SERVER_H
 #define RINGFENCE_UNIX_SERVER_H
 

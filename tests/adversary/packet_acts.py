@@ -59,7 +59,7 @@ def _header(packet: bytes, to: str) -> str:
 
 
 def _in_icmp(to: str) -> str:
-    """A socket for ICMP alone, until it is told that the header is included."""
+    """A socket for ICMP alone, until the option that the header is included."""
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
         sock.sendto(ipv4(to, tcp()), (to, 0))

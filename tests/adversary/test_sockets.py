@@ -97,7 +97,7 @@ def test_an_abstract_socket_of_the_host_is_refused(cgroup: Cgroup, *, hooked: bo
 def test_packets_and_datagrams_of_the_host_are_refused(
     cgroup: Cgroup, tmp_path: Path, *, hooked: bool
 ) -> None:
-    """Datagrams have no listener; the socket itself tells."""
+    """Datagrams have no listener: the cgroup or the mount of their socket counts."""
     with served(f"{tmp_path}/p", socket.SOCK_SEQPACKET) as path:
         assert refused(cgroup, f"packets,{path}", hooked=hooked)
     with served(f"{tmp_path}/d", socket.SOCK_DGRAM) as path:

@@ -22,6 +22,7 @@ EVERYWHERE: Mapping[str, str] = {
     "host-loads-container-code": "the actor is a program of the host; an operator can set the rule to deny",
     "setns-other": "node agents with hostPID do it routinely",
     "etcd-api": "some workloads run their own etcd",
+    "raw-ip-socket": "routing daemons and scanners use them; `cloud-metadata` and its like hold for packets",
     "netfilter-socket": "side-cars set up redirection in their own network namespace",
     "token-read": "every workload that uses the API does it",
     "host-symlink": "images contain such links; the fault is in the program that follows them",

@@ -45,13 +45,14 @@ class NodeTiers:
     """The mechanisms of a node for each event. An event without any is blind; `why` gives the reason.
 
     `hooks`: the LSM hooks of events that have them; such an event is decided and observed only there.
-    `addresses`: the node's own addresses.
+    `addresses`: the node's own addresses; `drivers`: the numbers of its devices by the words of rules.
     """
 
     mechanisms: Mapping[EventKind, frozenset[Mechanism]]
     why: Mapping[EventKind, str] = field(default_factory=dict)
     hooks: Mapping[EventKind, tuple[str, ...]] = field(default_factory=dict)
     addresses: frozenset[Network] = frozenset()
+    drivers: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @classmethod
     def usual(cls) -> NodeTiers:
