@@ -164,7 +164,7 @@ __noinline int rf_packet_may_leave(const struct rf_packet *packet, __u64 sock,
 	}
 	rf_query_facts(&query, task, sender);
 	rf_packet_operands(&query, packet);
-	rf_match(&query, &packet->to);
+	rf_match_at_cgroup(&query, &packet->to);
 	if (!rf_refuses(query.action))
 		return 1;
 	/* Nothing is killed for a packet, as its sender is not certain. */

@@ -41,21 +41,23 @@ static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx, const
 		return true;
 	rf_count(bound->slot, RF_COUNT_CONNECT);
 	rf_query_init(&query, RF_UNIX_CONNECT, bound, container);
-	buffer = rf_scratch_get();
-	if (!buffer)
-		return !rf_fail_no_text(&query, task, bound);
 	kern = bpf_cast_to_kern_ctx(ctx);
+	armed = connects ? rf_bound(task) : NULL;
+	if (armed) {
+		armed->connecting.sock = (__u64)kern->sk;
+		armed->connecting.reported = RF_NO_RULE;
+	}
+	buffer = rf_cgroup_buffer(task);
+	if (!buffer)
+		return !rf_fail_no_text(&query, task, bound, RF_MECHANISM_CGROUP);
 	rf_unix_text(buffer, (__u64)kern->uaddr, kern->uaddrlen);
 	query.text = buffer->bit + 1;
 	route = rf_cgroup_finish(&query, task, bound, container, NULL);
 	if (route != RF_ROUTE_NONE)
 		rf_unix_record(task, bound, &query, buffer, route, 0);
 	rf_scratch_put(buffer);
-	armed = connects ? rf_bound(task) : NULL;
-	if (armed) {
-		armed->connecting.sock = (__u64)kern->sk;
+	if (armed)
 		armed->connecting.reported = query.rule;
-	}
 	return !rf_refuses(query.action);
 }
 

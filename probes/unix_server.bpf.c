@@ -88,23 +88,22 @@ __noinline int rf_unix_connected(__u64 sock, __u32 reported)
 	pid = (__u64)RF_READ(struct sock, sock, sk_peer_pid);
 	rf_query_init(&query, RF_UNIX_CONNECT, &armed->task, container);
 	query.value[0] = rf_server_relation(pid, peer, !pid);
-	buffer = rf_scratch_get();
+	buffer = rf_scratch_claim(&armed->scratch);
 	if (!buffer) {
-		rf_fail_no_text(&query, task, &armed->task);
-		rf_enforce(&query);
+		rf_fail_no_text(&query, task, &armed->task, RF_MECHANISM_KILL);
 		return 0;
 	}
 	rf_unix_bound_name(buffer, peer);
 	query.text = buffer->bit + 1;
 	rf_evaluate(&query, task, &armed->task, NULL);
 	if (query.action == RF_ACTION_NONE || query.rule == reported) {
-		rf_scratch_put(buffer);
+		rf_scratch_release(buffer);
 		return 0;
 	}
 	route = rf_conclude(&query, container, RF_MECHANISM_KILL, &flags);
 	if (route != RF_ROUTE_NONE)
 		rf_unix_record(task, &armed->task, &query, buffer, route, flags);
-	rf_scratch_put(buffer);
+	rf_scratch_release(buffer);
 	return 0;
 }
 

@@ -25,6 +25,7 @@ HEADERS = (
     "rules.h",
     "syscalls.h",
     "tasks.h",
+    "trees.h",
     "usermode_helper.h",
 )
 PRIVATE = {

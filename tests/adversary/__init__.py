@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attacks by somebody who has read the code, class by class, with benign twins."""
+"""An adversary: attacks by class, from three kinds of container, judged by their effect outside."""
