@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/open.h"
+#include "include/unix_server.h"
 #include "include/guard.h"
 
 #define RF_NR_OPENAT2 437 /* on every architecture */
@@ -18,18 +19,29 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /*
  * Returns true if the call has emptied the file, which is possible although the file is open for
  * reading only. The file's flags do not show it any more. Those of openat2 are read again, and may
- * have changed.
+ * have changed; if they cannot be read, it may have.
  */
 static __always_inline bool rf_truncated(struct pt_regs *regs, __u32 nr, bool compat)
 {
 	__u64 flags = rf_open_flags_at(regs, nr, compat);
 
 	if (nr == RF_NR_OPENAT2 && bpf_probe_read_user(&flags, sizeof(flags), (void *)flags))
-		return false;
+		return true;
 	return flags & RF_O_TRUNC;
 }
 
-static __always_inline int rf_opened(struct task_struct *task, bool compat)
+/*
+ * The descriptor is gone: another thread has closed it, perhaps after it made another one for the
+ * same file. So the file may be any.
+ */
+static __always_inline void rf_opened_unseen(struct rf_query *query, const struct rf_task *bound,
+					     const struct rf_container *container)
+{
+	rf_query_init(query, RF_FILE_OPEN, bound, container);
+	rf_fail_no_scratch(query, RF_MECHANISM_KILL);
+}
+
+rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	struct rf_container *container;
@@ -46,13 +58,15 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	fd = rf_return_value(regs);
 	if (fd < 0)
 		return 0;
-	container = rf_container_of(&armed->task);
+	container = rf_container_of_current(&armed->task);
 	if (!container)
 		return 0;
 	rf_count(armed->task.slot, RF_COUNT_OPEN);
 	at = rf_file_of_fd(task, fd);
-	if (!at)
+	if (!at) {
+		rf_opened_unseen(&query, &armed->task, container);
 		return 0;
+	}
 	rf_file_read(&file, at);
 	nr = rf_call_number(regs);
 	if (!(file.flags & (RF_O_ACCMODE | RF_O_PATH)) && rf_truncated(regs, nr, compat))
@@ -91,6 +105,7 @@ int BPF_PROG(compat_exit, struct pt_regs *regs, long ret)
 
 	if (!rf_in_compat(task) || ret < 0)
 		return 0;
+	rf_unix_call_done();
 	rf_read_call(&call, regs, true);
 	if (!rf_opens_file(call.nr))
 		return 0;

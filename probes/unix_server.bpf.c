@@ -12,6 +12,7 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "include/membership.h"
+#include "include/namespaces.h"
 #include "include/object.h"
 #include "include/operands.h"
 #include "include/unix_server.h"
@@ -28,21 +29,16 @@ static __always_inline __u32 rf_relation_of_slot(const struct rf_task *bound, __
 /* By the mount namespace that the socket was bound in; of an abstract one, by the network's. */
 static __always_inline __u32 rf_relation_of_bound(const struct rf_task *bound, __u64 socket)
 {
-	__u64 mnt = (__u64)RF_READ(struct unix_sock, socket, path.mnt), ns, number, *owner;
+	__u64 mnt = (__u64)RF_READ(struct unix_sock, socket, path.mnt), ns;
 
-	if (!mnt)
-		return RF_READ(struct sock, socket, __sk_common.skc_net.net, ns.inum) ==
-				       config.host_net_ns
-			       ? RF_RELATION_HOST
-			       : RF_RELATION_OTHER;
+	if (!mnt) {
+		ns = (__u64)RF_READ(struct sock, socket, __sk_common.skc_net.net);
+		return rf_ns_relation(bound->slot, bound->container, RF_NS_COMMON(net, ns));
+	}
 	ns = (__u64)RF_READ(struct mount, mnt - bpf_core_field_offset(struct mount, mnt), mnt_ns);
 	if (!ns || rf_is_error(ns))
 		return RF_RELATION_HOST;
-	number = rf_mnt_ns_number(ns);
-	owner = bpf_map_lookup_elem(&mount_namespaces, &number);
-	if (!owner)
-		return RF_RELATION_HOST;
-	return *owner == bound->container ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
+	return rf_ns_relation(bound->slot, bound->container, RF_NS_COMMON(mnt_namespace, ns));
 }
 
 __noinline __u32 rf_server_relation(__u64 pid, __u64 socket, __u32 made_by_server)
@@ -69,7 +65,6 @@ __noinline __u32 rf_server_relation(__u64 pid, __u64 socket, __u32 made_by_serve
 	return rf_relation_of_bound(&armed->task, socket);
 }
 
-/* Judges a connection that was made. A rule that was reported as it began is not reported again. */
 __noinline int rf_unix_connected(__u64 sock, __u32 reported)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -107,8 +102,7 @@ __noinline int rf_unix_connected(__u64 sock, __u32 reported)
 	return 0;
 }
 
-SEC("tracepoint/syscalls/sys_exit_connect")
-int connect_exit(void *ctx)
+__noinline int rf_unix_call_done(void)
 {
 	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
 	__u64 sock;
@@ -118,4 +112,10 @@ int connect_exit(void *ctx)
 	sock = armed->connecting.sock;
 	armed->connecting.sock = 0;
 	return rf_unix_connected(sock, armed->connecting.reported);
+}
+
+SEC("tracepoint/syscalls/sys_exit_connect")
+int connect_exit(void *ctx)
+{
+	return rf_unix_call_done();
 }

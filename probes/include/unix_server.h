@@ -12,6 +12,12 @@
  */
 __u32 rf_server_relation(__u64 pid, __u64 socket, __u32 made_by_server);
 
+/* Judges the connection that the current call has made, if it is one to a unix socket. */
+int rf_unix_call_done(void);
+
+/* Judges a connection that a socket has. `reported`: the rule that was reported as it began. */
+int rf_unix_connected(__u64 sock, __u32 reported);
+
 /* The name that a socket is bound to becomes the key. */
 static __always_inline void rf_unix_bound_name(struct rf_scratch *buffer, __u64 socket)
 {
