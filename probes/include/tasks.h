@@ -67,10 +67,19 @@ struct rf_last_call {
 /* Storage for queries that do not fit the stack of a program that checks its own task. Not kept. */
 #define RF_QUERY_STORAGE_WORDS 32
 
+/* The unix socket that this thread is connecting, for the exit of the call: see unix_server.bpf.c.
+ */
+struct rf_connecting {
+	__u64 sock;
+	__u32 reported; /* the rule that was reported when the call began */
+	__u32 pad;
+};
+
 struct rf_armed {
 	struct rf_task task;
 	struct rf_identity identity;
 	struct rf_last_call last_call;
+	struct rf_connecting connecting;
 	/* root directory of the container, as a dentry's address; only compared */
 	__u64 container_root;
 	__u32 counted;	       /* RF_COUNTED_* */

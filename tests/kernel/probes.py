@@ -142,7 +142,8 @@ def running(
         hooked=hooked,
         drift=True,
         checkpoints=EventKind.SYS_SETNS in decided,
-        done=frozenset(DONE) - hooked,
+        done=(frozenset(DONE) | {"connect"} if EventKind.UNIX_CONNECT not in decided else frozenset(DONE))
+        - hooked,
         requests=EventKind.MODULE_REQUEST not in decided,
     )
     with Kernel.load(chosen) as kernel:

@@ -21,6 +21,7 @@ EVERYWHERE: Mapping[str, str] = {
     "helper-changed": "it is reported after the change; `sysctl-helper` covers a write from inside",
     "host-loads-container-code": "the actor is a program of the host; an operator can set the rule to deny",
     "etcd-api": "some workloads run their own etcd",
+    "raw-ip-socket": "routing daemons and scanners use them; `cloud-metadata` and its like hold for packets",
     "netfilter-socket": "side-cars set up redirection in their own network namespace",
     "token-read": "every workload that uses the API does it",
     "host-symlink": "images contain such links; the fault is in the program that follows them",

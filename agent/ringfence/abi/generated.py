@@ -688,6 +688,7 @@ MAPS = {
     "scratch_shared": MapShape(4, 1216),
     "scratch_shared_busy": MapShape(4, 8),
     "slots": MapShape(4, 152),
+    "socket_owners": MapShape(4, 16),
     "syscalls": MapShape(4, 12),
     "tasks": MapShape(4, 1824),
     "tickets": MapShape(64, 4),

@@ -50,6 +50,8 @@ __all__ = [
 
 #: programs of the self-defence that are not needed with LSM hooks
 _GUARDS_CALLS = ("tp_btf/signal_generate", "tracepoint/syscalls/sys_exit")
+#: cgroup programs in sections that libbpf may not know
+_SET_BY_HAND = frozenset(("connect_unix", "sendmsg_unix", "egress"))
 #: programs that an older kernel may lack or refuse; the others are required
 _OPTIONAL = (
     "cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/cap_capable", "tp_btf/sys_enter", "tp_btf/sys_exit",
@@ -334,8 +336,8 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
     refused = {skip.program for skip in missing}
     for program, section in file.sections().items():
         target = section.removeprefix("cgroup/")
-        if section.endswith("_unix") and target in CGROUP_ATTACHES:
-            # libbpf knows these sections from 1.3 on; the kernel has them since 6.7 (859051dd165e)
+        if target in _SET_BY_HAND:
+            # libbpf knows the unix ones from 1.3 on; the kernel has them since 6.7 (859051dd165e)
             file.set_type(program, *CGROUP_ATTACHES[target])
             if program not in refused and not _loads(*CGROUP_ATTACHES[target]):
                 lack = "this kernel has no such attach type (6.7 has)"

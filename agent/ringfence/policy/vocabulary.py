@@ -120,7 +120,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
                 caution="the name that the process gave: a link or a relative path leads to the same socket "
                 "(with BPF-LSM: the name to which the server bound it, which no link changes)",
             ),
-            replace(target(0, "the owner of the server, for stream sockets", "server"), by_hook=True),
+            replace(target(0, "the owner of the server", "server"), by_hook=True, at_exit=True),
         ),
         _event(
             _K.SETSOCKOPT,

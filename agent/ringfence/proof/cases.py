@@ -84,6 +84,7 @@ CASES = (
     Case("raw-device", (26,), D, "mknod c 1 1", "mknod c 1 3"),
     Case("control-device", (28,), D, "mknod c 1 11", "mknod c 1 9"),
     Case("control-device", (58,), D, "mknod c 10 241", "mknod c 10 229"),
+    Case("character-device", (26,), D, "device c 4 1", "mknod c 4 1"),
     Case("video-device", (58,), S, "device c 81 0", "mknod c 81 0"),  # as images that carry /dev do
     # files.yaml
     Case("helper-file", (4,), K, f"open {RELEASE} w", f"open {RELEASE} r"),
@@ -168,6 +169,7 @@ CASES = (
     Case("etcd-node", (22,), D, f"connect {NODE} 2379", f"connect {NODE} 2378"),
     Case("etcd-api", (22,), S, "connect 127.0.0.1 2379", "connect 127.0.0.1 2378"),
     Case("runtime-socket", (21,), D, "unix /run/docker.sock", "unix /tmp/docker.sock"),
+    Case("host-socket", (21,), K, "unix /run/dbus/system_bus_socket", "unix @/rftest.sock listen"),
     Case("shim-socket", (20,), D, "unix @/containerd-shim/rftest.sock listen", "unix @/rftest.sock listen"),
     Case("packet-socket", (25, 53), K, "socket 17 3 0", "socket 2 2 0"),
     Case("packet-socket", (25, 53), K, "socket 2 10 0x300", "socket 2 3 1"),
@@ -176,6 +178,7 @@ CASES = (
     Case("exploited-socket-family", (50,), K, "socket 33 2 2", "socket 10 1"),
     Case("exploited-socket-family", (58,), K, "socket 40 1", "socket 1 2"),
     Case("old-socket-family", (), S, "socket 4 2", "socket 10 2", lsm=D),
+    Case("raw-ip-socket", (23,), S, "socket 2 3 255", "socket 2 3 1"),
     Case("netfilter-socket", (52,), S, "socket 16 3 12", "socket 16 3 0"),
     Case("netfilter-socket", (50,), S, "socket 16 3 6", "socket 16 3 0"),
     Case("xfrm-socket", (50,), K, "socket 16 3 6", "socket 16 3 0", kind="userns"),

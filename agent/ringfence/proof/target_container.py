@@ -106,6 +106,7 @@ def _fixture_mounts(fixtures: Fixtures) -> list[dict[str, Any]]:
     """Returns the mounts of the fixtures, and those that a careless or deceived runtime exposes."""
     binds = [
         (fixtures.socket, "/run/docker.sock"),
+        (fixtures.bus, "/run/dbus/system_bus_socket"),
         (fixtures.hand, "/run/hand.sock"),
         (Path(f"/proc/{os.getpid()}/ns/uts"), "/run/ns-host-uts"),
         (Path(f"/proc/{fixtures.helper}/ns/uts"), "/run/ns-other-uts"),

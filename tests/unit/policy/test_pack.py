@@ -186,7 +186,7 @@ def test_rules_of_one_event_share_a_word() -> None:
 
 def test_few_stopping_rules_are_decided_by_a_string_in_the_process() -> None:
     """A rule that kills or denies may test such a string only if there is nothing better: these rules."""
-    known = {"userns-create", "runtime-socket", "shim-socket", "setuid-on-disk", "kubelet-api"}
+    known = {"userns-create", "runtime-socket", "host-socket", "shim-socket", "setuid-on-disk", "kubelet-api"}
     weak = {
         rule.id
         for rule in RULES
