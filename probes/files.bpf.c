@@ -8,7 +8,7 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/open.h"
+#include "include/look.h"
 #include "include/guard.h"
 
 #define RF_NR_OPENAT2 437 /* on every architecture */
@@ -65,6 +65,8 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	owner = rf_opens_by_handle(nr, compat)
 			? rf_mount_owner_or_outside(task, &armed->task, &file)
 			: rf_mount_owner(task, &armed->task, &file);
+	if (rf_is_reached(&file, owner))
+		owner = rf_reached_by_call(file.inode, file.magic, owner, fd);
 	answer = rf_file_prefilter(&query, task, armed, container, &file, owner, compat);
 	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, &armed->task, container))
 		return 0;

@@ -9,7 +9,9 @@
 #include "match.h"
 #include "object.h"
 
-#define RF_DIM_FILE_TYPE 2 /* file type | RF_MOUNT_* << 16 */
+/* file type | RF_MOUNT_* << 16 | enum rf_relation of a /proc/PID << 20 */
+#define RF_DIM_FILE_TYPE 2
+#define RF_OWNER_PROCESS 4 /* of the relation, in what is called `owner` */
 #define RF_DIM_FILE_NAME 3 /* hash of the last component */
 
 /* f_flags: include/uapi/asm-generic/fcntl.h */

@@ -211,6 +211,10 @@ struct inode {
 	dev_t i_rdev;
 	void *i_private;
 };
+struct proc_inode { /* fs/proc/internal.h: private to the kernel, but in its BTF */
+	struct pid *pid;
+	struct inode vfs_inode;
+};
 struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
@@ -358,7 +362,15 @@ struct sockaddr_un {
 	u16 sun_family;
 	char sun_path[108];
 };
+typedef struct {
+	struct net *net;
+} possible_net_t;
+struct sock_common {
+	possible_net_t skc_net;
+};
 struct sock {
+	struct sock_common __sk_common;
+	u16 sk_protocol;
 	struct pid *sk_peer_pid;
 };
 struct socket {
