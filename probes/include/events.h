@@ -122,7 +122,8 @@ enum rf_event {
 	RF_SYS_SIGNAL = 81,
 	/* a look into another process that is no event of its own: lsm_look.bpf.c; kcmp */
 	RF_PROCESS_LOOK = 82,
-	RF_UEVENT_SEND = 83, /* a message about devices to udev, or to the kernel; LSM hooks alone */
+	/* a message about devices to udev, or to the kernel; LSM hooks alone */
+	RF_UEVENT_SEND = 83,
 
 	RF_EVENT_MAX = 96,
 };

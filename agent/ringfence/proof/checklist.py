@@ -125,5 +125,5 @@ TECHNIQUES = (
        "would end legitimate work"),
     _T(68, "Words for the host's request-key"),
     _T(69, "Signals to processes of the host"),
-    _T(70, "Forged uevents"),
+    _T(70, "Forged uevents", why=_LSM),
 )  # fmt: skip

@@ -67,7 +67,7 @@ static int attack_adjtimex(char **args)
 	return result(adjtimex(&now));
 }
 
-/* uevent: tell udev about a device that does not exist, as the kernel would. */
+/* uevent: a message to udev about a device that does not exist, as the kernel sends them. */
 static int attack_uevent(char **args)
 {
 	static const char text[] = "change@/devices/rftest\0ACTION=change\0DEVPATH=/devices/rftest\0SUBSYSTEM=rftest";
