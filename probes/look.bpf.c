@@ -14,7 +14,9 @@ __noinline __u32 rf_with_process(__u64 inode, __u64 magic, __u32 owner)
 {
 	__u64 pid = magic == RF_MAGIC_PROC ? rf_pid_of_proc(inode) : 0;
 
-	return pid ? owner | rf_relation_of_struct_pid(pid) << RF_OWNER_PROCESS : owner;
+	if (!pid)
+		return owner;
+	return owner | (RF_OF_PROCESS | rf_relation_of_struct_pid(pid)) << RF_OWNER_PROCESS;
 }
 
 /* Descriptors that are compared. A process that holds its pipes higher than this is rare. */

@@ -19,7 +19,7 @@ TYPE = 2  # operand of file.open
 #: file.open reached through a foreign process: operand and mask of a rule
 THROUGH, MOUNT_OF = {TYPE: {5 << 16}}, {TYPE: 7 << 16}
 #: file.open of a file of /proc/PID of a host process
-PROCESS = ({TYPE: {HOST << 20}}, {TYPE: 7 << 20})
+PROCESS = ({TYPE: {(8 | HOST) << 20}}, {TYPE: 15 << 20})
 ACT_HELD = "open:/proc/self/fd/1:0"  # its standard output, a pipe of the test
 
 

@@ -14,6 +14,7 @@ from ringfence.abi import (
     DRIFT_BORROWED,
     DRIFT_CAPABILITIES,
     DRIFT_USER,
+    TREE_SHIFT,
     EventKind,
     Relation,
 )
@@ -28,6 +29,7 @@ from ringfence.policy.shared_operands import (
     NO_YES,
     OPENED,
     REACHED,
+    TREE,
     call,
     choice,
     flags,
@@ -50,15 +52,16 @@ _OF_CLONE3 = (
     "for clone3, read from the caller's memory at the start of the call: an alert may miss what another "
     "thread changes afterwards; a kill does not, as it also tests the flags that the kernel used"
 )
+_OF_PROCESS = 8  # RF_OF_PROCESS of probes/include/open.h
 _MODES = {"read": 1, "attach": 2}
 _VIA = {"call": 1, "open": 2, "lookup": 3}
 _PROCESS = Operand(
     "process",
     Kind.CHOICE,
     2,
-    "the owner of the process of a file of /proc/PID; unknown: another file",
-    {relation.label: (relation << 20,) for relation in Relation},
-    mask=7 << 20,
+    "the owner of the process, of a file of /proc/PID",
+    {relation.label: ((_OF_PROCESS | relation) << TREE_SHIFT,) for relation in Relation},
+    mask=15 << TREE_SHIFT,
 )
 _ON_OPEN = "evaluated for every open of every container: test the filesystem first"
 
@@ -92,6 +95,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             *FILE,
             *OPENED,
             _PROCESS,
+            TREE,
             flags(1, "other open flags; moved: a rename or a link, not an open (BPF-LSM)", c.OPEN_FLAGS),
             hot=_ON_OPEN,
         ),
