@@ -64,6 +64,16 @@ struct rf_last_call {
 #define RF_COUNTED 1
 #define RF_COUNTED_ENDED 2
 
+/*
+ * How the call in progress reached what it opens: see look.h. A call is known by the hash of its
+ * registers.
+ */
+struct rf_reached {
+	__u64 call;  /* it looked into a process that is not of the container */
+	__u64 opens; /* it has come to the open of a file of /proc/PID */
+	__u64 time_ns;
+};
+
 /* Storage for queries that do not fit the stack of a program that checks its own task. Not kept. */
 #define RF_QUERY_STORAGE_WORDS 32
 
@@ -97,6 +107,7 @@ struct rf_armed {
 	__u64 seen_ns;
 	__u64 left_ns;
 	__u64 query_storage[RF_QUERY_STORAGE_WORDS];
+	struct rf_reached reached;
 	struct rf_memo memo[RF_MEMOS];
 	struct rf_scratch scratch; /* the task's own: taken by rf_scratch_claim() */
 };
