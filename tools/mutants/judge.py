@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs tests against one compiled defect after the other, in a copy of the tree that is its own.
+
+`python -m tools.mutants.judge PLAN RESULTS`: on this machine, or as the only command of a guest. The
+plan is JSON: a list of [id, object or "", tests, seconds]. Each result is written at once, one line
+of JSON, as a defect may end the machine itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from ringfence.bpf.capabilities import NodeCapabilities
+from ringfence.bpf.kernel import Kernel, KernelSettings
+from ringfence.errors import KernelError
+
+__all__ = ["BEGUN", "REFUSED", "Verdict", "Work", "read", "write_plan"]
+
+ROOT = Path(__file__).resolve().parents[2]
+OBJECT = ROOT / "agent/ringfence/_bpf/ringfence.bpf.o"
+BEGUN = "begun"
+REFUSED = "refused"
+
+
+class Work(NamedTuple):
+    """One line of the plan. `seconds` bounds the tests."""
+
+    id: str
+    object: str
+    tests: Sequence[str]
+    seconds: float
+
+
+class Verdict(NamedTuple):
+    """`status`: pytest's exit code, or a word; `failed`: the first test that failed.
+
+    The words: BEGUN, REFUSED (by the kernel's verifier), `timeout`, `died`.
+    """
+
+    id: str
+    status: int | str
+    failed: str
+    ran: int
+    seconds: float
+
+
+class _Watch:
+    """A pytest plugin: counts the tests that ran, and keeps the first failure."""
+
+    def __init__(self) -> None:
+        self.ran, self.failed = 0, ""
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.ran += report.when == "call" and not report.skipped
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+
+def write_plan(path: Path, works: Sequence[Work]) -> None:
+    """Write a plan."""
+    path.write_text(json.dumps(works))
+
+
+def read(path: Path) -> list[Verdict]:
+    """Returns the verdicts so far; the last one of each id counts."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = {verdict.id: verdict for verdict in (Verdict(*json.loads(line)) for line in lines)}
+    return list(found.values())
+
+
+def _note(path: Path, verdict: Verdict) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(verdict) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _refused() -> str:
+    """Returns the programs that the verifier refuses: such a defect is none that tests could see."""
+    node = NodeCapabilities.detect()
+    settings = KernelSettings(lsm_hooks=node.lsm_hooks, tracing=node.tracing)
+    try:
+        with Kernel.load(settings) as kernel:
+            return ", ".join(one.program for one in kernel.skipped if "refused" in one.reason)
+    except KernelError as error:
+        return str(error)[:500]
+
+
+def _child(tests: Sequence[str], answer: int) -> None:
+    os.setsid()
+    watch = _Watch()
+    refused = _refused()
+    if refused:
+        os.write(answer, json.dumps([REFUSED, refused, 0]).encode())
+        os._exit(0)
+    words = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--color=no"]
+    status = int(pytest.main([*words, *tests], plugins=[watch]))
+    os.write(answer, json.dumps([status, watch.failed, watch.ran]).encode())
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _run(work: Work) -> Verdict:
+    started = time.monotonic()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(reader)
+        _child(work.tests, writer)
+    os.close(writer)
+    ended = _wait(pid, started + work.seconds)
+    said = os.read(reader, 65536) if ended else b""
+    os.close(reader)
+    status, failed, ran = json.loads(said) if said else ("died" if ended else "timeout", "", 0)
+    return Verdict(work.id, status, failed, ran, round(time.monotonic() - started, 1))
+
+
+def _wait(pid: int, until: float) -> bool:
+    """Returns False if the child did not end in time, and was killed with its process group."""
+    while not os.waitpid(pid, os.WNOHANG)[0]:
+        if time.monotonic() > until:
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def main(plan: str, results: str) -> int:
+    """Runs the plan. Returns 0."""
+    for words in json.loads(Path(plan).read_text()):
+        work = Work(*words)
+        _note(Path(results), Verdict(work.id, BEGUN, "", 0, 0.0))
+        if work.object:
+            shutil.copyfile(work.object, OBJECT)
+        _note(Path(results), _run(work))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
