@@ -7,6 +7,7 @@ Preempted programs keep their buffers, so a container could arrange that none is
 from __future__ import annotations
 
 import errno
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,3 +132,46 @@ def test_a_program_is_refused_by_its_known_fields(
         said, _ = running_there.communicate(b"x")
     assert said.split()[:2] == [b"refused", str(errno.EPERM).encode()]
     assert cgroup.run([evade, "exec", str(tool), "-"]).returncode == 0
+
+
+#: hooks that decide with the text or the path of an object, of which none can be read
+HOOKED = [
+    (Rule(K.SYS_MOUNT, "deny", text=b"ext4\0"), "mount:tmpfs:/tmp"),
+    (Rule(K.SYS_CHMOD, "deny", {0: {0o4000}}, {0: 0o4000}, text=b"/elsewhere\0"), "sys:90:={file}:2541"),
+    (Rule(K.SYS_SETXATTR, "deny", text=b"security.other\0"), "xattr:{file}:security.capability"),
+    (Rule(K.SYS_IOCTL, "deny", {0: {0x5413}}), f"sys:16:0:{0x5413}:0"),
+    (Rule(K.SYS_SOCKET, "deny", {0: {38}}), "socket:38:5:0"),
+    (Rule(K.SYS_UMOUNT, "deny", text=b"/elsewhere\0"), "sys:166:=/:2"),
+    (Rule(K.FILE_LINK, "deny", {NAME: {name_hash(b"another")}}), "sys:88:=/etc:={file}.link"),
+    (Rule(K.UNIX_CONNECT, "deny", text=b"/no/such/name\0"), "unix:@rf-starved"),
+]
+
+
+@HOOKS_DECIDE
+@pytest.mark.parametrize(("rule", "call"), HOOKED, ids=[rule.event.label for rule, _ in HOOKED])
+def test_a_hook_refuses_what_it_cannot_read(
+    probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path, rule: Rule, call: str
+) -> None:
+    """A rule might match; without it, the call does not end with EPERM."""
+    path = tmp_path / "file"
+    path.write_text("x")
+    call = call.format(file=path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("\0rf-starved")
+        server.listen(1)
+        with starved(probes):
+            assert act_of(cgroup, act, call) != -errno.EPERM
+            probes.enforce(rule)
+            assert act_of(cgroup, act, call) == -errno.EPERM
+
+
+@HOOKS_DECIDE
+def test_an_exception_holds_for_nothing_unknown(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """An exception on a text would hold for each text that cannot be read."""
+    probes.enforce(
+        Rule(K.SYS_FSOPEN, clears=1, text=b"tmpfs\0"),
+        Rule(K.SYS_FSOPEN, "deny"),
+    )
+    assert act_of(cgroup, act, "sys:430:=tmpfs:0") > 0
+    with starved(probes):
+        assert act_of(cgroup, act, "sys:430:=tmpfs:0") == -errno.EPERM

@@ -24,8 +24,11 @@ from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
 K = EventKind
-PROBES = {"observe": (K.SYS_SETNS, K.SYS_PERF_EVENT_OPEN, K.SYS_SOCKET, K.SYS_PTRACE, K.SYS_CHROOT)}
-NAME, CHROOTED = 3, 0
+PROBES = {
+    "observe": (K.SYS_SETNS, K.SYS_PERF_EVENT_OPEN, K.SYS_SOCKET, K.SYS_PTRACE, K.SYS_CHROOT, K.SYS_MOUNT)
+}
+NAME = 3  # operand of file.open
+CHROOTED, NEW_ROOT, ROOT_OF_HOST = 0, 1, 2  # operands of chroot
 X32 = 0x40000000
 NEWUTS = 0x4000000
 PTRACE_SEIZE = 0x4206
@@ -75,6 +78,51 @@ def test_a_measured_cgroup_is_the_hosts(probes: Probes, cgroup: Cgroup, act: str
     cgroup.run(["unshare", "-pf", act, "perfcgroup", "perf"], capture_output=True)
     first, second = probes.wait(cgroup, K.SYS_PERF_EVENT_OPEN, 2)
     assert (first.operands[0], second.operands[0]) == (Relation.HOST, Relation.SELF)
+
+
+def test_every_process_is_the_hosts(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """perf_event_open with the number -1 measures all of them."""
+    cgroup.run([act, "sys:298:=x:-1:0:-1:0"], capture_output=True)
+    (event,) = probes.wait(cgroup, K.SYS_PERF_EVENT_OPEN)
+    assert event.operands[0] == Relation.HOST
+
+
+def test_flags_of_a_mount_are_those_that_the_kernel_uses(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Without the magic number of old programs, which looks like other flags."""
+    cgroup.run([act, f"sys:165:=none:=/nowhere:=rf-no-such-fs:{0xC0ED0003}:0"], capture_output=True)
+    (event,) = probes.wait(cgroup, K.SYS_MOUNT)
+    assert event.operands[0] == 3
+
+
+def test_a_chroot_to_the_hosts_root_is_decided_when_it_is_done(
+    probes: Probes, cgroup: Cgroup, act: str
+) -> None:
+    """Its path may lead anywhere before."""
+    probes.enforce(Rule(K.SYS_CHROOT, "kill", {NEW_ROOT: {ROOT_OF_HOST}}))
+    assert results(cgroup.run([act, "sys:161:=/tmp"], capture_output=True)) == {"sys": 0}
+    assert cgroup.run([act, "sys:161:=/"], capture_output=True).returncode == -signal.SIGKILL
+
+
+def test_an_open_that_passed_is_checked_again_under_new_rules(
+    probes: Probes, cgroup: Cgroup, act: str
+) -> None:
+    """By the same task, which remembers that no rule matched."""
+    probes.enforce(Rule(K.FILE_OPEN, "kill", {1: {os.O_WRONLY}}))
+    words = ["open:/etc/hostname:0", "wait", "open:/etc/hostname:0"]
+    task = cgroup.popen([act, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert task.stdout
+    assert task.stdout.readline().startswith(b"open ")
+    probes.enforce(Rule(K.FILE_OPEN, "kill", {NAME: {name_hash(b"hostname")}}))
+    task.communicate(b"x")
+    assert task.returncode == -signal.SIGKILL
+
+
+def test_a_later_weaker_rule_does_not_replace_a_kill(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """The rule that kills is in the first word, alerts are in the next one."""
+    probes.enforce(Rule(K.SYS_UNSHARE, "kill"), *[Rule(K.SYS_UNSHARE)] * 100)
+    assert cgroup.run([act, "unshare:0"], capture_output=True).returncode == -signal.SIGKILL
+    (event,) = probes.wait(cgroup, K.SYS_UNSHARE)
+    assert (event.action, event.rule) == (Action.KILL, 0)
 
 
 def test_a_32_bit_socketpair_is_checked(probes: Probes, cgroup: Cgroup, narrow: str) -> None:
@@ -141,7 +189,7 @@ def test_a_root_below_very_many_mounts_counts_as_changed(probes: Probes, cgroup:
         'for i in $(seq "$1"); do mount --bind / / || exit 1; done; '
         'exec nsenter --mount=/proc/self/ns/mnt -- "$2" "sys:161:=/tmp"'
     )
-    seen = []
+    seen: list[int] = []
     for depth in (3, 17):
         done = cgroup.run(["sh", "-c", script, "sh", str(depth), act], capture_output=True)
         assert results(done) == {"sys": 0}, done
