@@ -16,7 +16,7 @@ from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import DEFAULT_OBJECT, Kernel, KernelSettings, Pattern
 from ringfence.bpf.lsm import decided_by, hooks_for
-from ringfence.bpf.syscalls import CALLS, OPENS, names_of
+from ringfence.bpf.syscalls import CALLS, DONE, OPENS, names_of
 from ringfence.containers import hierarchy
 from ringfence.events import Event
 from ringfence.wire import decode
@@ -134,6 +134,7 @@ def running(
     plan = AttachPlan(
         entry=frozenset(CALLS) - {"ioctl", "splice", "vmsplice", "tee"} - hooked,
         exit=frozenset() if EventKind.FILE_OPEN in decided else frozenset(OPENS),
+        done=frozenset(DONE) - hooked,
         cgroup=frozenset(node.cgroup) - unneeded,
         cgroup_path=node.cgroup2,
         compat=True,

@@ -33,7 +33,9 @@ class Tree:
 
     def _make(self) -> None:
         argv = ["make", "-s", "-j2", "-C", str(self.root / "probes")]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        # clang's own variable: a defect may leave something unused, which is no error here
+        lenient = {**os.environ, "CCC_OVERRIDE_OPTIONS": "x-Werror"}
+        done = subprocess.run(argv, env=lenient, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Broken(done.stderr[-2000:])
 
