@@ -17,6 +17,7 @@ class PythonMutant(NamedTuple):
 
     file: str
     line: int
+    end: int  # the last line of the node
     node: int
     variant: int
     what: str
@@ -128,7 +129,10 @@ def mutants_of(path: Path, root: Path) -> Iterator[PythonMutant]:
             continue
         for variant, changed in enumerate(_variants(node)):
             what = f"{_shown(node)} -> {_shown(changed)}"
-            yield PythonMutant(str(path.relative_to(root)), getattr(node, "lineno", 0), number, variant, what)
+            first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", 0)
+            if isinstance(node, ast.If):
+                last = getattr(node.test, "end_lineno", first)
+            yield PythonMutant(str(path.relative_to(root)), first, last, number, variant, what)
 
 
 def _shown(node: ast.AST) -> str:

@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
 from tools.mutants.python_mutants import PythonMutant, apply, mutants_of
 from tools.mutants.table import ROOT
+from tools.mutants.touched import Lines, read
 from tools.mutants.trees import environment, tree
 
 __all__ = ["AREAS", "Area", "run_python"]
@@ -34,7 +36,7 @@ class Area(NamedTuple):
 _UNIT = "tests/unit"
 _SECURITY = tuple(
     f"tests/runtime/test_{name}.py"
-    for name in ("security_units", "seccomp", "landlock", "default_profile", "run_fences", "learn", "config")
+    for name in ("rules_of_parts", "seccomp", "landlock", "default_profile", "run_fences", "learn", "config")
 )
 AREAS: Mapping[str, Area] = {
     "policy": Area(("agent/ringfence/policy",), (f"{_UNIT}/policy", f"{_UNIT}/probes")),
@@ -86,34 +88,42 @@ def _files(path: Path) -> list[Path]:
     return [one for one in every if one.name not in _LEFT_OUT]
 
 
-def _judge(root: Path, area: str, mutant: PythonMutant) -> Judged:
+def _judge(root: Path, area: str, mutant: PythonMutant, lines: Lines) -> Judged:
     path = root / mutant.file
     text = path.read_text()
+    touching = _touching(lines, mutant)
     path.write_text(apply(mutant, text))
     started = time.monotonic()
     try:
-        status, by = _tests(root, AREAS[area].tests)
+        status, by = _tests(root, touching or AREAS[area].tests)
     finally:
         path.write_text(text)
     return Judged(area, mutant, status != 0, by, round(time.monotonic() - started, 1))
 
 
-def _tests(root: Path, tests: Sequence[str]) -> tuple[int, str]:
-    words = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", "--color=no"]
-    present = [test for test in tests if (root / test).exists()]
-    argv = [sys.executable, "-m", "pytest", *words, *present]
-    try:
-        done = subprocess.run(
-            argv,
-            cwd=root,
-            env=environment(root),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return 1, "did not end"
+def _touching(lines: Lines, mutant: PythonMutant) -> list[str]:
+    """Returns the tests that execute the defect; none for what runs at an import."""
+    mine = lines.get(mutant.file, {})
+    found = {test for line in range(mutant.line, mutant.end + 1) for test in mine.get(line, ())}
+    return sorted(found)
+
+
+def _tests(root: Path, tests: Sequence[str], *, touched: Mapping[str, str] | None = None) -> tuple[int, str]:
+    present = [test for test in tests if (root / test.partition("::")[0]).exists()]
+    words = ["-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", "--color=no"]
+    words += ["-p", "tools.mutants.touched"] if touched else ["-x"]
+    with NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(present))  # too many for a command line
+        file.flush()
+        argv = [sys.executable, "-m", "pytest", *words, f"@{file.name}"]
+        variables = {**environment(root), **(touched or {})}
+        limit = SECONDS * (4 if touched else 1)
+        try:
+            done = subprocess.run(
+                argv, cwd=root, env=variables, capture_output=True, text=True, check=False, timeout=limit
+            )
+        except subprocess.TimeoutExpired:
+            return 1, "did not end"
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return done.returncode, failed[0][:120] if failed else done.stdout.strip().rpartition("\n")[2][:120]
 
@@ -128,8 +138,8 @@ def run_python(options: argparse.Namespace) -> int:
         trees: SimpleQueue[Path] = SimpleQueue()
         for _ in range(options.jobs):
             trees.put(stack.enter_context(tree()).root)
-        _refuse_failing_tests(trees, areas)
-        judged = _all(chosen, trees, options.jobs)
+        lines = _lines(trees, areas)
+        judged = _all(chosen, trees, options.jobs, lines)
     for area in areas:
         mine = [one for one in judged if one.area == area]
         print(f"{area}: {sum(one.killed for one in mine)} of {len(mine)} killed")
@@ -138,20 +148,31 @@ def run_python(options: argparse.Namespace) -> int:
     return 0 if killed == len(judged) else 1
 
 
-def _refuse_failing_tests(trees: SimpleQueue[Path], areas: Sequence[str]) -> None:
-    root = trees.get()
+def _lines(trees: SimpleQueue[Path], areas: Sequence[str]) -> dict[str, Lines]:
+    """Run each area's tests without a defect. Returns the tests that execute each line, by area."""
+    root, found = trees.get(), {}
     for area in areas:
-        status, said = _tests(root, AREAS[area].tests)
+        file = root / f"{area}.json"
+        sources = ":".join(str(root / source) for source in AREAS[area].sources)
+        touched = {"TOUCHED_SOURCES": sources, "TOUCHED_FILE": str(file)}
+        status, said = _tests(root, AREAS[area].tests, touched=touched)
         if status:
             raise RuntimeError(f"the tests of {area} fail without any defect: {said}")
+        found[area] = read(file, root)
     trees.put(root)
+    return found
 
 
-def _all(chosen: Sequence[tuple[str, PythonMutant]], trees: SimpleQueue[Path], jobs: int) -> list[Judged]:
+def _all(
+    chosen: Sequence[tuple[str, PythonMutant]],
+    trees: SimpleQueue[Path],
+    jobs: int,
+    lines: Mapping[str, Lines],
+) -> list[Judged]:
     def one(pair: tuple[str, PythonMutant]) -> Judged:
-        root = trees.get()
+        root, (area, mutant) = trees.get(), pair
         try:
-            judged = _judge(root, *pair)
+            judged = _judge(root, area, mutant, lines[area])
         finally:
             trees.put(root)
         print(judged.line(), flush=True)
