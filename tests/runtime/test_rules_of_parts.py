@@ -6,8 +6,10 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import os
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from ringfence_linux import syscalls
 from ringfence_runtime.cgroup import limits_v2
 from ringfence_runtime.errors import Error, SpecError
+from ringfence_runtime.images import mounting
 from ringfence_runtime.launch import idmap, moveroot
 from ringfence_runtime.launch.operations import sequence
 from ringfence_runtime.launch.operations.cgroups import MountLegacyCgroups, MountUnifiedCgroup
@@ -235,3 +238,31 @@ def test_a_mount_that_cannot_be_taken_away_is_an_error(
     monkeypatch.setattr(moveroot, "new_filesystem", lambda *words: pytest.fail("it is covered"))
     with pytest.raises(OSError, match="refused"):
         moveroot._take_away(str(tmp_path))
+
+
+def test_an_overlay_is_mounted_from_its_own_context(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the calls of new kernels: any other descriptor fails, and mount(2) would hide it."""
+    context = os.open(tmp_path, os.O_PATH)
+    mounted: list[tuple[int, int]] = []
+    given: list[tuple[int, str, str]] = []
+
+    def fsmount(fd: int, attributes: int) -> int:
+        mounted.append((fd, attributes))
+        return 99
+
+    monkeypatch.setattr(syscalls, "fsopen", lambda kind: context)
+    monkeypatch.setattr(syscalls, "fsconfig_string", lambda *words: given.append(words))
+    monkeypatch.setattr(syscalls, "fsconfig_flag", lambda *words: None)
+    monkeypatch.setattr(syscalls, "fsconfig_create", lambda fd: None)
+    monkeypatch.setattr(syscalls, "fsmount", fsmount)
+    rootfs: Any = SimpleNamespace(upper="/u", work="/w", userxattr=False)
+    assert mounting._overlay_by_parts(rootfs, ("/a", "/b")) == 99
+    assert mounted == [(context, 0)]
+    assert [words[1:] for words in given[:4]] == [
+        ("lowerdir+", "/a"),
+        ("lowerdir+", "/b"),
+        ("upperdir", "/u"),
+        ("workdir", "/w"),
+    ]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(context)
