@@ -68,7 +68,7 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	answer = rf_file_prefilter(&query, task, armed, container, &file, owner, compat);
 	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, &armed->task, container))
 		return 0;
-	rf_file_decide(&query, task, &armed->task, container, &file, answer, fd,
+	rf_file_decide(&query, task, armed, container, &file, answer, fd,
 		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_KILL, false);
 	return 0;
 }

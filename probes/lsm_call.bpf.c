@@ -80,8 +80,6 @@ static __always_inline __u32 rf_call_finish(struct task_struct *task, struct rf_
 
 	if (!container)
 		return RF_ACTION_NONE;
-	query->text = buffer->bit + 1;
-	rf_evaluate(query, task, &armed->task, NULL);
 	flags |= rf_lsm_enforce(query);
 	if (rf_is_duplicate(armed, query))
 		return query->action;
@@ -117,6 +115,7 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 	struct rf_call call;
 	__u32 verdict;
 	__u8 notes;
+	int answer;
 
 	armed = rf_bound(task);
 	if (!armed || !rf_call_in_progress(task, &call))
@@ -132,16 +131,24 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 	query = (struct rf_query *)armed->query_storage;
 	rf_call_query(task, &armed->task, container, &call, known, query);
 	rf_apply_hook_arguments(query, known, target, flags);
-	buffer = rf_scratch_get();
+	answer = rf_evaluate_no_text(query, task, &armed->task);
+	if (answer == RF_MATCH_NOTHING && !rf_is_observed(query->event))
+		return RF_ACTION_NONE;
+	buffer = rf_scratch_claim(&armed->scratch);
 	if (!buffer) {
-		rf_fail_no_text(query, task, &armed->task);
+		if (answer == RF_MATCH_NEED_MORE)
+			rf_fail_no_scratch(query, RF_MECHANISM_LSM);
+		else
+			rf_conclude_no_scratch(query, RF_MECHANISM_LSM);
 		return query->action;
 	}
 	notes = rf_call_text(buffer, &call, known->text_arg, query->event);
 	if (call.compat)
 		notes |= RF_FLAG_COMPAT;
+	if (answer == RF_MATCH_NEED_MORE)
+		rf_evaluate_text(query, buffer);
 	verdict = rf_call_finish(task, armed, &call, query, buffer, notes);
-	rf_scratch_put(buffer);
+	rf_scratch_release(buffer);
 	return verdict;
 }
 

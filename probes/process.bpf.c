@@ -207,6 +207,12 @@ static __always_inline void rf_report_exec(struct task_struct *task, struct rf_t
 	__u8 flags = 0;
 
 	rf_count(bound->slot, RF_COUNT_EXEC);
+	if (!buffer) {
+		if (newly_armed || !config.exec_hooked)
+			rf_exec_fail_no_scratch(&query, task, bound, container, exe,
+						RF_MECHANISM_KILL);
+		return;
+	}
 	rf_exec_query(&query, task, bound, container, exe, buffer);
 	if (newly_armed || !config.exec_hooked)
 		rf_evaluate(&query, task, bound, NULL);
@@ -228,15 +234,15 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid,
 	container = rf_exec_container(task, &binding);
 	if (!container)
 		return 0;
-	buffer = rf_scratch_get();
+	armed = rf_bound(task);
+	buffer = armed ? rf_scratch_claim(&armed->scratch) : rf_scratch_get();
 	rf_exec_program(task, &binding, buffer, &exe, (__u64)BPF_CORE_READ(binprm, file));
 	rf_bind_exec(&binding);
 	armed = rf_bound(task);
 	if (armed && armed->task.container) {
 		rf_count_task(task, armed, container, false);
-		if (buffer)
-			rf_report_exec(task, &armed->task, container, &exe, buffer,
-				       binding.newly_armed || armed->armed_by_exec);
+		rf_report_exec(task, &armed->task, container, &exe, buffer,
+			       binding.newly_armed || armed->armed_by_exec);
 	}
 	if (buffer)
 		rf_scratch_put(buffer);

@@ -229,12 +229,9 @@ static __always_inline bool rf_ends_match(const __u64 *ends)
 	return false;
 }
 
-/* Compares names, not objects: most paths need only a look-up or two. `text`: see rf_guard_hit. */
-__noinline int rf_path_may_be_guarded(__u32 text)
+/* Compares names, not objects: most paths need only a look-up or two. */
+__noinline int rf_path_may_be_guarded(struct rf_scratch *buffer)
 {
-	__u32 index = text - 1;
-	struct rf_scratch *buffer = bpf_map_lookup_elem(&scratch, &index);
-
 	if (!buffer || !buffer->len)
 		return 0;
 	rf_hash_ends(buffer);
@@ -250,26 +247,26 @@ __noinline int rf_path_may_be_guarded(__u32 text)
 __noinline int rf_guard_path(const struct rf_call *call, __u32 directory, __u32 arg, __u32 what)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_armed *armed = rf_bound(task);
 	struct rf_scratch *buffer;
-	__u32 kind = 0, text;
+	__u32 kind = 0;
 	__u64 from;
 	int verdict = RF_ACTION_NONE;
 
-	if (!call || arg >= RF_SYSCALL_ARGS)
+	if (!call || arg >= RF_SYSCALL_ARGS || !armed)
 		return RF_ACTION_NONE;
-	buffer = rf_scratch_get();
-	if (!buffer)
-		return RF_ACTION_NONE;
+	buffer = rf_scratch_claim(&armed->scratch);
+	if (!buffer) /* the path is unknown */
+		return rf_guard_hit(what, 0, 0, 0, false);
 	rf_call_text(buffer, call, arg, RF_AGENT_TAMPER);
-	text = buffer->bit + 1;
 	from = !buffer->len || buffer->name[0] == '/' ? 0 : rf_directory_of(task, call, directory);
 	if (from)
 		kind = rf_guard_kind(from);
 	if (kind == RF_GUARD_TREE)
-		verdict = rf_guard_hit(what, 0, 0, text, false);
-	else if (rf_path_may_be_guarded(text))
-		verdict = rf_guard_hit(what | RF_TAMPER_MAYBE, 0, 0, text, false);
-	rf_scratch_put(buffer);
+		verdict = rf_guard_hit(what, 0, 0, 1, false);
+	else if (rf_path_may_be_guarded(buffer))
+		verdict = rf_guard_hit(what | RF_TAMPER_MAYBE, 0, 0, 1, false);
+	rf_scratch_release(buffer);
 	return verdict;
 }
 

@@ -90,7 +90,8 @@ static __always_inline void rf_exec_program(struct task_struct *task,
 		binding->like.exe_hash = buffer->hash;
 	} else {
 		rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, binding->like.slot);
-		binding->like.facts = RF_PROGRAM_ELSEWHERE;
+		rf_file_read(exe, file);
+		binding->like.facts = rf_program_facts(exe) | RF_PROGRAM_ELSEWHERE;
 	}
 }
 

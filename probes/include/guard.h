@@ -156,8 +156,8 @@ __u32 rf_guard_kind(__u64 dentry);
 
 /*
  * The current task makes an attempt on the agent. If the task is armed: decides, counts, reports.
- * `dentry`: the file; 0: none. `text`: 1 + number of the scratch buffer that holds the path in
- * `name`; 0: none. `hooked`: at an LSM hook, which can refuse. Returns the verdict.
+ * `dentry`: the file; 0: none. `text`: 1: the task's own buffer holds the path in `name`;
+ * 0: none. `hooked`: at an LSM hook, which can refuse. Returns the verdict.
  */
 int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooked);
 

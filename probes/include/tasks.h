@@ -6,6 +6,7 @@
 #include "compat.h"
 #include "config.h"
 #include "containers.h"
+#include "scratch.h"
 
 /*
  * Task storage exists only for armed tasks. It is inherited at fork and kept when the task moves.
@@ -76,6 +77,7 @@ struct rf_armed {
 	__u32 armed_by_exec; /* the exec in progress has armed it */
 	__u64 query_storage[RF_QUERY_STORAGE_WORDS];
 	struct rf_memo memo[RF_MEMOS];
+	struct rf_scratch scratch; /* the task's own: taken by rf_scratch_claim() */
 };
 
 struct map_tasks {

@@ -9,6 +9,7 @@ of its backports is unpacked into the cache; where nothing newer can be had, one
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from tools.vm.catalogue import Prepared, cache_directory
 
-__all__ = ["Qemu", "find_qemu", "machine_command", "needs_fetch", "virtiofsd_command"]
+__all__ = ["APPEND", "Qemu", "find_qemu", "machine_command", "needs_fetch", "virtiofsd_command"]
 
 GOOD_MAJOR = 9
 PROGRAM = "qemu-system-x86_64"
@@ -27,6 +28,8 @@ COMMAND_LINE = (
     "tsc=reliable random.trust_cpu=on cryptomgr.notests cgroup_no_v1=all "
     "lsm=landlock,lockdown,yama,integrity,apparmor,bpf"
 )
+#: more words for the kernel, which override: `lsm=landlock,lockdown,yama,integrity,apparmor`, `preempt=full`
+APPEND = "RINGFENCE_VM_APPEND"
 
 
 class Qemu(NamedTuple):
@@ -88,6 +91,7 @@ def machine_command(
     """The argv of QEMU. `sockets`: virtiofs tag -> socket of its server; `memory` in MiB."""
     qemu = find_qemu()
     append = COMMAND_LINE + ("" if verbose else " quiet loglevel=3")
+    append = f"{append} {os.environ.get(APPEND, '')}".rstrip()
     argv = [qemu.program, *qemu.options, "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,la57=off"]
     argv += ["-M", "q35,memory-backend=memory", "-m", str(memory), "-smp", str(qemu.cpus)]
     # virtiofs needs memory that the file server can map.

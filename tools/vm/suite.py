@@ -86,7 +86,8 @@ SLOWDOWN = int(os.environ.get("RINGFENCE_VM_SLOWDOWN", "12"))
 #: Where more tests than this fail, something is broken, and running them once more would take too long.
 MOST_RERUNS = 20
 FORCED = "root,runc,busybox"  # what the guest must be able to run
-_HANDED_ON = ("PYTHONPATH", "RINGFENCE_KILLS")  # environment variables passed to the guest
+# environment variables passed to the guest
+_HANDED_ON = ("PYTHONPATH", "RINGFENCE_ADVERSARY", "RINGFENCE_ADVERSARY_TRIES", "RINGFENCE_KILLS")
 TIMEOUT, FULL_TIMEOUT = 3600.0, 4 * 3600.0  # seconds, from power-on
 MEMORY = 4096  # MiB; browsers and databases want it
 

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attacks that have an effect outside of their container. The tests look for the effect
+ * themselves: a text in a file of the host, a secret of the host in the output, a namespace of a
+ * process. Every sub-command makes one attempt, and prints how it ended.
+ */
+#ifndef ADVERSARY_H
+#define ADVERSARY_H
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define WORKED 0
+#define ERROR 1
+#define USAGE 2
+#define SETUP 3 /* what the attack needs could not be made: nothing was tried */
+#define REFUSED 77
+
+struct attack {
+	const char *name;
+	int (*run)(char **args); /* args are NULL terminated */
+};
+
+extern const struct attack file_attacks[], name_attacks[], task_attacks[], namespace_attacks[];
+
+/* Prints "worked" or "failed ERRNO" (-1 with errno), and returns the exit code. */
+int result(long value);
+
+/* Prints what was read, so that the test finds its secret there. */
+void show(const char *data, long length);
+
+/* Exits with SETUP and the reason if the condition is false. */
+void need(int condition, const char *what);
+
+/* Returns args[i], or a default if there are fewer. */
+const char *word(char **args, int i, const char *otherwise);
+long number(char **args, int i, long otherwise);
+
+/* Leaves a process behind that has what this one has: the test looks at it. */
+void linger(void);
+
+/* CLOCK_MONOTONIC in milliseconds. */
+long long now_ms(void);
+
+#ifdef __x86_64__
+/* A system call by the 32-bit table; pointers must be below 4 GiB (see low_text). */
+long call_32bit(long number, long first, long second, long third);
+#endif
+
+/* A copy of the text below 4 GiB. */
+char *low_text(const char *text);
+
+#endif

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * adversary NAME [ARG...]: one attempt.
+ * adversary serve: attempts from standard input, one per line; the first process of a container.
+ * adversary memory WORD...: the same words, by a copy of this program that has no file.
+ */
+#include "adversary.h"
+#include <time.h>
+
+static const struct attack *const tables[] = {
+	file_attacks,
+	name_attacks,
+	task_attacks,
+	namespace_attacks,
+};
+
+int result(long value)
+{
+	int error = errno;
+
+	if (value != -1) {
+		printf("worked %ld\n", value);
+		return WORKED;
+	}
+	printf("failed %s\n", strerrorname_np(error));
+	return error == EPERM ? REFUSED : ERROR;
+}
+
+void show(const char *data, long length)
+{
+	printf("got ");
+	for (long i = 0; i < length; i++)
+		if (data[i] > ' ' && data[i] < 127)
+			putchar(data[i]);
+	printf("\n");
+	fflush(stdout);
+}
+
+void need(int condition, const char *what)
+{
+	if (condition)
+		return;
+	printf("setup %s: %s\n", what, strerrorname_np(errno));
+	fflush(stdout);
+	_exit(SETUP);
+}
+
+const char *word(char **args, int i, const char *otherwise)
+{
+	for (int n = 0; n < i; n++)
+		if (!args[n])
+			return otherwise;
+	return args[i] ? args[i] : otherwise;
+}
+
+long number(char **args, int i, long otherwise)
+{
+	const char *text = word(args, i, NULL);
+
+	return text ? strtol(text, NULL, 0) : otherwise;
+}
+
+void linger(void)
+{
+	pid_t child = fork();
+
+	need(child >= 0, "fork");
+	if (child)
+		return;
+	close(0);
+	close(1);
+	close(2);
+	for (;;)
+		pause();
+}
+
+long long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+#ifdef __x86_64__
+long call_32bit(long number, long first, long second, long third)
+{
+	long value;
+
+	asm volatile("int $0x80"
+		     : "=a"(value)
+		     : "a"(number), "b"(first), "c"(second), "d"(third)
+		     : "memory", "r8", "r9", "r10", "r11");
+	errno = value < 0 ? (int)-value : 0;
+	return value < 0 ? -1 : value;
+}
+#endif
+
+char *low_text(const char *text)
+{
+	static char *next, *end;
+	char *made;
+
+	if (!next) {
+		next = mmap((void *)0x10000000, 1 << 16, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+		need(next != MAP_FAILED, "memory below 4 GiB");
+		end = next + (1 << 16);
+	}
+	made = next;
+	need(made + strlen(text) + 1 < end, "room below 4 GiB");
+	next += strlen(text) + 1;
+	return strcpy(made, text);
+}
+
+static const struct attack *find(const char *name)
+{
+	for (size_t t = 0; t < sizeof(tables) / sizeof(*tables); t++)
+		for (const struct attack *attack = tables[t]; attack->name; attack++)
+			if (!strcmp(name, attack->name))
+				return attack;
+	fprintf(stderr, "adversary: no attack '%s'\n", name);
+	exit(USAGE);
+}
+
+/* Runs the words by a copy of this program in memory. */
+static int from_memory(char **words)
+{
+	int from = open("/proc/self/exe", O_RDONLY), memory = memfd_create("x", 0);
+	char block[1 << 16], *const env[] = { NULL };
+	ssize_t length;
+
+	need(from >= 0 && memory >= 0, "a copy in memory");
+	while ((length = read(from, block, sizeof(block))) > 0)
+		need(write(memory, block, length) == length, "write");
+	fexecve(memory, words, env);
+	return result(-1);
+}
+
+#define WORDS 24
+
+/* Runs one line's words in a child process, and prints its result as "end STATUS". */
+static void serve_one(char *line)
+{
+	char *words[WORDS + 2] = { "/bin/adversary" };
+	int count = 1, status = 0;
+	pid_t child, ended;
+
+	for (char *one = strtok(line, " \n"); one && count <= WORDS; one = strtok(NULL, " \n"))
+		words[count++] = one;
+	child = fork();
+	if (!child) {
+		close(0);
+		open("/dev/null", O_RDONLY);
+		execv(words[0], words);
+		_exit(SETUP);
+	}
+	do
+		ended = wait(&status);
+	while (ended > 0 && ended != child);
+	printf("\nend %d\n", WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+static int serve(void)
+{
+	char line[4096];
+
+	setvbuf(stdout, NULL, _IONBF, 0);
+	puts("ready");
+	while (fgets(line, sizeof(line), stdin))
+		serve_one(line);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2)
+		return USAGE;
+	if (!strcmp(argv[1], "serve"))
+		return serve();
+	if (!strcmp(argv[1], "memory") && argc > 2)
+		return from_memory(argv + 1);
+	return find(argv[1])->run(argv + 2);
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Calls that change names or attributes and open nothing. */
+#include "adversary.h"
+#include <linux/fs.h>
+#include <sys/xattr.h>
+
+static int one_symlink(int at, const char *name, const char *to)
+{
+	return symlinkat(to, at, name);
+}
+
+static int one_mkdir(int at, const char *name, const char *to)
+{
+	(void)to;
+	return mkdirat(at, name, 0755);
+}
+
+static int one_unlink(int at, const char *name, const char *to)
+{
+	(void)to;
+	return unlinkat(at, name, 0);
+}
+
+static int one_rename(int at, const char *name, const char *to)
+{
+	return renameat(at, name, at, to);
+}
+
+static int one_link(int at, const char *name, const char *to)
+{
+	return linkat(at, name, at, to, 0);
+}
+
+static int one_chmod(int at, const char *name, const char *to)
+{
+	(void)to;
+	return fchmodat(at, name, 0777, 0);
+}
+
+static int one_chown(int at, const char *name, const char *to)
+{
+	(void)to;
+	return fchownat(at, name, 12345, 12345, 0);
+}
+
+static int one_mknod(int at, const char *name, const char *to)
+{
+	(void)to;
+	return mknodat(at, name, S_IFIFO | 0644, 0);
+}
+
+static int one_utimes(int at, const char *name, const char *to)
+{
+	struct timespec times[2] = { { 1, 0 }, { 1, 0 } };
+
+	(void)to;
+	return utimensat(at, name, times, 0);
+}
+
+static const struct {
+	const char *name;
+	int (*run)(int at, const char *name, const char *to);
+} calls[] = {
+	{ "symlink", one_symlink }, { "mkdir", one_mkdir }, { "unlink", one_unlink },
+	{ "rename", one_rename },   { "link", one_link },   { "chmod", one_chmod },
+	{ "chown", one_chown },	    { "mknod", one_mknod }, { "utimes", one_utimes },
+};
+
+static int run_call(const char *call, int at, const char *name, const char *to)
+{
+	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++)
+		if (!strcmp(calls[i].name, call))
+			return calls[i].run(at, name, to);
+	exit(USAGE);
+}
+
+/* name CALL DIRECTORY NAME [TO]: by a directory that gives no access (O_PATH). */
+static int attack_name(char **args)
+{
+	int at = open(word(args, 1, "/tmp"), O_PATH | O_DIRECTORY);
+
+	if (at < 0)
+		return result(-1);
+	return result(run_call(word(args, 0, "mkdir"), at, word(args, 2, "x"), word(args, 3, "y")));
+}
+
+/* name_path CALL DIRECTORY NAME [TO]: by the whole path. */
+static int attack_name_path(char **args)
+{
+	const char *directory = word(args, 1, "/tmp");
+	char name[4096], to[4096];
+
+	snprintf(name, sizeof(name), "%s/%s", directory, word(args, 2, "x"));
+	if (strcmp(word(args, 0, "mkdir"), "symlink"))
+		snprintf(to, sizeof(to), "%s/%s", directory, word(args, 3, "y"));
+	else
+		snprintf(to, sizeof(to), "%s", word(args, 3, "y"));
+	return result(run_call(word(args, 0, "mkdir"), AT_FDCWD, name, to));
+}
+
+/* name_cwd CALL DIRECTORY NAME [TO]: from a working directory there. */
+static int attack_name_cwd(char **args)
+{
+	if (chdir(word(args, 1, "/tmp")))
+		return result(-1);
+	return result(run_call(word(args, 0, "mkdir"), AT_FDCWD, word(args, 2, "x"), word(args, 3, "y")));
+}
+
+/* name_root CALL DIRECTORY NAME [TO]: from a root directory there (chroot). */
+static int attack_name_root(char **args)
+{
+	char name[4096], to[4096];
+
+	if (chroot(word(args, 1, "/tmp")) || chdir("/"))
+		return result(-1);
+	snprintf(name, sizeof(name), "/%s", word(args, 2, "x"));
+	snprintf(to, sizeof(to), "/%s", word(args, 3, "y"));
+	return result(run_call(word(args, 0, "mkdir"), AT_FDCWD, name, to));
+}
+
+/* truncate PATH */
+static int attack_truncate(char **args)
+{
+	return result(truncate(word(args, 0, "/tmp/x"), 0));
+}
+
+/* exchange PATH PATH: two files of the host exchange names. */
+static int attack_exchange(char **args)
+{
+	return result(renameat2(AT_FDCWD, word(args, 0, "/tmp/x"), AT_FDCWD, word(args, 1, "/tmp/y"), RENAME_EXCHANGE));
+}
+
+/* replace PATH TEXT FROM: a file of the container's, moved over one of the same filesystem. */
+static int attack_replace(char **args)
+{
+	const char *from = word(args, 2, "/tmp/from");
+	int fd = open(from, O_WRONLY | O_CREAT | O_TRUNC, 0755);
+
+	need(fd >= 0 && write(fd, word(args, 1, "x"), strlen(word(args, 1, "x"))) > 0, "a file");
+	return result(rename(from, word(args, 0, "/tmp/x")));
+}
+
+/* other_name PATH TEXT LINK: a second name for the file, and writing by that. */
+static int attack_other_name(char **args)
+{
+	int fd;
+
+	if (link(word(args, 0, "/tmp/x"), word(args, 2, "/tmp/y")))
+		return result(-1);
+	fd = open(word(args, 2, "/tmp/y"), O_WRONLY);
+	if (fd < 0)
+		return result(-1);
+	return result(write(fd, word(args, 1, "x"), strlen(word(args, 1, "x"))));
+}
+
+/* xattr PATH NAME [TEXT]: a file capability (all, effective) if NAME is security.capability. */
+static int attack_xattr(char **args)
+{
+	const char *name = word(args, 1, "user.x"), *text = word(args, 2, "x");
+	unsigned int capability[5] = { 0x02000001, 0xffffffff, 0, 0x1ff, 0 };
+
+	if (!strcmp(name, "security.capability"))
+		return result(setxattr(word(args, 0, "/tmp/x"), name, capability, sizeof(capability), 0));
+	return result(setxattr(word(args, 0, "/tmp/x"), name, text, strlen(text), 0));
+}
+
+/* fxattr PATH NAME: the same by a descriptor. */
+static int attack_fxattr(char **args)
+{
+	unsigned int capability[5] = { 0x02000001, 0xffffffff, 0, 0x1ff, 0 };
+	int fd = open(word(args, 0, "/tmp/x"), O_RDONLY);
+
+	if (fd < 0)
+		return result(-1);
+	return result(fsetxattr(fd, word(args, 1, "security.capability"), capability, sizeof(capability), 0));
+}
+
+const struct attack name_attacks[] = {
+	{ "name", attack_name },
+	{ "name_path", attack_name_path },
+	{ "name_cwd", attack_name_cwd },
+	{ "name_root", attack_name_root },
+	{ "truncate", attack_truncate },
+	{ "exchange", attack_exchange },
+	{ "replace", attack_replace },
+	{ "other_name", attack_other_name },
+	{ "xattr", attack_xattr },
+	{ "fxattr", attack_fxattr },
+	{ NULL, NULL },
+};
