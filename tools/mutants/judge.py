@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Kernel, KernelSettings
 from ringfence.errors import KernelError
 
@@ -85,26 +84,34 @@ def _note(path: Path, verdict: Verdict) -> None:
         os.fsync(file.fileno())
 
 
-def _refused() -> str:
-    """Returns the programs that the verifier refuses: such a defect is none that tests could see."""
-    node = NodeCapabilities.detect()
-    settings = KernelSettings(lsm_hooks=node.lsm_hooks, tracing=node.tracing)
-    try:
-        with Kernel.load(settings) as kernel:
-            return ", ".join(one.program for one in kernel.skipped if "refused" in one.reason)
-    except KernelError as error:
-        return str(error)[:500]
+def _watch_loading() -> list[str]:
+    """Returns a list that gets the programs which the verifier refuses from now on.
+
+    Such a defect is none: the tests see that the program is missing, and not what it does.
+    """
+    refused: list[str] = []
+    load = Kernel.load
+
+    def watched(settings: KernelSettings) -> Kernel:
+        try:
+            kernel = load(settings)
+        except KernelError as error:
+            refused.append(str(error)[:500])
+            raise
+        refused.extend(one.program for one in kernel.skipped if "refused" in one.reason)
+        return kernel
+
+    Kernel.load = watched  # type: ignore[method-assign]
+    return refused
 
 
 def _child(tests: Sequence[str], answer: int) -> None:
     os.setsid()
-    watch = _Watch()
-    refused = _refused()
-    if refused:
-        os.write(answer, json.dumps([REFUSED, refused, 0]).encode())
-        os._exit(0)
+    watch, refused = _Watch(), _watch_loading()
     words = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--color=no"]
-    status = int(pytest.main([*words, *tests], plugins=[watch]))
+    status: int | str = int(pytest.main([*words, *tests], plugins=[watch]))
+    if refused:
+        status, watch.failed = REFUSED, ", ".join(refused)
     os.write(answer, json.dumps([status, watch.failed, watch.ran]).encode())
     sys.stdout.flush()
     os._exit(0)

@@ -330,3 +330,23 @@ def test_an_event_without_words_has_no_exception() -> None:
     """Such as an attack on the agent, which no rule can allow."""
     event = make(K.AGENT_TAMPER)
     assert exception_keys(event, {"path": "/x"}, b"/bin/sh") == {}
+
+
+def test_only_operands_that_are_exact_are_proposed() -> None:
+    """A number, flags or a type would allow more than this call."""
+    event = make(K.SYSCTL_ACCESS)
+    assert exception_keys(event, {"sysctl": "vm/a", "access": "write"}, b"") == {
+        "sysctl": "vm/a",
+        "access": "write",
+    }
+    opened = make(K.FILE_OPEN)
+    details = {
+        "name": "passwd",
+        "flags": "O_RDWR",
+        "type": "file",
+        "path": "/etc/passwd",
+        "filesystem": "tmpfs",
+    }
+    found = exception_keys(opened, details, b"/bin/sh")
+    assert found["path"] == "tmpfs:etc/passwd"
+    assert not set(found) & {"flags", "type", "filesystem", "mount"}

@@ -147,3 +147,15 @@ def test_a_known_pair_is_not_counted_in_the_sum_of_all() -> None:
         limit.hold(container, "r")
     lost = {(one.container, one.rule): one.times for one in limit.flush()}
     assert lost == {(1, "r"): 3, (0, ""): 2}
+
+
+def test_a_flush_reports_only_what_was_suppressed() -> None:
+    """Nothing of a pair whose alerts were all sent."""
+    clock = Clock()
+    limit = limiter(clock)
+    assert limit.admit(1, "r", 1).passes
+    assert limit.admit(2, "r", 1).passes
+    assert not limit.admit(2, "r", 1, "what").passes
+    clock.now += 6 * S
+    assert [tuple(one) for one in limit.flush()] == [(2, "r", 1, "what")]
+    assert limit.flush() == []
