@@ -23,11 +23,13 @@ import pytest
 from ringfence.bpf.kernel import Kernel, KernelSettings
 from ringfence.errors import KernelError
 
-__all__ = ["BEGUN", "REFUSED", "Verdict", "Work", "read", "write_plan"]
+__all__ = ["BEGUN", "REFUSED", "UNCHANGED", "Verdict", "Work", "read", "write_plan"]
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECT = ROOT / "agent/ringfence/_bpf/ringfence.bpf.o"
 BEGUN = "begun"
+#: the id of the run without a defect: tests that fail in it judge nothing
+UNCHANGED = "unchanged"
 REFUSED = "refused"
 
 
@@ -58,11 +60,14 @@ class _Watch:
 
     def __init__(self) -> None:
         self.ran, self.failed = 0, ""
+        self.every: list[str] = []
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         self.ran += report.when == "call" and not report.skipped
         if report.failed and not self.failed:
             self.failed = report.nodeid
+        if report.failed:
+            self.every.append(report.nodeid)
 
 
 def write_plan(path: Path, works: Sequence[Work]) -> None:
@@ -105,25 +110,29 @@ def _watch_loading() -> list[str]:
     return refused
 
 
-def _child(tests: Sequence[str], answer: int) -> None:
+def _child(work: Work, unfit: Sequence[str], answer: int) -> None:
     os.setsid()
     watch, refused = _Watch(), _watch_loading()
-    words = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--color=no"]
-    status: int | str = int(pytest.main([*words, *tests], plugins=[watch]))
+    words = [*(word for test in unfit for word in ("--deselect", test))]
+    words += [] if work.id == UNCHANGED else ["-x"]
+    words += ["-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--color=no"]
+    status: int | str = int(pytest.main([*words, *work.tests], plugins=[watch]))
     if refused:
         status, watch.failed = REFUSED, ", ".join(refused)
+    if work.id == UNCHANGED:
+        watch.failed = "\n".join(dict.fromkeys(watch.every))
     os.write(answer, json.dumps([status, watch.failed, watch.ran]).encode())
     sys.stdout.flush()
     os._exit(0)
 
 
-def _run(work: Work) -> Verdict:
+def _run(work: Work, unfit: Sequence[str]) -> Verdict:
     started = time.monotonic()
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
         os.close(reader)
-        _child(work.tests, writer)
+        _child(work, unfit, writer)
     os.close(writer)
     ended = _wait(pid, started + work.seconds)
     said = os.read(reader, 65536) if ended else b""
@@ -145,12 +154,16 @@ def _wait(pid: int, until: float) -> bool:
 
 def main(plan: str, results: str) -> int:
     """Runs the plan. Returns 0."""
+    unfit: list[str] = []
     for words in json.loads(Path(plan).read_text()):
         work = Work(*words)
         _note(Path(results), Verdict(work.id, BEGUN, "", 0, 0.0))
         if work.object:
             shutil.copyfile(work.object, OBJECT)
-        _note(Path(results), _run(work))
+        verdict = _run(work, unfit)
+        if work.id == UNCHANGED:
+            unfit = verdict.failed.split()
+        _note(Path(results), verdict)
     return 0
 
 
