@@ -142,6 +142,8 @@ def running(
         lsm=hooks_for(decided, decided),
         hooked=hooked,
         drift=True,
+        checkpoints=EventKind.SYS_SETNS in decided,
+        done=frozenset(DONE) - hooked,
         requests=EventKind.MODULE_REQUEST not in decided,
     )
     with Kernel.load(chosen) as kernel:
