@@ -143,7 +143,6 @@ def running(
         hooked=hooked,
         drift=True,
         checkpoints=EventKind.SYS_SETNS in decided,
-        done=frozenset(DONE) - hooked,
         requests=EventKind.MODULE_REQUEST not in decided,
     )
     with Kernel.load(chosen) as kernel:

@@ -73,6 +73,37 @@ def test_a_namespace_of_its_own_is_the_containers(
     assert event.operands[1] == Relation.SELF
 
 
+def test_a_namespace_that_nobody_claimed_is_the_hosts(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """Such as one of a service of the host."""
+    service = subprocess.Popen(
+        ["unshare", "-u", act, "name:there", "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert service.stdout
+    assert service.stdout.readline() == b"name 0\n"
+    try:
+        cgroup.run([act, f"setns:/proc/{service.pid}/ns/uts:0"], capture_output=True)
+    finally:
+        service.communicate(b"x")
+    (event,) = probes.wait(cgroup, K.SYS_SETNS)
+    assert event.operands[1] == Relation.HOST
+
+
+def test_a_namespace_of_another_container_is_the_others(probes: Probes, cgroup: Cgroup, act: str) -> None:
+    """It belongs to the container whose task is in it."""
+    with new_cgroup(LABEL) as elsewhere:
+        other = elsewhere.popen(
+            ["unshare", "-u", act, "unshare:0", "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert other.stdout
+        assert other.stdout.readline() == b"unshare 0\n"
+        try:
+            cgroup.run([act, f"setns:/proc/{other.pid}/ns/uts:0"], capture_output=True)
+        finally:
+            other.communicate(b"x")
+    (event,) = probes.wait(cgroup, K.SYS_SETNS)
+    assert event.operands[1] == Relation.OTHER
+
+
 def test_a_measured_cgroup_is_the_hosts(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """With PERF_FLAG_PID_CGROUP the number is a descriptor: no process of the container has it."""
     cgroup.run(["unshare", "-pf", act, "perfcgroup", "perf"], capture_output=True)
