@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from tools.mutants.table import PLACES, Mutant, load, problems
 def main() -> int:
     """Runs the command. Returns 0 on success."""
     options = _arguments()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends what was started
     try:
         return int(options.act(options))
     except (RuntimeError, ValueError) as error:

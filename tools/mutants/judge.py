@@ -112,6 +112,7 @@ def _watch_loading() -> list[str]:
 
 def _child(work: Work, unfit: Sequence[str], answer: int) -> None:
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     watch, refused = _Watch(), _watch_loading()
     words = [*(word for test in unfit for word in ("--deselect", test))]
     words += [] if work.id == UNCHANGED else ["-x"]
@@ -134,7 +135,10 @@ def _run(work: Work, unfit: Sequence[str]) -> Verdict:
         os.close(reader)
         _child(work, unfit, writer)
     os.close(writer)
-    ended = _wait(pid, started + work.seconds)
+    try:
+        ended = _wait(pid, started + work.seconds)
+    finally:
+        _end(pid)
     said = os.read(reader, 65536) if ended else b""
     os.close(reader)
     status, failed, ran = json.loads(said) if said else ("died" if ended else "timeout", "", 0)
@@ -142,18 +146,28 @@ def _run(work: Work, unfit: Sequence[str]) -> Verdict:
 
 
 def _wait(pid: int, until: float) -> bool:
-    """Returns False if the child did not end in time, and was killed with its process group."""
-    while not os.waitpid(pid, os.WNOHANG)[0]:
+    """Returns False if the child did not end in time. It is not reaped."""
+    flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while os.waitid(os.P_PID, pid, flags) is None:
         if time.monotonic() > until:
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
             return False
         time.sleep(0.05)
     return True
 
 
+def _end(pid: int) -> None:
+    """End the tests that still run, first in a way that lets them clean up."""
+    for number, seconds in ((signal.SIGINT, 20.0), (signal.SIGKILL, 20.0)):
+        if _wait(pid, time.monotonic()):
+            break
+        os.killpg(pid, number)
+        _wait(pid, time.monotonic() + seconds)
+    os.waitpid(pid, 0)
+
+
 def main(plan: str, results: str) -> int:
     """Runs the plan. Returns 0."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     unfit: list[str] = []
     for words in json.loads(Path(plan).read_text()):
         work = Work(*words)

@@ -119,12 +119,15 @@ def _on_host(copy: Tree, mutants: Sequence[Mutant]) -> Iterator[Verdict]:
     reported = 0
     with subprocess.Popen(argv, cwd=copy.root, env=known, stdout=subprocess.DEVNULL) as process:
         ended = False
-        while not ended:
-            ended = process.poll() is not None
-            done = [one for one in judge.read(results) if one.status != BEGUN or ended]
-            yield from done[reported:]
-            reported = len(done)
-            time.sleep(0.2)
+        try:
+            while not ended:
+                ended = process.poll() is not None
+                done = [one for one in judge.read(results) if one.status != BEGUN or ended]
+                yield from done[reported:]
+                reported = len(done)
+                time.sleep(0.2)
+        finally:
+            process.terminate()
 
 
 def _in_guest(copy: Tree, where: str, mutants: Sequence[Mutant]) -> Iterator[Verdict]:
