@@ -44,7 +44,10 @@ AREAS: Mapping[str, Area] = {
         ("agent/ringfence/wire.py", "agent/ringfence/abi"),
         (f"{_UNIT}/events", f"{_UNIT}/bpf", f"{_UNIT}/response", "tests/abi"),
     ),
-    "response": Area(("agent/ringfence/response",), (f"{_UNIT}/response", f"{_UNIT}/daemon")),
+    "response": Area(
+        ("agent/ringfence/response",),
+        (f"{_UNIT}/response", f"{_UNIT}/daemon", f"{_UNIT}/policy/test_pack.py", "tests/docs"),
+    ),
     "containers": Area(
         ("agent/ringfence/containers",), (f"{_UNIT}/containers", f"{_UNIT}/linux", f"{_UNIT}/daemon")
     ),
