@@ -27,19 +27,21 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 	if (!bound)
 		return rf_allow();
 	container = rf_container_of(bound);
-	if (!container)
-		return rf_allow();
+	if (!container) /* the task outlived its container: its rules are unknown */
+		return rf_deny();
 	rf_count(bound->slot, RF_COUNT_SYSCTL);
 	rf_query_init(&query, RF_SYSCTL_ACCESS, bound, container);
 	query.value[0] = write;
-	buffer = rf_scratch_get();
+	buffer = rf_cgroup_buffer(task);
 	if (!buffer)
-		return rf_fail_no_text(&query, task, bound) ? rf_deny() : rf_allow();
+		return rf_fail_no_text(&query, task, bound, RF_MECHANISM_CGROUP) ? rf_deny()
+										 : rf_allow();
 	buffer->text.prefixlen = 32 + 8 * RF_MATCH_TEXT;
 	buffer->text.event = RF_SYSCTL_ACCESS;
 	buffer->text.dim = RF_DIM_OBJECT;
 	len = bpf_sysctl_get_name(ctx, buffer->text.text, RF_SYSCTL_LEN, 0);
 	query.text = buffer->bit + 1;
+	query.worst_case = len < 0; /* longer than any name that the kernel has */
 	route = rf_cgroup_finish(&query, task, bound, container, NULL);
 	if (route != RF_ROUTE_NONE) {
 		record = RF_RECORD(rf_sysctl_event, RF_SYSCTL_ACCESS, bound->slot, route);

@@ -35,13 +35,13 @@ static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx)
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);
-	if (!container)
-		return true;
+	if (!container) /* the task outlived its container: its rules are unknown */
+		return false;
 	rf_count(bound->slot, RF_COUNT_CONNECT);
 	rf_query_init(&query, RF_UNIX_CONNECT, bound, container);
-	buffer = rf_scratch_get();
+	buffer = rf_cgroup_buffer(task);
 	if (!buffer)
-		return !rf_fail_no_text(&query, task, bound);
+		return !rf_fail_no_text(&query, task, bound, RF_MECHANISM_CGROUP);
 	kern = bpf_cast_to_kern_ctx(ctx);
 	rf_unix_text(buffer, (__u64)kern->uaddr, kern->uaddrlen);
 	query.text = buffer->bit + 1;

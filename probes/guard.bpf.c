@@ -11,7 +11,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define RF_GUARD_DEPTH 32
+#define RF_GUARD_DEPTH 256
 
 /*
  * One step of rf_guard_kind, `depth` levels above the file. Returns the guard kind (<=
@@ -54,7 +54,7 @@ __noinline __u32 rf_guard_kind(__u64 dentry)
 		if (dentry <= RF_GUARD_KIND)
 			return dentry;
 	}
-	return 0;
+	return RF_GUARD_NAMELESS; /* too deep to tell */
 }
 
 static __always_inline __u8 rf_guard_action(__u32 what, bool hooked)
@@ -86,13 +86,13 @@ struct rf_guard_report {
 	__u8 flags;
 };
 
-static __always_inline void rf_guard_record(struct task_struct *task, const struct rf_task *bound,
+static __always_inline void rf_guard_record(struct task_struct *task, struct rf_armed *armed,
 					    const struct rf_guard_report *report, __u32 route)
 {
+	const struct rf_task *bound = &armed->task;
 	struct rf_tamper_event *record =
 		RF_RECORD(rf_tamper_event, RF_AGENT_TAMPER, bound->slot, route);
-	struct rf_scratch *buffer;
-	__u32 index = report->text - 1;
+	struct rf_scratch *buffer = &armed->scratch;
 	__u8 flags = report->flags;
 
 	if (!record)
@@ -108,18 +108,14 @@ static __always_inline void rf_guard_record(struct task_struct *task, const stru
 	record->nr = rf_guard_nr(task);
 	record->header.flags = rf_in_compat(task) ? RF_FLAG_COMPAT : 0;
 	if (report->text) {
-		buffer = rf_scratch_numbered(index);
-		if (buffer) {
-			bpf_probe_read_kernel_str(record->path, sizeof(record->path), buffer->name);
-			record->path_len =
-				buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
-		}
-	} else if (report->dentry && (buffer = rf_scratch_get())) {
+		bpf_probe_read_kernel_str(record->path, sizeof(record->path), buffer->name);
+		record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
+	} else if (report->dentry && rf_scratch_claim(buffer)) {
 		rf_path_in_filesystem(buffer, report->dentry);
 		if (rf_path_copy(record->path, sizeof(record->path), buffer))
 			flags |= RF_FLAG_TRUNCATED;
 		record->path_len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
-		rf_scratch_put(buffer);
+		rf_scratch_release(buffer);
 	}
 	record->header.flags |= flags;
 	rf_submit(record, RF_AGENT_TAMPER);
@@ -157,7 +153,7 @@ __noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 	rf_count_action(armed->task.slot, report.action);
 	route = rf_route(RF_AGENT_TAMPER, armed->task.slot, container, report.action);
 	if (route != RF_ROUTE_NONE)
-		rf_guard_record(task, &armed->task, &report, route);
+		rf_guard_record(task, armed, &report, route);
 	return report.action;
 }
 
@@ -176,7 +172,7 @@ static __always_inline bool rf_is_agent_struct_pid(__u64 pid)
 static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writes)
 {
 	struct rf_guard_key key = { .device = RF_GUARD_LOOK };
-	struct rf_scratch *buffer;
+	struct rf_armed *armed;
 	__u32 *what;
 	__u64 pid;
 
@@ -187,11 +183,13 @@ static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writ
 		return 0;
 	if (writes)
 		return RF_TAMPER_PROC;
-	buffer = rf_scratch_get();
-	if (!buffer)
+	armed = rf_bound(bpf_get_current_task_btf());
+	if (!armed)
 		return 0;
-	key.id = rf_hash_name(buffer, file->dentry);
-	rf_scratch_put(buffer);
+	if (!rf_scratch_claim(&armed->scratch))
+		return RF_TAMPER_PROC; /* its name is unknown, so it counts as one of them */
+	key.id = rf_hash_name(&armed->scratch, file->dentry);
+	rf_scratch_release(&armed->scratch);
 	what = bpf_map_lookup_elem(&guards, &key);
 	return what ? *what & RF_GUARD_KIND : 0;
 }

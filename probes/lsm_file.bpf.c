@@ -34,7 +34,7 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 	armed = rf_bound(task);
 	if (!armed)
 		return 0;
-	container = rf_container_of(&armed->task);
+	container = rf_container_of_current(&armed->task);
 	if (!container || opened->f_flags & RF_FMODE_EXEC || opened->f_mode & RF_FMODE_NOACCOUNT)
 		return 0;
 	rf_count(armed->task.slot, RF_COUNT_OPEN);
@@ -46,15 +46,17 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 				   rf_mount_owner_or_outside(task, &armed->task, &file), compat);
 	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, &armed->task, container))
 		return 0;
-	rf_file_decide(&query, task, &armed->task, container, &file, answer, -1,
+	rf_file_decide(&query, task, armed, container, &file, answer, -1,
 		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM, false);
 	return rf_lsm_result(&query);
 }
 
 static __always_inline int rf_lsm_file_decide(__u32 event, struct task_struct *task,
-					      struct rf_task *bound, struct rf_container *container,
+					      struct rf_armed *armed,
+					      struct rf_container *container,
 					      const struct rf_file *file)
 {
+	const struct rf_task *bound = &armed->task;
 	bool compat = rf_in_compat(task);
 	struct rf_query query;
 	__u32 answer, owner;
@@ -64,7 +66,7 @@ static __always_inline int rf_lsm_file_decide(__u32 event, struct task_struct *t
 			       rf_file_type(file, owner), compat);
 	if (!rf_file_is_relevant(&query, event, answer, bound, container))
 		return 0;
-	rf_file_decide(&query, task, bound, container, file, answer, -1,
+	rf_file_decide(&query, task, armed, container, file, answer, -1,
 		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_LSM, false);
 	return rf_lsm_result(&query);
 }
@@ -92,13 +94,13 @@ static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 	armed = rf_bound(task);
 	if (!armed)
 		return 0;
-	container = rf_container_of(&armed->task);
+	container = rf_container_of_current(&armed->task);
 	if (!container)
 		return 0;
 	rf_file_read(&file, of);
 	if (RF_READ(struct file, of, f_mode) & RF_FMODE_NOACCOUNT)
 		rf_file_in_front(&file, of);
-	return rf_lsm_file_decide(event, task, &armed->task, container, &file);
+	return rf_lsm_file_decide(event, task, armed, container, &file);
 }
 
 SEC("lsm/mmap_file")

@@ -76,7 +76,7 @@ __noinline int rf_host_map(__u64 mapped)
 	buffer = rf_scratch_get();
 	rf_query_init(&query, RF_HOST_MAP, &no_task, &no_container);
 	if (!buffer) {
-		rf_fail_no_scratch(&query);
+		rf_fail_no_scratch(&query, RF_MECHANISM_LSM);
 		return query.action;
 	}
 	rf_file_read(&file, mapped);
@@ -87,6 +87,7 @@ __noinline int rf_host_map(__u64 mapped)
 	rf_path_in_filesystem(buffer, file.dentry);
 	rf_text_key_path(buffer, RF_HOST_MAP);
 	query.text = buffer->bit + 1;
+	query.worst_case = buffer->truncated;
 	rf_evaluate(&query, task, &no_task, NULL);
 	flags = rf_lsm_enforce(&query);
 	rf_host_record(task, &no_task, &file, &query, buffer, flags);

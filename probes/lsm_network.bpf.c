@@ -81,15 +81,15 @@ __noinline int rf_unix_decide(__u64 other)
 	armed = rf_bound(task);
 	if (!armed)
 		return RF_ACTION_NONE;
-	container = rf_container_of(&armed->task);
+	container = rf_container_of_current(&armed->task);
 	if (!container)
 		return RF_ACTION_NONE;
 	rf_count(armed->task.slot, RF_COUNT_CONNECT);
 	rf_query_init(&query, RF_UNIX_CONNECT, &armed->task, container);
 	query.value[0] = rf_server_relation(other);
-	buffer = rf_scratch_get();
+	buffer = rf_scratch_claim(&armed->scratch);
 	if (!buffer) {
-		rf_fail_no_text(&query, task, &armed->task);
+		rf_fail_no_text(&query, task, &armed->task, RF_MECHANISM_LSM);
 		return query.action;
 	}
 	rf_unix_bound_name(buffer, other);
@@ -98,7 +98,7 @@ __noinline int rf_unix_decide(__u64 other)
 	route = rf_conclude(&query, container, RF_MECHANISM_LSM, &flags);
 	if (route != RF_ROUTE_NONE)
 		rf_unix_record(task, &armed->task, &query, buffer, route, flags);
-	rf_scratch_put(buffer);
+	rf_scratch_release(buffer);
 	return query.action;
 }
 

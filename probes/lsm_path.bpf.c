@@ -132,25 +132,25 @@ __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
 
 	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
-	buffer = rf_scratch_get();
+	buffer = rf_scratch_claim(&lsm.armed->scratch);
 	if (!buffer) {
 		rf_query_init(&query, RF_FILE_LINK, &lsm.armed->task, lsm.container);
-		rf_fail_no_scratch(&query);
+		rf_fail_no_scratch(&query, RF_MECHANISM_LSM);
 		return query.action;
 	}
 	rf_file_named(&file, mnt, dentry, 0);
 	file.mode = RF_S_IFLNK;
-	buffer->name[0] = 0;
-	bpf_probe_read_kernel_str(buffer->name, RF_NAME_MAX, (void *)target);
-	file.flags = rf_link_flags(buffer);
-	rf_scratch_put(buffer);
+	file.flags = RF_LEADS_ABSOLUTE | RF_LEADS_CLIMBING;
+	if (bpf_probe_read_kernel_str(buffer->name, RF_NAME_MAX, (void *)target) > 0)
+		file.flags = rf_link_flags(buffer);
+	rf_scratch_release(buffer);
 	answer = rf_file_query(
 		&query, RF_FILE_LINK, lsm.task, &lsm.armed->task, lsm.container, &file,
 		rf_file_type(&file, rf_mount_owner(lsm.task, &lsm.armed->task, &file)),
 		rf_in_compat(lsm.task));
 	if (!rf_file_is_relevant(&query, RF_FILE_LINK, answer, &lsm.armed->task, lsm.container))
 		return RF_ACTION_NONE;
-	rf_file_decide(&query, lsm.task, &lsm.armed->task, lsm.container, &file, answer, -1, 0,
+	rf_file_decide(&query, lsm.task, lsm.armed, lsm.container, &file, answer, -1, 0,
 		       RF_MECHANISM_LSM, false);
 	return query.action;
 }

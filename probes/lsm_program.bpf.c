@@ -31,20 +31,16 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 	armed = rf_bound(task);
 	if (!armed)
 		return 0;
-	container = rf_container_of(&armed->task);
+	container = rf_container_of_current(&armed->task);
 	if (!container)
 		return 0;
-	buffer = rf_scratch_get();
+	buffer = rf_scratch_claim(&armed->scratch);
 	__builtin_memcpy(&next, &armed->task, sizeof(next)); /* the task after the exec */
 	if (!buffer) {
 		rf_file_read(&exe, (__u64)BPF_CORE_READ(binprm, file));
 		next.facts = rf_program_facts(&exe);
-		rf_query_init(&query, RF_PROCESS_EXEC, &next, container);
-		rf_exec_operands(&query, task, &next, &exe);
-		query.known = RF_KNOWN(0) | RF_KNOWN(1) |
-			      RF_KNOWN(2); /* unknown: its path, and its name */
-		rf_query_facts(&query, task, &next);
-		return rf_fail_no_scratch(&query) ? rf_lsm_refused() : 0;
+		rf_exec_fail_no_scratch(&query, task, &next, container, &exe, RF_MECHANISM_LSM);
+		return rf_lsm_result(&query);
 	}
 	next.facts = rf_program(rf_address(task), buffer, &exe, (__u64)BPF_CORE_READ(binprm, file),
 				armed->container_root);
@@ -59,6 +55,6 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 		if (route != RF_ROUTE_NONE)
 			rf_exec_record(task, &next, &exe, buffer, &query, route, flags, false);
 	}
-	rf_scratch_put(buffer);
+	rf_scratch_release(buffer);
 	return rf_lsm_result(&query);
 }

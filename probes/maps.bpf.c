@@ -13,6 +13,7 @@
 #include "include/scratch.h"
 #include "include/syscalls.h"
 #include "include/tasks.h"
+#include "include/trees.h"
 #include "include/usermode_helper.h"
 #include "include/config.h"
 
@@ -35,7 +36,8 @@ struct map_slots slots SEC(".maps");
 struct map_free_slots free_slots SEC(".maps");
 struct map_heartbeat heartbeat SEC(".maps");
 struct map_containers containers SEC(".maps");
-struct map_mount_namespaces mount_namespaces SEC(".maps");
+struct map_namespace_claims namespace_claims SEC(".maps");
+struct map_namespace_owners namespace_owners SEC(".maps");
 struct map_patterns patterns SEC(".maps");
 struct map_tickets tickets SEC(".maps");
 
@@ -60,6 +62,9 @@ struct map_counters counters SEC(".maps");
 
 /* usermode_helper.h */
 struct map_helpers helpers SEC(".maps");
+
+/* trees.h */
+struct map_host_trees host_trees SEC(".maps");
 
 /* learn.h */
 struct map_learned learned SEC(".maps");

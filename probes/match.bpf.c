@@ -10,12 +10,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/*
- * Words with hits that are evaluated for one event. Those beyond are counted, and the verdict so
- * far holds.
- */
-#define RF_BUDGET 32
-
 static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
 {
 	return bpf_map_lookup_elem(sets, &id);
@@ -80,6 +74,16 @@ __noinline __u32 rf_set_of_object(const struct rf_query *query,
 		__builtin_memcpy(&key, address, sizeof(key));
 		found = addresses ? bpf_map_lookup_elem(addresses, &key) : NULL;
 	}
+	return found ? *found : other;
+}
+
+/* The same for a text in the buffer of the current task. */
+__noinline __u32 rf_set_of_own_text(__u32 half, __u32 other)
+{
+	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
+	void *texts = bpf_map_lookup_elem(&rule_texts, &half);
+	__u32 *found = texts && armed ? bpf_map_lookup_elem(texts, &armed->scratch.text) : NULL;
+
 	return found ? *found : other;
 }
 
@@ -203,6 +207,20 @@ static __always_inline __u64 rf_word_of(void *sets, __u32 id, __u64 word)
 	return set ? set->word[word] : 0;
 }
 
+/* The AND of all dims. On a stack of its own, which the evaluation after it does not need. */
+__noinline __u64 rf_narrowed_word(const struct rf_narrowed *by, __u32 half, __u64 word)
+{
+	void *sets = bpf_map_lookup_elem(&rule_sets, &half);
+	__u64 hits = -1;
+	__u32 i;
+
+	if (!by || !sets || word >= RF_RULE_WORDS)
+		return 0;
+	for (i = 0; i < RF_NARROWED; i++)
+		hits &= rf_word_of(sets, by->set[i], word);
+	return hits;
+}
+
 /*
  * Evaluates one word of 64 rules: the AND of all dims, minus exceptions. `word` is __u64 because
  * the verifier of 6.1 does not track 32-bit bounds here. A global function, verified once: else its
@@ -212,18 +230,16 @@ __noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed
 				__u64 word)
 {
 	struct rf_actions *act;
-	__u32 zero = 0, i;
+	__u32 zero = 0;
 	void *actions = bpf_map_lookup_elem(&rule_actions, &half);
-	void *sets = bpf_map_lookup_elem(&rule_sets, &half);
-	__u64 hits = -1;
+	__u64 hits;
 
-	if (!query || !by || !actions || !sets || word >= RF_RULE_WORDS)
+	if (!query || !by || !actions || word >= RF_RULE_WORDS)
 		return 0;
 	act = bpf_map_lookup_elem(actions, &zero);
 	if (!act)
 		return 0;
-	for (i = 0; i < RF_NARROWED; i++)
-		hits &= rf_word_of(sets, by->set[i], word);
+	hits = rf_narrowed_word(by, half, word);
 	if (hits & act->except[word])
 		hits = query->worst_case ? hits & ~act->except[word]
 					 : rf_apply_exceptions(act, word, hits);
@@ -232,7 +248,12 @@ __noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed
 	return 0;
 }
 
-__noinline int rf_match(struct rf_query *query, const struct rf_address_key *address)
+/*
+ * `own`: the text may be in the buffer of a task. A constant, because cgroup programs have no task
+ * storage before 6.2.
+ */
+static __always_inline int rf_match_by(struct rf_query *query, const struct rf_address_key *address,
+				       bool own)
 {
 	const struct rf_ruleset *of_event, *active;
 	void *events, *profiles, *sets, *operands;
@@ -290,8 +311,12 @@ __noinline int rf_match(struct rf_query *query, const struct rf_address_key *add
 	RF_NARROW(RF_DIM_EXE, RF_SET_OF_VALUE(RF_DIM_EXE));
 	RF_NARROW(RF_DIM_FACTS, RF_SET_OF_VALUE(RF_DIM_FACTS));
 	RF_NARROW(3, RF_SET_OF_VALUE(3));
-	RF_NARROW(RF_DIM_OBJECT, rf_set_of_object(query, address, half, rules->dim[RF_DIM_OBJECT],
-						  rules->other[RF_DIM_OBJECT]));
+	RF_NARROW(RF_DIM_OBJECT,
+		  own && query->text == RF_SCRATCH_OWN + 1 &&
+				  rules->dim[RF_DIM_OBJECT] == RF_DIM_TEXT
+			  ? rf_set_of_own_text(half, rules->other[RF_DIM_OBJECT])
+			  : rf_set_of_object(query, address, half, rules->dim[RF_DIM_OBJECT],
+					     rules->other[RF_DIM_OBJECT]));
 	if (query->need)
 		return RF_MATCH_NEED_MORE;
 
@@ -299,14 +324,35 @@ __noinline int rf_match(struct rf_query *query, const struct rf_address_key *add
 	 * Some rule may match. The sets are looked up again, by number: that is all the verifier
 	 * knows in a function.
 	 */
-	for (step = 0; step < RF_BUDGET; step++) {
+	for (step = 0; step < RF_RULE_WORDS; step++) {
 		if (!summary)
 			break;
 		word = rf_lowest(summary) & (RF_RULE_WORDS - 1);
 		summary &= summary - 1;
 		rf_evaluate_word(query, &by, half, word);
 	}
-	if (summary)
-		rf_drop(event, RF_DROP_MATCH_BUDGET, query->slot);
 	return query->action != RF_ACTION_NONE ? RF_MATCH_RULE : RF_MATCH_NOTHING;
+}
+
+__noinline int rf_match(struct rf_query *query, const struct rf_address_key *address)
+{
+	return rf_match_by(query, address, true);
+}
+
+__noinline int rf_match_at_cgroup(struct rf_query *query, const struct rf_address_key *address)
+{
+	return rf_match_by(query, address, config.cgroup_storage);
+}
+
+__noinline int rf_conclude_no_scratch(struct rf_query *query, __u32 by)
+{
+	if (!query)
+		return 0;
+	rf_drop(query->event, RF_DROP_TABLE_FULL, query->slot);
+	if (by == RF_MECHANISM_LSM)
+		rf_lsm_enforce(query);
+	else
+		rf_enforce(query);
+	rf_count_verdict(query);
+	return 0;
 }

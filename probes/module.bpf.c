@@ -22,13 +22,14 @@ int BPF_PROG(module_request, char *name, bool wait, unsigned long ip)
 	if (!rf_lsm_armed(&lsm))
 		return 0;
 	rf_lsm_query(&lsm, RF_MODULE_REQUEST);
-	buffer = rf_scratch_get();
+	buffer = rf_scratch_claim(&lsm.armed->scratch);
 	if (!buffer) {
-		rf_drop(RF_MODULE_REQUEST, RF_DROP_TABLE_FULL, lsm.armed->task.slot);
+		rf_fail_no_text(&lsm.query, lsm.task, &lsm.armed->task, RF_MECHANISM_KILL);
 		return 0;
 	}
 	flags = rf_lsm_text(buffer, RF_MODULE_REQUEST, rf_address(name));
 	lsm.query.text = buffer->bit + 1;
+	lsm.query.worst_case = buffer->truncated;
 	rf_evaluate(&lsm.query, lsm.task, &lsm.armed->task, NULL);
 	flags |= rf_enforce(&lsm.query);
 	rf_count_verdict(&lsm.query);
@@ -36,6 +37,6 @@ int BPF_PROG(module_request, char *name, bool wait, unsigned long ip)
 	if (route != RF_ROUTE_NONE)
 		rf_call_record(lsm.task, &lsm.armed->task, &lsm.call, &lsm.query, buffer, route,
 			       flags);
-	rf_scratch_put(buffer);
+	rf_scratch_release(buffer);
 	return 0;
 }

@@ -12,19 +12,40 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
- * Puts a name and the '/' before it in front of the path. Returns false if it does not fit. The
- * start of the path is kept in the buffer, not in a register: the verifier would follow its range
- * through every round of the walk, and give up.
+ * Rules test the first RF_PATH_LEN - 1 characters of a path at most, and a walk reaches them last.
+ * So only these are kept when the space before them is used up: they are moved to the end, by way
+ * of `name`.
  */
-static __always_inline bool rf_prepend(struct rf_scratch *buffer, const struct dentry *dentry)
+#define RF_WALK_KEPT (RF_PATH_LEN - 1)
+#define RF_WALK_END (RF_WALK_LEN - 1) /* of the NUL */
+
+static __always_inline void rf_keep_head(struct rf_scratch *buffer)
+{
+	__u32 start = buffer->start & (RF_WALK_LEN - 1);
+
+	bpf_probe_read_kernel(buffer->name, RF_WALK_KEPT, buffer->walk + start);
+	bpf_probe_read_kernel(buffer->walk + RF_WALK_END - RF_WALK_KEPT, RF_WALK_KEPT,
+			      buffer->name);
+	buffer->dropped += RF_WALK_END - RF_WALK_KEPT - start;
+	buffer->start = RF_WALK_END - RF_WALK_KEPT;
+}
+_Static_assert(RF_WALK_END - RF_WALK_KEPT >= RF_NAME_MAX, "a name and its slash fit before it");
+_Static_assert(RF_WALK_END - (RF_NAME_MAX - 1) >= RF_WALK_KEPT, "there is as much as is kept");
+
+/*
+ * Puts a name and the '/' before it in front of the path. The start of the path is kept in the
+ * buffer, not in a register: the verifier would follow its range through every round of the walk,
+ * and give up.
+ */
+static __always_inline void rf_prepend(struct rf_scratch *buffer, const struct dentry *dentry)
 {
 	const unsigned char *name = BPF_CORE_READ(dentry, d_name.name);
 	__u32 len = BPF_CORE_READ(dentry, d_name.len) & (RF_NAME_MAX - 1);
-	__u32 start = buffer->start;
+	__u32 start;
 
-	if (start > RF_WALK_LEN - 1 || start < len + 1)
-		return false;
-	start -= len;
+	if (buffer->start < len + 1)
+		rf_keep_head(buffer);
+	start = buffer->start - len;
 	barrier_var(start);
 	/* Both masks are for the verifier: walk has RF_NAME_MAX bytes after RF_WALK_LEN. */
 	start &= RF_WALK_LEN - 1;
@@ -32,7 +53,6 @@ static __always_inline bool rf_prepend(struct rf_scratch *buffer, const struct d
 	start = (start - 1) & (RF_WALK_LEN - 1);
 	buffer->walk[start] = '/';
 	buffer->start = start;
-	return true;
 }
 
 static __always_inline int rf_path_finish(struct rf_scratch *buffer)
@@ -40,21 +60,22 @@ static __always_inline int rf_path_finish(struct rf_scratch *buffer)
 	bool complete = !buffer->truncated;
 	__u32 at = buffer->start & (RF_WALK_LEN - 1);
 
-	if (complete && at == RF_WALK_LEN - 1) { /* the root itself */
+	if (complete && at == RF_WALK_END) { /* the root itself */
 		at -= 1;
 		buffer->walk[at] = '/';
 	}
 	if (!complete) /* the head is missing: it must not look like an absolute path */
 		buffer->walk[at] = '?';
-	buffer->walk[RF_WALK_LEN - 1] = 0;
+	buffer->walk[RF_WALK_END] = 0;
 	buffer->start = at;
-	buffer->len = RF_WALK_LEN - 1 - at;
+	buffer->len = RF_WALK_END - at + buffer->dropped;
 	return buffer->len;
 }
 
 static __always_inline void rf_path_begin(struct rf_scratch *buffer)
 {
-	buffer->start = RF_WALK_LEN - 1;
+	buffer->start = RF_WALK_END;
+	buffer->dropped = 0;
 	buffer->truncated = true;
 }
 
@@ -72,7 +93,8 @@ __noinline __u64 rf_path_up(struct rf_scratch *buffer, __u64 dentry)
 		buffer->truncated = false;
 		return 0;
 	}
-	return rf_prepend(buffer, (struct dentry *)dentry) ? parent : 0;
+	rf_prepend(buffer, (struct dentry *)dentry);
+	return parent;
 }
 
 /* From the root of the file's filesystem, without crossing mounts. */
@@ -115,7 +137,8 @@ __noinline int rf_path_up_mounted(struct rf_scratch *buffer, __u64 root_dentry, 
 	if (!parent)
 		goto complete;
 	buffer->at[0] = parent;
-	return rf_prepend(buffer, (struct dentry *)dentry);
+	rf_prepend(buffer, (struct dentry *)dentry);
+	return true;
 complete:
 	buffer->truncated = false;
 	return false;
@@ -212,8 +235,7 @@ __noinline __u64 rf_hash_path(struct rf_scratch *buffer)
 	return hash;
 }
 
-/* FNV-1a of a dentry's own name. */
-__noinline __u64 rf_hash_name(struct rf_scratch *buffer, __u64 dentry)
+__noinline __u64 rf_hash_kernel_text(struct rf_scratch *buffer, __u64 text)
 {
 	__u64 hash = RF_FNV_OFFSET;
 	long len;
@@ -221,8 +243,9 @@ __noinline __u64 rf_hash_name(struct rf_scratch *buffer, __u64 dentry)
 
 	if (!buffer)
 		return 0;
-	len = bpf_probe_read_kernel_str(buffer->name, sizeof(buffer->name),
-					RF_READ(struct dentry, dentry, d_name.name));
+	len = bpf_probe_read_kernel_str(buffer->name, sizeof(buffer->name), (void *)text);
+	if (len <= 0)
+		return 0;
 	for (i = 0; i < RF_NAME_MAX - 1; i += RF_HASHED) {
 		if ((long)i >= len)
 			break;

@@ -229,12 +229,9 @@ static __always_inline bool rf_ends_match(const __u64 *ends)
 	return false;
 }
 
-/* Compares names, not objects: most paths need only a look-up or two. `text`: see rf_guard_hit. */
-__noinline int rf_path_may_be_guarded(__u32 text)
+/* Compares names, not objects: most paths need only a look-up or two. */
+__noinline int rf_path_may_be_guarded(struct rf_scratch *buffer)
 {
-	__u32 index = text - 1;
-	struct rf_scratch *buffer = bpf_map_lookup_elem(&scratch, &index);
-
 	if (!buffer || !buffer->len)
 		return 0;
 	rf_hash_ends(buffer);
@@ -250,26 +247,26 @@ __noinline int rf_path_may_be_guarded(__u32 text)
 __noinline int rf_guard_path(const struct rf_call *call, __u32 directory, __u32 arg, __u32 what)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_armed *armed = rf_bound(task);
 	struct rf_scratch *buffer;
-	__u32 kind = 0, text;
+	__u32 kind = 0;
 	__u64 from;
 	int verdict = RF_ACTION_NONE;
 
-	if (!call || arg >= RF_SYSCALL_ARGS)
+	if (!call || arg >= RF_SYSCALL_ARGS || !armed)
 		return RF_ACTION_NONE;
-	buffer = rf_scratch_get();
-	if (!buffer)
-		return RF_ACTION_NONE;
+	buffer = rf_scratch_claim(&armed->scratch);
+	if (!buffer) /* the path is unknown */
+		return rf_guard_hit(what, 0, 0, 0, false);
 	rf_call_text(buffer, call, arg, RF_AGENT_TAMPER);
-	text = buffer->bit + 1;
 	from = !buffer->len || buffer->name[0] == '/' ? 0 : rf_directory_of(task, call, directory);
 	if (from)
 		kind = rf_guard_kind(from);
 	if (kind == RF_GUARD_TREE)
-		verdict = rf_guard_hit(what, 0, 0, text, false);
-	else if (rf_path_may_be_guarded(text))
-		verdict = rf_guard_hit(what | RF_TAMPER_MAYBE, 0, 0, text, false);
-	rf_scratch_put(buffer);
+		verdict = rf_guard_hit(what, 0, 0, 1, false);
+	else if (rf_path_may_be_guarded(buffer))
+		verdict = rf_guard_hit(what | RF_TAMPER_MAYBE, 0, 0, 1, false);
+	rf_scratch_release(buffer);
 	return verdict;
 }
 
@@ -338,6 +335,27 @@ __noinline int rf_guard_call(const struct rf_call *call)
 #define RF_BPF_LINK_NAME RF_NAME8('b', 'p', 'f', '-', 'l', 'i', 'n', 'k')
 #define RF_BPF_LINK_NAME_OLD RF_NAME8('b', 'p', 'f', '_', 'l', 'i', 'n', 'k')
 
+/* Commands of bpf(2) that return a descriptor of an object that exists. */
+#define RF_BPF_OBJ_GET 7
+#define RF_BPF_PROG_GET_FD_BY_ID 13
+#define RF_BPF_MAP_GET_FD_BY_ID 14
+#define RF_BPF_LINK_GET_FD_BY_ID 30
+
+/*
+ * The descriptor is gone: another thread has closed it, perhaps after it made another one for the
+ * same object, which may be the agent's.
+ */
+static __always_inline bool rf_gets_object(struct pt_regs *regs)
+{
+	struct rf_call call;
+	__u32 command;
+
+	rf_read_call(&call, regs, false);
+	command = call.args[0];
+	return command == RF_BPF_OBJ_GET || command == RF_BPF_PROG_GET_FD_BY_ID ||
+	       command == RF_BPF_MAP_GET_FD_BY_ID || command == RF_BPF_LINK_GET_FD_BY_ID;
+}
+
 /* bpf(2) has returned a descriptor; it cannot be used before the call has returned. */
 SEC("tracepoint/syscalls/sys_exit")
 int guard_bpf_exit(void *ctx)
@@ -350,8 +368,11 @@ int guard_bpf_exit(void *ctx)
 	if (fd < 0 || !rf_bound(task))
 		return 0;
 	file = rf_file_of_fd(task, fd);
-	if (!file)
+	if (!file) {
+		if (rf_gets_object(regs))
+			rf_guard_hit(RF_TAMPER_MAP, 0, 0, 0, false);
 		return 0;
+	}
 	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
 	bpf_probe_read_kernel(&name, sizeof(name), RF_READ(struct dentry, dentry, d_name.name));
 	object = (__u64)RF_READ(struct file, file, private_data);

@@ -11,6 +11,7 @@
 #include "include/call.h"
 #include "include/drift.h"
 #include "include/guard.h"
+#include "include/namespaces.h"
 #include "include/self.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -35,49 +36,64 @@ static __always_inline bool rf_unpack_socketcall(struct rf_call *call, __u8 *fla
 	return true;
 }
 
+/*
+ * Evaluates what needs no text. Arguments in memory that is not resident, which no benign caller
+ * has, count as the worst case.
+ */
+static __always_inline int rf_syscall_evaluate(struct task_struct *task,
+					       const struct rf_task *bound, struct rf_query *query)
+{
+	if (!query->worst_case)
+		return rf_evaluate_no_text(query, task, bound);
+	rf_query_facts(query, task, bound);
+	return rf_match(query, NULL);
+}
+
 /* On a stack frame of its own: the drift check before it needs that of the caller. */
-rf_subprogram int rf_syscall_decide(struct task_struct *task, const struct rf_task *bound,
+rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *armed,
 				    struct rf_call *call, const struct rf_syscall *known,
 				    __u8 flags)
 {
 	struct rf_query query;
 	struct rf_scratch *buffer;
 	__u32 event = known->event & RF_SYSCALL_EVENT_MASK, route;
-	struct rf_container *container = rf_container_of(bound);
-	__u32 i;
+	struct rf_container *container = rf_container_of_current(&armed->task);
+	__u32 i, answer;
 
 	if (!container)
 		return 0;
-	rf_count(bound->slot, known->counter);
-	rf_query_init(&query, event, bound, container);
+	rf_count(armed->task.slot, known->counter);
+	rf_query_init(&query, event, &armed->task, container);
 	for (i = 0; i < RF_OPERANDS; i++)
 		query.value[i] = rf_operand(call, known->source[i], known->arg[i]);
 	if (call->compat) {
 		flags |= RF_FLAG_COMPAT;
 		query.value[RF_DIM_FACTS] = rf_compat_facts(task);
 	}
-	buffer = rf_scratch_get();
+	if (event == RF_SYS_SETNS)
+		query.value[RF_DIM_FACTS] |= rf_setns_facts(container);
+	query.worst_case = flags & RF_FLAG_UNREADABLE;
+	answer = rf_syscall_evaluate(task, &armed->task, &query);
+	if (answer == RF_MATCH_NOTHING && !rf_is_observed(event))
+		return 0;
+	buffer = rf_scratch_claim(&armed->scratch);
 	if (!buffer) {
-		rf_drop(event, RF_DROP_TABLE_FULL, bound->slot);
+		if (answer == RF_MATCH_NEED_MORE)
+			rf_fail_no_scratch(&query, RF_MECHANISM_KILL);
+		else
+			rf_conclude_no_scratch(&query, RF_MECHANISM_KILL);
 		return 0;
 	}
-	/*
-	 * Arguments in memory that is not resident, which no benign caller has, count as the worst
-	 * case.
-	 */
-	query.worst_case = flags & RF_FLAG_UNREADABLE;
 	flags |= rf_call_text(buffer, call, known->text_arg, event);
-	query.text = buffer->bit + 1;
-	if (query.worst_case) {
-		rf_query_facts(&query, task, bound);
+	if (answer == RF_MATCH_NEED_MORE) {
+		query.text = buffer->bit + 1;
+		query.known |= RF_KNOWN_OBJECT;
 		rf_match(&query, NULL);
-	} else {
-		rf_evaluate(&query, task, bound, NULL);
 	}
 	route = rf_conclude(&query, container, RF_MECHANISM_KILL, &flags);
 	if (route != RF_ROUTE_NONE)
-		rf_call_record(task, bound, call, &query, buffer, route, flags);
-	rf_scratch_put(buffer);
+		rf_call_record(task, &armed->task, call, &query, buffer, route, flags);
+	rf_scratch_release(buffer);
 	return 0;
 }
 
@@ -106,9 +122,11 @@ static __always_inline int rf_syscall_entered(struct task_struct *task, bool com
 		return 0;
 	}
 	rf_drift_check(task, armed, event | RF_AT_ENTRY);
+	if (event == RF_SYS_SETNS)
+		armed->entering = 1;
 	if (compat && call.nr == RF_COMPAT_SOCKETCALL && !rf_unpack_socketcall(&call, &flags))
 		return 0;
-	return rf_syscall_decide(task, &armed->task, &call, known, flags);
+	return rf_syscall_decide(task, armed, &call, known, flags);
 }
 
 SEC("tracepoint/syscalls/sys_enter")
@@ -165,5 +183,5 @@ int chroot_exit(void *ctx)
 	now.source[RF_DIM_CHROOTED] = RF_FROM_NOTHING;
 	now.source[RF_DIM_NEW_ROOT] = RF_FROM_CONST;
 	now.arg[RF_DIM_NEW_ROOT] = RF_ROOT_OF_HOST;
-	return rf_syscall_decide(task, &armed->task, &call, &now, 0);
+	return rf_syscall_decide(task, armed, &call, &now, 0);
 }

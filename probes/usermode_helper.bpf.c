@@ -17,23 +17,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_DIM_KNOWN 1
 #define RF_DIM_NAME 3
 
-/* FNV-1a of a path in kernel memory, as rf_hash_path computes it for a walked one. */
-static __always_inline __u64 rf_hash_kernel_text(struct rf_scratch *buffer, const char *text)
-{
-	__u32 was = buffer->start, len = buffer->len;
-	__u64 hash;
-	long got = bpf_probe_read_kernel_str(buffer->walk, RF_NAME_MAX, text);
-
-	if (got <= 0)
-		return 0;
-	buffer->start = 0;
-	buffer->len = got - 1;
-	hash = rf_hash_path(buffer);
-	buffer->start = was;
-	buffer->len = len;
-	return hash;
-}
-
 #define RF_RLIMIT_CORE 4 /* include/uapi/asm-generic/resource.h */
 
 /* The kernel runs a core dump handler with this limit, and nothing else (umh_pipe_setup). */
@@ -52,7 +35,7 @@ static __always_inline bool rf_is_known_helper(struct rf_scratch *buffer,
 					       const struct rf_file *file, struct task_struct *task)
 {
 	const char *asked = BPF_CORE_READ(binprm, filename);
-	struct rf_helper_key key = { .path = rf_hash_kernel_text(buffer, asked) };
+	struct rf_helper_key key = { .path = rf_hash_kernel_text(buffer, (__u64)asked) };
 	__u32 *uses;
 
 	if (asked == BPF_CORE_READ(binprm, interp)) {
@@ -119,6 +102,7 @@ static __always_inline void rf_helper_query(struct rf_helper_storage *storage,
 	query->value[RF_DIM_NAME] = rf_hash_name(buffer, dentry);
 	rf_text_key_path(buffer, RF_KERNEL_HELPER);
 	query->text = buffer->bit + 1;
+	query->worst_case = buffer->truncated;
 	rf_evaluate(query, task, &storage->no_task, NULL);
 }
 
@@ -138,7 +122,7 @@ static __always_inline __u32 rf_helper_finish(struct rf_helper_storage *storage,
 }
 
 /* Without a buffer the path cannot be looked up, so the helper counts as unknown. */
-rf_subprogram __u32 rf_helper_fail_no_scratch(void)
+rf_subprogram __u32 rf_helper_fail_no_scratch(bool at_hook)
 {
 	struct rf_query query = {
 		.event = RF_KERNEL_HELPER,
@@ -147,7 +131,9 @@ rf_subprogram __u32 rf_helper_fail_no_scratch(void)
 		.known = RF_KNOWN(RF_DIM_KNOWN),
 	};
 
-	rf_fail_no_scratch(&query);
+	rf_fail_no_scratch(&query, RF_MECHANISM_LSM);
+	if (!at_hook && rf_refuses(query.action))
+		bpf_send_signal(9);
 	return query.action;
 }
 
@@ -166,10 +152,8 @@ __noinline int rf_helper_decide(__u64 binprm, __u32 at_hook)
 		storage = (struct rf_helper_storage *)second->walk;
 		rf_helper_query(storage, buffer, task, (struct linux_binprm *)binprm);
 		verdict = rf_helper_finish(storage, buffer, task, at_hook);
-	} else if (at_hook) {
-		verdict = rf_helper_fail_no_scratch();
 	} else {
-		rf_drop(RF_KERNEL_HELPER, RF_DROP_TABLE_FULL, RF_NO_SLOT);
+		verdict = rf_helper_fail_no_scratch(at_hook);
 	}
 	if (second)
 		rf_scratch_put(second);

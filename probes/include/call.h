@@ -25,6 +25,7 @@ static __always_inline __u8 rf_call_text(struct rf_scratch *buffer, const struct
 	buffer->text.text[0] = 0;
 	buffer->name[0] = 0;
 	buffer->len = 0;
+	buffer->truncated = 0;
 	if (arg < 0 || arg >= RF_SYSCALL_ARGS)
 		return 0;
 	len = bpf_probe_read_user_str(buffer->name, RF_PATH_LEN, (void *)call->args[arg]);

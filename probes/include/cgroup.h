@@ -66,13 +66,24 @@ static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct 
 	return fallback;
 }
 
+/*
+ * A buffer for a text: the task's own, or one of those that tasks without storage share. NULL: none
+ * is free.
+ */
+static __always_inline struct rf_scratch *rf_cgroup_buffer(struct task_struct *task)
+{
+	struct rf_armed *armed = config.cgroup_storage ? rf_bound(task) : NULL;
+
+	return armed ? rf_scratch_claim(&armed->scratch) : rf_scratch_get_shared();
+}
+
 /* Evaluates the rules and counts the verdict. Returns where the record goes. */
 static __always_inline __u32 rf_cgroup_finish(struct rf_query *query, struct task_struct *task,
 					      const struct rf_task *bound,
 					      struct rf_container *container,
 					      const struct rf_address_key *address)
 {
-	rf_evaluate(query, task, bound, address);
+	rf_evaluate_where(query, task, bound, address, true);
 	if (rf_refuses(query->action))
 		query->mechanism = RF_MECHANISM_CGROUP;
 	rf_count_verdict(query);

@@ -354,7 +354,6 @@ enum rf_drop {
 	RF_DROP_RING_FULL = 1,
 	RF_DROP_RATE_LIMIT = 2,	   /* the container's bucket on the activity ring was empty */
 	RF_DROP_TABLE_FULL = 3,	   /* no slot, or no space in task storage: not enrolled */
-	RF_DROP_MATCH_BUDGET = 4,  /* more rules matched one event than are evaluated */
 	RF_DROP_PROCESS_TABLE = 5, /* `processes` was full, or the container's share of it */
 
 	RF_DROP_MAX = 8,

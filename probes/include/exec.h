@@ -29,6 +29,24 @@ static __always_inline void rf_exec_query(struct rf_query *query, struct task_st
 	query->value[3] = rf_hash_name(buffer, exe->dentry);
 	rf_text_key_path(buffer, RF_PROCESS_EXEC);
 	query->text = buffer->bit + 1;
+	query->worst_case = buffer->truncated;
+}
+
+/*
+ * The program that is to run, without a buffer: its path and its name are unknown. `next` is the
+ * task after the exec. Returns true if the program has to refuse.
+ */
+static __always_inline bool rf_exec_fail_no_scratch(struct rf_query *query,
+						    struct task_struct *task,
+						    const struct rf_task *next,
+						    const struct rf_container *container,
+						    const struct rf_file *exe, const __u32 by)
+{
+	rf_query_init(query, RF_PROCESS_EXEC, next, container);
+	rf_exec_operands(query, task, next, exe);
+	query->known = RF_KNOWN(0) | RF_KNOWN(1) | RF_KNOWN(2);
+	rf_query_facts(query, task, next);
+	return rf_fail_no_scratch(query, by);
 }
 
 static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct task_struct *task)

@@ -51,17 +51,22 @@ static __always_inline void rf_follow_exec(struct task_struct *task, __u64 file)
 	container = rf_exec_container(task, &binding);
 	if (!container)
 		return;
-	buffer = rf_scratch_get();
+	armed = rf_bound(task);
+	buffer = armed ? rf_scratch_claim(&armed->scratch) : rf_scratch_get();
 	rf_exec_program(task, &binding, buffer, &exe, file);
 	is_bound = rf_bind_exec(&binding);
 	armed = rf_bound(task);
 	if (armed && armed->task.container) {
+		rf_settle(task, &binding, armed);
 		armed->armed_by_exec = binding.newly_armed && is_bound;
 		rf_count_task(task, armed, container, false);
-		if (buffer && binding.newly_armed) {
+		if (binding.newly_armed && buffer) {
 			rf_exec_query(&query, task, &armed->task, container, &exe, buffer);
 			rf_evaluate(&query, task, &armed->task, NULL);
 			rf_enforce(&query);
+		} else if (binding.newly_armed) {
+			rf_exec_fail_no_scratch(&query, task, &armed->task, container, &exe,
+						RF_MECHANISM_KILL);
 		}
 	}
 	if (buffer)

@@ -46,7 +46,7 @@ enum rf_guard_kind {
 	RF_GUARD_PART = 8,   /* of a name: its last component, or the last two */
 	RF_GUARD_WHOLE = 9,  /* of a name: enough components that it can hardly mean another file */
 	RF_GUARD_TICKET = 10, /* in guard_wanted: see rf_guard_state */
-	/* a file that was reached by its handle; its place is unknown */
+	/* a file that was reached by its handle, or is too deep; its place is unknown */
 	RF_GUARD_NAMELESS = 11,
 };
 
@@ -156,8 +156,8 @@ __u32 rf_guard_kind(__u64 dentry);
 
 /*
  * The current task makes an attempt on the agent. If the task is armed: decides, counts, reports.
- * `dentry`: the file; 0: none. `text`: 1 + number of the scratch buffer that holds the path in
- * `name`; 0: none. `hooked`: at an LSM hook, which can refuse. Returns the verdict.
+ * `dentry`: the file; 0: none. `text`: 1: the task's own buffer holds the path in `name`;
+ * 0: none. `hooked`: at an LSM hook, which can refuse. Returns the verdict.
  */
 int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, __u32 hooked);
 

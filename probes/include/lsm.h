@@ -44,7 +44,7 @@ static __always_inline bool rf_lsm_armed(struct rf_lsm *lsm)
 	lsm->armed = rf_bound(lsm->task);
 	if (!lsm->armed)
 		return false;
-	lsm->container = rf_container_of(&lsm->armed->task);
+	lsm->container = rf_container_of_current(&lsm->armed->task);
 	return lsm->container;
 }
 
@@ -148,11 +148,14 @@ static __always_inline __u8 rf_lsm_text(struct rf_scratch *buffer, __u32 event, 
 	buffer->text.text[0] = 0;
 	buffer->name[0] = 0;
 	buffer->len = 0;
+	buffer->truncated = 0;
 	if (!text)
 		return 0;
 	len = bpf_probe_read_kernel_str(buffer->name, RF_PATH_LEN, (void *)text);
-	if (len <= 0)
+	if (len <= 0) {
+		buffer->truncated = 1;
 		return RF_FLAG_UNREADABLE;
+	}
 	buffer->len = len - 1;
 	bpf_probe_read_kernel(buffer->text.text, RF_MATCH_TEXT, buffer->name);
 	return len == RF_PATH_LEN ? RF_FLAG_TRUNCATED : 0;
@@ -215,23 +218,33 @@ static __always_inline bool rf_is_duplicate(struct rf_armed *armed, const struct
 	return false;
 }
 
+/* The text is in the buffer. If it is not known whole, it may be any. */
+static __always_inline void rf_evaluate_text(struct rf_query *query, struct rf_scratch *buffer)
+{
+	query->text = buffer->bit + 1;
+	query->worst_case = buffer->truncated;
+	if (!query->worst_case)
+		query->known |= RF_KNOWN_OBJECT;
+	rf_match(query, NULL);
+}
+
 /*
- * The epilogue of a query on a system call's event, with the string in the buffer: evaluates,
- * enforces, counts, reports. Returns what the hook has to return.
+ * The epilogue of a query on a system call's event, with the string in the buffer: evaluates what
+ * the string decides, enforces, counts, reports. Returns what the hook has to return.
  */
-static __always_inline int rf_lsm_finish(struct rf_lsm *lsm, struct rf_scratch *buffer, __u8 flags,
-					 const bool once)
+static __always_inline int rf_lsm_finish(struct rf_lsm *lsm, struct rf_scratch *buffer, int answer,
+					 __u8 flags, const bool once)
 {
 	struct rf_query *query = &lsm->query;
 	__u32 route;
 
 	if (lsm->call.compat)
 		flags |= RF_FLAG_COMPAT;
-	query->text = buffer->bit + 1;
-	rf_evaluate(query, lsm->task, &lsm->armed->task, NULL);
+	if (answer == RF_MATCH_NEED_MORE)
+		rf_evaluate_text(query, buffer);
 	flags |= rf_lsm_enforce(query);
 	if (once && rf_is_duplicate(lsm->armed, query)) {
-		rf_scratch_put(buffer);
+		rf_scratch_release(buffer);
 		return rf_lsm_result(query);
 	}
 	rf_count_verdict(query);
@@ -239,56 +252,85 @@ static __always_inline int rf_lsm_finish(struct rf_lsm *lsm, struct rf_scratch *
 	if (route != RF_ROUTE_NONE)
 		rf_call_record(lsm->task, &lsm->armed->task, &lsm->call, query, buffer, route,
 			       flags);
-	rf_scratch_put(buffer);
+	rf_scratch_release(buffer);
 	return rf_lsm_result(query);
 }
 
-static __always_inline int rf_lsm_fail_no_scratch(struct rf_lsm *lsm)
+static __always_inline int rf_lsm_no_scratch(struct rf_lsm *lsm, int answer)
 {
-	return rf_fail_no_text(&lsm->query, lsm->task, &lsm->armed->task) ? rf_lsm_refused() : 0;
+	if (answer == RF_MATCH_NEED_MORE)
+		rf_fail_no_scratch(&lsm->query, RF_MECHANISM_LSM);
+	else
+		rf_conclude_no_scratch(&lsm->query, RF_MECHANISM_LSM);
+	return rf_lsm_result(&lsm->query);
+}
+
+/*
+ * Evaluates what needs no string. Returns true if the string, or a record, is needed; else the call
+ * may go on.
+ */
+static __always_inline bool rf_lsm_needs_more(struct rf_lsm *lsm, int *answer)
+{
+	*answer = rf_evaluate_no_text(&lsm->query, lsm->task, &lsm->armed->task);
+	return *answer != RF_MATCH_NOTHING || rf_is_observed(lsm->query.event);
 }
 
 /* Decides a query. `text`: the event's string, as a kernel address; 0: none. */
 static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
 {
-	struct rf_scratch *buffer = rf_scratch_get();
+	struct rf_scratch *buffer;
+	int answer;
 
+	if (!rf_lsm_needs_more(lsm, &answer))
+		return 0;
+	buffer = rf_scratch_claim(&lsm->armed->scratch);
 	if (!buffer)
-		return rf_lsm_fail_no_scratch(lsm);
-	return rf_lsm_finish(lsm, buffer, rf_lsm_text(buffer, lsm->query.event, text), false);
+		return rf_lsm_no_scratch(lsm, answer);
+	return rf_lsm_finish(lsm, buffer, answer, rf_lsm_text(buffer, lsm->query.event, text),
+			     false);
 }
 
 /* Decides a query without a string that one call may cause more than once. */
 static __always_inline int rf_lsm_decide_once(struct rf_lsm *lsm)
 {
-	struct rf_scratch *buffer = rf_scratch_get();
+	struct rf_scratch *buffer;
+	int answer;
+	__u8 flags;
 
+	if (!rf_lsm_needs_more(lsm, &answer))
+		return 0;
+	buffer = rf_scratch_claim(&lsm->armed->scratch);
 	if (!buffer)
-		return rf_lsm_fail_no_scratch(lsm);
+		return rf_lsm_no_scratch(lsm, answer);
+	flags = rf_lsm_text(buffer, lsm->query.event, 0);
 	if (lsm->call.nr == RF_NO_CALL)
-		return rf_lsm_finish(lsm, buffer, rf_lsm_text(buffer, lsm->query.event, 0), false);
+		return rf_lsm_finish(lsm, buffer, answer, flags, false);
 	rf_is_same_call(lsm->task, lsm->armed, &lsm->call);
-	return rf_lsm_finish(lsm, buffer, rf_lsm_text(buffer, lsm->query.event, 0), true);
+	return rf_lsm_finish(lsm, buffer, answer, flags, true);
 }
 
 /* Decides a query. The string is the path of an object as the task sees it. */
 static __always_inline int rf_lsm_decide_path(struct rf_lsm *lsm, __u64 mnt, __u64 dentry)
 {
-	struct rf_scratch *buffer = rf_scratch_get();
 	struct task_struct *task = lsm->task;
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
 	__u64 mount = bpf_core_field_offset(struct mount, mnt);
+	struct rf_scratch *buffer;
 	__u8 flags = 0;
+	int answer;
 
+	if (!rf_lsm_needs_more(lsm, &answer))
+		return 0;
+	buffer = rf_scratch_claim(&lsm->armed->scratch);
 	if (!buffer)
-		return rf_lsm_fail_no_scratch(lsm);
+		return rf_lsm_no_scratch(lsm, answer);
 	rf_path_as_mounted(buffer, dentry, mnt - mount, (__u64)BPF_CORE_READ(fs, root.dentry),
 			   (__u64)BPF_CORE_READ(fs, root.mnt) - mount);
 	rf_text_key_path(buffer, lsm->query.event);
 	if (rf_path_copy(buffer->name, RF_PATH_LEN, buffer))
 		flags = RF_FLAG_TRUNCATED;
 	buffer->len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
-	return rf_lsm_finish(lsm, buffer, flags, false);
+	return rf_lsm_finish(lsm, buffer, answer, flags, false);
 }
 
 #endif

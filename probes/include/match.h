@@ -40,6 +40,9 @@ struct rf_query {
 
 int rf_match(struct rf_query *query, const struct rf_address_key *address);
 
+/* The same for cgroup programs. */
+int rf_match_at_cgroup(struct rf_query *query, const struct rf_address_key *address);
+
 /* Returns true if a rule of the generation in force is about that event. */
 int rf_event_has_rules(__u32 event);
 
@@ -86,44 +89,92 @@ static __always_inline void rf_query_facts(struct rf_query *query, struct task_s
 	query->known |= RF_KNOWN_FACTS;
 }
 
-/* Evaluates the rules; everything but the facts is known. */
+static __always_inline int rf_match_where(struct rf_query *query,
+					  const struct rf_address_key *address, const bool cgroup)
+{
+	return cgroup ? rf_match_at_cgroup(query, address) : rf_match(query, address);
+}
+
+static __always_inline void rf_evaluate_where(struct rf_query *query, struct task_struct *task,
+					      const struct rf_task *bound,
+					      const struct rf_address_key *address,
+					      const bool cgroup)
+{
+	query->known |= RF_KNOWN_OPERANDS;
+	if (query->worst_case)
+		rf_query_facts(query, task, bound);
+	else
+		query->known |= RF_KNOWN_OBJECT;
+	if (rf_match_where(query, address, cgroup) != RF_MATCH_NEED_MORE)
+		return;
+	rf_query_facts(query, task, bound);
+	rf_match_where(query, address, cgroup);
+}
+
+/*
+ * Evaluates the rules; everything but the facts is known. In the worst case (query.worst_case), the
+ * text is not known, either.
+ */
 static __always_inline void rf_evaluate(struct rf_query *query, struct task_struct *task,
 					const struct rf_task *bound,
 					const struct rf_address_key *address)
 {
-	query->known |= RF_KNOWN_OPERANDS | RF_KNOWN_OBJECT;
-	if (rf_match(query, address) != RF_MATCH_NEED_MORE)
-		return;
-	rf_query_facts(query, task, bound);
-	rf_match(query, address);
+	rf_evaluate_where(query, task, bound, address, false);
+}
+
+/*
+ * Evaluates the rules of an event without its text. RF_MATCH_NEED_MORE: the text decides.
+ */
+static __always_inline int rf_evaluate_no_text(struct rf_query *query, struct task_struct *task,
+					       const struct rf_task *bound)
+{
+	int answer;
+
+	query->known |= RF_KNOWN_OPERANDS;
+	answer = rf_match(query, NULL);
+	if (answer == RF_MATCH_NEED_MORE && query->need & RF_KNOWN_FACTS) {
+		rf_query_facts(query, task, bound);
+		answer = rf_match(query, NULL);
+	}
+	return answer;
 }
 
 /*
  * Without a scratch buffer neither text nor name can be read. Takes the strongest action that a
- * rule could have for any of them. Only a refusal is enforced, and the lost record is counted.
- * Returns true if the program has to refuse.
+ * rule could have for any of them. Only a refusal is enforced, by the mechanism `by`, and the lost
+ * record is counted. Returns true if the program has to refuse.
  */
-static __always_inline bool rf_fail_no_scratch(struct rf_query *query)
+static __always_inline bool rf_fail_no_scratch(struct rf_query *query, const __u32 by)
 {
 	rf_drop(query->event, RF_DROP_TABLE_FULL, query->slot);
 	query->worst_case = 1;
-	rf_match(query, NULL);
+	rf_match_where(query, NULL, by == RF_MECHANISM_CGROUP);
 	if (!rf_refuses(query->action)) {
 		query->action = RF_ACTION_NONE;
 		return false;
 	}
-	query->action = RF_ACTION_DENY;
-	rf_count_action(query->slot, RF_ACTION_DENY);
+	query->action = by == RF_MECHANISM_KILL ? RF_ACTION_KILL : RF_ACTION_DENY;
+	if (by == RF_MECHANISM_KILL)
+		bpf_send_signal(9);
+	rf_count_action(query->slot, query->action);
 	return true;
 }
 
 /* The same for an event of which only the text is unknown. */
 static __always_inline bool rf_fail_no_text(struct rf_query *query, struct task_struct *task,
-					    const struct rf_task *bound)
+					    const struct rf_task *bound, const __u32 by)
 {
 	query->known |= RF_KNOWN_OPERANDS;
 	rf_query_facts(query, task, bound);
-	return rf_fail_no_scratch(query);
+	return rf_fail_no_scratch(query, by);
+}
+
+/* Returns true if an event is reported without a rule. */
+static __always_inline bool rf_is_observed(__u32 event)
+{
+	__u32 *level = bpf_map_lookup_elem(&observe, &event);
+
+	return level && *level != RF_OBSERVE_OFF;
 }
 
 /*
@@ -175,6 +226,12 @@ static __always_inline __u32 rf_conclude(struct rf_query *query, struct rf_conta
 	rf_count_verdict(query);
 	return rf_route_verdict(query, container);
 }
+
+/*
+ * A verdict that needed no text is enforced and counted although there is no buffer; its record is
+ * lost.
+ */
+int rf_conclude_no_scratch(struct rf_query *query, __u32 by);
 
 /* The second half of a header: the verdict, and the facts, which may be read only now. */
 static __always_inline void rf_header_verdict(struct rf_header *header, struct rf_query *query,

@@ -8,8 +8,9 @@
 
 #include "match.h"
 #include "object.h"
+#include "trees.h"
 
-#define RF_DIM_FILE_TYPE 2 /* file type | RF_MOUNT_* << 16 */
+#define RF_DIM_FILE_TYPE 2 /* file type | RF_MOUNT_* << 16 | enum rf_tree << RF_TREE_SHIFT */
 #define RF_DIM_FILE_NAME 3 /* hash of the last component */
 
 /* f_flags: include/uapi/asm-generic/fcntl.h */
@@ -18,6 +19,8 @@
 #define RF_O_CREAT 0100
 #define RF_O_TRUNC 01000
 #define RF_O_PATH 010000000
+/* Not of an open, for rules (flags: [moved]): a name that is added or removed, by a hook. */
+#define RF_NAME_MOVED (1U << 30)
 
 static __always_inline void rf_file_record(struct task_struct *task, const struct rf_task *bound,
 					   const struct rf_file *file, struct rf_query *query,
@@ -58,7 +61,8 @@ static __always_inline __u32 rf_file_query_more(struct rf_query *query, struct t
 		rf_path_in_filesystem(buffer, dentry);
 		rf_text_key_path(buffer, query->event);
 		query->text = buffer->bit + 1;
-		cheap = RF_KNOWN_OBJECT;
+		query->worst_case = buffer->truncated;
+		cheap = query->worst_case ? 0 : RF_KNOWN_OBJECT;
 	}
 	query->known |= cheap;
 	return rf_match(query, NULL);
@@ -99,6 +103,18 @@ static __always_inline __u32 rf_file_type(const struct rf_file *file, __u32 owne
 	return (file->mode & RF_S_IFMT) | owner << 16;
 }
 
+/* The same for file.open, which knows in whose tree a file is that is opened for writing. */
+static __always_inline __u32 rf_file_type_opened(const struct rf_file *file, __u32 owner,
+						 const struct rf_armed *armed)
+{
+	__u32 type = rf_file_type(file, owner);
+
+	if (file->flags & RF_O_ACCMODE)
+		type |= rf_tree_of_file(file, armed->container_root, file->flags & RF_NAME_MOVED)
+			<< RF_TREE_SHIFT;
+	return type;
+}
+
 /*
  * Returns RF_MATCH_NOTHING if no rule can match an open, judged by its cheap operands, and
  * remembers that.
@@ -116,7 +132,7 @@ static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct ta
 		return RF_MATCH_NOTHING;
 	now.fs_magic = file->magic;
 	now.flags = file->flags;
-	now.type = rf_file_type(file, owner);
+	now.type = rf_file_type_opened(file, owner, armed);
 	now.generation = (__u32)*live;
 	now.profile = now.generation & 1 ? container->profile[1] : container->profile[0];
 	if (rf_memo_matches(memo, &now))
@@ -133,12 +149,9 @@ static __always_inline bool rf_file_is_relevant(struct rf_query *query, __u32 ev
 						const struct rf_task *bound,
 						const struct rf_container *container)
 {
-	__u32 *level;
-
 	if (answer != RF_MATCH_NOTHING)
 		return true;
-	level = bpf_map_lookup_elem(&observe, &event);
-	if (!level || *level == RF_OBSERVE_OFF)
+	if (!rf_is_observed(event))
 		return false;
 	rf_query_init(query, event, bound, container);
 	return true;
@@ -149,19 +162,20 @@ static __always_inline bool rf_file_is_relevant(struct rf_query *query, __u32 ev
  * follows.
  */
 static __always_inline void rf_file_decide(struct rf_query *query, struct task_struct *task,
-					   struct rf_task *bound, struct rf_container *container,
+					   struct rf_armed *armed, struct rf_container *container,
 					   const struct rf_file *file, __u32 answer, long fd,
 					   __u8 flags, const __u32 by, bool quiet)
 {
 	__u64 dentry = file->dentry;
-	struct rf_scratch *buffer = rf_scratch_get();
+	struct rf_scratch *buffer = rf_scratch_claim(&armed->scratch);
+	const struct rf_task *bound = &armed->task;
 	__u32 route;
 
 	if (!buffer) {
-		if (by == RF_MECHANISM_LSM && answer == RF_MATCH_NEED_MORE)
-			rf_fail_no_scratch(query);
+		if (answer == RF_MATCH_NEED_MORE)
+			rf_fail_no_scratch(query, by);
 		else
-			rf_drop(query->event, RF_DROP_TABLE_FULL, bound->slot);
+			rf_conclude_no_scratch(query, by);
 		return;
 	}
 	if (answer == RF_MATCH_NEED_MORE)
@@ -170,7 +184,7 @@ static __always_inline void rf_file_decide(struct rf_query *query, struct task_s
 		rf_file_query_more(query, task, bound, buffer, dentry);
 	flags |= by == RF_MECHANISM_LSM ? rf_lsm_enforce(query) : rf_enforce(query);
 	if (quiet && query->action <= RF_ACTION_ALERT) {
-		rf_scratch_put(buffer);
+		rf_scratch_release(buffer);
 		return;
 	}
 	rf_count_verdict(query);
@@ -180,7 +194,7 @@ static __always_inline void rf_file_decide(struct rf_query *query, struct task_s
 			rf_path_in_filesystem(buffer, dentry);
 		rf_file_record(task, bound, file, query, buffer, route, fd, flags);
 	}
-	rf_scratch_put(buffer);
+	rf_scratch_release(buffer);
 }
 
 #endif

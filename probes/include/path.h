@@ -6,7 +6,7 @@
 #include "compat.h"
 #include "scratch.h"
 
-#define RF_WALK_DEPTH 64
+#define RF_WALK_DEPTH 256 /* levels and mounts; the path of a deeper file is unknown */
 
 #define RF_FNV_OFFSET 0xcbf29ce484222325ULL
 #define RF_FNV_PRIME 0x100000001b3ULL
@@ -20,12 +20,22 @@
  */
 __u64 rf_climb(__u64 dentry, __u64 root);
 
-/* All return the length without the NUL, and leave the path at buffer->walk[buffer->start]. */
+/*
+ * All return the length without the NUL, and leave the head of the path, of at least
+ * RF_PATH_LEN - 1 characters, at buffer->walk[buffer->start]. They use buffer->name.
+ */
 int rf_path_in_filesystem(struct rf_scratch *buffer, __u64 dentry);
 int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64 mount, __u64 root_dentry,
 		       __u64 root_mount);
 __u64 rf_hash_path(struct rf_scratch *buffer);
-__u64 rf_hash_name(struct rf_scratch *buffer, __u64 dentry);
+/* FNV-1a of a string of the kernel; 0: it cannot be read. Leaves the string in buffer->name. */
+__u64 rf_hash_kernel_text(struct rf_scratch *buffer, __u64 text);
+
+/* FNV-1a of a dentry's own name. */
+static __always_inline __u64 rf_hash_name(struct rf_scratch *buffer, __u64 dentry)
+{
+	return rf_hash_kernel_text(buffer, (__u64)RF_READ(struct dentry, dentry, d_name.name));
+}
 
 /* Copies the head of a built path, with its NUL. Returns true if it was cut. */
 static __always_inline bool rf_path_copy(char *to, const __u32 size, struct rf_scratch *buffer)

@@ -6,6 +6,7 @@
 #include "compat.h"
 #include "config.h"
 #include "containers.h"
+#include "scratch.h"
 
 /*
  * Task storage exists only for armed tasks. It is inherited at fork and kept when the task moves.
@@ -72,10 +73,17 @@ struct rf_armed {
 	struct rf_last_call last_call;
 	/* root directory of the container, as a dentry's address; only compared */
 	__u64 container_root;
-	__u32 counted;	     /* RF_COUNTED_* */
-	__u32 armed_by_exec; /* the exec in progress has armed it */
+	__u32 counted;	       /* RF_COUNTED_* */
+	__u32 armed_by_exec;   /* the exec in progress has armed it */
+	__u32 entering;	       /* it has called setns since its last check */
+	__u32 refused_entries; /* refusals of a namespace of the host */
+	/* the namespace that setns is about to enter (setns.bpf.c), for as many checks */
+	__u64 entering_ns;
+	__u32 entering_checks;
+	__u32 pad;
 	__u64 query_storage[RF_QUERY_STORAGE_WORDS];
 	struct rf_memo memo[RF_MEMOS];
+	struct rf_scratch scratch; /* the task's own: taken by rf_scratch_claim() */
 };
 
 struct map_tasks {
@@ -155,6 +163,20 @@ static __always_inline struct rf_container *rf_container_of(const struct rf_task
 
 	if (!container || !bound->container || container->cgroup != bound->container)
 		return NULL;
+	return container;
+}
+
+/*
+ * The container of the current task's binding. A task that outlived its container was not counted,
+ * as a program was skipped: its slot has another owner, and its rules are unknown. It is killed.
+ * Not for cgroup programs, which cannot send signals.
+ */
+static __always_inline struct rf_container *rf_container_of_current(const struct rf_task *bound)
+{
+	struct rf_container *container = rf_container_of(bound);
+
+	if (!container && bound->container)
+		bpf_send_signal(9);
 	return container;
 }
 

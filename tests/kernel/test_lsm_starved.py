@@ -1,104 +1,236 @@
 # SPDX-License-Identifier: Apache-2.0
 """Without a free buffer to read texts into, nothing passes that a rule could refuse.
 
-Preempted programs keep their buffers, so a container could arrange that none is free.
+A task has a buffer of its own, which no other task can take. If a program finds it taken, the worst
+is assumed. Where hooks decide, the call is refused, else its process is killed.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from ringfence.abi import EventKind
-from tests.kernel.lsm import REFUSED, Outcome, evading
-from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, Probes, results
+from ringfence.bpf.capabilities import NodeCapabilities
+from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, Probes
 from tests.kernel.rules import Rule, name_hash
+from tests.kernel.starving import Act, pools_taken
+from tests.support import force
 from tests.support.cgroups import Cgroup
 
 pytestmark = pytest.mark.root
 K = EventKind
-MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open
-TAKEN = b"\xff" * 8
+MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open and process.exec
 NEWUSER, NEWUTS = 0x10000000, 0x04000000
+NOT_NAMED, NO_TEXT = {NAME: {name_hash(b"another")}}, b"no/such/text\0"
 
 
-@contextmanager
-def starved(probes: Probes) -> Iterator[None]:
-    """Every buffer is taken, until the end of the block."""
-    own, shared = probes.kernel.map("scratch_busy"), probes.kernel.map("scratch_shared_busy")
-    before = own.get(0)
-    assert before is not None
-    own.set(0, TAKEN * (len(before) // 8))
-    shared.set(0, TAKEN)
-    try:
-        yield
-    finally:
-        own.set(0, bytes(len(before)))
-        shared.set(0, bytes(8))
+class Case(NamedTuple):
+    """A call that a rule could refuse by something that needs a buffer: a text, or a file's name."""
+
+    id: str
+    kind: EventKind
+    call: str  # {tmp}: a directory with the file `file` and the program `tool`
+    rule: dict[str, object]
+    everywhere: bool = True  # where only calls are seen, too
+    cgroup: str = ""  # the cgroup hook that decides if no LSM hook does
+    needs: str = ""  # a file that shows that the kernel can do it
 
 
-def act_of(cgroup: Cgroup, act: str, command: str) -> int:
-    """Returns the result of one command of act.c."""
-    done: subprocess.CompletedProcess[bytes] = cgroup.run([act, command], capture_output=True)
-    assert done.returncode == 0, done
-    (value,) = results(done).values()
-    return value
+CASES = [
+    Case("mount", K.SYS_MOUNT, "mount:tmpfs:{tmp}", {"text": NO_TEXT}),
+    Case("fsopen", K.SYS_FSOPEN, "sys:430:=tmpfs:0", {"text": NO_TEXT}),
+    Case("chroot", K.SYS_CHROOT, "sys:161:={tmp}", {"text": NO_TEXT}),
+    Case("chmod", K.SYS_CHMOD, "sys:90:={tmp}/file:511", {"text": NO_TEXT}),
+    Case("setxattr", K.SYS_SETXATTR, "xattr:{tmp}/file:user.x", {"text": NO_TEXT}),
+    Case("symlink", K.SYS_SYMLINK, "sys:88:=there:={tmp}/here", {"text": NO_TEXT}),
+    Case("mknod", K.SYS_MKNOD, "mknod:{tmp}/fifo:p:0:0", {"text": NO_TEXT}),
+    Case("memfd", K.SYS_MEMFD_CREATE, "sys:319:=name:0", {"text": NO_TEXT}),
+    Case("key", K.SYS_KEYCTL, "sys:248:=user:=d:=v:1:-2", {"text": NO_TEXT}),
+    Case("module", K.MODULE_REQUEST, "socket:29:3:0", {"text": NO_TEXT},
+         needs="/proc/sys/kernel/modprobe"),
+    Case("open", K.FILE_OPEN, "open:{tmp}/file:0", {"operands": NOT_NAMED}),
+    Case("open32", K.FILE_OPEN, "open32:{tmp}/file", {"operands": NOT_NAMED}),
+    Case("create", K.FILE_OPEN, "sys:85:={tmp}/new:420", {"operands": NOT_NAMED}),
+    Case("path", K.FILE_OPEN, "open:{tmp}/file:0", {"text": NO_TEXT}),
+    Case("exec", K.PROCESS_EXEC, "sys:59:={tmp}/tool:0:0", {"operands": NOT_NAMED}),
+    Case("rename", K.FILE_OPEN, "sys:82:={tmp}/file:={tmp}/other", {"operands": NOT_NAMED}, False),
+    Case("unlink", K.FILE_OPEN, "sys:87:={tmp}/file", {"operands": NOT_NAMED}, False),
+    Case("mkdir", K.FILE_OPEN, "sys:83:={tmp}/directory:511", {"operands": NOT_NAMED}, False),
+    Case("link", K.FILE_LINK, "sys:88:=../there:={tmp}/here", {"operands": NOT_NAMED}, False),
+    Case("sysctl", K.SYSCTL_ACCESS, "rewrite:/proc/sys/kernel/hostname",
+         {"text": NO_TEXT, "operands": {0: {1}}}, cgroup="sysctl"),
+    Case("unix", K.UNIX_CONNECT, "unix:{tmp}/socket", {"text": NO_TEXT}, cgroup="connect_unix"),
+]  # fmt: skip
+
+
+def rule_of(case: Case, action: str) -> Rule:
+    """Returns the rule of a case, with that action."""
+    return Rule(case.kind, action, **case.rule)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def things(tmp_path: Path) -> Path:
+    """A directory with a file and a program."""
+    (tmp_path / "file").write_text("x")
+    tool = tmp_path / "tool"
+    tool.write_bytes(Path("/bin/true").read_bytes())
+    tool.chmod(0o755)
+    return tmp_path
 
 
 @BOTH_WAYS
-def test_a_shared_buffer_is_used_when_the_cpus_buffers_are_taken(
-    probes: Probes, cgroup: Cgroup, act: str
+@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+def test_a_call_that_a_rule_could_match_does_not_pass(
+    probes: Probes, cgroup: Cgroup, act: str, things: Path, by_hook: bool, case: Case
 ) -> None:
-    """Nothing is lost yet: the text is checked and reported."""
-    own = probes.kernel.map("scratch_busy")
-    before = own.get(0)
-    assert before is not None
-    probes.enforce(Rule(K.SYSCTL_ACCESS, "deny", {0: {1}}, text=b"kernel/domainname\0"))
-    own.set(0, TAKEN * (len(before) // 8))
-    try:
-        assert act_of(cgroup, act, "rewrite:/proc/sys/kernel/domainname") == -errno.EPERM
-        assert act_of(cgroup, act, "rewrite:/proc/sys/kernel/hostname") > 0
-    finally:
-        own.set(0, bytes(len(before)))
-    (event,) = probes.wait(cgroup, K.SYSCTL_ACCESS)
-    assert event.name == b"kernel/domainname"
-    assert probes.kernel.map("scratch_shared_busy").get(0) == bytes(8)  # given back
+    """Neither its text nor its file's name is known: a rule on another one refuses it.
+    With its buffer, or under an alert, the same call passes.
+    """
+    if not by_hook and not case.everywhere:
+        force.elsewhere("calls are not seen for this event")
+    if case.cgroup and not by_hook and case.cgroup not in NodeCapabilities.detect().cgroup:
+        force.elsewhere(f"this kernel has no hook cgroup/{case.cgroup}")
+    if not Path(case.needs).exists():
+        force.elsewhere(f"no {case.needs}")
+    call = case.call.format(tmp=things)
+    probes.enforce(rule_of(case, "deny"))
+    with Act(probes, cgroup, act, call, call) as one:
+        assert one.call() not in (-errno.EPERM, None) or case.id == "exec"
+        assert case.id != "exec" or one.status() == 0
+    for made in ("new", "here", "fifo", "directory", "other"):
+        path = things / made
+        if made == "other" and path.exists():
+            path.rename(things / "file")
+        elif path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+    (things / "file").write_text("x")
+    lost = probes.drops().get((case.kind.label, "table_full"), 0)
+    with Act(probes, cgroup, act, call) as one:
+        probes.enforce(rule_of(case, "alert"))
+        one.take_buffer()
+        probes.enforce(rule_of(case, "deny"))
+        result = one.starved_call()
+        refused = by_hook or case.cgroup
+        assert (result, refused or one.status()) == (
+            (-errno.EPERM, refused) if refused else (None, -signal.SIGKILL)
+        )
+    assert probes.drops()[case.kind.label, "table_full"] > lost
 
 
 @BOTH_WAYS
-def test_a_sysctl_that_a_rule_could_match_is_refused(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """Writes of any name, because the rule is about writes only; the refusal is counted."""
-    probes.enforce(Rule(K.SYSCTL_ACCESS, "deny", {0: {1}}, text=b"kernel/domainname\0"))
-    lost = probes.drops().get(("sysctl.access", "table_full"), 0)
-    with starved(probes):
-        assert act_of(cgroup, act, "rewrite:/proc/sys/kernel/hostname") == -errno.EPERM
-        assert cgroup.run(["cat", "/proc/sys/kernel/hostname"], capture_output=True).returncode == 0
-    assert probes.drops()[("sysctl.access", "table_full")] > lost
-    assert act_of(cgroup, act, "rewrite:/proc/sys/kernel/hostname") > 0
+@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+def test_an_alert_refuses_nothing(probes: Probes, cgroup: Cgroup, act: str, things: Path, case: Case) -> None:
+    """The record is lost, and counted."""
+    call = case.call.format(tmp=things)
+    probes.enforce(rule_of(case, "alert"))
+    with Act(probes, cgroup, act, call) as one:
+        result = one.starved_call()
+        assert result != -errno.EPERM
+        assert one.status() == 0
 
 
-@HOOKS_DECIDE  # a call that is killed and not refused passes without a buffer
-def test_an_open_that_a_rule_could_match_is_refused(
-    probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
+@BOTH_WAYS
+@pytest.mark.parametrize(
+    ("kind", "operands", "hit", "other"),
+    [
+        (K.SYS_UNSHARE, {0: {NEWUTS}}, f"unshare:{NEWUTS}", f"unshare:{0x400}"),
+        (K.SYS_SOCKET, {0: {38}}, "socket:38:5:0", "socket:2:2:0"),
+        (K.SYS_CHMOD, {0: {0o600}}, "sys:90:={tmp}/file:384", "sys:90:={tmp}/file:448"),
+        (K.SYS_KEYCTL, {0: {0}}, "sys:250:0:-3:1", "sys:250:6:-3:0"),
+        (K.SYS_MEMFD_CREATE, {0: {1}}, "sys:319:=name:1", "sys:319:=name:2"),
+        (K.FILE_OPEN, {FLAGS: {0o100001}}, "open:{tmp}/file:1", "open:{tmp}/file:0"),
+    ],
+    ids=["unshare", "socket", "chmod", "keyctl", "memfd", "open"],
+)
+def test_what_needs_no_text_is_decided_as_ever(
+    probes: Probes,
+    cgroup: Cgroup,
+    act: str,
+    things: Path,
+    by_hook: bool,
+    kind: EventKind,
+    operands: dict[int, set[int]],
+    hit: str,
+    other: str,
 ) -> None:
-    """By the filesystem, which is known; the name is not. Other filesystems, and alerts, pass."""
-    secret = tmp_path / "file"
-    secret.write_text("x")
-    magic = int(subprocess.check_output(["stat", "-f", "-c", "0x%t", str(tmp_path)]), 16)
-    names = {NAME: {name_hash(b"another")}}
-    probes.enforce(Rule(K.FILE_OPEN, "deny", {MAGIC: {magic}, **names}))
-    with starved(probes):
-        assert evading(cgroup, evade, "open", secret) == REFUSED
-        assert evading(cgroup, evade, "open", "/proc/uptime") == Outcome(0)
-    assert evading(cgroup, evade, "open", secret) == Outcome(0)
-    probes.enforce(Rule(K.FILE_OPEN, "alert", {MAGIC: {magic}, **names}))
-    with starved(probes):
-        assert evading(cgroup, evade, "open", secret) == Outcome(0)
+    """Numbers are known without a buffer: exactly the calls that match are refused."""
+    probes.enforce(Rule(kind, "deny", operands))
+    calls = [call.format(tmp=things) for call in (other, hit)]
+    with Act(probes, cgroup, act, *calls) as one, pools_taken(probes):
+        one.take_buffer()
+        assert one.call() not in (-errno.EPERM, None)
+        result = one.call()
+        if by_hook and kind is not K.SYS_MEMFD_CREATE:
+            assert result == -errno.EPERM
+        else:
+            assert (result, one.status()) == (None, -signal.SIGKILL)
+
+
+@BOTH_WAYS
+def test_an_exception_does_not_hold_for_what_is_unknown(
+    probes: Probes, cgroup: Cgroup, act: str, things: Path, by_hook: bool
+) -> None:
+    """The exception is for this program, and the rule for any file but one."""
+    exe = name_hash(act.encode())
+    call = f"open:{things}/file:0"
+    deny = Rule(K.FILE_OPEN, "deny", {NAME: {name_hash(b"file")}})
+    probes.enforce(deny, Rule(K.FILE_OPEN, operands={5: {exe}}, clears=0))
+    with Act(probes, cgroup, act, call, call) as one:
+        passed = one.call()
+        assert passed is not None
+        assert passed >= 0
+        result = one.starved_call()
+        if by_hook:
+            assert result == -errno.EPERM
+        else:
+            assert (result, one.status()) == (None, -signal.SIGKILL)
+
+
+@BOTH_WAYS
+def test_no_other_task_takes_the_buffer_of_a_task(
+    probes: Probes, cgroup: Cgroup, act: str, things: Path, by_hook: bool
+) -> None:
+    """All buffers of the pools are taken: a container's tasks have their own, and texts decide."""
+    probes.enforce(
+        Rule(K.SYS_MOUNT, "deny", text=b"ramfs\0"),
+        Rule(K.FILE_OPEN, "deny", {NAME: {name_hash(b"tool")}}),
+        Rule(K.PROCESS_EXEC, "alert", {NAME: {name_hash(b"tool")}}),
+    )
+    calls = [f"mount:tmpfs:{things}", f"open:{things}/file:0", f"mount:ramfs:{things}"]
+    (things / "below").mkdir()
+    before = probes.drops()
+    with Act(probes, cgroup, act, f"mount:tmpfs:{things}/below", *calls[1:]) as one, pools_taken(probes):
+        assert one.call() == 0
+        opened = one.call()
+        assert opened is not None
+        assert opened >= 0
+        result = one.call()
+        assert result == (-errno.EPERM if by_hook else None)
+    assert probes.drops() == before
+    (event,) = [e for e in probes.wait(cgroup, K.SYS_MOUNT) if e.rule == 0]
+    assert event.text == b"ramfs"
+
+
+@BOTH_WAYS
+def test_the_first_program_of_a_container_is_killed_if_it_cannot_be_judged(
+    probes: Probes, cgroup: Cgroup, things: Path
+) -> None:
+    """Its task is not bound yet, so it takes a buffer of the pools."""
+    probes.enforce(Rule(K.PROCESS_EXEC, "deny", NOT_NAMED))
+    assert cgroup.run([str(things / "tool")]).returncode == 0
+    with pools_taken(probes):
+        assert cgroup.run([str(things / "tool")]).returncode == -signal.SIGKILL
+        probes.enforce(Rule(K.PROCESS_EXEC, "alert", NOT_NAMED))
+        assert cgroup.run([str(things / "tool")]).returncode == 0
 
 
 @HOOKS_DECIDE
@@ -108,26 +240,30 @@ def test_a_call_is_refused_by_its_known_fields(probes: Probes, cgroup: Cgroup, a
         Rule(K.SYS_UNSHARE, "deny", {0: {NEWUSER}}, {0: NEWUSER}),
         Rule(K.SYS_FSOPEN, "deny", text=b"ext4\0"),
     )
-    with starved(probes):
-        assert act_of(cgroup, act, f"unshare:{NEWUSER}") == -errno.EPERM
-        assert act_of(cgroup, act, f"unshare:{NEWUTS}") == 0
-        assert act_of(cgroup, act, "sys:430:=tmpfs:0") == -errno.EPERM
-    assert act_of(cgroup, act, "sys:430:=tmpfs:0") > 0
+    calls = [f"unshare:{NEWUSER}", f"unshare:{NEWUTS}", "sys:430:=tmpfs:0", "sys:430:=tmpfs:0"]
+    with Act(probes, cgroup, act, *calls) as one:
+        one.take_buffer()
+        assert one.call() == -errno.EPERM
+        assert one.call() == 0
+        assert one.call() == -errno.EPERM
+        one.take_buffer(taken=False)
+        last = one.call()
+        assert last is not None
+        assert last > 0
 
 
-@HOOKS_DECIDE
-def test_a_program_is_refused_by_its_known_fields(
-    probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path
+@BOTH_WAYS
+def test_an_open_is_refused_by_the_filesystem_which_is_known(
+    probes: Probes, cgroup: Cgroup, act: str, things: Path, by_hook: bool
 ) -> None:
-    """Not its name."""
-    tool = tmp_path / "tool"
-    tool.write_bytes(Path("/bin/true").read_bytes())
-    tool.chmod(0o755)
-    probes.enforce(Rule(K.PROCESS_EXEC, "deny", {NAME: {name_hash(b"another")}}))
-    running_there = cgroup.popen(
-        [evade, "wait", "-", str(tool)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with running_there, starved(probes):
-        said, _ = running_there.communicate(b"x")
-    assert said.split()[:2] == [b"refused", str(errno.EPERM).encode()]
-    assert cgroup.run([evade, "exec", str(tool), "-"]).returncode == 0
+    """The name is not. Other filesystems pass."""
+    stat = ["stat", "-f", "-c", "0x%t", str(things)]
+    magic = int(subprocess.check_output(stat), 16)
+    probes.enforce(Rule(K.FILE_OPEN, "deny", {MAGIC: {magic}, **NOT_NAMED}))
+    with Act(probes, cgroup, act, "open:/proc/uptime:0", f"open:{things}/file:0") as one:
+        one.take_buffer()
+        known = one.call()
+        assert known is not None
+        assert known >= 0
+        assert one.call() == (-errno.EPERM if by_hook else None)
+    assert os.path.exists(things / "file")

@@ -143,6 +143,17 @@ SYSCALL_EVENT_MASK = 4095
 # enum rf_helper_use
 HELPER_CORE = 1
 HELPER_OTHER = 2
+
+# enum rf_tree
+TREE_SHIFT = 20
+TREE_NONE = 0
+TREE_HOST = 1
+
+# enum rf_tree_kind
+TREE_OF_HOST = 1
+TREE_GIVEN = 2
+TREE_HOME = 3
+TREE_ENGINE = 4
 EXE_CHANGED = 0x8000000000000000
 GUARD_MAP = 0xFFFFFFFF00000001
 GUARD_PROGRAM = 0xFFFFFFFF00000002
@@ -280,7 +291,6 @@ class Drop(LowerName):
     RING_FULL = 1
     RATE_LIMIT = 2
     TABLE_FULL = 3
-    MATCH_BUDGET = 4
     PROCESS_TABLE = 5
 
 
@@ -423,6 +433,12 @@ HELPER_KEY = Layout(
     Field("path", "u64"),
 )
 
+TREE_KEY = Layout(
+    "rf_tree_key",
+    Field("device", "u64"),
+    Field("inode", "u64"),
+)
+
 GUARD_KEY = Layout(
     "rf_guard_key",
     Field("device", "u64"),
@@ -548,6 +564,8 @@ CONFIG = Layout(
     Field("host_root_inode", "u64"),
     Field("guard", "u32"),
     Field("guard_hooked", "u32"),
+    Field("setns_by_object", "u32"),
+    Field("pad", "u32"),
 )
 
 #: key and value of every map, in bytes; outer maps hold descriptors
@@ -569,8 +587,10 @@ MAPS = {
     "halvings": MapShape(4, 4),
     "heartbeat": MapShape(4, 8),
     "helpers": MapShape(32, 4),
+    "host_trees": MapShape(16, 4),
     "learned": MapShape(24, 8),
-    "mount_namespaces": MapShape(8, 8),
+    "namespace_claims": MapShape(4, 3072),
+    "namespace_owners": MapShape(16, 16),
     "observe": MapShape(4, 4),
     "patterns": MapShape(4, 48),
     "processes": MapShape(4, 32),
@@ -582,13 +602,13 @@ MAPS = {
     "rule_profiles": MapShape(4, 4),
     "rule_sets": MapShape(4, 4),
     "rule_texts": MapShape(4, 4),
-    "scratch": MapShape(4, 4920),
+    "scratch": MapShape(4, 1216),
     "scratch_busy": MapShape(4, 8),
-    "scratch_shared": MapShape(4, 4920),
+    "scratch_shared": MapShape(4, 1216),
     "scratch_shared_busy": MapShape(4, 8),
     "slots": MapShape(4, 152),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 568),
+    "tasks": MapShape(4, 1808),
     "tickets": MapShape(64, 4),
     "unlisted": MapShape(4, 8),
 }

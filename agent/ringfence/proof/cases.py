@@ -97,6 +97,7 @@ CASES = (
     Case("kernel-symbols", (28,), S, "open /proc/kallsyms r", "open /proc/version r", lsm=D),
     Case("kernel-log-file", (28,), S, "open /proc/kmsg r", "open /proc/uptime r", lsm=D),
     Case("kernel-filesystem-write", (27,), K, "open /run/tracefs/trace_marker w", "open /run/tracefs/trace_clock r"),
+    Case("sysfs-control-write", (8,), K, "open /sys/module/kernel/parameters/panic_on_warn w", "open /sys/module/kernel/parameters/panic_on_warn r"),
     Case("sysfs-write", (), S, "open /sys/class/net/lo/mtu w", "open /sys/class/net/lo/mtu r"),
     Case("host-file-write", (14,), K, "open /run/host-passwd w", "open /etc/passwd w"),
     Case("log-symlink", (15,), B, "symlink /etc/shadow /var/log/0.log", "symlink 1.log /var/log/0.log"),
@@ -155,7 +156,7 @@ CASES = (
     Case("userns-create", (51, 55), K, "clone3 0x10000000", "clone3 0x04000000"),
     Case("setns-host", (16,), K, "setns /run/ns-host-uts", "setns /proc/self/ns/uts"),
     Case("setns-host", (16,), K, f"setns_pidfd {PEER} 0x04000000", "setns_pidfd 0 0x04000000", kind="host-pid"),
-    Case("setns-other", (16,), S, "setns /run/ns-other-uts", "setns /run/ns-other-uts", kind="host-pid", twin_kind="plain"),
+    Case("setns-host", (16,), K, "setns /run/ns-other-uts", "setns /proc/self/ns/uts"),
     Case("cgroup-leave", (4,), K, f"leave {BESIDE}/cgroup.procs", f"leave {OWN}", lsm=K),
     Case("foreign-abi-call", (16, 30), K, "unshare32 0x4000000", "unshare 0x4000000"),
     # network.yaml
