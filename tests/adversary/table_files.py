@@ -40,8 +40,8 @@ def _named(cls: str, where: str, label: str, ways: tuple[str, ...]) -> tuple[Att
 
 #: files that lead to code execution on the host, in no list of names
 _UNLISTED = (
-    "opt/{x}", "srv/{x}", "etc/{x}", "etc/alternatives/{x}", "etc/apt/{x}", "root/{x}", "home/{x}", "{x}",
-    "var/{x}", "var/lib/{x}", "var/lib/dpkg/info/{x}", "var/cache/{x}", "usr/share/{x}", "usr/{x}", "run/{x}",
+    "opt/{x}", "etc/{x}", "etc/alternatives/{x}", "etc/apt/{x}", "root/.{x}", "{x}", "var/{x}", "var/lib/{x}",
+    "var/lib/dpkg/info/{x}", "var/cache/{x}", "usr/share/{x}", "usr/{x}", "run/{x}", "lib/{x}",
 )  # fmt: skip
 #: in the list, but on a root that is no disk filesystem
 _LISTED = ("etc/cron.d/{x}", "usr/bin/{x}", "usr/lib/{x}", "root/.ssh/{x}", "etc/systemd/{x}")

@@ -19,7 +19,7 @@ def test_names_are_unique_and_every_class_has_a_title() -> None:
 def test_the_list_of_what_gets_through_names_attacks() -> None:
     """An attack that was renamed or removed is not expected any more."""
     lines = [line.lstrip("? ").split(" ", 2) for line in FILE.read_text().splitlines()]
-    assert [key for _, _, key in lines if key not in KEYS] == []
+    assert [key for _, _, key in lines if key not in KEYS and key.split()[0] not in STARTED] == []
 
 
 def test_the_page_shows_the_results() -> None:

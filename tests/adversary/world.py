@@ -232,6 +232,7 @@ def _volume(image: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def new_world(work: Path) -> Iterator[World]:
     """Creates the host's part of the attacks, and removes it."""
+    work.mkdir(exist_ok=True)
     directory = Path("/run") / f"rfadversary-{secrets.token_hex(4)}"
     directory.mkdir()
     world = World(directory, work)
