@@ -43,7 +43,7 @@ CLASSES = {
                 "calls that open nothing, and truncation, without BPF-LSM"),
     "B2": Class("sockets of the host", "by the process that serves the socket", "killed when it is connected",
                 "datagrams are judged by name without BPF-LSM"),
-    "B3": Class("memory of host processes", "by whose process it is", "killed at the open",
+    "B3": Class("memory of host processes", "by the process that it belongs to", "killed at the open",
                 "pipes and memfds through links of /proc/PID, without BPF-LSM"),
     "B4": Class("character devices", "by number or driver, denied by default", _SAME),
     "B5": Class("calls on the whole node: swap, clock, accounting", "denied", "killed at the call",
