@@ -19,7 +19,7 @@ from tools.vm.catalogue import KERNELS, prepared
 from tools.vm.qemu import APPEND
 from tools.vm.suite import RESULTS, ROOT, run_suite
 
-TESTS = [f"tests/adversary/test_{name}.py" for name in ("attacks", "hammer", "starting")]
+TESTS = [f"tests/adversary/test_{name}.py" for name in ("attacks", "hammer", "starting", "memory")]
 #: what the kernel's command line says for a tier
 TIERS = {"lsm": "", "kill": "lsm=landlock,lockdown,yama,integrity,apparmor"}
 

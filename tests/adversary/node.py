@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.adversary.servers import Servers
@@ -41,6 +41,8 @@ class Node:
         self.disk = directory / "disk"
         self.upcalls = directory / "upcalls"
         self.network = f"/run/netns/{NETWORK}"
+        self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
 
     def mount_disk(self) -> None:
         """Mounts a new filesystem with files like a host's."""
@@ -86,26 +88,34 @@ class Node:
         server.bind((_METADATA, 80))
         self._receive(server)
 
-    def _receive(self, server: socket.socket) -> None:
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while data := server.recv(4096):
-                    self.servers.received.append(data)
+    def _serve(self, server: socket.socket, once: Callable[[], None]) -> None:
+        """Calls `once` again and again in a thread, until the node is closed."""
+        server.settimeout(0.2)
 
-        threading.Thread(target=serve, daemon=True).start()
+        def serve() -> None:
+            with server:
+                while not self._over.is_set():
+                    with contextlib.suppress(OSError):
+                        once()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _receive(self, server: socket.socket) -> None:
+        self._serve(server, lambda: self.servers.received.append(server.recv(4096)))
 
     def _serve_tcp(self, address: str, port: int) -> None:
         server = socket.create_server((address, port))
 
-        def serve() -> None:
-            while True:
-                client, _ = server.accept()
-                with client, contextlib.suppress(OSError):
-                    client.sendall(self.servers.secret.encode())
-                    client.settimeout(2)
-                    self.servers.received.append(client.recv(256))
+        def once() -> None:
+            client, _ = server.accept()
+            with client:
+                client.sendall(self.servers.secret.encode())
+                client.settimeout(2)
+                self.servers.received.append(client.recv(256))
 
-        threading.Thread(target=serve, daemon=True).start()
+        self._serve(server, once)
 
     def _listen_for_devices(self) -> None:
         server = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15)  # NETLINK_KOBJECT_UEVENT
@@ -123,6 +133,9 @@ class Node:
 
     def close(self) -> None:
         """Removes what outlasts the tests of a module."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
         subprocess.run(["ip", "netns", "del", NETWORK], check=False, capture_output=True)
         subprocess.run(["ip", "address", "del", f"{_METADATA}/32", "dev", "lo"], check=False)
         _UPCALL.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ _NAMES = (
 
 
 def _named(cls: str, where: str, label: str, ways: tuple[str, ...]) -> tuple[Attack, ...]:
-    """Returns an attack for every call on names and every way to the directory."""
+    """Returns an attack for every call on names, and more ways to the directory for two of them."""
     return tuple(
         Attack(
             cls,
@@ -31,10 +31,11 @@ def _named(cls: str, where: str, label: str, ways: tuple[str, ...]) -> tuple[Att
             f"name{way and '_' + way} {call} {{volume}} {words}",
             effect,
             (PRIV,),
-            short=(cls, call, way) in {("B8", "symlink", "path"), ("B8", "unlink", "")},
+            short=(cls, call, way) in {("B8", "symlink", "path"), ("B8", "mkdir", "")},
         )
         for call, words, effect in _NAMES
         for way in ways
+        if way == "path" or call in ("mkdir", "rename")
     )
 
 
@@ -153,7 +154,7 @@ _READ = (
 
 ATTACKS: tuple[Attack, ...] = (
     *_named("B8", _ROOT, "", ("path", "", "cwd", "root")),
-    *_named("B1", "{host}", " in /run", ("path", "", "root")),
+    *_named("B1", "{host}", " in /run", ("path", "")),
     *_HOSTS,
     *_BY_WAY,
     _RACE,

@@ -1,34 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attacks that begin before the agent, or when it has no memory left.
+"""Containers that were there before the agent, and what their first process made of itself.
 
-Each needs an agent of its own. The attempt is a new user namespace, which every pack forbids: it
+The attempt is a new user namespace, which every pack forbids: it
 shows if the process is under any rule.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.adversary.attack import STOPPED, THROUGH
 from tests.adversary.container import Hostile, new_hostile
 from tests.adversary.effects import own_userns
-from tests.adversary.expected import is_expected, tier_here
-from tests.adversary.kinds import ALL, CAPS, DOCKER, PRIV, Kind, container_config
-from tests.adversary.test_hammer import counts_of
+from tests.adversary.kinds import ALL, CAPS, PRIV, Kind, container_config
+from tests.adversary.recording import Record, judged
 from tests.adversary.world import World, new_round, new_world
 from tests.support import force
 from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import PREFIX, is_pure_v2
+from tests.support.cgroups import PREFIX
 from tests.support.policies import PACK
 
-Record = Callable[[str, object], None]
 pytestmark = [
     pytest.mark.root,
     pytest.mark.needs("runc", "gcc"),
@@ -44,19 +38,11 @@ FIRST: tuple[tuple[str, tuple[Kind, ...]], ...] = (
 )
 CASES = [(first, kind) for first, kinds in FIRST for kind in kinds]
 NAMES = [f"{first or 'plain'}-{kind}" for first, kind in CASES]
-MEMORY = 256 << 20  # limit of the agent in bytes, as the chart has it
 
 
 def _agent(directory: Path) -> contextlib.AbstractContextManager[Agent]:
     flags = {"self-defence": "deny", "containers-adopt": "yes"}
     return running_agent(directory, policies=[PACK], mode="enforce", patterns=[f"{PREFIX}adv-*"], flags=flags)
-
-
-def _record(record: Record, key: str, how: str, *, through: bool) -> None:
-    tier = tier_here()
-    record("verdict", json.dumps([tier, key, THROUGH if through else STOPPED, how, ""]))
-    expected = is_expected(tier, os.environ.get("RINGFENCE_VM", "here"), key)
-    assert expected in ("may", "yes" if through else "no"), how
 
 
 class Before:
@@ -96,51 +82,4 @@ def test_a_container_from_before_the_agent_is_guarded(
         one.run("userns")
         through = own_userns(one)
         name = f"first process: {first or 'plain'}"
-        _record(record_property, f"A1 {name} {kind}", one.attempt.how, through=through)
-
-
-@contextlib.contextmanager
-def _limited(pid: int) -> Iterator[Path]:
-    """A cgroup with a memory limit for a process."""
-    cgroup = Path("/sys/fs/cgroup") / f"{PREFIX}limited"
-    Path("/sys/fs/cgroup/cgroup.subtree_control").write_text("+memory")
-    cgroup.mkdir()
-    try:
-        (cgroup / "memory.max").write_text(str(MEMORY))
-        (cgroup / "cgroup.procs").write_text(str(pid))
-        yield cgroup
-    finally:
-        Path("/sys/fs/cgroup/cgroup.procs").write_text(str(pid))
-        cgroup.rmdir()
-
-
-def _fill(cgroup: Path) -> int:
-    """Reads files in that cgroup until its page cache has reached the limit. Returns its size."""
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            (cgroup / "cgroup.procs").write_text("0")
-            left = 2 * MEMORY
-            for file in sorted(Path("/usr/lib").rglob("*.so*")):
-                if left > 0 and file.is_file():
-                    left -= len(file.read_bytes())
-        os._exit(0)
-    os.waitpid(child, 0)
-    return int((cgroup / "memory.current").read_text())
-
-
-def test_children_are_guarded_when_the_agents_memory_is_full(tmp_path: Path, record_property: Record) -> None:
-    """Page cache fills its cgroup; then each of many children is refused, or killed, or not created."""
-    if not is_pure_v2() or not force.in_guest():
-        force.elsewhere("needs a hierarchy of version 2 only, in a virtual machine")
-    with contextlib.ExitStack() as stack:
-        world = stack.enter_context(new_world(tmp_path / "world"))
-        agent = stack.enter_context(_agent(tmp_path / "agent"))
-        cgroup = stack.enter_context(_limited(agent.pid))
-        stack.callback(world.close)
-        size = _fill(cgroup)
-        attempt: Any = world.hostile(DOCKER).run("children 6000 20000", seconds=40)
-        counts = counts_of(attempt.output)
-        said = f"{counts.through} of {counts.tried}, {size >> 20} MiB charged"
-        assert counts.tried > 0
-        _record(record_property, "A2 children docker", said, through=bool(counts.through))
+        judged(record_property, f"A1 {name} {kind}", one.attempt.how, through=through)
