@@ -20,7 +20,7 @@ _METADATA = "169.254.169.254"
 _DISK_BYTES = 32 << 20
 _UPCALL = Path("/usr/sbin/request-key")
 _UEVENT_GROUPS = 3  # of the kernel and of udev
-_MODULES = ("loop", "veth", "tun", "nf_tables", "nft_chain_nat", "nf_nat", "sch_ingress", "cls_u32")
+_MODULES = ("veth", "tun", "nf_tables", "nft_chain_nat", "nf_nat", "sch_ingress", "cls_u32")
 _NAT = "table ip rf{name} {{ chain out {{ type nat hook output priority -100; "
 _NAT += "ip daddr {source} udp dport 9 dnat to {target}; }} }}\n"
 _REWRITE = "qdisc add dev eth0 clsact\n"
@@ -145,6 +145,8 @@ class Node:
 
 def mount_image(image: Path, where: Path) -> None:
     """Mounts a new ext4 filesystem in a file."""
+    if not Path("/dev/loop-control").exists():
+        run("modprobe", "loop")
     image.unlink(missing_ok=True)
     with image.open("wb") as file:
         file.truncate(_DISK_BYTES)
