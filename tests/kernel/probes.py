@@ -129,7 +129,7 @@ def running(
         hierarchy=layout.code,
         lsm_hooks=node.lsm_hooks if lsm else frozenset(),
         tracing=node.tracing,
-        **{"slots": SLOTS, "processes": 4096, **settings},
+        **{"slots": SLOTS, "processes": 4096, "sealed": False, **settings},
     )
     plan = AttachPlan(
         entry=frozenset(CALLS) - {"ioctl", "splice", "vmsplice", "tee"} - hooked,
@@ -142,7 +142,8 @@ def running(
         hooked=hooked,
         drift=True,
         checkpoints=EventKind.SYS_SETNS in decided,
-        done=frozenset(DONE) - hooked,
+        done=(frozenset(DONE) | {"connect"} if EventKind.UNIX_CONNECT not in decided else frozenset(DONE))
+        - hooked,
         requests=EventKind.MODULE_REQUEST not in decided,
     )
     with Kernel.load(chosen) as kernel:
