@@ -162,7 +162,7 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 	known = rf_call_of_event(&call, RF_EVENT_NONE);
 	if (!known || !rf_hooked_event(known, events))
 		return RF_ACTION_NONE;
-	container = rf_container_of(&armed->task);
+	container = rf_container_of_current(&armed->task);
 	if (!container)
 		return RF_ACTION_NONE;
 	if (!rf_is_same_call(task, armed, &call))

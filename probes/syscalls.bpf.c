@@ -57,7 +57,7 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 	struct rf_query query;
 	struct rf_scratch *buffer;
 	__u32 event = known->event & RF_SYSCALL_EVENT_MASK, route;
-	struct rf_container *container = rf_container_of(&armed->task);
+	struct rf_container *container = rf_container_of_current(&armed->task);
 	__u32 i, answer;
 
 	if (!container)

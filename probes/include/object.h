@@ -167,8 +167,8 @@ static __always_inline __u32 rf_mount_owner(struct task_struct *task, const stru
 
 /*
  * Returns true if a file is below the root of the mount through which it was opened. A handle
- * reaches any file of the filesystem. A mount of the whole filesystem has nothing else, and a file
- * that is too deep passes.
+ * reaches any file of the filesystem. A mount of the whole filesystem has nothing else. A file that
+ * is too deep counts as outside.
  */
 rf_subprogram bool rf_below_root(const struct rf_file *file)
 {
@@ -185,7 +185,7 @@ rf_subprogram bool rf_below_root(const struct rf_file *file)
 		if (!dentry)
 			return false;
 	}
-	return true;
+	return false;
 }
 
 /* RF_MOUNT_*, including the check of the mount's root. */

@@ -166,4 +166,18 @@ static __always_inline struct rf_container *rf_container_of(const struct rf_task
 	return container;
 }
 
+/*
+ * The container of the current task's binding. A task that outlived its container was not counted,
+ * as a program was skipped: its slot has another owner, and its rules are unknown. It is killed.
+ * Not for cgroup programs, which cannot send signals.
+ */
+static __always_inline struct rf_container *rf_container_of_current(const struct rf_task *bound)
+{
+	struct rf_container *container = rf_container_of(bound);
+
+	if (!container && bound->container)
+		bpf_send_signal(9);
+	return container;
+}
+
 #endif
