@@ -74,7 +74,7 @@ static __always_inline struct rf_armed *rf_adopt_into(struct task_struct *task,
 		return NULL;
 	armed->container_root = container_root;
 	rf_drift_watch(task, armed);
-	rf_claim_mount_ns(task, armed->task.container);
+	rf_claim_namespaces(rf_address(task), &armed->task, RF_EVERY_KIND);
 	rf_publish(task, &armed->task, container);
 	rf_count_task(task, armed, container, true);
 	return armed;

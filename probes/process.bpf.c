@@ -146,6 +146,7 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	struct rf_armed *armed;
 	struct rf_task like;
 	__u64 started;
+	bool entered;
 
 	armed = rf_bound(parent);
 	if (!armed)
@@ -157,7 +158,7 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	 * Checked before the child inherits the identity, against which it is compared from here
 	 * on.
 	 */
-	rf_drift_check(parent, armed, RF_SYS_CLONE);
+	entered = rf_drift_check(parent, armed, RF_SYS_CLONE) > RF_ACTION_ALERT;
 	__builtin_memcpy(&like, &armed->task, sizeof(like));
 	started = child->start_boottime;
 	/* else one load may serve two kinds of pointer, which the verifier refuses */
@@ -171,15 +172,15 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 		of_child->task.start_ns = like.start_ns;
 		rf_inherit(of_child, armed);
 		if (rf_check_clone3(parent, armed, container, clone_flags) ||
-		    rf_exceeds_task_share(container))
+		    rf_exceeds_task_share(container) || entered)
 			of_child->identity.kill_pending = 1;
 		if (rf_mark_counted(of_child))
 			__sync_fetch_and_add(&container->tasks, 1);
 	}
 	if (clone_flags & RF_CLONE_THREAD)
 		return 0;
-	if (clone_flags & RF_CLONE_NEWNS)
-		rf_claim_mount_ns(child, like.container);
+	if (clone_flags & RF_CLONE_NEW_ANY && !entered)
+		rf_claim_namespaces(rf_address(child), &like, clone_flags);
 	if (clone_flags & RF_CLONE_INTO_CGROUP)
 		rf_report_clone_into_cgroup(child, &like, container);
 	rf_count(like.slot, RF_COUNT_FORK);
@@ -240,6 +241,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid,
 	rf_bind_exec(&binding);
 	armed = rf_bound(task);
 	if (armed && armed->task.container) {
+		rf_settle(task, &binding, armed);
 		rf_count_task(task, armed, container, false);
 		rf_report_exec(task, &armed->task, container, &exe, buffer,
 			       binding.newly_armed || armed->armed_by_exec);

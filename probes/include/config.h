@@ -47,6 +47,8 @@ struct rf_config {
 	__u64 host_root_inode;
 	__u32 guard;	    /* RF_GUARD_*: what happens on an attempt on the agent (guard.bpf.c) */
 	__u32 guard_hooked; /* LSM hooks enforce it; calls and opens are not inspected for it */
+	__u32 setns_by_object; /* setns.bpf.c knows the namespace of every kind */
+	__u32 pad;
 };
 extern const volatile struct rf_config config;
 

@@ -73,8 +73,14 @@ struct rf_armed {
 	struct rf_last_call last_call;
 	/* root directory of the container, as a dentry's address; only compared */
 	__u64 container_root;
-	__u32 counted;	     /* RF_COUNTED_* */
-	__u32 armed_by_exec; /* the exec in progress has armed it */
+	__u32 counted;	       /* RF_COUNTED_* */
+	__u32 armed_by_exec;   /* the exec in progress has armed it */
+	__u32 entering;	       /* it has called setns since its last check */
+	__u32 refused_entries; /* refusals of a namespace of the host */
+	/* the namespace that setns is about to enter (setns.bpf.c), for as many checks */
+	__u64 entering_ns;
+	__u32 entering_checks;
+	__u32 pad;
 	__u64 query_storage[RF_QUERY_STORAGE_WORDS];
 	struct rf_memo memo[RF_MEMOS];
 	struct rf_scratch scratch; /* the task's own: taken by rf_scratch_claim() */

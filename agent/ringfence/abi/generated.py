@@ -564,6 +564,8 @@ CONFIG = Layout(
     Field("host_root_inode", "u64"),
     Field("guard", "u32"),
     Field("guard_hooked", "u32"),
+    Field("setns_by_object", "u32"),
+    Field("pad", "u32"),
 )
 
 #: key and value of every map, in bytes; outer maps hold descriptors
@@ -587,7 +589,8 @@ MAPS = {
     "helpers": MapShape(32, 4),
     "host_trees": MapShape(16, 4),
     "learned": MapShape(24, 8),
-    "mount_namespaces": MapShape(8, 8),
+    "namespace_claims": MapShape(4, 3072),
+    "namespace_owners": MapShape(16, 16),
     "observe": MapShape(4, 4),
     "patterns": MapShape(4, 48),
     "processes": MapShape(4, 32),
@@ -605,7 +608,7 @@ MAPS = {
     "scratch_shared_busy": MapShape(4, 8),
     "slots": MapShape(4, 152),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 1784),
+    "tasks": MapShape(4, 1808),
     "tickets": MapShape(64, 4),
     "unlisted": MapShape(4, 8),
 }
