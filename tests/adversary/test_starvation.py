@@ -39,6 +39,7 @@ def hammered(cgroup: Cgroup, act: str) -> Iterator[None]:
     argv = [act, f"hammer:{THREADS}:{SYSCTL}", "wait"]
     with cgroup.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         try:
+            assert child.stdout is not None
             assert child.stdout.readline() == f"hammer {THREADS}\n".encode()
             yield
         finally:
