@@ -25,7 +25,7 @@ from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
-act, cgroup, probes = conftest.act, conftest.cgroup, conftest.probes
+act, by_hook, cgroup, probes = conftest.act, conftest.by_hook, conftest.cgroup, conftest.probes
 K = EventKind
 NAME = 3
 THREADS = 400 if force.in_guest() else 32  # others use this machine
@@ -67,11 +67,11 @@ def test_preempted_threads_let_no_call_pass(probes: Probes, cgroup: Cgroup, act:
     )
     calls = (f"mount:ramfs:{tmp_path}", f"open:{tmp_path}/secret:0")
     with new_cgroup(LABEL) as other:
-        lost = probes.drops()
+        lost, before = probes.drops(), skipped(probes)
         with hammered(cgroup, act):
             stops = [stopped(cgroup, act, call) for _ in range(TRIES) for call in calls]
             done = other.run([act, f"times:{WRITES}:rewrite:{SYSCTL}"], capture_output=True)
-        assert stops.count(False) == 0
+        assert stops.count(False) <= (0 if by_hook else skipped(probes) - before)
         assert results(done) == {"times": WRITES}
     unjudged = {
         key: count - lost.get(key, 0) for key, count in probes.drops().items() if key[1] == "table_full"
