@@ -128,7 +128,7 @@ static __always_inline __u32 rf_adopt_into(struct task_struct *task, struct rf_s
 		return rf_unbound_in(task, &like, container_root);
 	armed->container_root = container_root;
 	rf_drift_watch(task, armed);
-	rf_claim_mount_ns(task, armed->task.container);
+	rf_claim_namespaces(rf_address(task), &armed->task, RF_EVERY_KIND);
 	rf_publish(task, &armed->task, container);
 	rf_count_task(task, armed, container, true);
 	return slot;
@@ -144,6 +144,7 @@ static __always_inline bool rf_complete_half_bound(struct task_struct *task, str
 
 	if (!container || armed->counted != RF_COUNTED_NOT_YET || !BPF_CORE_READ(task, nsproxy))
 		return false;
+	rf_claim_namespaces(rf_address(task), &armed->task, RF_EVERY_KIND);
 	rf_complete_binding(task, armed, container, true);
 	return true;
 }

@@ -35,8 +35,8 @@ static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx)
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);
-	if (!container)
-		return true;
+	if (!container) /* the task outlived its container: its rules are unknown */
+		return false;
 	rf_count(bound->slot, RF_COUNT_CONNECT);
 	rf_query_init(&query, RF_UNIX_CONNECT, bound, container);
 	buffer = rf_cgroup_buffer(task);

@@ -15,6 +15,7 @@
 #include <bpf/bpf_tracing.h>
 #include "include/call.h"
 #include "include/drift.h"
+#include "include/namespaces.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -233,54 +234,62 @@ static __always_inline __u32 rf_report_drift(struct task_struct *task, const str
 	return query->action;
 }
 
-#define RF_ENTERED(index, type, host, bit)                                 \
-	if (now->namespaces[index] != was->namespaces[index] &&            \
-	    RF_READ(struct type, now->namespaces[index], ns.inum) == host) \
-	entered |= bit
-
-/* CLONE_NEW* of the namespaces that are the host's and were not before. */
-__noinline __u32 rf_entered_host(const struct rf_identity *was, const struct rf_identity *now)
+/*
+ * `kind`, CLONE_NEW*, if a task may not simply be in a namespace that it was not in before: as it
+ * is, for the host's; in the upper half, for another container's; 0 for the container's own. A
+ * namespace that nobody knows is the host's if the task has called setns. Else the task has made
+ * it, and it is the container's from here on.
+ */
+__noinline __u64 rf_judge_entry(const struct rf_task *bound, __u64 ns, __u32 entering, __u64 kind)
 {
-	__u32 entered = 0;
+	__u32 relation;
+
+	if (!bound)
+		return 0;
+	relation = rf_ns_relation(bound->slot, bound->container, ns);
+	if (relation == RF_RELATION_OTHER)
+		return kind << 32;
+	if (relation != RF_RELATION_HOST)
+		return 0;
+	if (entering || rf_is_initial_ns(ns))
+		return kind;
+	rf_claim_ns(bound->slot, bound->container, ns);
+	return 0;
+}
+
+#define RF_ENTERED(index, type, bit)                          \
+	if (now->namespaces[index] != was->namespaces[index]) \
+	entered |= rf_judge_entry(bound, RF_NS_COMMON(type, now->namespaces[index]), entering, bit)
+
+/* CLONE_NEW* of the namespaces that the task was not in before, as rf_judge_entry has them. */
+__noinline __u64 rf_entered(const struct rf_identity *was, const struct rf_identity *now,
+			    const struct rf_task *bound, __u32 entering)
+{
+	__u64 entered = 0;
 
 	if (!was || !now)
 		return 0;
-	RF_ENTERED(0, mnt_namespace, config.host_mnt_ns, RF_CLONE_NEWNS);
-	RF_ENTERED(1, net, config.host_net_ns, RF_CLONE_NEWNET);
-	RF_ENTERED(2, pid_namespace, config.host_pid_ns, RF_CLONE_NEWPID);
-	RF_ENTERED(3, ipc_namespace, config.host_ipc_ns, RF_CLONE_NEWIPC);
-	RF_ENTERED(4, uts_namespace, config.host_uts_ns, RF_CLONE_NEWUTS);
-	RF_ENTERED(5, cgroup_namespace, config.host_cgroup_ns, RF_CLONE_NEWCGROUP);
-	if (now->user_ns != was->user_ns &&
-	    RF_READ(struct user_namespace, now->user_ns, ns.inum) == config.host_user_ns)
-		entered |= RF_CLONE_NEWUSER;
+	RF_ENTERED(0, mnt_namespace, RF_CLONE_NEWNS);
+	RF_ENTERED(1, net, RF_CLONE_NEWNET);
+	RF_ENTERED(2, pid_namespace, RF_CLONE_NEWPID);
+	RF_ENTERED(3, ipc_namespace, RF_CLONE_NEWIPC);
+	RF_ENTERED(4, uts_namespace, RF_CLONE_NEWUTS);
+	RF_ENTERED(5, cgroup_namespace, RF_CLONE_NEWCGROUP);
+	if (now->user_ns != was->user_ns)
+		entered |= rf_judge_entry(bound, RF_NS_COMMON(user_namespace, now->user_ns),
+					  entering, RF_CLONE_NEWUSER);
 	return entered;
 }
 
 /*
- * Services of the host have mount namespaces with other numbers, but with the host's files. Returns
- * true if the current task, which has entered another mount namespace, is in one of these: its root
- * is the host's, and not by chroot, which is checked separately. Not checked for a container that
- * was given the host's root.
+ * What setns does is decided before it, by the namespace (setns.bpf.c), or in weaker tiers by its
+ * descriptor, which another thread may change between the kernel's look and this one. The outcome
+ * is decided as well: a task in a namespace that no rule would have let it enter is killed. Alerts
+ * were reported at the call. The facts are those of the task before it entered.
  */
-static __always_inline bool rf_has_host_root(__u64 container_root)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct fs_struct *fs = BPF_CORE_READ(task, fs);
-
-	return rf_is_host_root((__u64)BPF_CORE_READ(fs, root.dentry)) &&
-	       !rf_is_host_root(container_root) && !rf_is_chrooted();
-}
-
-/*
- * setns is decided by the file behind its descriptor, which another thread may change between the
- * kernel's look and this one. So the outcome is decided as well: a task in a namespace of the host
- * that no rule would have let it enter is killed. Alerts were reported at the call. The facts are
- * those of the task before it entered.
- */
-static __always_inline __u32 rf_check_host_entry(struct task_struct *task,
-						 const struct rf_task *bound,
-						 struct rf_drift_storage *storage, __u32 entered)
+static __always_inline __u32 rf_check_entry(struct task_struct *task, const struct rf_task *bound,
+					    struct rf_drift_storage *storage, __u32 entered,
+					    __u32 relation)
 {
 	struct rf_container *container = rf_container_of(bound);
 	struct rf_query *query = &storage->query;
@@ -290,9 +299,10 @@ static __always_inline __u32 rf_check_host_entry(struct task_struct *task,
 		return RF_ACTION_NONE;
 	rf_query_init(query, RF_SYS_SETNS, bound, container);
 	query->value[0] = entered;
-	query->value[1] = RF_RELATION_HOST;
+	query->value[1] = relation;
 	rf_query_facts(query, task, bound);
 	query->value[RF_DIM_FACTS] &= ~rf_facts_of_host(entered);
+	query->value[RF_DIM_FACTS] |= rf_setns_facts(container);
 	rf_evaluate(query, task, bound, NULL);
 	if (query->action <= RF_ACTION_ALERT)
 		return RF_ACTION_NONE;
@@ -309,13 +319,29 @@ static __always_inline __u32 rf_check_host_entry(struct task_struct *task,
 	return query->action;
 }
 
+/* The same for all that a task has entered since the last check. */
+static __always_inline __u32 rf_check_entries(struct task_struct *task, struct rf_armed *armed,
+					      struct rf_drift_storage *storage)
+{
+	__u64 entered = rf_entered(&armed->identity, &storage->now, &armed->task, armed->entering);
+	__u32 relation = RF_RELATION_HOST, verdict = RF_ACTION_NONE, i;
+
+	for (i = 0; i < 2; i++) {
+		if ((__u32)entered && verdict <= RF_ACTION_ALERT)
+			verdict = rf_check_entry(task, &armed->task, storage, entered, relation);
+		entered >>= 32;
+		relation = RF_RELATION_OTHER;
+	}
+	return verdict;
+}
+
 __noinline int rf_drift_examine(__u32 at)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_armed *armed = rf_bound(task);
 	struct rf_identity *was, *now;
 	struct rf_drift_storage *storage;
-	__u32 unexplained, entered, verdict = RF_ACTION_NONE;
+	__u32 unexplained, verdict = RF_ACTION_NONE;
 
 	if (!armed || !BPF_CORE_READ(task, nsproxy)) /* it is ending */
 		return RF_ACTION_NONE;
@@ -324,8 +350,10 @@ __noinline int rf_drift_examine(__u32 at)
 		bpf_send_signal(9);
 		return RF_ACTION_KILL;
 	}
-	if (!was->cred)
+	if (!was->cred) {
+		armed->entering = 0;
 		return RF_ACTION_NONE;
+	}
 	storage = (struct rf_drift_storage *)armed->query_storage;
 	now = &storage->now;
 	rf_drift_remember(now, rf_address(task));
@@ -336,13 +364,14 @@ __noinline int rf_drift_examine(__u32 at)
 		unexplained |= RF_DRIFT_BORROWED;
 	if (unexplained)
 		verdict = rf_report_drift(task, &armed->task, was, storage, unexplained, at);
-	entered = rf_entered_host(was, now);
-	if (now->namespaces[0] != was->namespaces[0] && rf_has_host_root(armed->container_root))
-		entered |= RF_CLONE_NEWNS;
-	if (entered && verdict <= RF_ACTION_ALERT)
-		verdict = rf_check_host_entry(task, &armed->task, storage, entered);
-	if (verdict <= RF_ACTION_ALERT) /* it stays alive: reported once */
+	if (verdict <= RF_ACTION_ALERT)
+		verdict = rf_check_entries(task, armed, storage);
+	if (verdict <= RF_ACTION_ALERT) { /* it stays alive: reported once */
 		__builtin_memcpy(was, now, sizeof(*was));
+		armed->entering = 0;
+	} else { /* reported: it only has to end, and what it starts meanwhile */
+		was->kill_pending = 1;
+	}
 	return verdict;
 }
 
@@ -358,5 +387,33 @@ int drift_open_exit(void *ctx)
 
 	if (armed)
 		rf_drift_check(task, armed, RF_FILE_OPEN);
+	return 0;
+}
+
+/*
+ * Where calls are not decided by hooks: the outcome of setns and unshare, before the task can do
+ * anything with it. What the one entered is judged, what the other made is claimed.
+ */
+SEC("tracepoint/syscalls/sys_exit_setns")
+int setns_exit(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_armed *armed = rf_bound(task);
+
+	if (!armed)
+		return 0;
+	armed->entering = 1;
+	rf_drift_check(task, armed, RF_SYS_SETNS);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_unshare")
+int unshare_exit(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_armed *armed = rf_bound(task);
+
+	if (armed)
+		rf_drift_check(task, armed, RF_SYS_UNSHARE);
 	return 0;
 }

@@ -45,7 +45,6 @@ __noinline int rf_bind_exec(const struct rf_exec_binding *binding)
 	if (armed->identity.kill_pending)
 		bpf_send_signal(9);
 	rf_drift_watch(task, armed);
-	rf_claim_mount_ns(task, armed->task.container);
 	rf_publish(task, &armed->task, container);
 	return 1;
 }

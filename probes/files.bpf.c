@@ -19,15 +19,26 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /*
  * Returns true if the call has emptied the file, which is possible although the file is open for
  * reading only. The file's flags do not show it any more. Those of openat2 are read again, and may
- * have changed.
+ * have changed; if they cannot be read, it may have.
  */
 static __always_inline bool rf_truncated(struct pt_regs *regs, __u32 nr, bool compat)
 {
 	__u64 flags = rf_open_flags_at(regs, nr, compat);
 
 	if (nr == RF_NR_OPENAT2 && bpf_probe_read_user(&flags, sizeof(flags), (void *)flags))
-		return false;
+		return true;
 	return flags & RF_O_TRUNC;
+}
+
+/*
+ * The descriptor is gone: another thread has closed it, perhaps after it made another one for the
+ * same file. So the file may be any.
+ */
+static __always_inline void rf_opened_unseen(struct rf_query *query, const struct rf_task *bound,
+					     const struct rf_container *container)
+{
+	rf_query_init(query, RF_FILE_OPEN, bound, container);
+	rf_fail_no_scratch(query, RF_MECHANISM_KILL);
 }
 
 static __always_inline int rf_opened(struct task_struct *task, bool compat)
@@ -48,13 +59,15 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	fd = rf_return_value(regs);
 	if (fd < 0)
 		return 0;
-	container = rf_container_of(&armed->task);
+	container = rf_container_of_current(&armed->task);
 	if (!container)
 		return 0;
 	rf_count(armed->task.slot, RF_COUNT_OPEN);
 	at = rf_file_of_fd(task, fd);
-	if (!at)
+	if (!at) {
+		rf_opened_unseen(&query, &armed->task, container);
 		return 0;
+	}
 	rf_file_read(&file, at);
 	nr = rf_call_number(regs);
 	if (!(file.flags & (RF_O_ACCMODE | RF_O_PATH)) && rf_truncated(regs, nr, compat))

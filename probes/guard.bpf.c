@@ -11,7 +11,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define RF_GUARD_DEPTH 32
+#define RF_GUARD_DEPTH 256
 
 /*
  * One step of rf_guard_kind, `depth` levels above the file. Returns the guard kind (<=
@@ -54,7 +54,7 @@ __noinline __u32 rf_guard_kind(__u64 dentry)
 		if (dentry <= RF_GUARD_KIND)
 			return dentry;
 	}
-	return 0;
+	return RF_GUARD_NAMELESS; /* too deep to tell */
 }
 
 static __always_inline __u8 rf_guard_action(__u32 what, bool hooked)

@@ -71,7 +71,7 @@ static __always_inline int rf_settle_unnoted(struct task_struct *task)
 	return rf_is_slot(slot) ? rf_refuse_current(slot) : 0;
 }
 
-__noinline int rf_settle(void)
+__noinline int rf_settle_lost(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;

@@ -25,8 +25,41 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 	 RF_EVENT_BIT(RF_SYS_SETTIME) | RF_EVENT_BIT(RF_SYS_ACCT) |                                \
 	 RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN))
 
+/*
+ * The namespace that setns is about to enter, by the object that the kernel has (setns.bpf.c), not
+ * by the descriptor, which another thread can replace. If the object is not known, the descriptor
+ * is right as long as no other task shares the descriptors; else it is the host's.
+ */
+static __always_inline void rf_apply_entered_ns(struct rf_query *query, struct rf_armed *armed)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 ns = armed->entering_ns;
+
+	if (!config.setns_by_object)
+		return;
+	if (ns && armed->entering_checks) {
+		armed->entering_checks--;
+		query->value[0] |= rf_ns_type(ns);
+		query->value[1] = rf_relation_of_ns(ns);
+	} else if (BPF_CORE_READ(task, files, count.counter) != 1) {
+		query->value[1] = RF_RELATION_HOST;
+	}
+}
+
+/*
+ * Returns true if the task, or the one that made it, was refused a namespace of the host before: it
+ * does not ask by mistake.
+ */
+static __always_inline bool rf_repeats_entry(struct rf_armed *armed, const struct rf_query *query)
+{
+	if (query->event != RF_SYS_SETNS || query->value[1] != RF_RELATION_HOST ||
+	    !rf_refuses(query->action))
+		return false;
+	return armed->refused_entries++ != 0;
+}
+
 /* The operands that hooks know as kernel objects, and not as arguments of the call. */
-static __always_inline void rf_apply_hook_arguments(struct rf_query *query,
+static __always_inline void rf_apply_hook_arguments(struct rf_query *query, struct rf_armed *armed,
 						    const struct rf_syscall *known, __u64 target,
 						    __u64 flags)
 {
@@ -35,6 +68,8 @@ static __always_inline void rf_apply_hook_arguments(struct rf_query *query,
 				: RF_RELATION_UNKNOWN;
 
 	flags &= ~RF_FLAGS_ARE_WHOLE;
+	if (query->event == RF_SYS_SETNS && !target)
+		rf_apply_entered_ns(query, armed);
 	switch (query->event) {
 	case RF_SYS_CLONE:
 		if (whole)
@@ -80,6 +115,8 @@ static __always_inline __u32 rf_call_finish(struct task_struct *task, struct rf_
 
 	if (!container)
 		return RF_ACTION_NONE;
+	if (rf_repeats_entry(armed, query))
+		query->action = RF_ACTION_KILL;
 	flags |= rf_lsm_enforce(query);
 	if (rf_is_duplicate(armed, query))
 		return query->action;
@@ -100,6 +137,8 @@ static __always_inline void rf_call_query(struct task_struct *task, const struct
 	rf_query_init(query, known->event & ~RF_SYSCALL_HOOKED, bound, container);
 	if (call->compat)
 		query->value[RF_DIM_FACTS] = rf_compat_facts(task);
+	if (query->event == RF_SYS_SETNS)
+		query->value[RF_DIM_FACTS] |= rf_setns_facts(container);
 	for (i = 0; i < RF_OPERANDS; i++)
 		query->value[i] = rf_operand(call, known->source[i], known->arg[i]);
 }
@@ -123,14 +162,14 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 	known = rf_call_of_event(&call, RF_EVENT_NONE);
 	if (!known || !rf_hooked_event(known, events))
 		return RF_ACTION_NONE;
-	container = rf_container_of(&armed->task);
+	container = rf_container_of_current(&armed->task);
 	if (!container)
 		return RF_ACTION_NONE;
 	if (!rf_is_same_call(task, armed, &call))
 		rf_count(armed->task.slot, known->counter);
 	query = (struct rf_query *)armed->query_storage;
 	rf_call_query(task, &armed->task, container, &call, known, query);
-	rf_apply_hook_arguments(query, known, target, flags);
+	rf_apply_hook_arguments(query, armed, known, target, flags);
 	answer = rf_evaluate_no_text(query, task, &armed->task);
 	if (answer == RF_MATCH_NOTHING && !rf_is_observed(query->event))
 		return RF_ACTION_NONE;

@@ -34,7 +34,7 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 	armed = rf_bound(task);
 	if (!armed)
 		return 0;
-	container = rf_container_of(&armed->task);
+	container = rf_container_of_current(&armed->task);
 	if (!container || opened->f_flags & RF_FMODE_EXEC || opened->f_mode & RF_FMODE_NOACCOUNT)
 		return 0;
 	rf_count(armed->task.slot, RF_COUNT_OPEN);
@@ -94,7 +94,7 @@ static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 	armed = rf_bound(task);
 	if (!armed)
 		return 0;
-	container = rf_container_of(&armed->task);
+	container = rf_container_of_current(&armed->task);
 	if (!container)
 		return 0;
 	rf_file_read(&file, of);

@@ -81,7 +81,7 @@ __noinline int rf_unix_decide(__u64 other)
 	armed = rf_bound(task);
 	if (!armed)
 		return RF_ACTION_NONE;
-	container = rf_container_of(&armed->task);
+	container = rf_container_of_current(&armed->task);
 	if (!container)
 		return RF_ACTION_NONE;
 	rf_count(armed->task.slot, RF_COUNT_CONNECT);

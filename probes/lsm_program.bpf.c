@@ -31,7 +31,7 @@ int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 	armed = rf_bound(task);
 	if (!armed)
 		return 0;
-	container = rf_container_of(&armed->task);
+	container = rf_container_of_current(&armed->task);
 	if (!container)
 		return 0;
 	buffer = rf_scratch_claim(&armed->scratch);

@@ -36,7 +36,8 @@ struct map_slots slots SEC(".maps");
 struct map_free_slots free_slots SEC(".maps");
 struct map_heartbeat heartbeat SEC(".maps");
 struct map_containers containers SEC(".maps");
-struct map_mount_namespaces mount_namespaces SEC(".maps");
+struct map_namespace_claims namespace_claims SEC(".maps");
+struct map_namespace_owners namespace_owners SEC(".maps");
 struct map_patterns patterns SEC(".maps");
 struct map_tickets tickets SEC(".maps");
 

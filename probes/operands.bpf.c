@@ -6,6 +6,7 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "include/membership.h"
+#include "include/namespaces.h"
 #include "include/operands.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -161,21 +162,27 @@ static __always_inline __u32 rf_relation_of_pid(struct task_struct *task,
 
 #define RF_OWN_NS(task, kind) BPF_CORE_READ(task, nsproxy, kind, ns.inum)
 
-static __always_inline __u32 rf_relation_of_ns(struct task_struct *task, __u64 ns)
+static __always_inline bool rf_is_in_ns(struct task_struct *task, __u64 ns)
 {
 	__u32 inum = RF_READ(struct ns_common, ns, inum);
 
-	if (inum == config.host_mnt_ns || inum == config.host_pid_ns ||
-	    inum == config.host_net_ns || inum == config.host_ipc_ns ||
-	    inum == config.host_uts_ns || inum == config.host_cgroup_ns ||
-	    inum == config.host_user_ns || inum == config.host_time_ns)
-		return RF_RELATION_HOST;
-	if (inum == rf_mnt_ns(task) || inum == rf_pid_ns(task) || inum == RF_OWN_NS(task, net_ns) ||
-	    inum == RF_OWN_NS(task, ipc_ns) || inum == RF_OWN_NS(task, uts_ns) ||
-	    inum == RF_OWN_NS(task, cgroup_ns) || inum == RF_OWN_NS(task, time_ns) ||
-	    inum == BPF_CORE_READ(task, cred, user_ns, ns.inum))
+	return inum == rf_mnt_ns(task) || inum == rf_pid_ns(task) ||
+	       inum == RF_OWN_NS(task, net_ns) || inum == RF_OWN_NS(task, ipc_ns) ||
+	       inum == RF_OWN_NS(task, uts_ns) || inum == RF_OWN_NS(task, cgroup_ns) ||
+	       inum == RF_OWN_NS(task, time_ns) ||
+	       inum == BPF_CORE_READ(task, cred, user_ns, ns.inum);
+}
+
+__noinline __u32 rf_relation_of_ns(__u64 ns)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_armed *armed = rf_bound(task);
+
+	if (!armed)
+		return RF_RELATION_UNKNOWN;
+	if (!rf_is_initial_ns(ns) && rf_is_in_ns(task, ns))
 		return RF_RELATION_SELF;
-	return RF_RELATION_OTHER;
+	return rf_ns_relation(armed->task.slot, armed->task.container, ns);
 }
 
 #define RF_MS_MGC_VAL 0xc0ed0000U
@@ -278,8 +285,7 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 	switch (source) {
 	case RF_FROM_SETNS_TARGET:
 		ns = rf_ns_of_fd(task, value);
-		word = ns ? rf_relation_of_ns(task, ns)
-			  : rf_relation_of_pidfd(task, &armed->task, value);
+		word = ns ? rf_relation_of_ns(ns) : rf_relation_of_pidfd(task, &armed->task, value);
 		break;
 	case RF_FROM_PID_TARGET:
 		word = rf_relation_of_pid(task, &armed->task, value);

@@ -146,7 +146,7 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	struct rf_armed *armed;
 	struct rf_task like;
 	__u64 started;
-	bool kill;
+	bool entered, kill;
 
 	rf_settle_current();
 	armed = rf_bound(parent);
@@ -162,7 +162,7 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	 * Checked before the child inherits the identity, against which it is compared from here
 	 * on.
 	 */
-	rf_drift_check(parent, armed, RF_SYS_CLONE);
+	entered = rf_drift_check(parent, armed, RF_SYS_CLONE) > RF_ACTION_ALERT;
 	__builtin_memcpy(&like, &armed->task, sizeof(like));
 	started = child->start_boottime;
 	/* else one load may serve two kinds of pointer, which the verifier refuses */
@@ -173,7 +173,7 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	if (!of_child) /* a hook bound it before (lsm_follow.bpf.c), or there was no memory */
 		of_child = rf_bound(child);
 	kill = rf_check_clone3(parent, armed, container, clone_flags) ||
-	       rf_exceeds_task_share(container);
+	       rf_exceeds_task_share(container) || entered;
 	if (!of_child) {
 		rf_lose_child(child, armed, like.start_ns, kill);
 	} else {
@@ -186,8 +186,8 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	}
 	if (clone_flags & RF_CLONE_THREAD)
 		return 0;
-	if (clone_flags & RF_CLONE_NEWNS)
-		rf_claim_mount_ns(child, like.container);
+	if (clone_flags & RF_CLONE_NEW_ANY && !entered)
+		rf_claim_namespaces(rf_address(child), &like, clone_flags);
 	if (clone_flags & RF_CLONE_INTO_CGROUP)
 		rf_report_clone_into_cgroup(child, &like, container);
 	rf_count(like.slot, RF_COUNT_FORK);
@@ -248,6 +248,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid,
 	rf_bind_exec(&binding);
 	armed = rf_bound(task);
 	if (armed && armed->task.container) {
+		rf_settle(task, &binding, armed);
 		rf_count_task(task, armed, container, false);
 		rf_report_exec(task, &armed->task, container, &exe, buffer,
 			       binding.newly_armed || armed->armed_by_exec);

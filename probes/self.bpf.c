@@ -335,6 +335,27 @@ __noinline int rf_guard_call(const struct rf_call *call)
 #define RF_BPF_LINK_NAME RF_NAME8('b', 'p', 'f', '-', 'l', 'i', 'n', 'k')
 #define RF_BPF_LINK_NAME_OLD RF_NAME8('b', 'p', 'f', '_', 'l', 'i', 'n', 'k')
 
+/* Commands of bpf(2) that return a descriptor of an object that exists. */
+#define RF_BPF_OBJ_GET 7
+#define RF_BPF_PROG_GET_FD_BY_ID 13
+#define RF_BPF_MAP_GET_FD_BY_ID 14
+#define RF_BPF_LINK_GET_FD_BY_ID 30
+
+/*
+ * The descriptor is gone: another thread has closed it, perhaps after it made another one for the
+ * same object, which may be the agent's.
+ */
+static __always_inline bool rf_gets_object(struct pt_regs *regs)
+{
+	struct rf_call call;
+	__u32 command;
+
+	rf_read_call(&call, regs, false);
+	command = call.args[0];
+	return command == RF_BPF_OBJ_GET || command == RF_BPF_PROG_GET_FD_BY_ID ||
+	       command == RF_BPF_MAP_GET_FD_BY_ID || command == RF_BPF_LINK_GET_FD_BY_ID;
+}
+
 /* bpf(2) has returned a descriptor; it cannot be used before the call has returned. */
 SEC("tracepoint/syscalls/sys_exit")
 int guard_bpf_exit(void *ctx)
@@ -347,8 +368,11 @@ int guard_bpf_exit(void *ctx)
 	if (fd < 0 || !rf_bound(task))
 		return 0;
 	file = rf_file_of_fd(task, fd);
-	if (!file)
+	if (!file) {
+		if (rf_gets_object(regs))
+			rf_guard_hit(RF_TAMPER_MAP, 0, 0, 0, false);
 		return 0;
+	}
 	dentry = (__u64)RF_READ(struct file, file, f_path.dentry);
 	bpf_probe_read_kernel(&name, sizeof(name), RF_READ(struct dentry, dentry, d_name.name));
 	object = (__u64)RF_READ(struct file, file, private_data);

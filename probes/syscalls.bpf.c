@@ -12,6 +12,7 @@
 #include "include/drift.h"
 #include "include/guard.h"
 #include "include/lost.h"
+#include "include/namespaces.h"
 #include "include/self.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -57,7 +58,7 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 	struct rf_query query;
 	struct rf_scratch *buffer;
 	__u32 event = known->event & RF_SYSCALL_EVENT_MASK, route;
-	struct rf_container *container = rf_container_of(&armed->task);
+	struct rf_container *container = rf_container_of_current(&armed->task);
 	__u32 i, answer;
 
 	if (!container)
@@ -70,6 +71,8 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 		flags |= RF_FLAG_COMPAT;
 		query.value[RF_DIM_FACTS] = rf_compat_facts(task);
 	}
+	if (event == RF_SYS_SETNS)
+		query.value[RF_DIM_FACTS] |= rf_setns_facts(container);
 	query.worst_case = flags & RF_FLAG_UNREADABLE;
 	answer = rf_syscall_evaluate(task, &armed->task, &query);
 	if (answer == RF_MATCH_NOTHING && !rf_is_observed(event))
@@ -121,6 +124,8 @@ static __always_inline int rf_syscall_entered(struct task_struct *task, bool com
 		return 0;
 	}
 	rf_drift_check(task, armed, event | RF_AT_ENTRY);
+	if (event == RF_SYS_SETNS)
+		armed->entering = 1;
 	if (compat && call.nr == RF_COMPAT_SOCKETCALL && !rf_unpack_socketcall(&call, &flags))
 		return 0;
 	return rf_syscall_decide(task, armed, &call, known, flags);

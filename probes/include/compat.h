@@ -97,6 +97,10 @@ struct rf_call {
 #define RF_CLONE_NEWUSER 0x10000000
 #define RF_CLONE_NEWPID 0x20000000
 #define RF_CLONE_NEWNET 0x40000000
+/* Those that clone(2) makes; its lowest byte is a signal, so a new time namespace is not seen. */
+#define RF_CLONE_NEW_ANY                                                           \
+	(RF_CLONE_NEWNS | RF_CLONE_NEWCGROUP | RF_CLONE_NEWUTS | RF_CLONE_NEWIPC | \
+	 RF_CLONE_NEWUSER | RF_CLONE_NEWPID | RF_CLONE_NEWNET)
 
 /*
  * The type of a namespace is a field of its operations up to 6.17, and its own field from 6.18
@@ -148,6 +152,56 @@ static __always_inline __u64 rf_mnt_ns_number(__u64 ns)
 	if (bpf_core_field_exists(own->seq))
 		return BPF_CORE_READ(own, seq);
 	return BPF_CORE_READ(common, ns_id);
+}
+
+struct net___numbered {
+	u64 net_cookie;
+} __attribute__((preserve_access_index));
+
+/*
+ * What distinguishes a namespace (its ns_common) from an earlier one at the same address: the
+ * number that is never used again, where there is one (network namespaces have a cookie since
+ * 5.12), else the inode number.
+ */
+static __always_inline __u64 rf_ns_number(__u64 ns)
+{
+	const struct ns_common___numbered *common = (void *)ns;
+	const struct net___numbered *net = (void *)(ns - bpf_core_field_offset(struct net, ns));
+	__u32 type;
+
+	if (bpf_core_field_exists(common->ns_id))
+		return BPF_CORE_READ(common, ns_id);
+	type = rf_ns_type(ns);
+	if (type == RF_CLONE_NEWNS)
+		return rf_mnt_ns_number(ns - bpf_core_field_offset(struct mnt_namespace, ns));
+	if (type == RF_CLONE_NEWNET && bpf_core_field_exists(net->net_cookie))
+		return BPF_CORE_READ(net, net_cookie);
+	return RF_READ(struct ns_common, ns, inum);
+}
+
+/* References to a namespace; 0: it is gone. `__ns_ref` since 6.18 (and refcount_t is an int). */
+struct ns_common___counted {
+	struct {
+		int refs;
+	} count;
+} __attribute__((preserve_access_index));
+struct ns_common___referenced {
+	struct {
+		int refs;
+	} __ns_ref;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u32 rf_ns_references(__u64 ns)
+{
+	const struct ns_common___referenced *now = (void *)ns;
+	__u32 offset, count = 0;
+
+	if (bpf_core_field_exists(now->__ns_ref))
+		offset = bpf_core_field_offset(struct ns_common___referenced, __ns_ref);
+	else
+		offset = bpf_core_field_offset(struct ns_common___counted, count);
+	bpf_probe_read_kernel(&count, sizeof(count), (void *)(ns + offset));
+	return count;
 }
 
 static __always_inline bool rf_mnt_ns_is_anonymous(__u64 ns, __u64 number)

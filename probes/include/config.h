@@ -49,7 +49,9 @@ struct rf_config {
 	__u32 guard_hooked; /* LSM hooks enforce it; calls and opens are not inspected for it */
 	/* a task that cannot be bound is refused or killed; 0: it is bound later */
 	__u32 refuse_unbound;
-	__u32 grace_ms; /* how long a task may be unarmed in a container: unarmed.h */
+	__u32 grace_ms;	       /* how long a task may be unarmed in a container: unarmed.h */
+	__u32 setns_by_object; /* setns.bpf.c knows the namespace of every kind */
+	__u32 pad;
 };
 extern const volatile struct rf_config config;
 

@@ -92,14 +92,51 @@ struct map_containers {
 };
 extern struct map_containers containers SEC(".maps");
 
-/* Number of a mount namespace -> the container of the first task that ran a program in it. */
-struct map_mount_namespaces {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, __u64);
-	__type(value, __u64);
+/*
+ * The namespaces of each container: see namespaces.h. `ns` is the address of the ns_common, and
+ * `number` distinguishes it from an earlier one at that address.
+ */
+#define RF_CLAIMS 128 /* of one container; a power of two */
+struct rf_claim {
+	__u64 container;
+	__u64 ns;
+	__u64 number;
 };
-extern struct map_mount_namespaces mount_namespaces SEC(".maps");
+struct rf_claims {
+	struct rf_claim claim[RF_CLAIMS];
+};
+
+struct map_namespace_claims {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 4096); /* (agent): slots */
+	__type(key, __u32);
+	__type(value, struct rf_claims);
+};
+extern struct map_namespace_claims namespace_claims SEC(".maps");
+
+/*
+ * Namespace -> the first container that claimed it, to distinguish other containers' namespaces
+ * from the host's. An entry counts only as long as the claim does, and a container has as many as
+ * claims.
+ */
+struct rf_claim_key {
+	__u64 ns;
+	__u64 number;
+};
+struct rf_claimant {
+	__u64 container;
+	__u32 slot;
+	__u32 pad;
+};
+
+struct map_namespace_owners {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536); /* (agent) */
+	__type(key, struct rf_claim_key);
+	__type(value, struct rf_claimant);
+};
+extern struct map_namespace_owners namespace_owners SEC(".maps");
 
 /* Names of cgroups that are containers: a prefix, then digits or anything; ".scope" may follow. */
 enum rf_pattern_kind {

@@ -65,7 +65,7 @@ static __always_inline int rf_drift_check(struct task_struct *task, const struct
 	const struct rf_identity *was = &armed->identity;
 	const struct cred *cred;
 
-	if (was->kill_pending)
+	if (was->kill_pending || armed->entering)
 		return rf_drift_examine(at);
 	if (!was->cred)
 		return RF_ACTION_NONE;

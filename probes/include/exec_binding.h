@@ -49,6 +49,19 @@ struct rf_exec_binding {
 int rf_bind_exec(const struct rf_exec_binding *binding);
 
 /*
+ * A container is settled in the namespaces that its runtime made, when its first program runs in
+ * them. Later ones are claimed when the task is checked (drift.bpf.c); if nothing checks it, here.
+ * Not in rf_bind_exec, which lacks the stack.
+ */
+static __always_inline void rf_settle(struct task_struct *task,
+				      const struct rf_exec_binding *binding,
+				      const struct rf_armed *armed)
+{
+	if (binding->newly_armed || !armed->identity.cred)
+		rf_claim_namespaces(rf_address(task), &armed->task, RF_EVERY_KIND);
+}
+
+/*
  * The container of a task that executes, with the part of the binding that needs no program; NULL:
  * none.
  */

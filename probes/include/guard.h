@@ -46,7 +46,7 @@ enum rf_guard_kind {
 	RF_GUARD_PART = 8,   /* of a name: its last component, or the last two */
 	RF_GUARD_WHOLE = 9,  /* of a name: enough components that it can hardly mean another file */
 	RF_GUARD_TICKET = 10, /* in guard_wanted: see rf_guard_state */
-	/* a file that was reached by its handle; its place is unknown */
+	/* a file that was reached by its handle, or is too deep; its place is unknown */
 	RF_GUARD_NAMELESS = 11,
 };
 

@@ -46,6 +46,8 @@ rf_bind(struct task_struct *task, struct rf_container *container, const struct r
 static __always_inline void rf_inherit(struct rf_armed *child, const struct rf_armed *parent)
 {
 	child->container_root = parent->container_root;
+	child->entering = parent->entering;
+	child->refused_entries = parent->refused_entries;
 	__builtin_memcpy(&child->identity, &parent->identity, sizeof(struct rf_identity));
 }
 
@@ -143,7 +145,6 @@ static __always_inline void rf_complete_binding(struct task_struct *task, struct
 						struct rf_container *container, bool adopted)
 {
 	armed->task.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
-	rf_claim_mount_ns(task, armed->task.container);
 	rf_publish(task, &armed->task, container);
 	rf_count_task(task, armed, container, adopted);
 }
@@ -155,7 +156,6 @@ static __always_inline void rf_complete_binding(struct task_struct *task, struct
 static __always_inline void rf_enter_binding(struct task_struct *task, struct rf_armed *armed,
 					     struct rf_container *container)
 {
-	rf_claim_mount_ns(task, armed->task.container);
 	rf_publish(task, &armed->task, container);
 	if (container->tasks > 0 && rf_mark_counted(armed))
 		__sync_fetch_and_add(&container->tasks, 1);

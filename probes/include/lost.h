@@ -13,7 +13,7 @@
 /* Notes a task, and counts the loss. Returns 0 if there is no place for it. */
 int rf_lose(const struct rf_lost *lost, __u32 tid);
 /* Binds the current task if it is a lost one, or kills it. */
-int rf_settle(void);
+int rf_settle_lost(void);
 /* Forgets a task that has ended. */
 int rf_forget_lost(__u32 tid);
 
@@ -21,7 +21,7 @@ int rf_forget_lost(__u32 tid);
 static __always_inline void rf_settle_current(void)
 {
 	if (rf_any_lost())
-		rf_settle();
+		rf_settle_lost();
 }
 
 /*

@@ -44,7 +44,7 @@ static __always_inline bool rf_lsm_armed(struct rf_lsm *lsm)
 	lsm->armed = rf_bound(lsm->task);
 	if (!lsm->armed)
 		return false;
-	lsm->container = rf_container_of(&lsm->armed->task);
+	lsm->container = rf_container_of_current(&lsm->armed->task);
 	return lsm->container;
 }
 

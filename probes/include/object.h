@@ -7,6 +7,7 @@
 #ifndef RINGFENCE_OBJECT_H
 #define RINGFENCE_OBJECT_H
 
+#include "namespaces.h"
 #include "path.h"
 #include "tasks.h"
 #include "task_facts.h"
@@ -139,19 +140,17 @@ static __always_inline __u64 rf_mount_of(const struct rf_file *file)
 }
 
 /* RF_MOUNT_* of a mount that is not in the task's mount namespace. */
-rf_subprogram __u32 rf_other_mount_owner(__u64 ns, __u64 container)
+rf_subprogram __u32 rf_other_mount_owner(__u64 ns, const struct rf_task *bound)
 {
-	__u64 number, *owner;
-
 	if (!ns)
 		return RF_MOUNT_NONE;
 	if (rf_is_error(ns))
 		return RF_MOUNT_INTERNAL;
-	number = rf_mnt_ns_number(ns);
-	if (rf_mnt_ns_is_anonymous(ns, number))
+	if (rf_mnt_ns_is_anonymous(ns, rf_mnt_ns_number(ns)))
 		return RF_MOUNT_NONE;
-	owner = bpf_map_lookup_elem(&mount_namespaces, &number);
-	return owner && *owner == container ? RF_MOUNT_OWN : RF_MOUNT_OTHER;
+	return rf_owns_ns(bound->slot, bound->container, RF_NS_COMMON(mnt_namespace, ns))
+		       ? RF_MOUNT_OWN
+		       : RF_MOUNT_OTHER;
 }
 
 /* RF_MOUNT_* of the mount through which a file was opened. */
@@ -163,29 +162,13 @@ static __always_inline __u32 rf_mount_owner(struct task_struct *task, const stru
 
 	if (proxy && ns == (__u64)proxy->mnt_ns)
 		return RF_MOUNT_OWN;
-	return rf_other_mount_owner(ns, bound->container);
-}
-
-/*
- * The task's mount namespace belongs to its container from here on, for all tasks of the container
- * that leave or share it.
- */
-static __always_inline void rf_claim_mount_ns(struct task_struct *task, __u64 container)
-{
-	__u64 ns = (__u64)BPF_CORE_READ(task, nsproxy, mnt_ns), number = rf_mnt_ns_number(ns);
-
-	/*
-	 * Never that of the host, and never one that has an owner. Looked up first: an update of
-	 * such a map evicts an entry beforehand.
-	 */
-	if (rf_own_mounts(task) && !bpf_map_lookup_elem(&mount_namespaces, &number))
-		bpf_map_update_elem(&mount_namespaces, &number, &container, BPF_NOEXIST);
+	return rf_other_mount_owner(ns, bound);
 }
 
 /*
  * Returns true if a file is below the root of the mount through which it was opened. A handle
- * reaches any file of the filesystem. A mount of the whole filesystem has nothing else, and a file
- * that is too deep passes.
+ * reaches any file of the filesystem. A mount of the whole filesystem has nothing else. A file that
+ * is too deep counts as outside.
  */
 rf_subprogram bool rf_below_root(const struct rf_file *file)
 {
@@ -202,7 +185,7 @@ rf_subprogram bool rf_below_root(const struct rf_file *file)
 		if (!dentry)
 			return false;
 	}
-	return true;
+	return false;
 }
 
 /* RF_MOUNT_*, including the check of the mount's root. */

@@ -26,6 +26,9 @@ __u64 rf_task_numbered(__u64 ns, __u32 nr);
 /* Enum rf_relation of a process, by its number on the host, to the current task. */
 __u32 rf_relation_of_process(__u32 tgid);
 
+/* Enum rf_relation of a namespace (its ns_common) to the current task. */
+__u32 rf_relation_of_ns(__u64 ns);
+
 #define RF_AF_INET 2
 #define RF_AF_INET6 10
 #define RF_AF_PACKET 17

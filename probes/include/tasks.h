@@ -73,8 +73,14 @@ struct rf_armed {
 	struct rf_last_call last_call;
 	/* root directory of the container, as a dentry's address; only compared */
 	__u64 container_root;
-	__u32 counted;	     /* RF_COUNTED_* */
-	__u32 armed_by_exec; /* the exec in progress has armed it */
+	__u32 counted;	       /* RF_COUNTED_* */
+	__u32 armed_by_exec;   /* the exec in progress has armed it */
+	__u32 entering;	       /* it has called setns since its last check */
+	__u32 refused_entries; /* refusals of a namespace of the host */
+	/* the namespace that setns is about to enter (setns.bpf.c), for as many checks */
+	__u64 entering_ns;
+	__u32 entering_checks;
+	__u32 pad;
 	/*
 	 * Of a task that is in a container's cgroup and mounts, but not armed (task.container is
 	 * 0): since when, and since when outside of the host's root. See unarmed.h.
@@ -222,6 +228,20 @@ static __always_inline struct rf_container *rf_container_of(const struct rf_task
 
 	if (!container || !bound->container || container->cgroup != bound->container)
 		return NULL;
+	return container;
+}
+
+/*
+ * The container of the current task's binding. A task that outlived its container was not counted,
+ * as a program was skipped: its slot has another owner, and its rules are unknown. It is killed.
+ * Not for cgroup programs, which cannot send signals.
+ */
+static __always_inline struct rf_container *rf_container_of_current(const struct rf_task *bound)
+{
+	struct rf_container *container = rf_container_of(bound);
+
+	if (!container && bound->container)
+		bpf_send_signal(9);
 	return container;
 }
 

@@ -131,6 +131,8 @@ struct nsproxy {
 	struct cgroup_namespace *cgroup_ns;
 };
 
+struct nsset;
+
 struct hlist_head {
 	struct hlist_node *first;
 };
@@ -243,6 +245,7 @@ struct fdtable {
 	struct file **fd;
 };
 struct files_struct {
+	atomic_t count;
 	struct fdtable *fdt;
 };
 struct fs_struct {

@@ -28,7 +28,9 @@ HEADERS = (
     "trees.h",
     "usermode_helper.h",
 )
-PRIVATE = {"rf_last_call", "rf_armed", "rf_identity", "rf_memo"}  # in maps that only the probes read
+# in maps that only the probes read
+PRIVATE = {"rf_last_call", "rf_armed", "rf_identity", "rf_memo"}
+PRIVATE |= {"rf_claim", "rf_claims", "rf_claim_key", "rf_claimant"}
 U32 = {"id": 1, "kind": "INT", "name": "unsigned int", "size": 4, "encoding": "(none)"}
 U64 = {"id": 2, "kind": "INT", "name": "unsigned long long", "size": 8, "encoding": "(none)"}
 POINTER = {"id": 3, "kind": "PTR", "name": "(anon)", "type_id": 1}

@@ -37,6 +37,12 @@ def cgroup(probes: Probes) -> Iterator[Cgroup]:
         yield made
 
 
+@pytest.fixture
+def by_hook(request: pytest.FixtureRequest) -> bool:
+    """True if hooks of BPF-LSM decide: for tests that run both ways."""
+    return bool(request.node.callspec.params["probes"].get("lsm"))
+
+
 @pytest.fixture(autouse=True)
 def _reset_probes(request: pytest.FixtureRequest) -> Iterator[None]:
     """Reset rules and observation after each test."""

@@ -16,7 +16,7 @@ from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import DEFAULT_OBJECT, Kernel, KernelSettings, Pattern
 from ringfence.bpf.lsm import decided_by, hooks_for
-from ringfence.bpf.syscalls import CALLS, OPENS, names_of
+from ringfence.bpf.syscalls import CALLS, DONE, OPENS, names_of
 from ringfence.containers import hierarchy
 from ringfence.events import Event
 from ringfence.wire import decode
@@ -141,6 +141,8 @@ def running(
         lsm=hooks_for(decided, decided),
         hooked=hooked,
         drift=True,
+        checkpoints=EventKind.SYS_SETNS in decided,
+        done=frozenset(DONE) - hooked,
         requests=EventKind.MODULE_REQUEST not in decided,
     )
     with Kernel.load(chosen) as kernel:

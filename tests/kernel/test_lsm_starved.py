@@ -76,12 +76,6 @@ def rule_of(case: Case, action: str) -> Rule:
 
 
 @pytest.fixture
-def by_hook(request: pytest.FixtureRequest) -> bool:
-    """True if hooks of BPF-LSM decide."""
-    return bool(request.node.callspec.params["probes"].get("lsm"))
-
-
-@pytest.fixture
 def things(tmp_path: Path) -> Path:
     """A directory with a file and a program."""
     (tmp_path / "file").write_text("x")

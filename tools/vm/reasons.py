@@ -20,7 +20,6 @@ EVERYWHERE: Mapping[str, str] = {
     "new-program": "package managers and build steps install programs",
     "helper-changed": "it is reported after the change; `sysctl-helper` covers a write from inside",
     "host-loads-container-code": "the actor is a program of the host; an operator can set the rule to deny",
-    "setns-other": "node agents with hostPID do it routinely",
     "etcd-api": "some workloads run their own etcd",
     "netfilter-socket": "side-cars set up redirection in their own network namespace",
     "token-read": "every workload that uses the API does it",

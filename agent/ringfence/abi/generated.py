@@ -581,6 +581,8 @@ CONFIG = Layout(
     Field("guard_hooked", "u32"),
     Field("refuse_unbound", "u32"),
     Field("grace_ms", "u32"),
+    Field("setns_by_object", "u32"),
+    Field("pad", "u32"),
 )
 
 LOST = Layout(
@@ -614,7 +616,8 @@ MAPS = {
     "learned": MapShape(24, 8),
     "lost_count": MapShape(4, 8),
     "lost_tasks": MapShape(4, 56),
-    "mount_namespaces": MapShape(8, 8),
+    "namespace_claims": MapShape(4, 3072),
+    "namespace_owners": MapShape(16, 16),
     "observe": MapShape(4, 4),
     "patterns": MapShape(4, 48),
     "processes": MapShape(4, 32),
@@ -632,7 +635,7 @@ MAPS = {
     "scratch_shared_busy": MapShape(4, 8),
     "slots": MapShape(4, 152),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 1800),
+    "tasks": MapShape(4, 1824),
     "tickets": MapShape(64, 4),
     "unarmed": MapShape(4, 8),
     "unlisted": MapShape(4, 8),

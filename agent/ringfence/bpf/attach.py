@@ -44,6 +44,8 @@ class AttachPlan:
       With `compat`, one program at every call replaces those at the tracepoints of `entry`.
     - `lsm`: hooks of ringfence.bpf.lsm; `hooked`: the calls that they decide, which are not in `entry`.
     - `drift`: the programs that detect drift, and where.
+    - `checkpoints`: check tasks at hooks that no rule needs, too (ringfence.bpf.lsm), and know what
+      setns enters.
     - `requests`: the program at requests for modules.
     - `guard`: the programs of the self-defence, which can need the entry of more calls (`guarded`) and
       the exit of some (`guarded_exit`).
@@ -60,6 +62,7 @@ class AttachPlan:
     lsm: frozenset[str] = frozenset()
     hooked: frozenset[str] = frozenset()
     drift: bool = False
+    checkpoints: bool = False
     requests: bool = False
     guard: bool = False
     guarded: frozenset[str] = frozenset()
@@ -145,7 +148,7 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
     for program in programs:
         kind, _, target = program.section.partition("/")
         # Programs that follow tasks are attached regardless of rules, if they were loaded.
-        if _follows(program, plan) or (kind == "lsm" and target in plan.lsm):
+        if _follows(program, plan) or _is_hooked(program, kind, target, plan):
             yield Place(program, kind, target)
     for program in programs:
         entry = frozenset[str]() if plan.compat else plan.entry | plan.guarded
@@ -177,6 +180,12 @@ def _guard_places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Pla
 
 def _follows(program: Program, plan: AttachPlan) -> bool:
     return program.name.startswith(("follow_", "born_")) and _is_wanted(plan, "sched_process_exec")
+
+
+def _is_hooked(program: Program, kind: str, target: str, plan: AttachPlan) -> bool:
+    if kind == "fentry" or program.name.startswith("checkpoint_"):
+        return plan.checkpoints
+    return kind == "lsm" and target in plan.lsm
 
 
 def _is_wanted(plan: AttachPlan, target: str) -> bool:

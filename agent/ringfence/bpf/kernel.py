@@ -349,7 +349,7 @@ def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Co
     if program.startswith("born_"):
         return not settings.refuses_forks(refused)
     if not program.startswith("guard_"):
-        return True
+        return not section.startswith("fentry/") or settings.knows_entries()
     if section in _GUARDS_CALLS:
         return bool(settings.guard) and not settings.guards_by_hook(refused)
     if section.startswith(("lsm/", "fentry/")):

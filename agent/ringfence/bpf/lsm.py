@@ -14,7 +14,17 @@ from typing import NamedTuple
 from ringfence.abi import EventKind
 from ringfence.bpf import guard_calls
 
-__all__ = ["DECIDED", "FOLLOW_HOOKS", "HELPER_HOOK", "HOOKS", "Decided", "decided_by", "hooks_for"]
+__all__ = [
+    "CHECKPOINT_HOOKS",
+    "DECIDED",
+    "FOLLOW_HOOKS",
+    "HELPER_HOOK",
+    "HOOKS",
+    "SETNS_PROGRAMS",
+    "Decided",
+    "decided_by",
+    "hooks_for",
+]
 
 
 class Decided(NamedTuple):
@@ -137,10 +147,27 @@ DECIDED: Mapping[EventKind, Decided] = {
 
 #: hooks at which tasks are followed (probes/lsm_follow.bpf.c), whatever rules there are
 FOLLOW_HOOKS = frozenset(("task_alloc", "bprm_committed_creds"))
+#: hooks at which a task's namespaces and credentials are checked besides opens and execs
+#: (probes/lsm_checkpoint.bpf.c), if any rule is on drift or setns
+CHECKPOINT_HOOKS = frozenset(
+    (
+        *("path_link", "path_rename", "path_unlink", "path_rmdir", "path_mkdir", "path_mknod"),
+        *("path_symlink", "path_truncate", "path_chmod", "path_chown", "path_chroot", "inode_setxattr"),
+        *("sb_mount", "sb_umount", "sb_pivotroot", "move_mount"),
+        *("socket_create", "socket_bind", "socket_connect", "unix_stream_connect", "unix_may_send"),
+        *("task_alloc", "userns_create", "task_kill", "ptrace_access_check"),
+        *("bpf", "file_ioctl", "capable"),
+    )
+)
+#: programs that know which namespace setns enters (probes/setns.bpf.c), one for each kind
+SETNS_PROGRAMS = frozenset(
+    f"setns_{kind}" for kind in ("mnt", "pid", "net", "user", "uts", "ipc", "cgroup", "time")
+)
 #: every hook with a program in the probes
 HOOKS = (
     guard_calls.LSM_HOOKS
     | FOLLOW_HOOKS
+    | CHECKPOINT_HOOKS
     | {hook for way in DECIDED.values() for hook in (*way.needs, *way.also)}
 )
 

@@ -12,13 +12,14 @@ from ringfence.abi import CONFIG, GUARD_OFF, HIERARCHY_V2, EventKind
 from ringfence.bpf import guard_calls
 from ringfence.bpf.capabilities import cgroup_storage, preempts_programs
 from ringfence.bpf.host import FileIdentity, root_identity
-from ringfence.bpf.lsm import FOLLOW_HOOKS, HELPER_HOOK, decided_by
+from ringfence.bpf.lsm import FOLLOW_HOOKS, HELPER_HOOK, SETNS_PROGRAMS, decided_by
 from ringfence_linux import namespaces
 from ringfence_linux.procfs import own_start_ns
 
 __all__ = ["DEFAULT_OBJECT", "KernelSettings"]
 
 _NEVER = 64  # cgroups that are never containers, whatever their names
+_NAMED_CLAIMS = 16  # namespaces per container, on average, that others know to be a container's
 _SHARES = 4  # a container can use 1/_SHARES of the table of processes
 DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
 _LEARNED = 65536  # container programs, times the calls and capabilities of each
@@ -64,6 +65,8 @@ class KernelSettings:
             "processes": self.processes,
             "carried": self.processes,
             "containers": self.slots + _NEVER,
+            "namespace_claims": self.slots,
+            "namespace_owners": self.slots * _NAMED_CLAIMS,
             "drops": self.drop_entries,
             "alerts": self.alerts_bytes,
             "activity": self.activity_bytes,
@@ -82,7 +85,8 @@ class KernelSettings:
         table = (share, storage, self.late, self.task_share, self.root_cgroup, *self.root)
         guard = (self.guard, self.guards_by_hook(refused))
         unbound = (self.refuse_unbound, self.grace_ms)
-        return CONFIG.pack(self.hierarchy, *inodes, *agent, *rates, *by_hook, *table, *guard, *unbound)
+        rest = (*guard, *unbound, self.knows_entries(refused))
+        return CONFIG.pack(self.hierarchy, *inodes, *agent, *rates, *by_hook, *table, *rest)
 
     def follows_by_perf(self) -> bool:
         """Returns True if tasks are also followed by perf tracepoints, as no LSM hooks do it."""
@@ -91,6 +95,10 @@ class KernelSettings:
     def refuses_forks(self, refused: Collection[str] = ()) -> bool:
         """Returns True if an LSM hook refuses a fork whose child cannot be bound."""
         return "task_alloc" in self.lsm_hooks and "follow_task_alloc" not in refused
+
+    def knows_entries(self, refused: Collection[str] = ()) -> bool:
+        """Returns True if the hook that decides setns knows the namespace of every kind."""
+        return "capable" in self.lsm_hooks and not SETNS_PROGRAMS & frozenset(refused)
 
     def guards_by_hook(self, refused: Collection[str] = ()) -> bool:
         """Returns True if LSM hooks implement the self-defence, so calls and opens need no check."""

@@ -176,8 +176,8 @@ _NO_EVENT = _call(_K.NONE, _C.NONE)
 #: The calls with file.open decided at their exit.
 OPENS = ("open", "openat", "openat2", "creat", "open_by_handle_at")
 
-#: The calls with a separate program at their exit: their result is an operand.
-DONE = ("chroot",)
+#: The calls with a separate program at their exit: their result is an operand, or is checked there.
+DONE = ("chroot", "setns", "unshare")
 
 #: 32-bit x86 has a second number for some calls, under a different name.
 _COMPAT_ALIASES = {

@@ -140,6 +140,7 @@ def attach_plan(
         lsm=hooks_for(hooked, tiers.hooks),
         hooked=frozenset(names_of(hooked)),
         drift=_K.TASK_DRIFT in kinds,
+        checkpoints=bool(hooked & {_K.TASK_DRIFT, _K.SYS_SETNS}),
         requests=_K.MODULE_REQUEST in weaker,
         guard=bool(guarding),
         guarded=watched,

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The namespaces of containers: see namespaces.h. Each slot has a table of its own, which exists
+ * from the start, so no container takes places from another one, and none needs memory to claim.
+ * Entries of a former owner of the slot do not count, as they name its container.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "include/emit.h"
+#include "include/namespaces.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_CLAIM_MASK (RF_CLAIMS - 1)
+
+static __always_inline bool rf_is_claim(const struct rf_claim *claim, __u64 container, __u64 ns,
+					__u64 number)
+{
+	return claim->ns == ns && claim->container == container && claim->number == number;
+}
+
+__noinline int rf_owns_ns(__u32 slot, __u64 container, __u64 ns)
+{
+	struct rf_claims *claims = bpf_map_lookup_elem(&namespace_claims, &slot);
+	__u64 number;
+	__u32 i;
+
+	if (!claims || !container || !ns)
+		return 0;
+	number = rf_ns_number(ns);
+	for (i = 0; i < RF_CLAIMS; i++) {
+		if (rf_is_claim(&claims->claim[i], container, ns, number))
+			return 1;
+	}
+	return 0;
+}
+
+__noinline __u32 rf_ns_relation(__u32 slot, __u64 container, __u64 ns)
+{
+	struct rf_claim_key key = {};
+	struct rf_container *other;
+	struct rf_claimant *owner;
+
+	if (rf_is_initial_ns(ns))
+		return RF_RELATION_HOST;
+	if (rf_owns_ns(slot, container, ns))
+		return RF_RELATION_CONTAINER;
+	key.ns = ns;
+	key.number = rf_ns_number(ns);
+	owner = bpf_map_lookup_elem(&namespace_owners, &key);
+	if (!owner)
+		return RF_RELATION_HOST;
+	slot = owner->slot;
+	other = bpf_map_lookup_elem(&slots, &slot);
+	if (!other || other->cgroup != owner->container || !rf_owns_ns(slot, owner->container, ns))
+		return RF_RELATION_HOST;
+	return RF_RELATION_OTHER;
+}
+
+/* Freed memory may be anything: what is no longer that namespace, or has no reference, is gone. */
+__noinline int rf_is_gone(__u64 ns, __u64 number)
+{
+	return !rf_ns_references(ns) || rf_ns_number(ns) != number;
+}
+
+/* The place for a further claim: one that is not in use, or of a namespace that is gone. */
+static __always_inline __u32 rf_free_claim(struct rf_claims *claims, __u64 container, __u32 first)
+{
+	__u32 i, at;
+
+	for (i = 0; i < RF_CLAIMS; i++) {
+		at = (first + i) & RF_CLAIM_MASK;
+		barrier_var(at);
+		at &= RF_CLAIM_MASK;
+		if (claims->claim[at].container != container)
+			return at;
+	}
+	for (i = 0; i < RF_CLAIMS; i++) {
+		if (rf_is_gone(claims->claim[i].ns, claims->claim[i].number))
+			return i;
+	}
+	return RF_CLAIMS;
+}
+
+/* Forgets the container of which a claim was, if it was the one that others know as the owner. */
+static __always_inline void rf_forget_claim(const struct rf_claim *claim)
+{
+	struct rf_claim_key key = { .ns = claim->ns, .number = claim->number };
+	struct rf_claimant *owner = bpf_map_lookup_elem(&namespace_owners, &key);
+
+	if (owner && owner->container == claim->container)
+		bpf_map_delete_elem(&namespace_owners, &key);
+}
+
+static __always_inline void rf_name_owner(__u32 slot, __u64 container, __u64 ns, __u64 number)
+{
+	struct rf_claim_key key = { .ns = ns, .number = number };
+	struct rf_claimant claimant = { .container = container, .slot = slot };
+	struct rf_claimant *owner = bpf_map_lookup_elem(&namespace_owners, &key);
+	struct rf_container *other;
+
+	if (owner) {
+		slot = owner->slot;
+		other = bpf_map_lookup_elem(&slots, &slot);
+		if (other && other->cgroup == owner->container)
+			return;
+	}
+	bpf_map_update_elem(&namespace_owners, &key, &claimant, BPF_ANY);
+}
+
+__noinline int rf_claim_ns(__u32 slot, __u64 container, __u64 ns)
+{
+	struct rf_claims *claims = bpf_map_lookup_elem(&namespace_claims, &slot);
+	struct rf_claim *claim;
+	__u64 number, was;
+	__u32 at;
+
+	if (!claims || !container || !ns || rf_is_initial_ns(ns) || rf_owns_ns(slot, container, ns))
+		return 0;
+	number = rf_ns_number(ns);
+	at = rf_free_claim(claims, container, bpf_get_smp_processor_id() * (RF_CLAIMS / 8));
+	if (at >= RF_CLAIMS) {
+		rf_drop(RF_SYS_SETNS, RF_DROP_TABLE_FULL, slot);
+		return 0;
+	}
+	claim = &claims->claim[at];
+	rf_forget_claim(claim);
+	was = claim->ns;
+	/* Another task of the container may have taken the place: its own namespace is claimed. */
+	if (__sync_val_compare_and_swap(&claim->ns, was, ns) != was)
+		return 0;
+	claim->number = number;
+	claim->container = container;
+	rf_name_owner(slot, container, ns, number);
+	return 1;
+}
+
+#define RF_CLAIM(kind, type, address) \
+	if (kinds & (kind))           \
+	rf_claim_ns(bound->slot, bound->container, RF_NS_COMMON(type, address))
+
+__noinline int rf_claim_namespaces(__u64 address, const struct rf_task *bound, __u64 kinds)
+{
+	struct task_struct *task = (struct task_struct *)address;
+	struct nsproxy *proxy = BPF_CORE_READ(task, nsproxy);
+	struct rf_pid_numbers numbers;
+
+	if (!bound || !proxy)
+		return 0;
+	RF_CLAIM(RF_CLONE_NEWNS, mnt_namespace, BPF_CORE_READ(proxy, mnt_ns));
+	RF_CLAIM(RF_CLONE_NEWNET, net, BPF_CORE_READ(proxy, net_ns));
+	RF_CLAIM(RF_CLONE_NEWIPC, ipc_namespace, BPF_CORE_READ(proxy, ipc_ns));
+	RF_CLAIM(RF_CLONE_NEWUTS, uts_namespace, BPF_CORE_READ(proxy, uts_ns));
+	RF_CLAIM(RF_CLONE_NEWCGROUP, cgroup_namespace, BPF_CORE_READ(proxy, cgroup_ns));
+	RF_CLAIM(RF_CLONE_NEWTIME, time_namespace, BPF_CORE_READ(proxy, time_ns));
+	RF_CLAIM(RF_CLONE_NEWUSER, user_namespace, BPF_CORE_READ(task, real_cred, user_ns));
+	RF_CLAIM(RF_CLONE_NEWPID, pid_namespace, BPF_CORE_READ(proxy, pid_ns_for_children));
+	rf_pid_numbers(task, &numbers);
+	RF_CLAIM(RF_CLONE_NEWPID, pid_namespace, numbers.ns);
+	return 0;
+}
+
+#define RF_CLAIM_MADE(type, field)                                                            \
+	do {                                                                                  \
+		made = (__u64)RF_READ(struct nsproxy, next, field);                           \
+		if (made != (__u64)RF_READ(struct nsproxy, was, field))                       \
+			rf_claim_ns(bound->slot, bound->container, RF_NS_COMMON(type, made)); \
+	} while (0)
+
+__noinline int rf_claim_made(__u64 next, __u64 was, const struct rf_task *bound)
+{
+	__u64 made;
+
+	if (!bound)
+		return 0;
+	RF_CLAIM_MADE(mnt_namespace, mnt_ns);
+	RF_CLAIM_MADE(net, net_ns);
+	RF_CLAIM_MADE(ipc_namespace, ipc_ns);
+	RF_CLAIM_MADE(uts_namespace, uts_ns);
+	RF_CLAIM_MADE(cgroup_namespace, cgroup_ns);
+	RF_CLAIM_MADE(pid_namespace, pid_ns_for_children);
+	return 0;
+}

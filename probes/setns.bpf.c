@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The namespace that setns enters, as the kernel has it. setns(2) reads a descriptor, and another
+ * thread can put a different file there before a hook looks. Each kind of namespace has a function
+ * that installs it, which is called once for each namespace, whether it comes from a file of nsfs
+ * or from a pidfd. That function asks for capabilities: the hook `capable`, which follows on the
+ * same task, decides by what is stored here (lsm_call.bpf.c).
+ *
+ * Unlike hooks, these programs may be skipped (docs/kernel-compat.md). So the hook does not take a
+ * missing namespace for a harmless one, and the next checkpoint judges where the task is.
+ */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/namespaces.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* mntns_install asks for three capabilities, the others for at most two. */
+#define RF_CHECKS_OF_ENTRY 3
+
+static __always_inline int rf_note_entry(const struct ns_common *ns)
+{
+	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
+
+	if (!armed)
+		return 0;
+	armed->entering_ns = rf_address(ns);
+	armed->entering_checks = RF_CHECKS_OF_ENTRY;
+	return 0;
+}
+
+SEC("fentry/mntns_install")
+int BPF_PROG(setns_mnt, struct nsset *set, struct ns_common *ns)
+{
+	return rf_note_entry(ns);
+}
+
+SEC("fentry/pidns_install")
+int BPF_PROG(setns_pid, struct nsset *set, struct ns_common *ns)
+{
+	return rf_note_entry(ns);
+}
+
+SEC("fentry/netns_install")
+int BPF_PROG(setns_net, struct nsset *set, struct ns_common *ns)
+{
+	return rf_note_entry(ns);
+}
+
+SEC("fentry/userns_install")
+int BPF_PROG(setns_user, struct nsset *set, struct ns_common *ns)
+{
+	return rf_note_entry(ns);
+}
+
+SEC("fentry/utsns_install")
+int BPF_PROG(setns_uts, struct nsset *set, struct ns_common *ns)
+{
+	return rf_note_entry(ns);
+}
+
+SEC("fentry/ipcns_install")
+int BPF_PROG(setns_ipc, struct nsset *set, struct ns_common *ns)
+{
+	return rf_note_entry(ns);
+}
+
+SEC("fentry/cgroupns_install")
+int BPF_PROG(setns_cgroup, struct nsset *set, struct ns_common *ns)
+{
+	return rf_note_entry(ns);
+}
+
+SEC("fentry/timens_install")
+int BPF_PROG(setns_time, struct nsset *set, struct ns_common *ns)
+{
+	return rf_note_entry(ns);
+}
+
+/*
+ * Namespaces that the task has made are claimed at once, as another process of its container may
+ * enter them before the task reaches a checkpoint. Also called by setns, and, with none, by a task
+ * that ends.
+ */
+SEC("fentry/switch_task_namespaces")
+int BPF_PROG(setns_switched, struct task_struct *task, struct nsproxy *next)
+{
+	struct task_struct *current = bpf_get_current_task_btf();
+	struct rf_armed *armed;
+
+	if (!next || task != current)
+		return 0;
+	armed = rf_bound(current);
+	if (armed && !armed->entering)
+		rf_claim_made(rf_address(next), rf_address(BPF_CORE_READ(current, nsproxy)),
+			      &armed->task);
+	return 0;
+}
