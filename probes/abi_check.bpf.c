@@ -29,6 +29,7 @@
 #include "include/trees.h"
 #include "include/usermode_helper.h"
 #include "include/match.h"
+#include "include/write.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -59,6 +60,7 @@ RF_HOLD(enum, rf_guard_limit);
 RF_HOLD(enum, rf_guarded);
 RF_HOLD(enum, rf_learned);
 RF_HOLD(enum, rf_rule_limit);
+RF_HOLD(enum, rf_set_number);
 RF_HOLD(enum, rf_dim);
 RF_HOLD(enum, rf_dim_kind);
 RF_HOLD(enum, rf_syscall_limit);
@@ -66,6 +68,10 @@ RF_HOLD(enum, rf_operand_source);
 RF_HOLD(enum, rf_relation);
 RF_HOLD(enum, rf_syscall_flag);
 RF_HOLD(enum, rf_helper_use);
+RF_HOLD(enum, rf_write_argument);
+RF_HOLD(enum, rf_write_op);
+RF_HOLD(enum, rf_write_limit);
+RF_HOLD(enum, rf_write_map);
 RF_HOLD(enum, rf_tree);
 RF_HOLD(enum, rf_tree_kind);
 

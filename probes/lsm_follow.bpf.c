@@ -7,6 +7,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/follow.h"
+#include "include/lsm.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -43,6 +44,8 @@ int BPF_PROG(follow_task_alloc, struct task_struct *child, unsigned long clone_f
 	container = armed ? rf_container_of(&armed->task) : NULL;
 	if (!container)
 		return 0;
+	if (rf_is_condemned(container))
+		return rf_lsm_refused();
 	if (rf_follow_child(child, armed, container,
 			    clone_flags & RF_CLONE_THREAD ? armed->task.start_ns : 0))
 		return 0;

@@ -163,6 +163,9 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	 * on.
 	 */
 	entered = rf_drift_check(parent, armed, RF_SYS_CLONE) > RF_ACTION_ALERT;
+	rf_note_sharing(container, clone_flags, parent);
+	if (rf_is_condemned(container))
+		bpf_send_signal(9);
 	__builtin_memcpy(&like, &armed->task, sizeof(like));
 	started = child->start_boottime;
 	/* else one load may serve two kinds of pointer, which the verifier refuses */
@@ -172,7 +175,8 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	of_child = rf_bind(child, container, &like);
 	if (!of_child) /* a hook bound it before (lsm_follow.bpf.c), or there was no memory */
 		of_child = rf_bound(child);
-	kill = rf_check_clone3(parent, armed, container, clone_flags) ||
+	kill = rf_is_condemned(container) ||
+	       rf_check_clone3(parent, armed, container, clone_flags) ||
 	       rf_exceeds_task_share(container) || entered;
 	if (!of_child) {
 		rf_lose_child(child, armed, like.start_ns, kill);
@@ -248,7 +252,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid,
 	rf_bind_exec(&binding);
 	armed = rf_bound(task);
 	if (armed && armed->task.container) {
-		rf_settle(task, &binding, armed);
+		rf_settle_namespaces(task, &binding, armed);
 		rf_count_task(task, armed, container, false);
 		rf_report_exec(task, &armed->task, container, &exe, buffer,
 			       binding.newly_armed || armed->armed_by_exec);

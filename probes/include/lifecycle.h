@@ -151,7 +151,8 @@ static __always_inline void rf_complete_binding(struct task_struct *task, struct
 
 /*
  * The same where the stack is short. A container's first task is not counted: the iterator
- * completes it, and reports the start (rf_complete_half_bound).
+ * completes it, and reports the start (rf_complete_half_bound). Namespaces are claimed when the
+ * task is checked.
  */
 static __always_inline void rf_enter_binding(struct task_struct *task, struct rf_armed *armed,
 					     struct rf_container *container)

@@ -64,13 +64,32 @@ struct rf_last_call {
 #define RF_COUNTED 1
 #define RF_COUNTED_ENDED 2
 
+/*
+ * How the call in progress reached what it opens: see look.h. A call is known by the hash of its
+ * registers.
+ */
+struct rf_reached {
+	__u64 call;  /* it looked into a process that is not of the container */
+	__u64 opens; /* it has come to the open of a file of /proc/PID */
+	__u64 time_ns;
+};
+
 /* Storage for queries that do not fit the stack of a program that checks its own task. Not kept. */
 #define RF_QUERY_STORAGE_WORDS 32
+
+/* The unix socket that this thread is connecting, for the exit of the call: see unix_server.bpf.c.
+ */
+struct rf_connecting {
+	__u64 sock;
+	__u32 reported; /* the rule that was reported when the call began */
+	__u32 pad;
+};
 
 struct rf_armed {
 	struct rf_task task;
 	struct rf_identity identity;
 	struct rf_last_call last_call;
+	struct rf_connecting connecting;
 	/* root directory of the container, as a dentry's address; only compared */
 	__u64 container_root;
 	__u32 counted;	       /* RF_COUNTED_* */
@@ -88,6 +107,7 @@ struct rf_armed {
 	__u64 seen_ns;
 	__u64 left_ns;
 	__u64 query_storage[RF_QUERY_STORAGE_WORDS];
+	struct rf_reached reached;
 	struct rf_memo memo[RF_MEMOS];
 	struct rf_scratch scratch; /* the task's own: taken by rf_scratch_claim() */
 };

@@ -68,6 +68,8 @@ class Adoption:
         for cgroup in self.predecessor.outlived():
             self._take_outlived(cgroup)
         self._complain(self._adopter.adopt())
+        for cgroup in self.predecessor.condemned():
+            self._slots.condemn(cgroup)
         self.arm()
 
     def settle(self) -> None:
