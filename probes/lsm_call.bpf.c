@@ -23,7 +23,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 	 RF_EVENT_BIT(RF_SYS_KEXEC) | RF_EVENT_BIT(RF_SYS_OPEN_BY_HANDLE_AT) |                     \
 	 RF_EVENT_BIT(RF_SYS_IOPL) | RF_EVENT_BIT(RF_SYS_REBOOT) | RF_EVENT_BIT(RF_SYS_SWAP) |     \
 	 RF_EVENT_BIT(RF_SYS_SETTIME) | RF_EVENT_BIT(RF_SYS_ACCT) |                                \
-	 RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN))
+	 RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN) |                          \
+	 RF_EVENT_BIT(RF_SYS_FANOTIFY_INIT))
 
 /*
  * The namespace that setns is about to enter, by the object that the kernel has (setns.bpf.c), not
@@ -82,6 +83,9 @@ static __always_inline void rf_apply_hook_arguments(struct rf_query *query, stru
 		break;
 	case RF_SYS_UNSHARE:
 		query->value[0] |= flags;
+		break;
+	case RF_SYS_SETTIME: /* only a change needs the capability, whatever the memory says now */
+		query->value[1] = 1;
 		break;
 	case RF_SYS_PTRACE:
 	case RF_SYS_PROCESS_VM:
