@@ -124,6 +124,7 @@ static __always_inline int rf_arm_as_it_is(struct task_struct *task, __u32 slot)
 	if (!armed)
 		return !!rf_bound(task);
 	armed->container_root = (__u64)BPF_CORE_READ(task, fs, root.mnt, mnt_root);
+	rf_claim_namespaces(rf_address(task), &armed->task, RF_EVERY_KIND);
 	rf_drift_watch(task, armed);
 	rf_enter_binding(task, armed, container);
 	return 1;
