@@ -45,6 +45,9 @@ RF_HOLD(enum, rf_tamper);
 RF_HOLD(enum, rf_drop);
 RF_HOLD(enum, rf_hierarchy);
 RF_HOLD(enum, rf_slot_number);
+RF_HOLD(enum, rf_adopt);
+RF_HOLD(enum, rf_lost_limit);
+RF_HOLD(enum, rf_unarmed);
 RF_HOLD(enum, rf_container_limit);
 RF_HOLD(enum, rf_state);
 RF_HOLD(enum, rf_pattern_kind);
@@ -93,6 +96,7 @@ RF_HOLD(struct, rf_drop_key);
 RF_HOLD(struct, rf_learned_key);
 RF_HOLD(struct, rf_counters);
 RF_HOLD(struct, rf_config);
+RF_HOLD(struct, rf_lost);
 
 RF_HOLD_U64(RF_EXE_CHANGED);
 RF_HOLD_U64(RF_GUARD_MAP);

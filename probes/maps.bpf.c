@@ -48,6 +48,9 @@ struct map_condemned condemned SEC(".maps");
 struct map_tasks tasks SEC(".maps");
 struct map_processes processes SEC(".maps");
 struct map_unlisted unlisted SEC(".maps");
+struct map_lost_tasks lost_tasks SEC(".maps");
+struct map_lost_count lost_count SEC(".maps");
+struct map_unarmed unarmed SEC(".maps");
 struct map_carried carried SEC(".maps");
 
 /* syscalls.h */

@@ -11,6 +11,7 @@
 #include "include/call.h"
 #include "include/drift.h"
 #include "include/guard.h"
+#include "include/lost.h"
 #include "include/namespaces.h"
 #include "include/self.h"
 
@@ -116,6 +117,7 @@ static __always_inline int rf_syscall_entered(struct task_struct *task, bool com
 	__u8 flags = 0;
 	__u32 event;
 
+	rf_settle_current();
 	armed = rf_bound(task);
 	if (!armed)
 		return 0;

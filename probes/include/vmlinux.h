@@ -213,6 +213,10 @@ struct inode {
 	dev_t i_rdev;
 	void *i_private;
 };
+struct proc_inode { /* fs/proc/internal.h: private to the kernel, but in its BTF */
+	struct pid *pid;
+	struct inode vfs_inode;
+};
 struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
@@ -361,7 +365,9 @@ struct bpf_iter__task {
 	struct task_struct *task;
 };
 
+struct sock;
 struct bpf_sock_addr_kern { /* 6.7: also of unix sockets */
+	struct sock *sk;
 	void *uaddr;
 	u32 uaddrlen;
 };
@@ -369,8 +375,23 @@ struct sockaddr_un {
 	u16 sun_family;
 	char sun_path[108];
 };
+typedef struct {
+	struct net *net;
+} possible_net_t;
+struct sock_common {
+	possible_net_t skc_net;
+};
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
 struct sock {
+	struct sock_common __sk_common;
+	struct sock_cgroup_data sk_cgrp_data;
+	u16 sk_protocol;
 	struct pid *sk_peer_pid;
+};
+struct tcp_sock {
+	bool is_mptcp; /* only with CONFIG_MPTCP */
 };
 struct socket {
 	struct sock *sk;
@@ -382,6 +403,7 @@ struct unix_address {
 struct unix_sock {
 	struct unix_address *addr;
 	struct path path; /* of the file that it is bound to */
+	struct sock *peer;
 };
 
 #pragma clang attribute pop

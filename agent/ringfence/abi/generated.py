@@ -48,6 +48,20 @@ NO_SLOT = 0xFFFFFFFF
 NEVER_SLOT = 0xFFFFFFFE
 SKIP_SLOT = 0xFFFFFFFD
 
+# enum rf_adopt
+ADOPT_NOTHING = 0xFFFFFFFF
+ADOPT_WAITS = 0xFFFFFFFE
+ADOPT_ENTERS = 0xFFFFFFFD
+ADOPT_NO_MEMORY = 0xFFFFFFFC
+
+# enum rf_lost_limit
+LOST_MAX = 0x1000
+
+# enum rf_unarmed
+UNARMED_ENTRANTS = 0
+UNARMED_FIRST_NS = 1
+UNARMED_VALUES = 2
+
 # enum rf_container_limit
 REPORTED_WORDS = 8
 REPORTED_EVENTS = 256
@@ -295,6 +309,10 @@ class EventKind(EventName):
     SYS_SETDOMAIN = 77
     SYS_RENAME = 78
     SYS_SETXATTR = 79
+    SYS_FANOTIFY_INIT = 80
+    SYS_SIGNAL = 81
+    PROCESS_LOOK = 82
+    UEVENT_SEND = 83
 
 
 EVENT_MAX = 96
@@ -368,6 +386,10 @@ class OperandSource(IntEnum):
     CHROOTED = 12
     FD_SETUID = 13
     PERF_TARGET = 14
+    ARG_SET = 15
+    USER_U32_SET = 16
+    SIGNAL_TARGET = 17
+    PIDS_TARGET = 18
 
 
 class Relation(LowerName):
@@ -393,6 +415,7 @@ class Counter(CounterName):
     SENDMSG = 7
     DEVICE = 8
     SYSCTL = 9
+    REFUSED = 10
     SYS_NAMESPACE = 16
     SYS_MOUNT = 17
     SYS_TRACE = 18
@@ -619,7 +642,17 @@ CONFIG = Layout(
     Field("guard", "u32"),
     Field("guard_hooked", "u32"),
     Field("setns_by_object", "u32"),
+    Field("refuse_unbound", "u32"),
+    Field("grace_ms", "u32"),
     Field("pad", "u32"),
+)
+
+LOST = Layout(
+    "rf_lost",
+    Field("task", TASK),
+    Field("container_root", "u64"),
+    Field("start_ns", "u64"),
+    Field("kill_pending", "u64"),
 )
 
 #: key and value of every map, in bytes; outer maps hold descriptors
@@ -644,6 +677,8 @@ MAPS = {
     "helpers": MapShape(32, 4),
     "host_trees": MapShape(16, 4),
     "learned": MapShape(24, 8),
+    "lost_count": MapShape(4, 8),
+    "lost_tasks": MapShape(4, 56),
     "namespace_claims": MapShape(4, 3072),
     "namespace_owners": MapShape(16, 16),
     "observe": MapShape(4, 4),
@@ -661,9 +696,11 @@ MAPS = {
     "scratch_shared": MapShape(4, 1216),
     "scratch_shared_busy": MapShape(4, 8),
     "slots": MapShape(4, 152),
+    "socket_owners": MapShape(4, 16),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 1808),
+    "tasks": MapShape(4, 1864),
     "tickets": MapShape(64, 4),
+    "unarmed": MapShape(4, 8),
     "unlisted": MapShape(4, 8),
 }
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.abi import (
+    ADOPT_ENTERS,
+    ADOPT_NO_MEMORY,
+    ADOPT_WAITS,
     MAPS,
     OBSERVE_OFF,
     PATTERN,
@@ -37,6 +41,7 @@ from ringfence.errors import ConfigError, KernelError
 __all__ = [
     "DEFAULT_OBJECT",
     "Adopted",
+    "AdoptionRound",
     "Kernel",
     "KernelSettings",
     "Pattern",
@@ -45,6 +50,8 @@ __all__ = [
 
 #: programs of the self-defence that are not needed with LSM hooks
 _GUARDS_CALLS = ("tp_btf/signal_generate", "tracepoint/syscalls/sys_exit")
+#: cgroup programs in sections that libbpf may not know
+_SET_BY_HAND = frozenset(("connect_unix", "sendmsg_unix", "egress"))
 #: programs that an older kernel may lack or refuse; the others are required
 _OPTIONAL = (
     "cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/cap_capable", "tp_btf/sys_enter", "tp_btf/sys_exit",
@@ -65,6 +72,20 @@ class Adopted(NamedTuple):
     pid: int
     tid: int
     slot: int
+
+
+class AdoptionRound(NamedTuple):
+    """What one run of the task iterator found.
+
+    `bound`: tasks that are now armed. The others are numbers of tasks in containers that are not armed:
+    `waiting` ones soon will be, `entering` ones may be a runtime that prepares a container, and there was
+    no memory for those that `failed`.
+    """
+
+    bound: list[Adopted]
+    waiting: int = 0
+    entering: int = 0
+    failed: int = 0
 
 
 class Kernel:
@@ -219,10 +240,13 @@ class Kernel:
         except OSError as error:
             self.pin_failure = f"the most recently attached programs are not pinned: {error}"
 
-    def adopt(self) -> list[Adopted]:
+    def adopt(self) -> AdoptionRound:
         """Runs the task iterator once: running tasks in enrolled cgroups become armed."""
         output = [run_iterator(program) for program in self.programs if program.name == "adopt"]
-        return [Adopted(*map(int, line.split())) for line in b"".join(output).splitlines()]
+        found = [Adopted(*map(int, line.split())) for line in b"".join(output).splitlines()]
+        why = Counter(one.slot for one in found)
+        bound = [one for one in found if one.slot < ADOPT_NO_MEMORY]
+        return AdoptionRound(bound, why[ADOPT_WAITS], why[ADOPT_ENTERS], why[ADOPT_NO_MEMORY])
 
     def keep_statistics(self, *, on: bool) -> None:
         """Enables the kernel's timing of all BPF programs of the node, for about 20 ns per run."""
@@ -312,8 +336,8 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
     refused = {skip.program for skip in missing}
     for program, section in file.sections().items():
         target = section.removeprefix("cgroup/")
-        if section.endswith("_unix") and target in CGROUP_ATTACHES:
-            # libbpf knows these sections from 1.3 on; the kernel has them since 6.7 (859051dd165e)
+        if target in _SET_BY_HAND:
+            # libbpf knows the unix ones from 1.3 on; the kernel has them since 6.7 (859051dd165e)
             file.set_type(program, *CGROUP_ATTACHES[target])
             if program not in refused and not _loads(*CGROUP_ATTACHES[target]):
                 lack = "this kernel has no such attach type (6.7 has)"
@@ -334,6 +358,8 @@ def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Co
         return settings.learn
     if program.startswith("follow_") and section.startswith("tracepoint/"):
         return settings.follows_by_perf()
+    if program.startswith("born_"):
+        return not settings.refuses_forks(refused)
     if not program.startswith("guard_"):
         return not section.startswith("fentry/") or settings.knows_entries()
     if section in _GUARDS_CALLS:

@@ -51,6 +51,8 @@ class KernelSettings:
     alert_rate: int = 0  # the same for alerts without a kill
     alert_burst: int = 0
     guard: int = GUARD_OFF  # reaction to a container that attacks the agent: GUARD_*
+    refuse_unbound: bool = True  # a task that cannot be bound fails to start; False: it is bound later
+    grace_ms: int = 3000  # see probes/include/unarmed.h
     learn: bool = False  # count every call and capability (probes/learn.bpf.c)
     lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node supports; the others are not loaded
     tracing: frozenset[str] = frozenset()  # supported keys of TRACEPOINTS
@@ -85,7 +87,8 @@ class KernelSettings:
         share = self.process_share or max(1, self.processes // _SHARES)
         table = (share, storage, self.late, self.task_share, self.root_cgroup, *self.root)
         guard = (self.guard, self.guards_by_hook(refused), self.knows_entries(refused))
-        return CONFIG.pack(self.hierarchy, *inodes, *agent, *rates, *by_hook, *table, *guard)
+        unbound = (self.refuse_unbound, self.grace_ms)
+        return CONFIG.pack(self.hierarchy, *inodes, *agent, *rates, *by_hook, *table, *guard, *unbound)
 
     def follows_by_perf(self) -> bool:
         """Returns True if tasks are also followed by perf tracepoints, as no LSM hooks do it."""
@@ -94,6 +97,10 @@ class KernelSettings:
     def knows_entries(self, refused: Collection[str] = ()) -> bool:
         """Returns True if the hook that decides setns knows the namespace of every kind."""
         return "capable" in self.lsm_hooks and not SETNS_PROGRAMS & frozenset(refused)
+
+    def refuses_forks(self, refused: Collection[str] = ()) -> bool:
+        """Returns True if an LSM hook refuses a fork whose child cannot be bound."""
+        return "task_alloc" in self.lsm_hooks and "follow_task_alloc" not in refused
 
     def guards_by_hook(self, refused: Collection[str] = ()) -> bool:
         """Returns True if LSM hooks implement the self-defence, so calls and opens need no check."""

@@ -124,6 +124,8 @@ class Agent:
             parts.enroll_socket.restore()
             self._beat()
             parts.adoption.take_in()
+            parts.adoption.settle()
+            self._beat()
         parts.continuity.adopted(parts.pipeline.handle)
         parts.adoption.predecessor.close()
         parts.defence.attached(parts.continuity.base)
@@ -150,7 +152,9 @@ class Agent:
             (_TICK, parts.pipeline.tick),
             (_HOLD, parts.outputs.tick),
             (_TICK, parts.resync.tick),
+            (_BEAT, parts.adoption.tick),
             (_BEAT, parts.backpressure.tick),
+            (_BEAT, parts.reserve.tick),
             (_BEAT, parts.pipeline.look),
             (_BEAT, parts.defence.tick),
         ):

@@ -25,6 +25,7 @@ from ringfence.daemon.delivery.alert_counters import make_builtin_series
 from ringfence.daemon.delivery.outputs import Egress, Outputs, limiter_of, open_outbox
 from ringfence.daemon.health import canary
 from ringfence.daemon.health.backpressure import Backpressure
+from ringfence.daemon.health.memory_reserve import MemoryReserve
 from ringfence.daemon.health.readiness import Readiness
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.parts import Loaded, Node, Picture
@@ -152,6 +153,7 @@ class Assembly:
         self.backpressure = Backpressure(
             loaded.kernel.activity, size, halvings, node.limits, return_free_memory
         )
+        self.reserve = MemoryReserve(node.limits)
 
     def _make_policies(self) -> None:
         """The policies in force, what stays after this agent, and enrolment by request."""
@@ -264,9 +266,9 @@ class Assembly:
         config, loaded = self._config, self.loaded
         parts: list[Part] = [
             self.readiness, self.dispatcher, self.pipeline, self.manager, self.egress, self.outputs,
-            self.tracker, self.pods, self.enroll_socket, self.resync, self.continuity, self.watchdog,
-            self.condemned,
-            self.backpressure, self.loop, KernelMetrics(loaded.kernel, timed=config.program_stats),
+            self.tracker, self.adoption, self.pods, self.enroll_socket, self.resync, self.continuity,
+            self.watchdog, self.condemned, self.backpressure, self.reserve, self.loop,
+            KernelMetrics(loaded.kernel, timed=config.program_stats),
             container_metrics(loaded, self.picture.registry, config.metrics_containers),
         ]  # fmt: skip
         return [*parts, self.probes] if self.probes else parts

@@ -37,7 +37,7 @@ from ringfence.policy.compiled import (
 )
 from ringfence.policy.lower import Atom, TooMany, lower
 from ringfence.policy.model import Mode, Policy, PolicySet, Rule
-from ringfence.policy.operand import Bits, Conjunction, Networks, Texts, Values
+from ringfence.policy.operand import Bits, Conjunction, Networks, Predicate, Texts, Values
 from ringfence.policy.tiers import NodeTiers, Outcome
 from ringfence.policy.vocabulary import EVENTS
 
@@ -117,13 +117,18 @@ def _pieces(
 
 
 def _on_node(atom: Atom, node: NodeTiers) -> Atom:
-    """Replaces the word `node` by the node's addresses."""
+    """Replaces the word `node` by the node's addresses, and drivers by the numbers of their devices."""
+
+    def expanded(predicate: Predicate) -> Predicate:
+        if isinstance(predicate, Networks) and predicate.node:
+            return predicate._replace(networks=predicate.networks | node.addresses)
+        if isinstance(predicate, Values) and predicate.drivers:
+            found = (node.drivers.get(name, frozenset()) for name in predicate.drivers)
+            return predicate._replace(values=predicate.values.union(*found), drivers=frozenset())
+        return predicate
 
     def expand(conjunction: Conjunction) -> Conjunction:
-        return tuple(
-            p._replace(networks=p.networks | node.addresses) if isinstance(p, Networks) and p.node else p
-            for p in conjunction
-        )
+        return tuple(map(expanded, conjunction))
 
     return Atom(expand(atom.matches), tuple(map(expand, atom.exceptions)))
 
