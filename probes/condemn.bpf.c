@@ -91,30 +91,30 @@ static __always_inline void rf_condemned_record(struct task_struct *task,
 	rf_submit(record, RF_AGENT_TAMPER);
 }
 
-__noinline int rf_condemn(__u32 event)
+__noinline int rf_report_condemned(__u32 event)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_container *container;
-	struct rf_armed *armed;
+	struct rf_armed *armed = rf_bound(task);
 
-	armed = rf_bound(task);
-	container = armed ? rf_container_of(&armed->task) : NULL;
-	if (!container)
-		return false;
-	if (!rf_mark_condemned(container))
-		return false;
+	if (!armed)
+		return 0;
 	rf_count_action(armed->task.slot, RF_ACTION_KILL);
 	rf_condemned_record(task, &armed->task, event);
-	return true;
+	return 0;
 }
 
 __noinline __u8 rf_kill(__u32 event)
 {
 	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
 	struct rf_container *container = armed ? rf_container_of(&armed->task) : NULL;
+	bool condemns = false;
+	__u8 failed;
 
 	if (container &&
 	    rf_shares_with_others(container->state & (RF_STATE_SHARES | RF_STATE_ADOPTED)))
-		rf_condemn(event);
-	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
+		condemns = rf_mark_condemned(container);
+	failed = bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
+	if (condemns)
+		rf_report_condemned(event);
+	return failed;
 }

@@ -133,6 +133,7 @@ __noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 		.text = text,
 		.mechanism = RF_MECHANISM_OBSERVE,
 	};
+	bool condemns = false;
 	__u32 route;
 
 	if (!config.guard)
@@ -148,13 +149,15 @@ __noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 		report.mechanism = RF_MECHANISM_LSM;
 	if (report.action == RF_ACTION_KILL) {
 		report.mechanism = RF_MECHANISM_KILL;
-		rf_condemn(RF_AGENT_TAMPER);
+		condemns = rf_mark_condemned(container);
 		report.flags = bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 	}
 	rf_count_action(armed->task.slot, report.action);
 	route = rf_route(RF_AGENT_TAMPER, armed->task.slot, container, report.action);
 	if (route != RF_ROUTE_NONE)
 		rf_guard_record(task, armed, &report, route);
+	if (condemns) /* after the record of the attempt */
+		rf_report_condemned(RF_AGENT_TAMPER);
 	return report.action;
 }
 

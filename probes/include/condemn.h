@@ -28,8 +28,8 @@ extern struct map_condemned condemned SEC(".maps");
  */
 __u8 rf_kill(__u32 event);
 
-/* Condemns the container of the current task; the first time it is reported. */
-int rf_condemn(__u32 event);
+/* Reports that the current task has condemned its container. */
+int rf_report_condemned(__u32 event);
 
 static __always_inline bool rf_any_condemned(void)
 {
