@@ -11,6 +11,7 @@
 #include "include/open.h"
 #include "include/unix_server.h"
 #include "include/guard.h"
+#include "include/lost.h"
 
 #define RF_NR_OPENAT2 437 /* on every architecture */
 
@@ -52,6 +53,7 @@ rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 	__u64 at;
 	long fd;
 
+	rf_settle_current();
 	armed = rf_bound(task);
 	if (!armed)
 		return 0;

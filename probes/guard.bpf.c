@@ -148,6 +148,7 @@ __noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 		report.mechanism = RF_MECHANISM_LSM;
 	if (report.action == RF_ACTION_KILL) {
 		report.mechanism = RF_MECHANISM_KILL;
+		rf_condemn(RF_AGENT_TAMPER);
 		report.flags = bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 	}
 	rf_count_action(armed->task.slot, report.action);

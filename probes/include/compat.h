@@ -89,6 +89,8 @@ struct rf_call {
 /* ---- namespaces -------------------------------------------------------- */
 
 #define RF_CLONE_NEWTIME 0x80
+#define RF_CLONE_VM 0x100
+#define RF_CLONE_VFORK 0x4000
 #define RF_CLONE_THREAD 0x10000
 #define RF_CLONE_NEWNS 0x20000
 #define RF_CLONE_NEWCGROUP 0x2000000

@@ -128,6 +128,9 @@ static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct ta
 	__u32 zero = 0, answer;
 	__u64 *live = bpf_map_lookup_elem(&generation, &zero);
 
+	if (rf_is_condemned(container))
+		return rf_file_query(query, RF_FILE_OPEN, task, &armed->task, container, file, 0,
+				     compat);
 	if (!live || !*live)
 		return RF_MATCH_NOTHING;
 	now.fs_magic = file->magic;

@@ -90,6 +90,12 @@ struct rf_armed {
 	__u64 entering_ns;
 	__u32 entering_checks;
 	__u32 pad;
+	/*
+	 * Of a task that is in a container's cgroup and mounts, but not armed (task.container is
+	 * 0): since when, and since when outside of the host's root. See unarmed.h.
+	 */
+	__u64 seen_ns;
+	__u64 left_ns;
 	__u64 query_storage[RF_QUERY_STORAGE_WORDS];
 	struct rf_memo memo[RF_MEMOS];
 	struct rf_scratch scratch; /* the task's own: taken by rf_scratch_claim() */
@@ -128,6 +134,57 @@ struct map_unlisted {
 };
 extern struct map_unlisted unlisted SEC(".maps");
 
+/*
+ * Thread id -> a task that could not be bound, because there was no memory: see lost.h.
+ * Preallocated. `lost_count`: its entries. While there are none, nothing else is read.
+ */
+enum rf_lost_limit {
+	RF_LOST_MAX = 4096,
+};
+struct rf_lost {
+	struct rf_task task; /* the binding that it should have */
+	__u64 container_root;
+	__u64 start_ns; /* of the thread: ids are reused */
+	__u64 kill_pending;
+};
+
+struct map_lost_tasks {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, RF_LOST_MAX);
+	__type(key, __u32);
+	__type(value, struct rf_lost);
+};
+extern struct map_lost_tasks lost_tasks SEC(".maps");
+
+struct map_lost_count {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+extern struct map_lost_count lost_count SEC(".maps");
+
+static __always_inline bool rf_any_lost(void)
+{
+	__u32 zero = 0;
+	__u64 *count = bpf_map_lookup_elem(&lost_count, &zero);
+
+	return count && *count;
+}
+
+enum rf_unarmed {
+	RF_UNARMED_ENTRANTS = 0, /* how many entered a container's cgroup; the agent looks later */
+	RF_UNARMED_FIRST_NS = 1, /* time of the first adoption: tasks seen by then are not new */
+	RF_UNARMED_VALUES = 2,
+};
+struct map_unarmed {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RF_UNARMED_VALUES);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+extern struct map_unarmed unarmed SEC(".maps");
+
 /* What the previous agent had armed: filled by that agent, read by the iterator that adopts. */
 struct rf_carried {
 	__u64 container;
@@ -142,6 +199,14 @@ struct map_carried {
 	__type(value, struct rf_carried);
 };
 extern struct map_carried carried SEC(".maps");
+
+/* In a line of the iterator instead of a slot: why the task is not bound. */
+enum rf_adopt {
+	RF_ADOPT_NOTHING = 0xffffffff,
+	RF_ADOPT_WAITS = 0xfffffffe,  /* soon bound: it has left the host's root */
+	RF_ADOPT_ENTERS = 0xfffffffd, /* a runtime prepares a container */
+	RF_ADOPT_NO_MEMORY = 0xfffffffc,
+};
 
 #define RF_TICK_NS 10000000 /* USER_HZ is 100 on every supported architecture */
 

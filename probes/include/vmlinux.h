@@ -249,10 +249,12 @@ struct files_struct {
 	struct fdtable *fdt;
 };
 struct fs_struct {
+	int users;
 	struct path root;
 	struct path pwd;
 };
 struct mm_struct {
+	atomic_t mm_users;
 	unsigned long arg_start;
 	unsigned long arg_end;
 	struct file *exe_file;
@@ -279,8 +281,12 @@ struct rlimit {
 	unsigned long rlim_cur;
 	unsigned long rlim_max;
 };
+struct list_head {
+	struct list_head *next;
+};
 struct signal_struct {
 	atomic_t live;
+	struct list_head thread_head;
 	struct rlimit rlim[16];
 };
 struct seccomp {
@@ -299,6 +305,8 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
+	struct list_head thread_node;
+	void *vfork_done; /* of a vfork's child, until it execs */
 	struct pid *thread_pid;
 	struct hlist_node pid_links[4]; /* as pid.tasks */
 	u64 start_boottime;

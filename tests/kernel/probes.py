@@ -129,7 +129,7 @@ def running(
         hierarchy=layout.code,
         lsm_hooks=node.lsm_hooks if lsm else frozenset(),
         tracing=node.tracing,
-        **{"slots": SLOTS, "processes": 4096, **settings},
+        **{"slots": SLOTS, "processes": 4096, "sealed": False, **settings},
     )
     plan = AttachPlan(
         entry=frozenset(CALLS) - {"ioctl", "splice", "vmsplice", "tee"} - hooked,

@@ -106,3 +106,30 @@ def test_the_kernel_is_asked_to_end_others_first(tmp_path: Path, before: str, af
     assert lower_priority(path) is (before != "nonsense")
     assert path.read_text() == after
     assert not lower_priority(tmp_path / "absent")
+
+
+def test_free_memory_is_that_of_the_nearest_limit_and_page_cache_is_not_free(tmp_path: Path) -> None:
+    """Dirty pages, and those being written, cannot be given up at once."""
+    mount = tmp_path / "unified"
+    seen = proc(tmp_path, f"30 23 0:26 / {mount} rw - cgroup2 cgroup2 rw\n", "0::/pod/agent\n")
+    files(
+        mount / "pod", memory__max=f"{GIB}", memory__current=f"{GIB // 2}", memory__stat="inactive_file 1\n"
+    )
+    files(mount / "pod/agent", memory__max="1000", memory__current="900")
+    files(
+        mount / "pod/agent",
+        memory__stat="inactive_file 300\nactive_file 200\nfile_dirty 50\nfile_writeback 10\n",
+    )
+    limits = ResourceLimits(proc=seen)
+    assert (limits.memory_free, limits.memory_cache) == (100, 440)
+
+
+def test_free_memory_of_version_1(tmp_path: Path) -> None:
+    """Its statistics have other names."""
+    memory = tmp_path / "memory"
+    seen = proc(tmp_path, f"30 31 0:30 / {memory} rw - cgroup cgroup rw,memory\n", "4:memory:/a\n")
+    assert (ResourceLimits(proc=seen).memory_free, ResourceLimits(proc=seen).memory_cache) == (0, 0)
+    files(memory / "a", memory__limit_in_bytes="1000", memory__usage_in_bytes="950")
+    files(memory / "a", memory__stat="inactive_file 1\ntotal_inactive_file 90\ntotal_dirty 20\n")
+    limits = ResourceLimits(proc=seen)
+    assert (limits.memory_free, limits.memory_cache) == (50, 70)

@@ -164,6 +164,15 @@ class PolicyManager:
 
         self._in_thread(read, self._put_off)
 
+    def reattach(self) -> None:
+        """Attach what was detached, in a thread."""
+        compiled = self.compiled
+        if self._busy or compiled is None:
+            self._again = True  # the reload attaches it
+            return
+        self._busy = True
+        self._in_thread(lambda: self._tidy(compiled), self._untidied)
+
     def _in_thread(self, work: Callable[[], None], failed: Callable[[str], None]) -> None:
         """Call `failed` with the reason if no thread can be started (a fork bomb fills the node).
         That must cost this attempt only, not all after it.
