@@ -690,7 +690,7 @@ MAPS = {
     "slots": MapShape(4, 152),
     "socket_owners": MapShape(4, 16),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 1824),
+    "tasks": MapShape(4, 1840),
     "tickets": MapShape(64, 4),
     "unarmed": MapShape(4, 8),
     "unlisted": MapShape(4, 8),
