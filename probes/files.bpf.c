@@ -8,6 +8,7 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "include/look.h"
 #include "include/open.h"
 #include "include/unix_server.h"
 #include "include/guard.h"
@@ -81,6 +82,8 @@ rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 	owner = rf_opens_by_handle(nr, compat)
 			? rf_mount_owner_or_outside(task, &armed->task, &file)
 			: rf_mount_owner(task, &armed->task, &file);
+	if (rf_is_reached(&file, owner))
+		owner = rf_reached_by_call(file.inode, file.magic, owner, fd);
 	answer = rf_file_prefilter(&query, task, armed, container, &file, owner, compat);
 	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, &armed->task, container))
 		return 0;

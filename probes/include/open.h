@@ -10,7 +10,13 @@
 #include "object.h"
 #include "trees.h"
 
-#define RF_DIM_FILE_TYPE 2 /* file type | RF_MOUNT_* << 16 | enum rf_tree << RF_TREE_SHIFT */
+/*
+ * file type | RF_MOUNT_* << 16 | enum rf_tree << RF_TREE_SHIFT. Of a file of /proc/PID, which is in
+ * no tree: RF_OF_PROCESS | enum rf_relation of the process, in the place of the tree.
+ */
+#define RF_DIM_FILE_TYPE 2
+#define RF_OWNER_PROCESS 4 /* where it is in what is called `owner` */
+#define RF_OF_PROCESS 8
 #define RF_DIM_FILE_NAME 3 /* hash of the last component */
 
 /* f_flags: include/uapi/asm-generic/fcntl.h */
@@ -109,7 +115,7 @@ static __always_inline __u32 rf_file_type_opened(const struct rf_file *file, __u
 {
 	__u32 type = rf_file_type(file, owner);
 
-	if (file->flags & RF_O_ACCMODE)
+	if (file->flags & RF_O_ACCMODE && !(owner >> RF_OWNER_PROCESS))
 		type |= rf_tree_of_file(file, armed->container_root, file->flags & RF_NAME_MOVED)
 			<< RF_TREE_SHIFT;
 	return type;
@@ -198,6 +204,18 @@ static __always_inline void rf_file_decide(struct rf_query *query, struct task_s
 		rf_file_record(task, bound, file, query, buffer, route, fd, flags);
 	}
 	rf_scratch_release(buffer);
+}
+
+/* For a file behind one of overlayfs or fuse: the file in front, which the rules are about. */
+static __always_inline void rf_file_in_front(struct rf_file *file, __u64 behind)
+{
+	struct path *path = (struct path *)rf_path_of_backing(behind);
+	__u64 dentry = (__u64)BPF_CORE_READ(path, dentry);
+	__u32 flags = file->flags;
+
+	rf_file_named(file, (__u64)BPF_CORE_READ(path, mnt), dentry,
+		      (__u64)RF_READ(struct dentry, dentry, d_inode));
+	file->flags = flags;
 }
 
 #endif

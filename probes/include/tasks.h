@@ -64,6 +64,16 @@ struct rf_last_call {
 #define RF_COUNTED 1
 #define RF_COUNTED_ENDED 2
 
+/*
+ * How the call in progress reached what it opens: see look.h. A call is known by the hash of its
+ * registers.
+ */
+struct rf_reached {
+	__u64 call;  /* it looked into a process that is not of the container */
+	__u64 opens; /* it has come to the open of a file of /proc/PID */
+	__u64 time_ns;
+};
+
 /* Storage for queries that do not fit the stack of a program that checks its own task. Not kept. */
 #define RF_QUERY_STORAGE_WORDS 32
 
@@ -97,6 +107,7 @@ struct rf_armed {
 	__u64 seen_ns;
 	__u64 left_ns;
 	__u64 query_storage[RF_QUERY_STORAGE_WORDS];
+	struct rf_reached reached;
 	struct rf_memo memo[RF_MEMOS];
 	struct rf_scratch scratch; /* the task's own: taken by rf_scratch_claim() */
 };
@@ -241,15 +252,24 @@ static __always_inline struct rf_container *rf_container_of(const struct rf_task
 }
 
 /*
- * The container of the current task's binding. A task that outlived its container was not counted,
- * as a program was skipped: its slot has another owner, and its rules are unknown. It is killed.
- * Not for cgroup programs, which cannot send signals.
+ * Returns true if a task without rf_container_of() outlived its container. It was not counted, as a
+ * program was skipped: its slot has another owner, and its rules are unknown. A task without a
+ * program is just being adopted on another CPU: its slot may not be written yet (rf_bind).
+ */
+static __always_inline bool rf_is_orphan(const struct rf_task *bound)
+{
+	return bound->container && bound->exe_hash;
+}
+
+/*
+ * The container of the current task's binding. An orphan is killed. Not for cgroup programs, which
+ * cannot send signals.
  */
 static __always_inline struct rf_container *rf_container_of_current(const struct rf_task *bound)
 {
 	struct rf_container *container = rf_container_of(bound);
 
-	if (!container && bound->container)
+	if (!container && rf_is_orphan(bound))
 		bpf_send_signal(9);
 	return container;
 }

@@ -213,6 +213,10 @@ struct inode {
 	dev_t i_rdev;
 	void *i_private;
 };
+struct proc_inode { /* fs/proc/internal.h: private to the kernel, but in its BTF */
+	struct pid *pid;
+	struct inode vfs_inode;
+};
 struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
@@ -383,6 +387,7 @@ struct sock_cgroup_data {
 struct sock {
 	struct sock_common __sk_common;
 	struct sock_cgroup_data sk_cgrp_data;
+	u16 sk_protocol;
 	struct pid *sk_peer_pid;
 };
 struct tcp_sock {

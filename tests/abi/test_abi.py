@@ -30,7 +30,7 @@ HEADERS = (
     "write.h",
 )
 # in maps that only the probes read
-PRIVATE = {"rf_last_call", "rf_connecting", "rf_armed", "rf_identity", "rf_memo"}
+PRIVATE = {"rf_last_call", "rf_connecting", "rf_armed", "rf_identity", "rf_memo", "rf_reached"}
 PRIVATE |= {"rf_claim", "rf_claims", "rf_claim_key", "rf_claimant"}
 U32 = {"id": 1, "kind": "INT", "name": "unsigned int", "size": 4, "encoding": "(none)"}
 U64 = {"id": 2, "kind": "INT", "name": "unsigned long long", "size": 8, "encoding": "(none)"}

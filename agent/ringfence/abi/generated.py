@@ -309,6 +309,10 @@ class EventKind(EventName):
     SYS_SETDOMAIN = 77
     SYS_RENAME = 78
     SYS_SETXATTR = 79
+    SYS_FANOTIFY_INIT = 80
+    SYS_SIGNAL = 81
+    PROCESS_LOOK = 82
+    UEVENT_SEND = 83
 
 
 EVENT_MAX = 96
@@ -382,6 +386,10 @@ class OperandSource(IntEnum):
     CHROOTED = 12
     FD_SETUID = 13
     PERF_TARGET = 14
+    ARG_SET = 15
+    USER_U32_SET = 16
+    SIGNAL_TARGET = 17
+    PIDS_TARGET = 18
 
 
 class Relation(LowerName):
@@ -690,7 +698,7 @@ MAPS = {
     "slots": MapShape(4, 152),
     "socket_owners": MapShape(4, 16),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 1840),
+    "tasks": MapShape(4, 1864),
     "tickets": MapShape(64, 4),
     "unarmed": MapShape(4, 8),
     "unlisted": MapShape(4, 8),

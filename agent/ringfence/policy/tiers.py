@@ -29,7 +29,7 @@ CGROUP_HOOKS: Mapping[EventKind, tuple[str, ...]] = {
     _K.SETSOCKOPT: ("setsockopt",),
 }
 #: only seen by LSM hooks
-_LSM_ONLY = frozenset((_K.FILE_MAP, _K.FILE_RECEIVE, _K.FILE_LINK, _K.HOST_MAP))
+_LSM_ONLY = frozenset((_K.FILE_MAP, _K.FILE_RECEIVE, _K.FILE_LINK, _K.HOST_MAP, _K.UEVENT_SEND))
 
 
 class Outcome(NamedTuple):

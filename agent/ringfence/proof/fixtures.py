@@ -157,11 +157,17 @@ def _run(*argv: str) -> None:
 
 @contextlib.contextmanager
 def _process(executable: Path, *before: str) -> Iterator[int]:
-    """Starts a host process whose program is `executable`, the attack program under the name sleep."""
+    """Starts a host process whose program is `executable`, the attack program under the name sleep.
+
+    It holds a memfd and a pipe.
+    """
     executable.parent.mkdir(exist_ok=True)
     shutil.copy(program(), executable)
-    process = subprocess.Popen([*before, str(executable), "86400"])
+    held = (os.memfd_create("rftest", 0), *os.pipe())
+    process = subprocess.Popen([*before, str(executable), "86400"], pass_fds=held)
     try:
+        for fd in held:
+            os.close(fd)
         end = time.monotonic() + 30
         while Path(f"/proc/{process.pid}/exe").readlink() != executable:
             if time.monotonic() > end or process.poll() is not None:
