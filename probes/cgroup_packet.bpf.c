@@ -274,7 +274,7 @@ int cgroup_egress(struct __sk_buff *skb)
 			return rf_allow();
 		connected = true;
 	}
-	rf_read_packet(&packet, skb);
+	rf_read_packet(skb, &packet);
 	sock = rf_address(sk);
 	by_call = type != RF_SOCK_RAW &&
 		  (sk->protocol == RF_IPPROTO_TCP || sk->protocol == RF_IPPROTO_UDP ||
