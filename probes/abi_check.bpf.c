@@ -29,6 +29,7 @@
 #include "include/trees.h"
 #include "include/usermode_helper.h"
 #include "include/match.h"
+#include "include/write.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -44,6 +45,9 @@ RF_HOLD(enum, rf_tamper);
 RF_HOLD(enum, rf_drop);
 RF_HOLD(enum, rf_hierarchy);
 RF_HOLD(enum, rf_slot_number);
+RF_HOLD(enum, rf_adopt);
+RF_HOLD(enum, rf_lost_limit);
+RF_HOLD(enum, rf_unarmed);
 RF_HOLD(enum, rf_container_limit);
 RF_HOLD(enum, rf_state);
 RF_HOLD(enum, rf_pattern_kind);
@@ -56,6 +60,7 @@ RF_HOLD(enum, rf_guard_limit);
 RF_HOLD(enum, rf_guarded);
 RF_HOLD(enum, rf_learned);
 RF_HOLD(enum, rf_rule_limit);
+RF_HOLD(enum, rf_set_number);
 RF_HOLD(enum, rf_dim);
 RF_HOLD(enum, rf_dim_kind);
 RF_HOLD(enum, rf_syscall_limit);
@@ -63,6 +68,10 @@ RF_HOLD(enum, rf_operand_source);
 RF_HOLD(enum, rf_relation);
 RF_HOLD(enum, rf_syscall_flag);
 RF_HOLD(enum, rf_helper_use);
+RF_HOLD(enum, rf_write_argument);
+RF_HOLD(enum, rf_write_op);
+RF_HOLD(enum, rf_write_limit);
+RF_HOLD(enum, rf_write_map);
 RF_HOLD(enum, rf_tree);
 RF_HOLD(enum, rf_tree_kind);
 
@@ -87,6 +96,7 @@ RF_HOLD(struct, rf_drop_key);
 RF_HOLD(struct, rf_learned_key);
 RF_HOLD(struct, rf_counters);
 RF_HOLD(struct, rf_config);
+RF_HOLD(struct, rf_lost);
 
 RF_HOLD_U64(RF_EXE_CHANGED);
 RF_HOLD_U64(RF_GUARD_MAP);

@@ -2,8 +2,9 @@
 /*
  * Unix sockets that are about to be connected or sent to, by the name given (6.7: 859051dd165e).
  * The name is the caller's, and a symbolic link may lead elsewhere; the LSM tier decides on the
- * socket itself. libbpf knows these sections from 1.3 on: the loader sets program type 18 and
- * attach types 49 and 50 by hand, and leaves the programs out if the kernel has no such types.
+ * socket itself, and here unix_server.bpf.c judges the connection when it is made. libbpf knows
+ * these sections from 1.3 on: the loader sets program type 18 and attach types 49 and 50 by hand,
+ * and leaves the programs out if the kernel has no such types.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -20,7 +21,7 @@ extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
  * The name becomes the key. It is zeroed first, as abstract names end by their length and not by a
  * NUL.
  */
-static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx)
+static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx, const bool connects)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	const struct bpf_sock_addr_kern *kern;
@@ -29,37 +30,45 @@ static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx)
 	struct rf_scratch *buffer;
 	const struct rf_task *bound;
 	struct rf_task fallback;
+	struct rf_armed *armed;
 	__u32 route;
 
 	bound = rf_cgroup_bound(task, &fallback);
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);
-	if (!container) /* the task outlived its container: its rules are unknown */
-		return false;
+	if (!container)
+		return !rf_is_orphan(bound);
 	rf_count(bound->slot, RF_COUNT_CONNECT);
 	rf_query_init(&query, RF_UNIX_CONNECT, bound, container);
+	kern = bpf_cast_to_kern_ctx(ctx);
+	armed = connects ? rf_bound(task) : NULL;
+	if (armed) {
+		armed->connecting.sock = (__u64)kern->sk;
+		armed->connecting.reported = RF_NO_RULE;
+	}
 	buffer = rf_cgroup_buffer(task);
 	if (!buffer)
 		return !rf_fail_no_text(&query, task, bound, RF_MECHANISM_CGROUP);
-	kern = bpf_cast_to_kern_ctx(ctx);
 	rf_unix_text(buffer, (__u64)kern->uaddr, kern->uaddrlen);
 	query.text = buffer->bit + 1;
 	route = rf_cgroup_finish(&query, task, bound, container, NULL);
 	if (route != RF_ROUTE_NONE)
 		rf_unix_record(task, bound, &query, buffer, route, 0);
 	rf_scratch_put(buffer);
+	if (armed)
+		armed->connecting.reported = query.rule;
 	return !rf_refuses(query.action);
 }
 
 SEC("cgroup/connect_unix")
 int cgroup_connect_unix(struct bpf_sock_addr *ctx)
 {
-	return rf_may_connect_unix(ctx) ? rf_allow() : rf_deny();
+	return rf_may_connect_unix(ctx, true) ? rf_allow() : rf_deny();
 }
 
 SEC("cgroup/sendmsg_unix")
 int cgroup_sendmsg_unix(struct bpf_sock_addr *ctx)
 {
-	return rf_may_connect_unix(ctx) ? rf_allow() : rf_deny();
+	return rf_may_connect_unix(ctx, false) ? rf_allow() : rf_deny();
 }

@@ -10,6 +10,7 @@
 #include "include/enroll.h"
 #include "include/match.h"
 #include "include/syscalls.h"
+#include "include/unarmed.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -212,8 +213,10 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *to, const char *path, struct tas
 	long len;
 
 	armed = rf_bound(task);
-	if (!armed)
+	if (!armed) {
+		rf_note_entrant(to);
 		return 0;
+	}
 	container = rf_container_of(&armed->task);
 	if (!container || !rf_leaves_container(to, &armed->task))
 		return 0;

@@ -5,6 +5,7 @@
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
+#include "include/condemn.h"
 #include "include/enroll.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -174,6 +175,7 @@ __noinline int rf_recycle(__u32 slot)
 	id = container->cgroup;
 	if (bpf_map_delete_elem(&containers, &id))
 		return 0; /* another program or the agent returns it */
+	rf_forget_condemned(container);
 	__builtin_memset(container, 0, sizeof(*container));
 	bpf_map_push_elem(&free_slots, &slot, BPF_ANY);
 	return 1;

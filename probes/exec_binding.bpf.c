@@ -27,8 +27,17 @@ __noinline int rf_bind_exec(const struct rf_exec_binding *binding)
 	if (!container)
 		return 0;
 	armed = binding->newly_armed ? rf_bind(task, container, &like) : rf_bound(task);
-	if (!armed)
+	if (!armed) {
+		/* Without memory, the program does not start. */
+		if (binding->newly_armed && !rf_bound(task)) {
+			rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, slot);
+			if (config.refuse_unbound) {
+				rf_count(slot, RF_COUNT_REFUSED);
+				bpf_send_signal(9);
+			}
+		}
 		return 0;
+	}
 	armed->container_root = binding->container_root;
 	armed->task.exe_hash = like.exe_hash;
 	armed->task.facts = like.facts;

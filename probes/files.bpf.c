@@ -8,8 +8,11 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "include/look.h"
 #include "include/open.h"
+#include "include/unix_server.h"
 #include "include/guard.h"
+#include "include/lost.h"
 
 #define RF_NR_OPENAT2 437 /* on every architecture */
 
@@ -40,7 +43,7 @@ static __always_inline void rf_opened_unseen(struct rf_query *query, const struc
 	rf_fail_no_scratch(query, RF_MECHANISM_KILL);
 }
 
-static __always_inline int rf_opened(struct task_struct *task, bool compat)
+rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	struct rf_container *container;
@@ -51,6 +54,7 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	__u64 at;
 	long fd;
 
+	rf_settle_current();
 	armed = rf_bound(task);
 	if (!armed)
 		return 0;
@@ -78,6 +82,8 @@ static __always_inline int rf_opened(struct task_struct *task, bool compat)
 	owner = rf_opens_by_handle(nr, compat)
 			? rf_mount_owner_or_outside(task, &armed->task, &file)
 			: rf_mount_owner(task, &armed->task, &file);
+	if (rf_is_reached(&file, owner))
+		owner = rf_reached_by_call(file.inode, file.magic, owner, fd);
 	answer = rf_file_prefilter(&query, task, armed, container, &file, owner, compat);
 	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, &armed->task, container))
 		return 0;
@@ -104,6 +110,7 @@ int BPF_PROG(compat_exit, struct pt_regs *regs, long ret)
 
 	if (!rf_in_compat(task) || ret < 0)
 		return 0;
+	rf_unix_call_done();
 	rf_read_call(&call, regs, true);
 	if (!rf_opens_file(call.nr))
 		return 0;

@@ -7,6 +7,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/follow.h"
+#include "include/lost.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -22,7 +23,8 @@ int follow_newtask(struct trace_event_raw_task_newtask *ctx)
 {
 	struct task_struct *parent = bpf_get_current_task_btf(), *child;
 	struct rf_container *container;
-	struct rf_armed *armed;
+	struct rf_armed *armed, *of_child;
+	__u64 start_ns;
 
 	armed = rf_bound(parent);
 	container = armed ? rf_container_of(&armed->task) : NULL;
@@ -31,10 +33,12 @@ int follow_newtask(struct trace_event_raw_task_newtask *ctx)
 	child = bpf_task_from_pid(ctx->pid);
 	if (!child)
 		return 0;
-	armed = rf_follow_child(child, armed, container,
-				BPF_CORE_READ(child, group_leader, start_boottime));
-	if (armed && armed->counted == RF_COUNTED_NOT_YET)
-		rf_complete_binding(child, armed, container, false);
+	start_ns = BPF_CORE_READ(child, group_leader, start_boottime);
+	of_child = rf_follow_child(child, armed, container, start_ns);
+	if (!of_child)
+		rf_lose_child(child, armed, start_ns, false);
+	else if (of_child->counted == RF_COUNTED_NOT_YET)
+		rf_complete_binding(child, of_child, container, false);
 	bpf_task_release(child);
 	return 0;
 }

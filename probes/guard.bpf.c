@@ -54,7 +54,7 @@ __noinline __u32 rf_guard_kind(__u64 dentry)
 		if (dentry <= RF_GUARD_KIND)
 			return dentry;
 	}
-	return RF_GUARD_NAMELESS; /* too deep to tell */
+	return RF_GUARD_NAMELESS; /* too deep to know */
 }
 
 static __always_inline __u8 rf_guard_action(__u32 what, bool hooked)
@@ -148,6 +148,7 @@ __noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 		report.mechanism = RF_MECHANISM_LSM;
 	if (report.action == RF_ACTION_KILL) {
 		report.mechanism = RF_MECHANISM_KILL;
+		rf_condemn(RF_AGENT_TAMPER);
 		report.flags = bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 	}
 	rf_count_action(armed->task.slot, report.action);
@@ -176,9 +177,7 @@ static __always_inline __u32 rf_guard_proc(const struct rf_file *file, bool writ
 	__u32 *what;
 	__u64 pid;
 
-	pid = (__u64)RF_READ(struct proc_inode,
-			     file->inode - bpf_core_field_offset(struct proc_inode, vfs_inode),
-			     pid);
+	pid = rf_pid_of_proc(file->inode);
 	if (!pid || !rf_is_agent_struct_pid(pid))
 		return 0;
 	if (writes)

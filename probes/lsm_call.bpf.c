@@ -23,7 +23,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 	 RF_EVENT_BIT(RF_SYS_KEXEC) | RF_EVENT_BIT(RF_SYS_OPEN_BY_HANDLE_AT) |                     \
 	 RF_EVENT_BIT(RF_SYS_IOPL) | RF_EVENT_BIT(RF_SYS_REBOOT) | RF_EVENT_BIT(RF_SYS_SWAP) |     \
 	 RF_EVENT_BIT(RF_SYS_SETTIME) | RF_EVENT_BIT(RF_SYS_ACCT) |                                \
-	 RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN))
+	 RF_EVENT_BIT(RF_SYS_QUOTACTL) | RF_EVENT_BIT(RF_SYS_SETDOMAIN) |                          \
+	 RF_EVENT_BIT(RF_SYS_FANOTIFY_INIT))
 
 /*
  * The namespace that setns is about to enter, by the object that the kernel has (setns.bpf.c), not
@@ -67,9 +68,9 @@ static __always_inline void rf_apply_hook_arguments(struct rf_query *query, stru
 	__u32 relation = target ? rf_relation_of_process(RF_READ(struct task_struct, target, tgid))
 				: RF_RELATION_UNKNOWN;
 
-	flags &= ~RF_FLAGS_ARE_WHOLE;
-	if (query->event == RF_SYS_SETNS && !target)
+	if (query->event == RF_SYS_SETNS && !target && !(flags & RF_FLAGS_OF_LOOK))
 		rf_apply_entered_ns(query, armed);
+	flags &= ~(RF_FLAGS_ARE_WHOLE | RF_FLAGS_OF_LOOK);
 	switch (query->event) {
 	case RF_SYS_CLONE:
 		if (whole)
@@ -82,6 +83,9 @@ static __always_inline void rf_apply_hook_arguments(struct rf_query *query, stru
 		break;
 	case RF_SYS_UNSHARE:
 		query->value[0] |= flags;
+		break;
+	case RF_SYS_SETTIME: /* only a change needs the capability, whatever the memory says now */
+		query->value[1] = 1;
 		break;
 	case RF_SYS_PTRACE:
 	case RF_SYS_PROCESS_VM:
@@ -197,5 +201,7 @@ int BPF_PROG(lsm_capable, const struct cred *cred, struct user_namespace *ns, in
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_decide_call(RF_BY_CAPABLE, 0, 0));
+	/* setns by pidfd first asks whether the process may be looked at. */
+	return rf_lsm_verdict(
+		rf_decide_call(RF_BY_CAPABLE, 0, cap == RF_CAP_SYS_PTRACE ? RF_FLAGS_OF_LOOK : 0));
 }

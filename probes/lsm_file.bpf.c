@@ -10,7 +10,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/lsm.h"
-#include "include/open.h"
+#include "include/lsm_look.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -26,7 +26,7 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 	struct rf_query query;
 	struct rf_armed *armed;
 	struct rf_file file;
-	__u32 answer;
+	__u32 answer, owner;
 	bool compat;
 
 	if (ret)
@@ -42,8 +42,10 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 	if (file.flags & RF_O_TRUNC && !(file.flags & RF_O_ACCMODE))
 		file.flags |= RF_O_RDWR; /* it is emptied, although it was opened for reading */
 	compat = rf_in_compat(task);
-	answer = rf_file_prefilter(&query, task, armed, container, &file,
-				   rf_mount_owner_or_outside(task, &armed->task, &file), compat);
+	owner = rf_mount_owner_or_outside(task, &armed->task, &file);
+	if (rf_is_reached(&file, owner))
+		owner = rf_reached_by_hook(file.inode, file.magic, owner);
+	answer = rf_file_prefilter(&query, task, armed, container, &file, owner, compat);
 	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, &armed->task, container))
 		return 0;
 	rf_file_decide(&query, task, armed, container, &file, answer, -1,

@@ -34,5 +34,6 @@ int BPF_PROG(lsm_inode_setxattr, void *idmap, struct dentry *dentry, const char 
 	rf_lsm_query(&lsm, RF_SYS_SETXATTR);
 	if (rf_has_borrowed_creds(&lsm))
 		return 0;
+	rf_lsm_operand(&lsm, 0, BPF_CORE_READ(dentry, d_sb, s_magic));
 	return rf_lsm_decide(&lsm, rf_address(name));
 }

@@ -9,7 +9,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/lsm.h"
-#include "include/unix.h"
+#include "include/unix_server.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -46,28 +46,6 @@ int BPF_PROG(lsm_socket_setsockopt, struct socket *sock, int level, int option, 
 	return rf_lsm_decide(&lsm, 0);
 }
 
-/* The name that a socket is bound to becomes the key. */
-static __always_inline void rf_unix_bound_name(struct rf_scratch *buffer, __u64 socket)
-{
-	__u64 address = (__u64)RF_READ(struct unix_sock, socket, addr);
-	__u32 len = address ? RF_READ(struct unix_address, address, len) : 0;
-
-	rf_unix_text(buffer, address + bpf_core_field_offset(struct unix_address, name), len);
-}
-
-/* The relation of the process that called listen(2). Datagram sockets have none. */
-static __always_inline __u32 rf_server_relation(__u64 socket)
-{
-	__u64 pid = (__u64)RF_READ(struct sock, socket, sk_peer_pid);
-	__s32 nr = 0;
-
-	if (!pid)
-		return RF_RELATION_UNKNOWN;
-	bpf_probe_read_kernel(&nr, sizeof(nr),
-			      (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
-	return rf_relation_of_process(nr);
-}
-
 __noinline int rf_unix_decide(__u64 other)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -86,7 +64,8 @@ __noinline int rf_unix_decide(__u64 other)
 		return RF_ACTION_NONE;
 	rf_count(armed->task.slot, RF_COUNT_CONNECT);
 	rf_query_init(&query, RF_UNIX_CONNECT, &armed->task, container);
-	query.value[0] = rf_server_relation(other);
+	query.value[0] =
+		rf_server_relation((__u64)RF_READ(struct sock, other, sk_peer_pid), other, true);
 	buffer = rf_scratch_claim(&armed->scratch);
 	if (!buffer) {
 		rf_fail_no_text(&query, task, &armed->task, RF_MECHANISM_LSM);

@@ -5,6 +5,7 @@
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
+#include "include/condemn.h"
 #include "include/containers.h"
 #include "include/emit.h"
 #include "include/guard.h"
@@ -25,7 +26,6 @@ const volatile struct rf_config config = {};
 struct map_generation generation SEC(".maps");
 struct map_rule_sets rule_sets SEC(".maps");
 struct map_rule_events rule_events SEC(".maps");
-struct map_rule_profiles rule_profiles SEC(".maps");
 struct map_rule_operands rule_operands SEC(".maps");
 struct map_rule_texts rule_texts SEC(".maps");
 struct map_rule_addresses rule_addresses SEC(".maps");
@@ -41,10 +41,16 @@ struct map_namespace_owners namespace_owners SEC(".maps");
 struct map_patterns patterns SEC(".maps");
 struct map_tickets tickets SEC(".maps");
 
+/* condemn.h */
+struct map_condemned condemned SEC(".maps");
+
 /* tasks.h */
 struct map_tasks tasks SEC(".maps");
 struct map_processes processes SEC(".maps");
 struct map_unlisted unlisted SEC(".maps");
+struct map_lost_tasks lost_tasks SEC(".maps");
+struct map_lost_count lost_count SEC(".maps");
+struct map_unarmed unarmed SEC(".maps");
 struct map_carried carried SEC(".maps");
 
 /* syscalls.h */

@@ -10,9 +10,42 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
+static __always_inline const struct rf_ruleset *rf_set(__u32 half, __u32 id)
 {
-	return bpf_map_lookup_elem(sets, &id);
+	__u32 index = RF_IN_HALF(id, half);
+
+	return bpf_map_lookup_elem(&rule_sets, &index);
+}
+
+/* The rules of a container. */
+static __always_inline const struct rf_ruleset *rf_active_set(__u32 half, __u32 profile)
+{
+	return rf_set(half, profile ? profile : RF_SET_AT_BIRTH);
+}
+
+/* The number of the generation in force; 0: none yet. */
+static __always_inline __u64 rf_generation(void)
+{
+	__u32 zero = 0;
+	__u64 *now = bpf_map_lookup_elem(&generation, &zero);
+
+	return now ? *now : 0;
+}
+
+static __always_inline struct rf_event_rules *rf_rules_of(__u32 event, __u32 half)
+{
+	__u32 index = RF_IN_HALF(event, half);
+
+	return bpf_map_lookup_elem(&rule_events, &index);
+}
+
+/* The verdict on a container that was condemned (condemn.h), and on an event without a table. */
+static __always_inline int rf_match_worst(struct rf_query *query)
+{
+	query->action = RF_ACTION_KILL;
+	query->rule = RF_NO_RULE;
+	query->need = 0;
+	return RF_MATCH_RULE;
 }
 
 /*
@@ -29,11 +62,13 @@ static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
 				const struct rf_ruleset *__set;     \
                                                                     \
 				by.set[d] = is;                     \
-				__set = rf_set(sets, by.set[d]);    \
-				if (!__set)                         \
-					return RF_MATCH_NOTHING;    \
-				summary &= __set->summary;          \
-				hits &= __set->word[first];         \
+				__set = rf_set(half, by.set[d]);    \
+				if (!__set) {                       \
+					query->worst_case = 1;      \
+				} else {                            \
+					summary &= __set->summary;  \
+					hits &= __set->word[first]; \
+				}                                   \
 				if (!summary || (single && !hits))  \
 					return RF_MATCH_NOTHING;    \
 			}                                           \
@@ -44,8 +79,9 @@ static __always_inline const struct rf_ruleset *rf_set(void *sets, __u32 id)
 	({                                                                                   \
 		struct rf_operand_key __key = { .event = event,                              \
 						.dim = d,                                    \
+						.half = half,                                \
 						.value = query->value[d] & rules->mask[d] }; \
-		__u32 *__id = bpf_map_lookup_elem(operands, &__key);                         \
+		__u32 *__id = bpf_map_lookup_elem(&rule_operands, &__key);                   \
                                                                                              \
 		__id ? *__id : rules->other[d];                                              \
 	})
@@ -60,19 +96,21 @@ __noinline __u32 rf_set_of_object(const struct rf_query *query,
 {
 	struct rf_address_key key;
 	struct rf_scratch *buffer;
-	void *texts, *addresses;
 	__u32 *found = NULL;
+	__u16 dim = half ? RF_DIM_OBJECT | RF_KEY_HALF : RF_DIM_OBJECT;
 
 	if (!query)
 		return other;
 	if (kind == RF_DIM_TEXT && query->text) {
-		texts = bpf_map_lookup_elem(&rule_texts, &half);
 		buffer = rf_scratch_numbered(query->text - 1);
-		found = texts && buffer ? bpf_map_lookup_elem(texts, &buffer->text) : NULL;
+		if (buffer) {
+			buffer->text.dim = dim;
+			found = bpf_map_lookup_elem(&rule_texts, &buffer->text);
+		}
 	} else if (kind == RF_DIM_ADDRESS && address) {
-		addresses = bpf_map_lookup_elem(&rule_addresses, &half);
 		__builtin_memcpy(&key, address, sizeof(key));
-		found = addresses ? bpf_map_lookup_elem(addresses, &key) : NULL;
+		key.dim = dim;
+		found = bpf_map_lookup_elem(&rule_addresses, &key);
 	}
 	return found ? *found : other;
 }
@@ -81,47 +119,37 @@ __noinline __u32 rf_set_of_object(const struct rf_query *query,
 __noinline __u32 rf_set_of_own_text(__u32 half, __u32 other)
 {
 	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
-	void *texts = bpf_map_lookup_elem(&rule_texts, &half);
-	__u32 *found = texts && armed ? bpf_map_lookup_elem(texts, &armed->scratch.text) : NULL;
+	__u32 *found;
 
+	if (!armed)
+		return other;
+	armed->scratch.text.dim = half ? RF_DIM_OBJECT | RF_KEY_HALF : RF_DIM_OBJECT;
+	found = bpf_map_lookup_elem(&rule_texts, &armed->scratch.text);
 	return found ? *found : other;
 }
 
 __noinline int rf_event_has_rules(__u32 event)
 {
 	struct rf_event_rules *rules;
-	__u32 zero = 0, half;
-	__u64 *now = bpf_map_lookup_elem(&generation, &zero);
-	void *events;
+	__u64 now = rf_generation();
 
-	if (!now || !*now)
+	if (!now)
 		return 0;
-	half = *now & (RF_GENERATIONS - 1);
-	events = bpf_map_lookup_elem(&rule_events, &half);
-	if (!events)
-		return 0;
-	rules = bpf_map_lookup_elem(events, &event);
-	return rules && rules->rules;
+	rules = rf_rules_of(event, now & (RF_GENERATIONS - 1));
+	return !rules || rules->rules;
 }
 
 __noinline int rf_has_rules(__u32 first, __u32 second)
 {
-	__u32 zero = 0, half, profile, *id;
-	__u64 *now = bpf_map_lookup_elem(&generation, &zero);
+	__u64 now = rf_generation();
 	const struct rf_ruleset *active;
-	void *profiles, *sets;
+	__u32 half;
 
-	if (!now || !*now)
+	if (!now)
 		return 0;
-	half = *now & (RF_GENERATIONS - 1);
-	profiles = bpf_map_lookup_elem(&rule_profiles, &half);
-	sets = bpf_map_lookup_elem(&rule_sets, &half);
-	if (!profiles || !sets)
-		return 0;
-	profile = half ? second : first;
-	id = bpf_map_lookup_elem(profiles, &profile);
-	active = id ? rf_set(sets, *id) : NULL;
-	return active && active->summary;
+	half = now & (RF_GENERATIONS - 1);
+	active = rf_active_set(half, half ? second : first);
+	return !active || active->summary;
 }
 
 #define RF_CLEARS 8 /* exceptions at a time */
@@ -200,24 +228,23 @@ struct rf_narrowed {
 };
 
 /* A word of a set of rules. `word` is below RF_RULE_WORDS. */
-static __always_inline __u64 rf_word_of(void *sets, __u32 id, __u64 word)
+static __always_inline __u64 rf_word_of(__u32 half, __u32 id, __u64 word)
 {
-	const struct rf_ruleset *set = rf_set(sets, id);
+	const struct rf_ruleset *set = rf_set(half, id);
 
-	return set ? set->word[word] : 0;
+	return set ? set->word[word] : -1;
 }
 
 /* The AND of all dims. On a stack of its own, which the evaluation after it does not need. */
 __noinline __u64 rf_narrowed_word(const struct rf_narrowed *by, __u32 half, __u64 word)
 {
-	void *sets = bpf_map_lookup_elem(&rule_sets, &half);
 	__u64 hits = -1;
 	__u32 i;
 
-	if (!by || !sets || word >= RF_RULE_WORDS)
+	if (!by || word >= RF_RULE_WORDS)
 		return 0;
 	for (i = 0; i < RF_NARROWED; i++)
-		hits &= rf_word_of(sets, by->set[i], word);
+		hits &= rf_word_of(half, by->set[i], word);
 	return hits;
 }
 
@@ -229,16 +256,13 @@ __noinline __u64 rf_narrowed_word(const struct rf_narrowed *by, __u32 half, __u6
 __noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed *by, __u32 half,
 				__u64 word)
 {
-	struct rf_actions *act;
-	__u32 zero = 0;
-	void *actions = bpf_map_lookup_elem(&rule_actions, &half);
+	struct rf_actions *act = bpf_map_lookup_elem(&rule_actions, &half);
 	__u64 hits;
 
-	if (!query || !by || !actions || word >= RF_RULE_WORDS)
+	if (!query || !by || word >= RF_RULE_WORDS)
 		return 0;
-	act = bpf_map_lookup_elem(actions, &zero);
 	if (!act)
-		return 0;
+		return rf_match_worst(query);
 	hits = rf_narrowed_word(by, half, word);
 	if (hits & act->except[word])
 		hits = query->worst_case ? hits & ~act->except[word]
@@ -256,40 +280,39 @@ static __always_inline int rf_match_by(struct rf_query *query, const struct rf_a
 				       bool own)
 {
 	const struct rf_ruleset *of_event, *active;
-	void *events, *profiles, *sets, *operands;
-	__u64 summary, hits, *now;
-	__u32 event, half, profile, zero = 0, first, word, step, *active_id;
+	__u64 summary, hits, now;
+	__u32 event, half, profile, first, word, step;
 	struct rf_event_rules *rules;
 	struct rf_narrowed by;
 	bool single;
 
 	if (!query)
 		return RF_MATCH_NOTHING;
-	now = bpf_map_lookup_elem(&generation, &zero);
-	if (!now || !*now)
-		return RF_MATCH_NOTHING;
-	half = *now & (RF_GENERATIONS - 1);
-	query->generation = (__u32)*now;
+	now = rf_generation();
+	query->generation = (__u32)now;
 	query->action = RF_ACTION_NONE;
 	query->need = 0;
-
-	events = bpf_map_lookup_elem(&rule_events, &half);
-	profiles = bpf_map_lookup_elem(&rule_profiles, &half);
-	sets = bpf_map_lookup_elem(&rule_sets, &half);
-	if (!events || !profiles || !sets)
-		return RF_MATCH_NOTHING;
-	event = query->event;
-	rules = bpf_map_lookup_elem(events, &event);
-	if (!rules || !rules->rules)
-		return RF_MATCH_NOTHING;
+	half = now & (RF_GENERATIONS - 1);
 	profile = half ? query->profile[1] : query->profile[0];
-	active_id = bpf_map_lookup_elem(profiles, &profile);
-	if (!active_id)
+	if (profile == RF_PROFILE_CONDEMNED)
+		return rf_match_worst(query);
+	if (!now)
 		return RF_MATCH_NOTHING;
-	of_event = rf_set(sets, rules->rules);
-	active = rf_set(sets, *active_id);
-	if (!of_event || !active)
+
+	event = query->event;
+	rules = rf_rules_of(event, half);
+	if (!rules)
+		return rf_match_worst(query);
+	if (!rules->rules)
 		return RF_MATCH_NOTHING;
+	of_event = rf_set(half, rules->rules);
+	if (!of_event)
+		return rf_match_worst(query);
+	active = rf_active_set(half, profile);
+	if (!active) { /* a set that is missing narrows nothing, and no exception applies */
+		query->worst_case = 1;
+		active = of_event;
+	}
 	summary = of_event->summary & active->summary;
 	if (!summary)
 		return RF_MATCH_NOTHING;
@@ -299,12 +322,9 @@ static __always_inline int rf_match_by(struct rf_query *query, const struct rf_a
 	if (single && !hits)
 		return RF_MATCH_NOTHING;
 
-	operands = bpf_map_lookup_elem(&rule_operands, &half);
-	if (!operands)
-		return RF_MATCH_NOTHING;
 	for (step = 0; step < RF_DIMS; step++)
 		by.set[step] = rules->rules; /* a dim that no rule tests narrows nothing */
-	by.set[RF_DIMS] = *active_id;
+	by.set[RF_DIMS] = profile ? profile : RF_SET_AT_BIRTH;
 	RF_NARROW(0, RF_SET_OF_VALUE(0));
 	RF_NARROW(1, RF_SET_OF_VALUE(1));
 	RF_NARROW(2, RF_SET_OF_VALUE(2));

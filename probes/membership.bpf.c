@@ -36,20 +36,19 @@ __noinline __u32 rf_slot_of(__u64 cgroup)
 }
 
 /*
- * While a runtime prepares a container, its program is outside of the mounts that it has made
- * already.
+ * A runtime prepares a container, whose cgroup it has entered already, before the first task of
+ * that container is armed. After that, a task counts by its cgroup whatever it is: nothing that it
+ * can choose (its program, its parent, its mounts) makes it a runtime.
  */
 __noinline __u32 rf_slot_by_cgroup(__u64 address)
 {
 	struct task_struct *task = (struct task_struct *)address;
-	__u64 exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
-	struct rf_file file;
+	struct rf_container *container;
+	__u32 slot;
 
-	if (!exe || !rf_own_mounts(task))
+	if (!rf_own_mounts(task))
 		return RF_NO_SLOT;
-	rf_file_read(&file, exe);
-	if (rf_mount_ns(&file) != rf_mnt_ns(task) &&
-	    BPF_CORE_READ(task, real_parent, nsproxy, mnt_ns, ns.inum) == config.host_mnt_ns)
-		return RF_NO_SLOT;
-	return rf_slot_of(rf_cgroup_of(task));
+	slot = rf_slot_of(rf_cgroup_of(task));
+	container = bpf_map_lookup_elem(&slots, &slot);
+	return container && container->state & RF_STATE_STARTED ? slot : RF_NO_SLOT;
 }

@@ -48,9 +48,18 @@ __noinline __u32 rf_relation_of_process(__u32 tgid)
 	return armed ? rf_relation_of_tgid(task, &armed->task, tgid) : RF_RELATION_UNKNOWN;
 }
 
+/* Returns true if some processes did not fit `processes`. */
+static __always_inline bool rf_has_unlisted(void)
+{
+	__u32 zero = 0;
+	__u64 *count = bpf_map_lookup_elem(&unlisted, &zero);
+
+	return count && *count;
+}
+
 /*
  * The relation of a task, by its address. A task that has ended is not in `processes` any more, and
- * is attributed by its cgroup.
+ * one beyond its container's share never was: these are attributed by their cgroup.
  */
 static __always_inline __u32 rf_relation_of_task(struct task_struct *task,
 						 const struct rf_task *bound, __u64 address)
@@ -58,8 +67,8 @@ static __always_inline __u32 rf_relation_of_task(struct task_struct *task,
 	struct task_struct *other = (struct task_struct *)address;
 	__u32 relation = rf_relation_of_tgid(task, bound, BPF_CORE_READ(other, tgid)), slot;
 
-	if (relation != RF_RELATION_HOST || BPF_CORE_READ(other, mm) ||
-	    BPF_CORE_READ(other, flags) & RF_PF_KTHREAD)
+	if (relation != RF_RELATION_HOST || BPF_CORE_READ(other, flags) & RF_PF_KTHREAD ||
+	    (BPF_CORE_READ(other, mm) && !rf_has_unlisted()))
 		return relation;
 	slot = rf_slot_of(rf_cgroup_of(other));
 	if (!rf_is_slot(slot))
@@ -67,21 +76,27 @@ static __always_inline __u32 rf_relation_of_task(struct task_struct *task,
 	return slot == bound->slot ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
 }
 
-static __always_inline __u32 rf_relation_of_pidfd(struct task_struct *task,
-						  const struct rf_task *bound, __u32 fd)
+__noinline __u32 rf_relation_of_struct_pid(__u64 pid)
 {
-	__u64 pid = rf_pid_of_fd(task, fd), other;
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_armed *armed = rf_bound(task);
+	__u64 other;
 	__s32 nr = 0;
 
-	if (!pid)
+	if (!pid || !armed)
 		return RF_RELATION_UNKNOWN;
 	other = rf_task_of_pid(pid);
 	if (other)
-		return rf_relation_of_task(task, bound, other);
+		return rf_relation_of_task(task, &armed->task, other);
 	/* numbers[0]: on the host. */
 	bpf_probe_read_kernel(&nr, sizeof(nr),
 			      (void *)(pid + bpf_core_field_offset(struct pid, numbers)));
-	return rf_relation_of_tgid(task, bound, nr);
+	return rf_relation_of_tgid(task, &armed->task, nr);
+}
+
+static __always_inline __u32 rf_relation_of_pidfd(struct task_struct *task, __u32 fd)
+{
+	return rf_relation_of_struct_pid(rf_pid_of_fd(task, fd));
 }
 
 /*
@@ -110,7 +125,7 @@ static __always_inline __u64 rf_xa_down(__u64 entry, __u32 nr, bool top)
 }
 
 /* Returns 0 as well if this kernel stores numbers in another way. */
-__noinline __u64 rf_task_numbered(__u64 ns, __u32 nr)
+__noinline __u64 rf_pid_numbered(__u64 ns, __u32 nr)
 {
 	const struct pid_namespace *at = (void *)ns;
 	struct rf_pid_numbers named = {};
@@ -131,7 +146,7 @@ __noinline __u64 rf_task_numbered(__u64 ns, __u32 nr)
 	bpf_probe_read_kernel(&named, sizeof(named),
 			      (void *)(entry + bpf_core_field_offset(struct pid, numbers) +
 				       (__u64)level * sizeof(named)));
-	return named.ns == ns && (__u32)named.nr == nr ? rf_task_of_pid(entry) : 0;
+	return named.ns == ns && (__u32)named.nr == nr ? entry : 0;
 }
 
 /*
@@ -158,6 +173,47 @@ static __always_inline __u32 rf_relation_of_pid(struct task_struct *task,
 	if (numbers.ns && RF_READ(struct pid_namespace, numbers.ns, ns.inum) == config.host_pid_ns)
 		return rf_relation_of_tgid(task, bound, pid);
 	return RF_RELATION_CONTAINER;
+}
+
+__noinline __u32 rf_relation_of_member(__u64 address)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_armed *armed = rf_bound(task);
+
+	return armed && address ? rf_relation_of_task(task, &armed->task, address)
+				: RF_RELATION_UNKNOWN;
+}
+
+/* A longer group counts as one with a process of the host, where there are such processes. */
+#define RF_GROUP_MEMBERS 32
+
+/*
+ * What kill() signals: a process, a group of processes, or (-1) every process in the caller's pid
+ * namespace.
+ */
+static __always_inline __u32 rf_relation_of_signalled(struct task_struct *task,
+						      const struct rf_task *bound, __s32 pid)
+{
+	struct rf_pid_numbers numbers;
+	__u32 relation = RF_RELATION_CONTAINER, one, member;
+	__u64 group, other;
+	bool in_host_pid_ns;
+
+	if (pid >= 0)
+		return rf_relation_of_pid(task, bound, pid);
+	rf_pid_numbers(task, &numbers);
+	in_host_pid_ns = numbers.ns &&
+			 RF_READ(struct pid_namespace, numbers.ns, ns.inum) == config.host_pid_ns;
+	if (pid == -1)
+		return in_host_pid_ns ? RF_RELATION_HOST : RF_RELATION_CONTAINER;
+	group = numbers.ns ? rf_pid_numbered(numbers.ns, -pid) : 0;
+	other = group ? rf_task_of_group(group) : 0;
+	for (member = 0; other && member < RF_GROUP_MEMBERS; member++) {
+		one = rf_relation_of_member(other);
+		relation = one > relation ? one : relation;
+		other = rf_next_of_group(other);
+	}
+	return other && in_host_pid_ns ? RF_RELATION_HOST : relation;
 }
 
 #define RF_OWN_NS(task, kind) BPF_CORE_READ(task, nsproxy, kind, ns.inum)
@@ -245,7 +301,7 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_armed *armed;
 	__u64 value, next, ns;
-	__u32 word = 0;
+	__u32 word = 0, other;
 
 	if (!call || source == RF_FROM_NOTHING)
 		return 0;
@@ -266,6 +322,10 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 		next = 0;
 		bpf_probe_read_user(&next, sizeof(next), (void *)value);
 		return next;
+	case RF_FROM_ARG_SET:
+		return value != 0;
+	case RF_FROM_USER_U32_SET:
+		return bpf_probe_read_user(&word, sizeof(word), (void *)value) || word;
 	case RF_FROM_MOUNT_FLAGS:
 		return rf_mount_flags(value);
 	case RF_FROM_SOCKET_FAMILY:
@@ -285,10 +345,18 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 	switch (source) {
 	case RF_FROM_SETNS_TARGET:
 		ns = rf_ns_of_fd(task, value);
-		word = ns ? rf_relation_of_ns(ns) : rf_relation_of_pidfd(task, &armed->task, value);
+		word = ns ? rf_relation_of_ns(ns) : rf_relation_of_pidfd(task, value);
 		break;
 	case RF_FROM_PID_TARGET:
 		word = rf_relation_of_pid(task, &armed->task, value);
+		break;
+	case RF_FROM_SIGNAL_TARGET:
+		word = rf_relation_of_signalled(task, &armed->task, value);
+		break;
+	case RF_FROM_PIDS_TARGET:
+		word = rf_relation_of_pid(task, &armed->task, value);
+		other = rf_relation_of_pid(task, &armed->task, next);
+		word = other > word ? other : word;
 		break;
 	case RF_FROM_PERF_TARGET:
 		/*
@@ -300,7 +368,7 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 			       : rf_relation_of_pid(task, &armed->task, value);
 		break;
 	case RF_FROM_PIDFD_TARGET:
-		word = rf_relation_of_pidfd(task, &armed->task, value);
+		word = rf_relation_of_pidfd(task, value);
 		break;
 	}
 	return word;

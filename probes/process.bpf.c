@@ -12,10 +12,10 @@
 #include "include/exec.h"
 #include "include/exec_binding.h"
 #include "include/guard.h"
+#include "include/lost.h"
+#include "include/unarmed.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-#define RF_CLONE_INTO_CGROUP 0x200000000ULL
 
 static __always_inline void rf_task_record(__u32 event, struct task_struct *subject,
 					   const struct rf_task *bound,
@@ -146,11 +146,15 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	struct rf_armed *armed;
 	struct rf_task like;
 	__u64 started;
-	bool entered;
+	bool entered, kill;
 
+	rf_settle_current();
 	armed = rf_bound(parent);
-	if (!armed)
+	if (!armed || !armed->task.container) {
+		if (rf_unarmed_forks(parent, child, clone_flags) && armed)
+			rf_lose_child(child, armed, BPF_CORE_READ(child, start_boottime), false);
 		return 0;
+	}
 	container = rf_container_of(&armed->task);
 	if (!container)
 		return 0;
@@ -159,6 +163,9 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	 * on.
 	 */
 	entered = rf_drift_check(parent, armed, RF_SYS_CLONE) > RF_ACTION_ALERT;
+	rf_note_sharing(container, clone_flags, parent);
+	if (rf_is_condemned(container))
+		bpf_send_signal(9);
 	__builtin_memcpy(&like, &armed->task, sizeof(like));
 	started = child->start_boottime;
 	/* else one load may serve two kinds of pointer, which the verifier refuses */
@@ -168,11 +175,15 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	of_child = rf_bind(child, container, &like);
 	if (!of_child) /* a hook bound it before (lsm_follow.bpf.c), or there was no memory */
 		of_child = rf_bound(child);
-	if (of_child) {
+	kill = rf_is_condemned(container) ||
+	       rf_check_clone3(parent, armed, container, clone_flags) ||
+	       rf_exceeds_task_share(container) || entered;
+	if (!of_child) {
+		rf_lose_child(child, armed, like.start_ns, kill);
+	} else {
 		of_child->task.start_ns = like.start_ns;
 		rf_inherit(of_child, armed);
-		if (rf_check_clone3(parent, armed, container, clone_flags) ||
-		    rf_exceeds_task_share(container) || entered)
+		if (kill)
 			of_child->identity.kill_pending = 1;
 		if (rf_mark_counted(of_child))
 			__sync_fetch_and_add(&container->tasks, 1);
@@ -241,7 +252,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid,
 	rf_bind_exec(&binding);
 	armed = rf_bound(task);
 	if (armed && armed->task.container) {
-		rf_settle(task, &binding, armed);
+		rf_settle_namespaces(task, &binding, armed);
 		rf_count_task(task, armed, container, false);
 		rf_report_exec(task, &armed->task, container, &exe, buffer,
 			       binding.newly_armed || armed->armed_by_exec);
@@ -290,6 +301,8 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 	struct rf_armed *armed = rf_bound(task);
 	__u32 tgid = task->tgid;
 
+	if (rf_any_lost())
+		rf_forget_lost(task->pid);
 	if (!armed)
 		return 0;
 	/*

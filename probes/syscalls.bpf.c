@@ -11,6 +11,7 @@
 #include "include/call.h"
 #include "include/drift.h"
 #include "include/guard.h"
+#include "include/lost.h"
 #include "include/namespaces.h"
 #include "include/self.h"
 
@@ -97,6 +98,17 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 	return 0;
 }
 
+/* Returns true if the current task's container was condemned: then it is killed, at any call. */
+static __always_inline bool rf_kill_condemned(const struct rf_task *bound)
+{
+	struct rf_container *container = rf_container_of(bound);
+
+	if (!container || !rf_is_condemned(container))
+		return false;
+	bpf_send_signal(9);
+	return true;
+}
+
 static __always_inline int rf_syscall_entered(struct task_struct *task, bool compat)
 {
 	struct rf_syscall *known;
@@ -105,8 +117,11 @@ static __always_inline int rf_syscall_entered(struct task_struct *task, bool com
 	__u8 flags = 0;
 	__u32 event;
 
+	rf_settle_current();
 	armed = rf_bound(task);
 	if (!armed)
+		return 0;
+	if (rf_any_condemned() && rf_kill_condemned(&armed->task))
 		return 0;
 	rf_read_call(&call, (struct pt_regs *)bpf_task_pt_regs(task), compat);
 	known = bpf_map_lookup_elem(&syscalls, &call.index);
@@ -150,7 +165,7 @@ int BPF_PROG(every_call, struct pt_regs *regs, long id)
 
 	if (!compat) {
 		known = bpf_map_lookup_elem(&syscalls, &index);
-		if (!known || !known->event)
+		if ((!known || !known->event) && !rf_any_condemned())
 			return 0;
 	}
 	return rf_syscall_entered(task, compat);

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading files of the agent's state and configuration."""
+"""Files of the agent's state, configuration and output."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
 
-__all__ = ["read_regular"]
+__all__ = ["forget_cache", "read_regular"]
 
 
 def read_regular(path: Path, most: int) -> bytes:
@@ -21,3 +22,12 @@ def read_regular(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     return data
+
+
+def forget_cache(fd: int) -> None:
+    """Gives up the page cache of a file, as far as it is written to the disk; starts to write the rest.
+
+    Page cache counts against the agent's memory limit (ringfence.daemon.health.memory_reserve).
+    """
+    with contextlib.suppress(OSError):  # a pipe, or a filesystem without cache
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

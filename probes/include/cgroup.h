@@ -54,7 +54,7 @@ static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct 
 			return bound;
 	}
 	lost = bpf_map_lookup_elem(&unlisted, &zero);
-	if (!lost || !*lost)
+	if ((!lost || !*lost) && !rf_any_lost())
 		return NULL;
 	slot = rf_slot_by_cgroup(rf_address(task));
 	container = bpf_map_lookup_elem(&slots, &slot);

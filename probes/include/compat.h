@@ -66,6 +66,7 @@ struct rf_call {
 
 /* ---- credentials ------------------------------------------------------- */
 
+#define RF_CAP_SYS_PTRACE 19
 #define RF_CAP_SYS_ADMIN 21
 #define RF_CAP_ALL ((1ULL << 41) - 1) /* CAP_LAST_CAP is CAP_CHECKPOINT_RESTORE since 5.9 */
 
@@ -89,6 +90,8 @@ struct rf_call {
 /* ---- namespaces -------------------------------------------------------- */
 
 #define RF_CLONE_NEWTIME 0x80
+#define RF_CLONE_VM 0x100
+#define RF_CLONE_VFORK 0x4000
 #define RF_CLONE_THREAD 0x10000
 #define RF_CLONE_NEWNS 0x20000
 #define RF_CLONE_NEWCGROUP 0x2000000
@@ -261,6 +264,7 @@ static __always_inline __u64 rf_ancestor_id(__u64 cgroup, __u32 level)
 
 #define RF_MAGIC_OVERLAY 0x794c7630
 #define RF_MAGIC_NSFS 0x6e736673
+#define RF_MAGIC_PROC 0x9fa0
 #define RF_MAGIC_PIDFS 0x50494446
 #define RF_MAGIC_ANON_INODE 0x09041934
 

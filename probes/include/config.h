@@ -48,6 +48,9 @@ struct rf_config {
 	__u32 guard;	    /* RF_GUARD_*: what happens on an attempt on the agent (guard.bpf.c) */
 	__u32 guard_hooked; /* LSM hooks enforce it; calls and opens are not inspected for it */
 	__u32 setns_by_object; /* setns.bpf.c knows the namespace of every kind */
+	/* a task that cannot be bound is refused or killed; 0: it is bound later */
+	__u32 refuse_unbound;
+	__u32 grace_ms; /* how long a task may be unarmed in a container: unarmed.h */
 	__u32 pad;
 };
 extern const volatile struct rf_config config;

@@ -27,12 +27,14 @@ enum rf_state {
 	RF_STATE_STARTED = 2,
 	RF_STATE_REMOVED = 4, /* its cgroup is gone; the slot is freed when tasks is 0 */
 	RF_STATE_ADOPTED = 8,
+	RF_STATE_SHARES = 32,	 /* processes of it may share memory (condemn.bpf.c) */
+	RF_STATE_CONDEMNED = 16, /* condemn.h; until the slot is cleared */
 };
 
 struct rf_container {
-	__u64 cgroup; /* index into that generation's rule_profiles */
+	__u64 cgroup;
 	__u64 created_ns;
-	__u32 profile[RF_GENERATIONS]; /* index into that generation's `profiles` */
+	__u32 profile[RF_GENERATIONS]; /* in each half: the set of its rules; 0: not assigned yet */
 	__u32 state;
 	__s32 tasks;	       /* armed tasks alive */
 	__u32 facts;	       /* of its first armed task */
@@ -47,7 +49,10 @@ struct rf_container {
 	__u64 maker_mnt_ns; /* mount namespace of the task that made its cgroup; 0: unknown */
 };
 
-/* The agent maps it and writes `profile` only; the probes write the rest. */
+/*
+ * The agent maps it for reading. It writes `profile`, and whole slots that are free (write.bpf.c);
+ * the probes write the rest.
+ */
 struct map_slots {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -171,6 +176,11 @@ struct map_tickets {
 	__type(value, __u32);
 };
 extern struct map_tickets tickets SEC(".maps");
+
+static __always_inline bool rf_is_condemned(const struct rf_container *container)
+{
+	return container->state & RF_STATE_CONDEMNED;
+}
 
 static __always_inline bool rf_is_slot(__u32 slot)
 {

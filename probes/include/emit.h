@@ -103,6 +103,7 @@ enum rf_counter {
 	RF_COUNT_SENDMSG = 7,
 	RF_COUNT_DEVICE = 8,
 	RF_COUNT_SYSCTL = 9,
+	RF_COUNT_REFUSED = 10, /* forks and first programs, as there was no memory to bind them */
 	/* system calls by class; only those that are events */
 	RF_COUNT_SYS_NAMESPACE = 16,
 	RF_COUNT_SYS_MOUNT = 17,

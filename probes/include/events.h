@@ -117,6 +117,13 @@ enum rf_event {
 	RF_SYS_SETDOMAIN = 77, /* sethostname, setdomainname */
 	RF_SYS_RENAME = 78,    /* renameat2: the only one with flags */
 	RF_SYS_SETXATTR = 79,  /* setxattr, lsetxattr, fsetxattr, setxattrat */
+	RF_SYS_FANOTIFY_INIT = 80,
+	/* kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_send_signal */
+	RF_SYS_SIGNAL = 81,
+	/* a look into another process that is no event of its own: lsm_look.bpf.c; kcmp */
+	RF_PROCESS_LOOK = 82,
+	/* a message about devices to udev, or to the kernel; LSM hooks alone */
+	RF_UEVENT_SEND = 83,
 
 	RF_EVENT_MAX = 96,
 };
@@ -331,6 +338,8 @@ enum rf_tamper {
 	RF_TAMPER_MOUNT = 12, /* the pins' filesystem is unmounted or remounted */
 	RF_TAMPER_SOCKET = 13,
 	RF_TAMPER_TASKS = 14, /* more tasks than the share of one container; detail: their number */
+	/* the container was condemned (condemn.h); detail: the event of the killed call */
+	RF_TAMPER_CONDEMNED = 15,
 	RF_TAMPER_MAYBE = 0x100, /* or'ed to it: only the end of a path matches */
 	/* detail: PTRACE_MODE_*: files of /proc/PID that only a tracer may read */
 	RF_TAMPER_LOOK = 32,

@@ -53,9 +53,9 @@ int rf_bind_exec(const struct rf_exec_binding *binding);
  * them. Later ones are claimed when the task is checked (drift.bpf.c); if nothing checks it, here.
  * Not in rf_bind_exec, which lacks the stack.
  */
-static __always_inline void rf_settle(struct task_struct *task,
-				      const struct rf_exec_binding *binding,
-				      const struct rf_armed *armed)
+static __always_inline void rf_settle_namespaces(struct task_struct *task,
+						 const struct rf_exec_binding *binding,
+						 const struct rf_armed *armed)
 {
 	if (binding->newly_armed || !armed->identity.cred)
 		rf_claim_namespaces(rf_address(task), &armed->task, RF_EVERY_KIND);

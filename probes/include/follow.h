@@ -57,7 +57,7 @@ static __always_inline void rf_follow_exec(struct task_struct *task, __u64 file)
 	is_bound = rf_bind_exec(&binding);
 	armed = rf_bound(task);
 	if (armed && armed->task.container) {
-		rf_settle(task, &binding, armed);
+		rf_settle_namespaces(task, &binding, armed);
 		armed->armed_by_exec = binding.newly_armed && is_bound;
 		rf_count_task(task, armed, container, false);
 		if (binding.newly_armed && buffer) {

@@ -124,17 +124,12 @@ struct map_guarded_calls {
 };
 extern struct map_guarded_calls guarded_calls SEC(".maps");
 
-#define RF_MAGIC_PROC 0x9fa0
 #define RF_MAGIC_CGROUP 0x27e0eb
 #define RF_MAGIC_CGROUP2 0x63677270
 #define RF_MAGIC_BPF 0xcafe4a11
 
 /* The kernel's objects behind a descriptor or a hook's argument. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct proc_inode {
-	struct pid *pid;
-	struct inode vfs_inode;
-};
 struct bpf_map {
 	u32 id;
 };

@@ -22,7 +22,8 @@ static __always_inline void rf_note_unlisted(void)
 
 /*
  * Binds a task to a container. Exactly one caller succeeds (the iterator may see a task during fork
- * or exec), and only that one counts. Returns the binding if this caller made it.
+ * or exec), and only that one counts. Returns the binding if this caller made it. Without memory
+ * the task has no binding at all: the caller must refuse it, or note it (lost.h).
  */
 static __always_inline struct rf_armed *
 rf_bind(struct task_struct *task, struct rf_container *container, const struct rf_task *like)
@@ -30,11 +31,8 @@ rf_bind(struct task_struct *task, struct rf_container *container, const struct r
 	struct rf_armed *armed;
 
 	armed = bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!armed) {
-		rf_drop(RF_PROCESS_FORK, RF_DROP_TABLE_FULL, like->slot);
-		rf_note_unlisted();
+	if (!armed)
 		return NULL;
-	}
 	if (__sync_val_compare_and_swap(&armed->task.container, 0, like->container) != 0)
 		return NULL;
 	armed->task.slot = like->slot;
@@ -149,6 +147,19 @@ static __always_inline void rf_complete_binding(struct task_struct *task, struct
 	armed->task.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	rf_publish(task, &armed->task, container);
 	rf_count_task(task, armed, container, adopted);
+}
+
+/*
+ * The same where the stack is short. A container's first task is not counted: the iterator
+ * completes it, and reports the start (rf_complete_half_bound). Namespaces are claimed when the
+ * task is checked.
+ */
+static __always_inline void rf_enter_binding(struct task_struct *task, struct rf_armed *armed,
+					     struct rf_container *container)
+{
+	rf_publish(task, &armed->task, container);
+	if (container->tasks > 0 && rf_mark_counted(armed))
+		__sync_fetch_and_add(&container->tasks, 1);
 }
 
 #endif

@@ -45,6 +45,8 @@ static __always_inline bool rf_lsm_armed(struct rf_lsm *lsm)
 	if (!lsm->armed)
 		return false;
 	lsm->container = rf_container_of_current(&lsm->armed->task);
+	if (lsm->container && rf_is_condemned(lsm->container))
+		bpf_send_signal(9); /* also where no rule is evaluated */
 	return lsm->container;
 }
 

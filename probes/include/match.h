@@ -7,6 +7,7 @@
 #ifndef RINGFENCE_MATCH_H
 #define RINGFENCE_MATCH_H
 
+#include "condemn.h"
 #include "emit.h"
 #include "rules.h"
 
@@ -32,6 +33,9 @@ struct rf_query {
 	__u32 worst_case;
 	__u64 value[RF_OPERANDS + 2]; /* operands, facts, exe */
 };
+
+/* In the place of a profile: the container was condemned. No set has that number. */
+#define RF_PROFILE_CONDEMNED 0xffffffff
 
 /* Results of rf_match. */
 #define RF_MATCH_NOTHING 0
@@ -71,8 +75,12 @@ static __always_inline void rf_query_init(struct rf_query *query, __u32 event,
 	query->event = event;
 	query->slot = bound->slot;
 	query->rule = RF_NO_RULE;
-	query->profile[0] = container->profile[0];
-	query->profile[1] = container->profile[1];
+	if (rf_is_condemned(container)) {
+		query->profile[0] = query->profile[1] = RF_PROFILE_CONDEMNED;
+	} else {
+		query->profile[0] = container->profile[0];
+		query->profile[1] = container->profile[1];
+	}
 	query->value[RF_DIM_EXE] = bound->exe_hash;
 	if (bound->facts & (RF_FACTS_OF_PROGRAM | RF_PROGRAM_ELSEWHERE))
 		query->value[RF_DIM_EXE] ^= RF_EXE_CHANGED;
@@ -155,7 +163,7 @@ static __always_inline bool rf_fail_no_scratch(struct rf_query *query, const __u
 	}
 	query->action = by == RF_MECHANISM_KILL ? RF_ACTION_KILL : RF_ACTION_DENY;
 	if (by == RF_MECHANISM_KILL)
-		bpf_send_signal(9);
+		rf_kill(query->event);
 	rf_count_action(query->slot, query->action);
 	return true;
 }
@@ -187,7 +195,7 @@ static __always_inline __u8 rf_enforce(struct rf_query *query)
 	/* The policy compiler turned denials into kills where the program cannot deny. */
 	query->action = RF_ACTION_KILL;
 	query->mechanism = RF_MECHANISM_KILL;
-	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
+	return rf_kill(query->event);
 }
 
 /* The same for a program that can refuse: a kill refuses, too. See lsm.h. */

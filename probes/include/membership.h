@@ -8,7 +8,7 @@
 
 /* The slot of a cgroup; RF_NO_SLOT, RF_NEVER_SLOT: it belongs to no container. */
 __u32 rf_slot_of(__u64 cgroup);
-/* The slot of an armed task that could not be bound. */
+/* The slot of a task without a binding, of a container that has started; else RF_NO_SLOT. */
 __u32 rf_slot_by_cgroup(__u64 task);
 
 /*

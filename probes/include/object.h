@@ -14,6 +14,7 @@
 
 #define RF_S_IFMT 0170000
 #define RF_S_IFDIR 0040000
+#define RF_S_IFBLK 0060000
 #define RF_S_IFREG 0100000
 #define RF_S_IFLNK 0120000
 #define RF_S_IFSOCK 0140000
@@ -27,6 +28,7 @@
 /* the task's own, but the file is not below the mount's root: reached by its handle */
 #define RF_MOUNT_OUTSIDE 3
 #define RF_MOUNT_INTERNAL 4 /* private to the kernel: of a pipe, a memfd, a socket, a namespace */
+#define RF_MOUNT_PROCESS 5  /* not the task's, and reached through a foreign process: look.h */
 
 struct rf_file {
 	__u64 mnt;
@@ -106,7 +108,14 @@ static __always_inline __u64 rf_file_of_fd(struct task_struct *task, __u32 fd)
 	return file;
 }
 
-/* The struct pid behind a pidfd; 0: it is no pidfd. */
+/* The struct pid of a file or directory of /proc/PID, by its inode; 0: it is of no process. */
+static __always_inline __u64 rf_pid_of_proc(__u64 inode)
+{
+	return (__u64)RF_READ(struct proc_inode,
+			      inode - bpf_core_field_offset(struct proc_inode, vfs_inode), pid);
+}
+
+/* The struct pid behind a pidfd, or a directory of /proc/PID; 0: it is neither. */
 static __always_inline __u64 rf_pid_of_fd(struct task_struct *task, __u32 fd)
 {
 	__u64 file = rf_file_of_fd(task, fd);
@@ -117,6 +126,8 @@ static __always_inline __u64 rf_pid_of_fd(struct task_struct *task, __u32 fd)
 	inode = (__u64)RF_READ(struct file, file, f_inode);
 	super = (__u64)RF_READ(struct inode, inode, i_sb);
 	magic = RF_READ(struct super_block, super, s_magic);
+	if (magic == RF_MAGIC_PROC)
+		return rf_pid_of_proc(inode);
 	if (magic == RF_MAGIC_PIDFS)
 		return (__u64)RF_READ(struct inode, inode, i_private);
 	if (magic != RF_MAGIC_ANON_INODE)
@@ -132,6 +143,26 @@ static __always_inline __u64 rf_task_of_pid(__u64 pid)
 	__u64 link = (__u64)RF_READ(struct pid, pid, tasks[0].first);
 
 	return link ? link - bpf_core_field_offset(struct task_struct, pid_links[0]) : 0;
+}
+
+#define RF_PIDTYPE_PGID 2
+
+/* The next process of the same group; 0: this is the last. */
+static __always_inline __u64 rf_next_of_group(__u64 task)
+{
+	__u64 link = (__u64)RF_READ(struct task_struct, task, pid_links[RF_PIDTYPE_PGID].next);
+
+	return link ? link - bpf_core_field_offset(struct task_struct, pid_links[RF_PIDTYPE_PGID])
+		    : 0;
+}
+
+/* A process of the group that a struct pid is the number of; 0: there is none. */
+static __always_inline __u64 rf_task_of_group(__u64 pid)
+{
+	__u64 link = (__u64)RF_READ(struct pid, pid, tasks[RF_PIDTYPE_PGID].first);
+
+	return link ? link - bpf_core_field_offset(struct task_struct, pid_links[RF_PIDTYPE_PGID])
+		    : 0;
 }
 
 static __always_inline __u64 rf_mount_of(const struct rf_file *file)

@@ -10,7 +10,13 @@
 #include "object.h"
 #include "trees.h"
 
-#define RF_DIM_FILE_TYPE 2 /* file type | RF_MOUNT_* << 16 | enum rf_tree << RF_TREE_SHIFT */
+/*
+ * file type | RF_MOUNT_* << 16 | enum rf_tree << RF_TREE_SHIFT. Of a file of /proc/PID, which is in
+ * no tree: RF_OF_PROCESS | enum rf_relation of the process, in the place of the tree.
+ */
+#define RF_DIM_FILE_TYPE 2
+#define RF_OWNER_PROCESS 4 /* where it is in what is called `owner` */
+#define RF_OF_PROCESS 8
 #define RF_DIM_FILE_NAME 3 /* hash of the last component */
 
 /* f_flags: include/uapi/asm-generic/fcntl.h */
@@ -109,7 +115,7 @@ static __always_inline __u32 rf_file_type_opened(const struct rf_file *file, __u
 {
 	__u32 type = rf_file_type(file, owner);
 
-	if (file->flags & RF_O_ACCMODE)
+	if (file->flags & RF_O_ACCMODE && !(owner >> RF_OWNER_PROCESS))
 		type |= rf_tree_of_file(file, armed->container_root, file->flags & RF_NAME_MOVED)
 			<< RF_TREE_SHIFT;
 	return type;
@@ -128,6 +134,9 @@ static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct ta
 	__u32 zero = 0, answer;
 	__u64 *live = bpf_map_lookup_elem(&generation, &zero);
 
+	if (rf_is_condemned(container))
+		return rf_file_query(query, RF_FILE_OPEN, task, &armed->task, container, file, 0,
+				     compat);
 	if (!live || !*live)
 		return RF_MATCH_NOTHING;
 	now.fs_magic = file->magic;

@@ -20,8 +20,19 @@ __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg);
 /* Returns 1 if the current task's root differs from that of its mount namespace. */
 int rf_is_chrooted(void);
 
+/* The address of the struct pid with that number in a pid namespace; 0: none. */
+__u64 rf_pid_numbered(__u64 ns, __u32 nr);
+
 /* The address of the task with that number in a pid namespace; 0: none. */
-__u64 rf_task_numbered(__u64 ns, __u32 nr);
+static __always_inline __u64 rf_task_numbered(__u64 ns, __u32 nr)
+{
+	__u64 pid = rf_pid_numbered(ns, nr);
+
+	return pid ? rf_task_of_pid(pid) : 0;
+}
+
+/* Enum rf_relation of a struct pid, by its address, to the current task. */
+__u32 rf_relation_of_struct_pid(__u64 pid);
 
 /* Enum rf_relation of a process, by its number on the host, to the current task. */
 __u32 rf_relation_of_process(__u32 tgid);

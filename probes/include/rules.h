@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The policies: sets of rules, and the tables from operands to sets. Each generation brings a set
- * of inner maps.
+ * The policies: sets of rules, and the tables from operands to sets. Each table has two halves: the
+ * generation in force is in one of them, and the next is written into the other. The maps are
+ * frozen: only write.bpf.c writes them, for the agent.
  */
 #ifndef RINGFENCE_RULES_H
 #define RINGFENCE_RULES_H
@@ -14,7 +15,13 @@ enum rf_rule_limit {
 	RF_RULE_WORDS = 64,
 	RF_MAX_RULES = RF_RULE_WORDS * 64,
 	RF_NO_RULE = 0xffff,
-	RF_GENERATIONS = 2, /* slots that policy generations alternate between */
+	RF_GENERATIONS = 2, /* halves that policy generations alternate between */
+	/* entries of the tables in both halves; tables without preallocation cost what they hold */
+	RF_RULE_OPERANDS = 1 << 16,
+	RF_RULE_TEXTS = 1 << 18,
+	RF_RULE_ADDRESSES = 1 << 18,
+	RF_RULE_SETS = 2 * 8192, /* (agent): with one set for each slot */
+	RF_KEY_HALF = 0x80,	 /* or'ed to the `dim` of a key of the second half */
 	RF_MATCH_TEXT = 128,
 };
 
@@ -48,7 +55,7 @@ struct rf_event_rules {
 struct rf_operand_key {
 	__u16 event;
 	__u16 dim;
-	__u32 pad;
+	__u32 half;
 	__u64 value;
 };
 
@@ -83,79 +90,67 @@ struct rf_actions {
 	__u8 clears[RF_MAX_RULES]; /* of an exception: the bit (0-63) in its word that it clears */
 };
 
-/*
- * Sizes and not types: up to 6.1, an inner map with BTF does not match one without
- * (bpf_map_meta_equal compares timer_off, -ENOENT and -EINVAL), and those of the agent have none.
- */
-struct rf_generation_sets {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_INNER_MAP);
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct rf_ruleset));
+/* Index of an entry in a table that has one of each number in both halves. */
+#define RF_IN_HALF(number, half) ((number) << 1 | (half))
+
+/* Numbers of sets that every generation has. */
+enum rf_set_number {
+	RF_SET_EMPTY = 0,
+	RF_SET_AT_BIRTH = 1, /* of a container without a policy yet: its profile is 0 */
 };
-struct rf_generation_events {
+
+struct map_rule_sets {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, RF_EVENT_MAX);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct rf_event_rules));
+	__uint(max_entries, RF_RULE_SETS);
+	__type(key, __u32); /* RF_IN_HALF */
+	__type(value, struct rf_ruleset);
 };
-struct rf_generation_profiles {
+extern struct map_rule_sets rule_sets SEC(".maps");
+
+struct map_rule_events {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_INNER_MAP);
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	/* id of the set of active rules; profile 0: a container without a policy yet */
-	__uint(value_size, sizeof(__u32));
+	__uint(max_entries, RF_GENERATIONS *RF_EVENT_MAX);
+	__type(key, __u32); /* RF_IN_HALF */
+	__type(value, struct rf_event_rules);
 };
-struct rf_generation_operands {
+extern struct map_rule_events rule_events SEC(".maps");
+
+struct map_rule_operands {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(struct rf_operand_key));
-	__uint(value_size, sizeof(__u32)); /* id of a set */
+	__uint(max_entries, RF_RULE_OPERANDS);
+	__type(key, struct rf_operand_key);
+	__type(value, __u32); /* number of a set */
 };
-struct rf_generation_texts {
+extern struct map_rule_operands rule_operands SEC(".maps");
+
+struct map_rule_texts {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(struct rf_text_key));
-	__uint(value_size, sizeof(__u32));
+	__uint(max_entries, RF_RULE_TEXTS);
+	__type(key, struct rf_text_key);
+	__type(value, __u32);
 };
-struct rf_generation_addresses {
+extern struct map_rule_texts rule_texts SEC(".maps");
+
+struct map_rule_addresses {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(struct rf_address_key));
-	__uint(value_size, sizeof(__u32));
+	__uint(max_entries, RF_RULE_ADDRESSES);
+	__type(key, struct rf_address_key);
+	__type(value, __u32);
 };
-struct rf_generation_actions {
+extern struct map_rule_addresses rule_addresses SEC(".maps");
+
+struct map_rule_actions {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct rf_actions));
+	__uint(max_entries, RF_GENERATIONS);
+	__type(key, __u32);
+	__type(value, struct rf_actions);
 };
+extern struct map_rule_actions rule_actions SEC(".maps");
 
-#define RF_OUTER(name, inner)                             \
-	struct map_##name {                               \
-		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); \
-		__uint(max_entries, RF_GENERATIONS);      \
-		__type(key, __u32);                       \
-		__array(values, struct inner);            \
-	};                                                \
-	extern struct map_##name name SEC(".maps")
-
-RF_OUTER(rule_sets, rf_generation_sets);
-RF_OUTER(rule_events, rf_generation_events);
-RF_OUTER(rule_profiles, rf_generation_profiles);
-RF_OUTER(rule_operands, rf_generation_operands);
-RF_OUTER(rule_texts, rf_generation_texts);
-RF_OUTER(rule_addresses, rf_generation_addresses);
-RF_OUTER(rule_actions, rf_generation_actions);
-
-/*
- * The word that activates a generation: generation % 2 is its slot in the outer maps. 0: none yet.
- */
+/* The word that activates a generation: generation % 2 is its half of the tables. 0: none yet. */
 struct map_generation {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

@@ -31,6 +31,13 @@ enum rf_operand_source {
 	RF_FROM_FD_SETUID = 13, /* 1: descriptor args[arg] is of a set-id program */
 	/* enum rf_relation of the target of perf_event_open(attr, args[arg], ...) */
 	RF_FROM_PERF_TARGET = 14,
+	RF_FROM_ARG_SET = 15, /* 1: args[arg] is not 0 */
+	/* 1: the u32 at the user address args[arg] is not 0, or cannot be read (adjtimex) */
+	RF_FROM_USER_U32_SET = 16,
+	/* enum rf_relation of what kill(args[arg], ...) signals: a process, a group, or all */
+	RF_FROM_SIGNAL_TARGET = 17,
+	/* enum rf_relation of the processes args[arg] and args[arg + 1]: the most foreign */
+	RF_FROM_PIDS_TARGET = 18,
 };
 
 enum rf_relation {

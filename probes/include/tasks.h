@@ -64,13 +64,32 @@ struct rf_last_call {
 #define RF_COUNTED 1
 #define RF_COUNTED_ENDED 2
 
+/*
+ * How the call in progress reached what it opens: see look.h. A call is known by the hash of its
+ * registers.
+ */
+struct rf_reached {
+	__u64 call;  /* it looked into a process that is not of the container */
+	__u64 opens; /* it has come to the open of a file of /proc/PID */
+	__u64 time_ns;
+};
+
 /* Storage for queries that do not fit the stack of a program that checks its own task. Not kept. */
 #define RF_QUERY_STORAGE_WORDS 32
+
+/* The unix socket that this thread is connecting, for the exit of the call: see unix_server.bpf.c.
+ */
+struct rf_connecting {
+	__u64 sock;
+	__u32 reported; /* the rule that was reported when the call began */
+	__u32 pad;
+};
 
 struct rf_armed {
 	struct rf_task task;
 	struct rf_identity identity;
 	struct rf_last_call last_call;
+	struct rf_connecting connecting;
 	/* root directory of the container, as a dentry's address; only compared */
 	__u64 container_root;
 	__u32 counted;	       /* RF_COUNTED_* */
@@ -81,7 +100,14 @@ struct rf_armed {
 	__u64 entering_ns;
 	__u32 entering_checks;
 	__u32 pad;
+	/*
+	 * Of a task that is in a container's cgroup and mounts, but not armed (task.container is
+	 * 0): since when, and since when outside of the host's root. See unarmed.h.
+	 */
+	__u64 seen_ns;
+	__u64 left_ns;
 	__u64 query_storage[RF_QUERY_STORAGE_WORDS];
+	struct rf_reached reached;
 	struct rf_memo memo[RF_MEMOS];
 	struct rf_scratch scratch; /* the task's own: taken by rf_scratch_claim() */
 };
@@ -119,6 +145,57 @@ struct map_unlisted {
 };
 extern struct map_unlisted unlisted SEC(".maps");
 
+/*
+ * Thread id -> a task that could not be bound, because there was no memory: see lost.h.
+ * Preallocated. `lost_count`: its entries. While there are none, nothing else is read.
+ */
+enum rf_lost_limit {
+	RF_LOST_MAX = 4096,
+};
+struct rf_lost {
+	struct rf_task task; /* the binding that it should have */
+	__u64 container_root;
+	__u64 start_ns; /* of the thread: ids are reused */
+	__u64 kill_pending;
+};
+
+struct map_lost_tasks {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, RF_LOST_MAX);
+	__type(key, __u32);
+	__type(value, struct rf_lost);
+};
+extern struct map_lost_tasks lost_tasks SEC(".maps");
+
+struct map_lost_count {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+extern struct map_lost_count lost_count SEC(".maps");
+
+static __always_inline bool rf_any_lost(void)
+{
+	__u32 zero = 0;
+	__u64 *count = bpf_map_lookup_elem(&lost_count, &zero);
+
+	return count && *count;
+}
+
+enum rf_unarmed {
+	RF_UNARMED_ENTRANTS = 0, /* how many entered a container's cgroup; the agent looks later */
+	RF_UNARMED_FIRST_NS = 1, /* time of the first adoption: tasks seen by then are not new */
+	RF_UNARMED_VALUES = 2,
+};
+struct map_unarmed {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RF_UNARMED_VALUES);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+extern struct map_unarmed unarmed SEC(".maps");
+
 /* What the previous agent had armed: filled by that agent, read by the iterator that adopts. */
 struct rf_carried {
 	__u64 container;
@@ -133,6 +210,14 @@ struct map_carried {
 	__type(value, struct rf_carried);
 };
 extern struct map_carried carried SEC(".maps");
+
+/* In a line of the iterator instead of a slot: why the task is not bound. */
+enum rf_adopt {
+	RF_ADOPT_NOTHING = 0xffffffff,
+	RF_ADOPT_WAITS = 0xfffffffe,  /* soon bound: it has left the host's root */
+	RF_ADOPT_ENTERS = 0xfffffffd, /* a runtime prepares a container */
+	RF_ADOPT_NO_MEMORY = 0xfffffffc,
+};
 
 #define RF_TICK_NS 10000000 /* USER_HZ is 100 on every supported architecture */
 
@@ -167,15 +252,24 @@ static __always_inline struct rf_container *rf_container_of(const struct rf_task
 }
 
 /*
- * The container of the current task's binding. A task that outlived its container was not counted,
- * as a program was skipped: its slot has another owner, and its rules are unknown. It is killed.
- * Not for cgroup programs, which cannot send signals.
+ * Returns true if a task without rf_container_of() outlived its container. It was not counted, as a
+ * program was skipped: its slot has another owner, and its rules are unknown. A task without a
+ * program is just being adopted on another CPU: its slot may not be written yet (rf_bind).
+ */
+static __always_inline bool rf_is_orphan(const struct rf_task *bound)
+{
+	return bound->container && bound->exe_hash;
+}
+
+/*
+ * The container of the current task's binding. An orphan is killed. Not for cgroup programs, which
+ * cannot send signals.
  */
 static __always_inline struct rf_container *rf_container_of_current(const struct rf_task *bound)
 {
 	struct rf_container *container = rf_container_of(bound);
 
-	if (!container && bound->container)
+	if (!container && rf_is_orphan(bound))
 		bpf_send_signal(9);
 	return container;
 }

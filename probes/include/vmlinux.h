@@ -213,6 +213,10 @@ struct inode {
 	dev_t i_rdev;
 	void *i_private;
 };
+struct proc_inode { /* fs/proc/internal.h: private to the kernel, but in its BTF */
+	struct pid *pid;
+	struct inode vfs_inode;
+};
 struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
@@ -249,10 +253,12 @@ struct files_struct {
 	struct fdtable *fdt;
 };
 struct fs_struct {
+	int users;
 	struct path root;
 	struct path pwd;
 };
 struct mm_struct {
+	atomic_t mm_users;
 	unsigned long arg_start;
 	unsigned long arg_end;
 	struct file *exe_file;
@@ -279,8 +285,12 @@ struct rlimit {
 	unsigned long rlim_cur;
 	unsigned long rlim_max;
 };
+struct list_head {
+	struct list_head *next;
+};
 struct signal_struct {
 	atomic_t live;
+	struct list_head thread_head;
 	struct rlimit rlim[16];
 };
 struct seccomp {
@@ -299,6 +309,8 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
+	struct list_head thread_node;
+	void *vfork_done; /* of a vfork's child, until it execs */
 	struct pid *thread_pid;
 	struct hlist_node pid_links[4]; /* as pid.tasks */
 	u64 start_boottime;
@@ -353,7 +365,9 @@ struct bpf_iter__task {
 	struct task_struct *task;
 };
 
+struct sock;
 struct bpf_sock_addr_kern { /* 6.7: also of unix sockets */
+	struct sock *sk;
 	void *uaddr;
 	u32 uaddrlen;
 };
@@ -361,8 +375,23 @@ struct sockaddr_un {
 	u16 sun_family;
 	char sun_path[108];
 };
+typedef struct {
+	struct net *net;
+} possible_net_t;
+struct sock_common {
+	possible_net_t skc_net;
+};
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
 struct sock {
+	struct sock_common __sk_common;
+	struct sock_cgroup_data sk_cgrp_data;
+	u16 sk_protocol;
 	struct pid *sk_peer_pid;
+};
+struct tcp_sock {
+	bool is_mptcp; /* only with CONFIG_MPTCP */
 };
 struct socket {
 	struct sock *sk;
@@ -374,6 +403,7 @@ struct unix_address {
 struct unix_sock {
 	struct unix_address *addr;
 	struct path path; /* of the file that it is bound to */
+	struct sock *peer;
 };
 
 #pragma clang attribute pop

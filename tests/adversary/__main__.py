@@ -19,7 +19,7 @@ from tools.vm.catalogue import KERNELS, prepared
 from tools.vm.qemu import APPEND
 from tools.vm.suite import RESULTS, ROOT, run_suite
 
-TESTS = "tests/adversary/test_attacks.py"
+TESTS = [f"tests/adversary/test_{name}.py" for name in ("attacks", "hammer", "starting", "memory")]
 #: what the kernel's command line says for a tier
 TIERS = {"lsm": "", "kill": "lsm=landlock,lockdown,yama,integrity,apparmor"}
 
@@ -55,7 +55,7 @@ def _guest(kernel: str, tier: str, options: argparse.Namespace) -> bool:
     machine = prepared(kernel)
     if machine is None:
         raise SystemExit(f"fetch the kernel first: python -m tools.vm fetch {kernel}")
-    report = run_suite(machine, [TESTS, *options.words], echo=sys.stdout.buffer)
+    report = run_suite(machine, [*TESTS, *options.words], echo=sys.stdout.buffer)
     print(f"{kernel} {tier}: {report.line()}")
     found = read_junit(RESULTS / f"{kernel}.xml")
     return _done(f"{kernel}{options.preempt or ''}", tier, machine.release, found, options) and report.ok
@@ -64,7 +64,7 @@ def _guest(kernel: str, tier: str, options: argparse.Namespace) -> bool:
 def _here(options: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory() as directory:
         junit = Path(directory) / "junit.xml"
-        argv = [sys.executable, "-m", "pytest", "-q", f"--junitxml={junit}", TESTS, *options.words]
+        argv = [sys.executable, "-m", "pytest", "-q", f"--junitxml={junit}", *TESTS, *options.words]
         status = subprocess.run(argv, cwd=ROOT, check=False).returncode
         _done("here", "kill", platform.release(), read_junit(junit), options)
     return status == 0

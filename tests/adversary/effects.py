@@ -4,16 +4,22 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import os
 import stat
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.adversary.world import Round
 
-__all__ = ["Effect", "both", "device_held", "exists", "gone", "in_namespace", "mode_is", "received"]
-__all__ += ["secret_shown", "signalled", "written", "xattr_set"]
+__all__ = ["Effect", "accounted", "clock_moved", "device_held", "exists", "frozen", "gone"]
+__all__ += ["in_namespace", "mode_is", "own_userns", "parameter", "planted", "received"]
+__all__ += ["secret_shown", "shut_down", "signalled", "stalled", "swapped", "upcall", "written", "xattr_set"]
 
+_FITHAW = 0xC0045878
 Effect = Callable[[Round], bool]
 
 
@@ -48,11 +54,6 @@ def mode_is(path: str, mode: int) -> Effect:
     return lambda one: stat.S_IMODE(os.lstat(path.format_map(one.words())).st_mode) == mode
 
 
-def both(*effects: Effect) -> Effect:
-    """All of them."""
-    return lambda one: all(effect(one) for effect in effects)
-
-
 def xattr_set(path: str, name: str) -> Effect:
     """The file has an attribute."""
     return lambda one: name in os.listxattr(path.format_map(one.words()))
@@ -82,16 +83,118 @@ def in_namespace(kind: str, pid: str) -> Effect:
     return look
 
 
-def device_held(major: int) -> Effect:
-    """A process of the container has a character device with that major number open."""
+def device_held(number: str) -> Effect:
+    """A process of the container has that character device ("MAJOR MINOR") open."""
 
     def look(one: Round) -> bool:
+        wanted = tuple(map(int, number.format_map(one.words()).split()))
         for pid in one.hostile.pids():
             with contextlib.suppress(OSError):
                 for name in os.listdir(f"/proc/{pid}/fd"):
                     found = os.stat(f"/proc/{pid}/fd/{name}")
-                    if stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) == major:
+                    device = os.major(found.st_rdev), os.minor(found.st_rdev)
+                    if stat.S_ISCHR(found.st_mode) and device == wanted:
                         return True
         return False
+
+    return look
+
+
+def planted(path: str) -> Effect:
+    """The text is in a file outside of the test's directories, which is removed again."""
+
+    def look(one: Round) -> bool:
+        file = Path(path.format_map(one.words()))
+        found = written(path)(one)
+        with contextlib.suppress(OSError):
+            file.unlink()
+        return found
+
+    return look
+
+
+def own_userns(one: Round) -> bool:
+    """A process of the container is in a user namespace that is not the host's."""
+    host = os.readlink("/proc/self/ns/user")
+    for pid in one.hostile.pids():
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{pid}/ns/user") != host:
+                return True
+    return False
+
+
+def swapped(one: Round) -> bool:
+    """The node swaps into the container's file. Ends that."""
+    found = one.token in Path("/proc/swaps").read_text()
+    if found:
+        subprocess.run(["swapoff", str(one.given / "swap")], check=True)
+    return found
+
+
+def clock_moved(one: Round) -> bool:
+    """The node's clock is ahead. Sets it back."""
+    ahead = Round.clock() - one.clock_before
+    if ahead < 50:
+        return False
+    time.clock_settime(time.CLOCK_REALTIME, time.time() - ahead)
+    return True
+
+
+def accounted(one: Round) -> bool:
+    """The kernel writes records into the container's file. Ends that."""
+    found = (one.given / "file").stat().st_size > len("untouched\n")
+    if found:
+        ctypes.CDLL(None).acct(None)
+    return found
+
+
+def frozen(one: Round) -> bool:
+    """The host's disk is frozen. Thaws it."""
+    return _ioctl(one.node.disk, _FITHAW)
+
+
+def shut_down(one: Round) -> bool:
+    """The host's disk does not work any more. Mounts another."""
+    try:
+        (one.node.disk / "probe").write_text("x")
+        os.sync()
+        (one.node.disk / "probe").unlink()
+    except OSError:
+        one.node.mount_disk()
+        return True
+    return False
+
+
+def _ioctl(path: Path, number: int) -> bool:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.ioctl(fd, number, 0)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def upcall(one: Round) -> bool:
+    """The kernel has run the host's helper."""
+    return one.node.upcalls.exists()
+
+
+def stalled(one: Round) -> bool:
+    """An open of the host took longer than a second."""
+    return one.longest_open > 1.0
+
+
+def parameter(path: str, value: str, before: str) -> Effect:
+    """A file of sysfs has the attacker's value. Writes the former one."""
+
+    def look(one: Round) -> bool:
+        del one
+        file = Path(path)
+        if file.read_text().strip() != value:
+            return False
+        file.write_text(before)
+        return True
 
     return look

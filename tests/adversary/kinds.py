@@ -34,16 +34,13 @@ _DEVICES = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (10,
 
 
 def container_config(root: Path, kind: Kind, binds: dict[str, Path], network: str = "") -> dict[str, Any]:
-    """Returns config.json. `binds`: path inside -> directory or file of the host, writable.
+    """Returns config.json. `binds`: path inside -> directory of the host; writable but below /usr.
 
     `network`: a network namespace for the kinds that have their own (empty: a new one).
     """
     config = privileged_config(root, None, kind="host-pid" if kind == PRIV else "plain")
     config["process"]["args"] = ["/bin/adversary", "serve"]
-    config["mounts"] += [
-        {"destination": inside, "type": "bind", "source": str(outside), "options": ["rbind", "rw"]}
-        for inside, outside in binds.items()
-    ]
+    config["mounts"] += [_bind(inside, outside) for inside, outside in binds.items()]
     linux = config["linux"]
     if kind == PRIV:
         linux["namespaces"] = [one for one in linux["namespaces"] if one["type"] != "network"]
@@ -62,6 +59,11 @@ def container_config(root: Path, kind: Kind, binds: dict[str, Path], network: st
     return config
 
 
+def _bind(inside: str, outside: Path) -> dict[str, Any]:
+    access = "ro" if inside.startswith("/usr/") else "rw"
+    return {"destination": inside, "type": "bind", "source": str(outside), "options": ["rbind", access]}
+
+
 def _device_rules() -> list[dict[str, Any]]:
     rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
     rules += [{"allow": True, "type": kind, "access": "m"} for kind in "bc"]
@@ -76,11 +78,12 @@ def _device_rules() -> list[dict[str, Any]]:
 def new_root(directory: Path, program: Path) -> Iterator[Path]:
     """Mounts a root filesystem with the program alone: an overlay on a tmpfs, as engines do."""
     image, layers, root = directory / "image", directory / "layers", directory / "root"
-    for name in ("bin", "etc", "root", "proc", "sys", "dev", "tmp", "run", "usr"):
+    for name in ("bin", "etc", "root", "proc", "sys", "dev", "tmp", "run", "usr/local/bin"):
         (image / name).mkdir(parents=True)
-    shutil.copy(program, image / "bin/adversary")
+    for name in ("bin/adversary", "usr/local/bin/kube-apiserver", "usr/local/bin/other"):
+        shutil.copy(program, image / name)
     (image / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/true\n")
-    for name in ("lib", "lib64", "sbin"):
+    for name in ("lib", "lib64", "sbin"):  # the host's, for its tools
         (image / name).symlink_to(f"usr/{name}")
     for path in (layers, root):
         path.mkdir()

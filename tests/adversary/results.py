@@ -83,15 +83,22 @@ def _cell(verdicts: Mapping[str, list[str]], cls: str) -> str:
 
 
 def _table() -> Iterator[str]:
-    """Lines of the table: a row for each class, a column for each kernel and tier."""
+    """Lines of two tables: what stands against each class, and what each kernel and tier let through."""
+    yield "| class | with BPF-LSM | without | what remains |"
+    yield "|---|---|---|---|"
+    for cls, about in CLASSES.items():
+        yield f"| {cls}: {about.title} | {about.hooks} | {about.calls} | {about.remains} |"
     saved = _saved()
     tiers = {"lsm": "with BPF-LSM", "kill": "without"}
     columns = [f"{stem.rpartition('-')[0]} {tiers[one['tier']]}" for stem, one in saved.items()]
+    yield ""
+    yield "Measured (`tests/adversary/results` has each attack and the commit):"
+    yield ""
     yield f"| class | {' | '.join(columns)} |"
     yield "|---|" + "---|" * len(saved)
-    for cls, title in CLASSES.items():
+    for cls in CLASSES:
         cells = [_cell(one["verdicts"], cls) for one in saved.values()]
-        yield f"| {cls}: {title} | " + " | ".join(cells) + " |"
+        yield f"| {cls} | " + " | ".join(cells) + " |"
 
 
 def regenerated(page: str) -> str:

@@ -104,6 +104,7 @@ def running_servers(directory: Path, secret: str) -> Iterator[Servers]:
         made.stream(f"\0{made.abstract}")
         made.datagram(str(directory / "dgram.sock"))
         made.fifo(directory / "host.fifo")
+        made.fifo(directory / "given/host.fifo")
         yield made
     finally:
         made.close()

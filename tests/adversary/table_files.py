@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attacks on files of the host."""
+"""Attacks on files of the host: by path, by object, by name, and from the container's volumes."""
 
 from __future__ import annotations
 
 from tests.adversary.attack import Attack
-from tests.adversary.effects import exists, gone, mode_is
-from tests.adversary.kinds import PRIV
+from tests.adversary.effects import exists, gone, mode_is, planted, received, secret_shown, written, xattr_set
+from tests.adversary.kinds import ALL, CAPS, DOCKER, PRIV
 
 __all__ = ["ATTACKS"]
 
@@ -20,19 +20,147 @@ _NAMES = (
     ("mknod", "pipe", exists("{target}/pipe")),
 )
 
-#: by the root of a host process (B8), by the path, and by directories that give no access
-_BY_ROOT = tuple(
-    Attack(
-        "B8",
-        f"{call} by {way or 'descriptor'}",
-        f"name{way and '_' + way} {call} {_ROOT} {words}",
-        f"name{way and '_' + way} {call} {{volume}} {words}",
-        effect,
-        (PRIV,),
-        short=(call, way) in {("symlink", "path"), ("unlink", "")},
+
+def _named(cls: str, where: str, label: str, ways: tuple[str, ...]) -> tuple[Attack, ...]:
+    """Returns an attack for every call on names, and more ways to the directory for two of them."""
+    return tuple(
+        Attack(
+            cls,
+            f"{call} by {way or 'descriptor'}{label}",
+            f"name{way and '_' + way} {call} {where} {words}",
+            f"name{way and '_' + way} {call} {{volume}} {words}",
+            effect,
+            (PRIV,),
+            short=(cls, call, way) in {("B8", "symlink", "path"), ("B8", "mkdir", "")},
+        )
+        for call, words, effect in _NAMES
+        for way in ways
+        if way == "path" or call in ("mkdir", "rename")
     )
-    for call, words, effect in _NAMES
-    for way in ("path", "", "cwd", "root")
+
+
+#: files that lead to code execution on the host, in no list of names
+_UNLISTED = (
+    "opt/{x}", "etc/{x}", "etc/alternatives/{x}", "etc/apt/{x}", "root/.{x}", "{x}", "var/{x}", "var/lib/{x}",
+    "var/lib/dpkg/info/{x}", "var/cache/{x}", "usr/share/{x}", "usr/{x}", "run/{x}", "lib/{x}",
+)  # fmt: skip
+#: in the list, but on a root that is no disk filesystem
+_LISTED = ("etc/cron.d/{x}", "usr/bin/{x}", "usr/lib/{x}", "root/.ssh/{x}", "etc/systemd/{x}")
+
+_HOSTS = tuple(
+    Attack(
+        "B1",
+        f"{place} /{path.format(x='x')}",
+        f"write {prefix}/{path.format(x='rf-{token}')} {{token}}",
+        "write {volume}/x {token}",
+        planted(f"{outside}/{path.format(x='rf-{token}')}"),
+        (PRIV,),
+        guest=True,
+        short=path == "opt/{x}" and place == "root",
+    )
+    for place, prefix, outside, paths in (
+        ("root", "/host", "", _UNLISTED + _LISTED),
+        ("disk", "/host{disk}", "{disk}", _UNLISTED[:3] + _LISTED[:2]),
+    )
+    for path in paths
 )
 
-ATTACKS: tuple[Attack, ...] = _BY_ROOT
+#: ways to write one file
+_WAYS = (
+    ("write", "{0}/file {token}", "file"),
+    ("append", "{0}/file {token}", "file"),
+    ("write_openat2", "{0}/new {token}", "new"),
+    ("write_32bit", "{0}/new {token}", "new"),
+    ("write_again", "{0}/file {token}", "file"),
+    ("write_map", "{0}/new {token}", "new"),
+    ("write_below", "{0} new {token}", "new"),
+    ("write_root", "{0} new {token}", "new"),
+    ("write_unnamed", "{0} new {token}", "new"),
+    ("replace", "{0}/file {token} {0}/from", "file"),
+    ("other_name", "{0}/file {token} {0}/also", "file"),
+)
+_BY_WAY = tuple(
+    Attack(
+        "B1",
+        f"{call} in /run",
+        f"{call} {words.replace('{0}', '{host}')}",
+        f"{call} {words.replace('{0}', '{volume}')}",
+        written(f"{{target}}/{name}"),
+        (PRIV,),
+        short=call == "write_32bit",
+    )
+    for call, words, name in _WAYS
+)
+_RACE = Attack(
+    "B1",
+    "a link that leads here and there",
+    "write_race {volume}/file {host}/file {token}",
+    "write {volume}/file {token}",
+    written("{target}/file"),
+    (PRIV,),
+)
+
+#: by a process of the host: its root, its working directory
+_FOREIGN = tuple(
+    Attack(
+        "B8",
+        f"{call} by root of a process",
+        f"{call} {words.replace('{0}', _ROOT)}",
+        f"{call} {words.replace('{0}', '{volume}')}",
+        written(f"{{target}}/{name}"),
+        (PRIV,),
+    )
+    for call, words, name in _WAYS
+)
+_TRUNCATE = Attack(
+    "B8", "truncate by root of a process", f"truncate {_ROOT}/file", "truncate {volume}/file",
+    lambda one: (one.target / "file").stat().st_size == 0, (PRIV,),
+)  # fmt: skip
+
+_CAPABILITIES = tuple(
+    Attack(
+        "C3",
+        f"{call} in {label}",
+        f"{call} {where}/file security.capability",
+        "xattr /etc/passwd security.capability",
+        xattr_set(f"{outside}/file", "security.capability"),
+        kinds,
+        short=label == "a volume" and call == "xattr",
+    )
+    for call in ("xattr", "fxattr")
+    for label, where, outside, kinds in (
+        ("a volume", "{volume}", "{given}", ALL),
+        ("a host's directory", "{host}", "{target}", (PRIV,)),
+    )
+)
+
+_PIPES = tuple(
+    Attack("C5", label, f"{call} {where}/host.fifo {{token}}", "write {volume}/file {token}", received, kinds,
+           short=label == "given")
+    for call, label, where, kinds in (
+        ("append", "given", "/given", (DOCKER, CAPS, PRIV)),
+        ("append", "by path", "/host{run}", (PRIV,)),
+        ("append", "by root of a process", "/proc/{victim}/root{run}", (PRIV,)),
+        ("write_again", "opened again", "/host{run}", (PRIV,)),
+    )
+)  # fmt: skip
+
+_READ = (
+    Attack("B8", "read by root of a process", "read /proc/{victim}/root{run}/secret", "read /etc/passwd",
+           secret_shown, (PRIV,)),
+    Attack("B8", "read by working directory", "read /proc/{victim}/cwd{run}/secret",
+           "read /proc/self/cwd/etc/passwd", secret_shown, (PRIV,)),
+)  # fmt: skip
+
+ATTACKS: tuple[Attack, ...] = (
+    *_named("B8", _ROOT, "", ("path", "", "cwd", "root")),
+    *_named("B1", "{host}", " in /run", ("path", "")),
+    *_HOSTS,
+    *_BY_WAY,
+    _RACE,
+    *_FOREIGN,
+    _TRUNCATE,
+    *_CAPABILITIES,
+    *_PIPES,
+    *_READ,
+)

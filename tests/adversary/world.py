@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import NamedTuple
 
 from tests.adversary.container import Hostile, new_hostile
 from tests.adversary.kinds import DOCKER, PRIV, Kind, container_config, new_root
+from tests.adversary.node import Node, mount_image, new_node
 from tests.adversary.program import Attempt, build
 from tests.adversary.servers import Servers, running_servers
 from tests.support import force
@@ -28,6 +30,8 @@ __all__ = ["Round", "Victim", "World", "new_round", "new_world"]
 
 #: where the host's directories are in a privileged container
 HOST = "/host"
+#: how long a race is tried
+MILLISECONDS = os.environ.get("RINGFENCE_ADVERSARY_MILLISECONDS", "8000")
 _VOLUME = Path("/var/lib/kubelet/pods/rfadversary/volumes/kubernetes.io~empty-dir/data")
 
 
@@ -38,11 +42,16 @@ class Victim(NamedTuple):
     shared: str  # a range of /proc/PID/map_files: shared memory without a file
     code: str  # the same of an executable memfd
     pipe: int  # number of the descriptor that one can read the secret from
+    memfd: int  # number of the descriptor of `code`
 
     @property
     def pid(self) -> int:
         """Its number."""
         return self.process.pid
+
+    def memory(self) -> str:
+        """Returns what is in `code` now."""
+        return Path(f"/proc/{self.pid}/map_files/{self.code}").read_bytes().decode(errors="replace")
 
 
 class World:
@@ -56,11 +65,13 @@ class World:
         self.service: Victim
         self.other: Hostile | None = None
         self.servers: Servers
+        self.node: Node | None = None  # in virtual machines only
         self._hostile: dict[Kind, tuple[Hostile, contextlib.ExitStack]] = {}
 
     def binds(self, kind: Kind) -> dict[str, Path]:
         """Returns the mounts of a container of that kind: path inside -> path outside."""
-        given = {"/volume": _VOLUME, "/given": self.directory / "given", "/usr": Path("/usr")}
+        given = {"/volume": _VOLUME, "/given": self.directory / "given"}
+        given |= {f"/usr/{name}": Path(f"/usr/{name}") for name in ("bin", "lib", "lib64", "sbin")}
         if kind == PRIV:
             host = Path("/") if force.in_guest() else self.directory
             return {**given, HOST if force.in_guest() else f"{HOST}{self.directory}": host}
@@ -70,7 +81,8 @@ class World:
         """Returns the container of that kind; starts one if there is none."""
         if kind not in self._hostile:
             stack = contextlib.ExitStack()
-            config = container_config(self.root, kind, self.binds(kind))
+            network = self.node.network if self.node else ""
+            config = container_config(self.root, kind, self.binds(kind), network)
             made = stack.enter_context(new_hostile(self.work / "containers", config, f"adv-{kind}"))
             self._hostile[kind] = made, stack
         return self._hostile[kind][0]
@@ -95,7 +107,19 @@ class Round:
         self.target = world.directory / f"target-{self.token}"  # of the host
         self.given = _VOLUME / self.token  # of the container
         self.attempt = Attempt(0, "")
-        self.seconds = 0.0  # how long the attempt took
+        self.clock_before = self.clock()
+        self.longest_open = 0.0  # seconds, of the target by the host while the attempt was made
+
+    @staticmethod
+    def clock() -> float:
+        """Returns the seconds from the machine's start to 1970, by its two clocks."""
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    @property
+    def node(self) -> Node:
+        """The part of the host that is there in virtual machines only."""
+        assert self.world.node is not None
+        return self.world.node
 
     def words(self) -> dict[str, str]:
         """Returns what the words of an attack may name."""
@@ -109,6 +133,11 @@ class Round:
             "shared": self.victim.shared,
             "code": self.victim.code,
             "pipe": str(self.victim.pipe),
+            "memfd": str(self.victim.memfd),
+            "given": str(self.given),
+            "milliseconds": MILLISECONDS,
+            "disk": str(self.world.node.disk) if self.world.node else "",
+            **{name: str(_majors().get(name, 0)) for name in ("rtc", "dma_heap")},
             "service": str(self.world.service.pid),
             "other": str(other.pids()[0]) if other else "0",
             **self.world.servers.words(),
@@ -121,12 +150,28 @@ class Round:
             (place / "below").mkdir()
             for name in ("file", "second"):
                 (place / name).write_text("untouched\n")
+        if self.world.node:
+            self.world.node.scripts(self.given)
+            self.world.node.upcalls.unlink(missing_ok=True)
 
     def run(self, words: str) -> None:
-        """Makes the attempt."""
-        started = time.monotonic()
-        self.attempt = self.hostile.run(words.format_map(self.words()))
-        self.seconds = time.monotonic() - started
+        """Makes the attempt, while the host opens its target again and again."""
+        self.clock_before = self.clock()
+        over = threading.Event()
+        toucher = threading.Thread(target=self._touch, args=(over,))
+        toucher.start()
+        try:
+            self.attempt = self.hostile.run(words.format_map(self.words()))
+        finally:
+            over.set()
+            toucher.join()
+
+    def _touch(self, over: threading.Event) -> None:
+        while not over.wait(0.05):
+            started = time.monotonic()
+            with contextlib.suppress(OSError), (self.target / "file").open():
+                pass
+            self.longest_open = max(self.longest_open, time.monotonic() - started)
 
     def remove(self) -> None:
         """Removes the targets."""
@@ -153,21 +198,31 @@ def _victim(world: World, *before: str) -> Iterator[Victim]:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
-            shared, code, pipe = process.stdout.readline().split()
-            yield Victim(process, shared, code, int(pipe))
+            shared, code, pipe, memfd = process.stdout.readline().split()
+            yield Victim(process, shared, code, int(pipe), int(memfd))
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
 
 
+def _majors() -> dict[str, int]:
+    """Returns driver -> major number of its character devices."""
+    lines = Path("/proc/devices").read_text().partition("Block")[0].splitlines()
+    return {name: int(number) for number, name in (line.split() for line in lines[1:] if line)}
+
+
 @contextlib.contextmanager
-def _volume() -> Iterator[None]:
-    """The volume; the parents that this made are removed, too."""
+def _volume(image: Path) -> Iterator[None]:
+    """The volume (in a virtual machine a disk's); the parents that this made are removed, too."""
     missing = [path for path in (_VOLUME, *_VOLUME.parents) if not path.exists()]
     _VOLUME.mkdir(parents=True, exist_ok=True)
     try:
+        if force.in_guest():
+            mount_image(image, _VOLUME)
         yield
     finally:
+        while os.path.ismount(_VOLUME):
+            subprocess.run(["umount", "--lazy", str(_VOLUME)], check=True)
         shutil.rmtree(_VOLUME, ignore_errors=True)
         for path in missing[1:]:
             with contextlib.suppress(OSError):
@@ -177,19 +232,25 @@ def _volume() -> Iterator[None]:
 @contextlib.contextmanager
 def new_world(work: Path) -> Iterator[World]:
     """Creates the host's part of the attacks, and removes it."""
+    work.mkdir(exist_ok=True)
     directory = Path("/run") / f"rfadversary-{secrets.token_hex(4)}"
     directory.mkdir()
     world = World(directory, work)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        (directory / "given").mkdir()
-        stack.enter_context(_volume())
+        for name in ("given", "private"):
+            (directory / name).mkdir()
+        (directory / "secret").write_text(world.secret)
+        stack.enter_context(_volume(work / "volume.img"))
         world.program = build(work)
         world.root = stack.enter_context(new_root(work / "image", world.program))
-        private = f"mount -t tmpfs none {directory}/given; echo {world.secret} > {directory}/given/own; "
-        world.service = stack.enter_context(
-            _victim(world, "unshare", "-m", "sh", "-c", f'{private}exec "$@"', "sh")
-        )
-        stack.callback(world.close)
+        private = f"mount -t tmpfs none {directory}/private; echo {world.secret} > {directory}/private/own; "
+        apart = ("unshare", "--mount", "--uts", "sh", "-c", f'{private}exec "$@"', "sh")
+        world.service = stack.enter_context(_victim(world, *apart))
         world.servers = stack.enter_context(running_servers(directory, world.secret))
+        if force.in_guest():
+            world.node = stack.enter_context(new_node(directory, world.servers))
+        stack.callback(world.close)
+        config = container_config(world.root, DOCKER, world.binds(DOCKER))
+        world.other = stack.enter_context(new_hostile(work / "containers", config, "adv-other"))
         yield world

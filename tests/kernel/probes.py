@@ -129,12 +129,13 @@ def running(
         hierarchy=layout.code,
         lsm_hooks=node.lsm_hooks if lsm else frozenset(),
         tracing=node.tracing,
-        **{"slots": SLOTS, "processes": 4096, **settings},
+        **{"slots": SLOTS, "processes": 4096, "sealed": False, **settings},
     )
     plan = AttachPlan(
         entry=frozenset(CALLS) - {"ioctl", "splice", "vmsplice", "tee"} - hooked,
         exit=frozenset() if EventKind.FILE_OPEN in decided else frozenset(OPENS),
-        done=frozenset(DONE) - hooked,
+        done=(frozenset(DONE) | {"connect"} if EventKind.UNIX_CONNECT not in decided else frozenset(DONE))
+        - hooked,
         cgroup=frozenset(node.cgroup) - unneeded,
         cgroup_path=node.cgroup2,
         compat=True,

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 from ringfence import abi
 from ringfence.abi import EventKind
-from ringfence.abi.maps import INNER_MAPS
-from ringfence.bpf.maps import Map, create_map
+from ringfence.bpf.maps import Map, wait_for_programs
+from ringfence.policy.encode import half_of
 
 __all__ = ["Rule", "install", "name_hash"]
 
+TABLES = ("rule_sets", "rule_events", "rule_operands", "rule_texts", "rule_addresses", "rule_actions")
 _HEAD = 32  # bits of a key before its text or address
 
 
@@ -49,14 +50,21 @@ def name_hash(name: bytes) -> int:
 
 
 class _Tables:
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self.rules = rules
-        self.sets: dict[int, int] = {0: 0}  # bits -> id
-        self.entries: dict[str, dict[bytes, bytes]] = {name: {} for name in INNER_MAPS}
+    def __init__(self, rules: Sequence[Rule], half: int) -> None:
+        self.rules, self.half = rules, half
+        self.sets: dict[int, int] = {0: 0}  # bits -> id; the set after it is that of every container
+        self.entries: dict[str, dict[bytes, bytes]] = {name: {} for name in TABLES}
+
+    def index(self, number: int) -> bytes:
+        return (number * abi.GENERATIONS + self.half).to_bytes(4, "little")
+
+    @property
+    def object_dim(self) -> int:
+        return abi.DIM_OBJECT | (abi.KEY_HALF if self.half else 0)
 
     def set_id(self, numbers: set[int]) -> bytes:
         bits = sum(1 << number for number in numbers)
-        return self.sets.setdefault(bits, len(self.sets)).to_bytes(4, "little")
+        return self.sets.setdefault(bits, len(self.sets) + abi.SET_AT_BIRTH).to_bytes(4, "little")
 
     def event(self, kind: EventKind) -> None:
         mine = {number for number, rule in enumerate(self.rules) if rule.event is kind}
@@ -72,10 +80,10 @@ class _Tables:
             masks[dim] = mask
             for value in {v for number in mine for v in self.rules[number].operands.get(dim, ())}:
                 hit = {number for number in mine if value in self.rules[number].operands.get(dim, ())}
-                key = abi.OPERAND_KEY.pack(kind, dim, value & mask)
+                key = abi.OPERAND_KEY.pack(kind, dim, self.half, value & mask)
                 self.entries["rule_operands"][key] = self.set_id(hit | silent)
         row = abi.EVENT_RULES.pack(int.from_bytes(self.set_id(mine), "little"), bytes(dims), *others, *masks)
-        self.entries["rule_events"][int(kind).to_bytes(4, "little")] = row
+        self.entries["rule_events"][self.index(kind)] = row
 
     def object(self, kind: EventKind, mine: set[int], silent: set[int]) -> int:
         texts = {number: rule.text for number in mine if (rule := self.rules[number]).text is not None}
@@ -83,25 +91,26 @@ class _Tables:
             hit = {
                 number for number, prefix in texts.items() if prefix is not None and text.startswith(prefix)
             }
-            key = abi.TEXT_KEY.pack(_HEAD + 8 * len(text), kind, abi.DIM_OBJECT, text)
+            key = abi.TEXT_KEY.pack(_HEAD + 8 * len(text), kind, self.object_dim, text)
             self.entries["rule_texts"][key] = self.set_id(hit | silent)
         for number in mine:
             if address := self.rules[number].address:
                 family, raw, bits = address
-                key = abi.ADDRESS_KEY.pack(_HEAD + bits, kind, abi.DIM_OBJECT, family, raw)
+                key = abi.ADDRESS_KEY.pack(_HEAD + bits, kind, self.object_dim, family, raw)
                 self.entries["rule_addresses"][key] = self.set_id({number} | silent)
         return abi.DIM_TEXT if texts else abi.DIM_ADDRESS
 
     def finish(self) -> dict[str, dict[bytes, bytes]]:
         for kind in {rule.event for rule in self.rules}:
             self.event(kind)
-        everything = self.set_id(set(range(len(self.rules))))
-        self.entries["rule_profiles"][bytes(4)] = everything
-        self.entries["rule_actions"][bytes(4)] = self.actions()
-        for bits, number in self.sets.items():
+        for kind in set(EventKind) - {rule.event for rule in self.rules}:
+            self.entries["rule_events"][self.index(kind)] = bytes(abi.EVENT_RULES.size)
+        everything = (1 << len(self.rules)) - 1
+        self.entries["rule_actions"][self.half.to_bytes(4, "little")] = self.actions()
+        for bits, number in [*self.sets.items(), (everything, abi.SET_AT_BIRTH)]:
             words = [bits >> 64 * word & (2**64 - 1) for word in range(abi.RULE_WORDS)]
             summary = sum(1 << index for index, word in enumerate(words) if word)
-            self.entries["rule_sets"][number.to_bytes(4, "little")] = abi.RULESET.pack(summary, *words)
+            self.entries["rule_sets"][self.index(number)] = abi.RULESET.pack(summary, *words)
         return self.entries
 
     def actions(self) -> bytes:
@@ -122,12 +131,10 @@ def install(map_of: Callable[[str], Map], rules: Sequence[Rule]) -> int:
     """
     number = map_of("generation").get_int(0) + 1
     half = number % abi.GENERATIONS
-    for name, entries in _Tables(rules).finish().items():
-        shape = INNER_MAPS[name]
-        room = shape.max_entries or max(1, len(entries))
-        with create_map(shape.type, name, shape.key, shape.value, room, flags=shape.flags) as inner:
-            for key, value in entries.items():
-                inner.set(key, value)
-            map_of(name).set(half, inner.fd)
+    for name in ("rule_operands", "rule_texts", "rule_addresses"):
+        map_of(name).delete_batch([key for key in list(map_of(name).keys()) if half_of(name, key) == half])
+    for name, entries in _Tables(rules, half).finish().items():
+        map_of(name).update_batch(entries)
     map_of("generation").set(0, number)
+    wait_for_programs()
     return number

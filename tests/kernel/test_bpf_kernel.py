@@ -193,7 +193,7 @@ def test_statistics_run_only_while_requested(kernel: Kernel) -> None:
 
 def test_adopting_an_empty_node_adopts_nothing(kernel: Kernel) -> None:
     """No cgroup is enrolled, so no task becomes armed."""
-    assert kernel.adopt() == []
+    assert kernel.adopt().bound == []
 
 
 def test_rings_are_ready(kernel: Kernel) -> None:

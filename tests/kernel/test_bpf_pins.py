@@ -31,7 +31,7 @@ from tests.kernel.binding import attached, loaded
 from tests.kernel.test_bpf_pins import ENTRY
 built, mount, target = sys.argv[1:]
 with loaded(Path(built), target=int(target), burst=1) as done, attached(done, ENTRY) as links:
-    PinDirectory.create(find_base((mount,))).pin(links, done.maps)
+    PinDirectory.create(find_base((mount,))).pin(links, done.maps, next(iter(done.programs.values())))
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -84,7 +84,7 @@ def test_links_survive_an_agent_that_was_killed(fixture_object: Path, mount: str
 
     with loaded(fixture_object, burst=1) as done, attached(done, ENTRY) as links:
         fresh = PinDirectory.create(base_of(mount))
-        fresh.pin(links, done.maps)
+        fresh.pin(links, done.maps, next(iter(done.programs.values())))
         os.getppid()
         assert (counts.sum(TRIED), done.maps["counts"].sum(TRIED)) == (before + 2, 1)  # both: no gap
         left.remove()
@@ -108,7 +108,7 @@ def test_uninstall_leaves_nothing(fixture_object: Path, mount: str) -> None:
     mine: set[int] = set()
     for _ in range(2):
         with loaded(fixture_object) as done, attached(done, ENTRY) as links:
-            PinDirectory.create(base_of(mount)).pin(links, done.maps)
+            PinDirectory.create(base_of(mount)).pin(links, done.maps, next(iter(done.programs.values())))
             mine |= {link_id(link.fd) for link in links}
     assert len(mine) >= 2
     assert mine <= ids("link")
@@ -126,7 +126,7 @@ def test_uninstall_keeps_a_bpffs_of_the_operator(fixture_object: Path, mount: st
     syscalls.move_mount_to(detached, mount)
     os.close(detached)
     with loaded(fixture_object) as done, attached(done, ENTRY) as links:
-        PinDirectory.create(base_of(mount)).pin(links, done.maps)
+        PinDirectory.create(base_of(mount)).pin(links, done.maps, next(iter(done.programs.values())))
     assert uninstall((mount,)) == 1
     assert mounts_of("bpf").count(mount) == 1
     assert not Path(mount, "ringfence").exists()
@@ -138,7 +138,7 @@ def test_pins_are_all_or_none(fixture_object: Path, mount: str) -> None:
         directory = PinDirectory.create(base_of(mount))
         (directory.path / "maps" / "counts").mkdir()  # in the way
         with pytest.raises(OSError, match="bpf_obj_pin"):
-            directory.pin(links, done.maps)
+            directory.pin(links, done.maps, next(iter(done.programs.values())))
         assert not directory.path.exists()
 
 
@@ -147,7 +147,7 @@ def test_detach_keeps_the_pins(fixture_object: Path, mount: str) -> None:
     with loaded(fixture_object, burst=1) as done:
         with attached(done, ENTRY) as links:
             directory = PinDirectory.create(base_of(mount))
-            directory.pin(links, {})
+            directory.pin(links, {}, next(iter(done.programs.values())))
         assert is_counting(done.maps["counts"])
         directory.remove()
         wait_for(lambda: not is_counting(done.maps["counts"]), "the program to go")
@@ -162,7 +162,7 @@ def test_a_directory_gets_its_name_once_it_is_complete(fixture_object: Path, mou
     with loaded(fixture_object) as done, attached(done, ENTRY) as links:
         whole = PinDirectory.create(base)
         assert whole.path.name.startswith("new-")
-        whole.pin(links, done.maps)
+        whole.pin(links, done.maps, next(iter(done.programs.values())))
         assert whole.name == f"00000001-{os.getpid()}"
         assert whole.same_abi
         half = PinDirectory.create(base)
@@ -182,7 +182,7 @@ def test_a_failure_in_the_middle_leaves_nothing(fixture_object: Path, mount: str
         fresh = PinDirectory.create(base)
         bad = [*links, links[0]._replace(fd=10_000)]
         with pytest.raises(OSError, match="bpf_obj_pin"):
-            fresh.pin(bad, done.maps)
+            fresh.pin(bad, done.maps, next(iter(done.programs.values())))
     assert PinDirectory.all(base) == []
 
 

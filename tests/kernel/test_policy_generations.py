@@ -9,9 +9,9 @@ import subprocess
 
 import pytest
 
-from ringfence.abi import GENERATIONS, INNER_MAPS
-from ringfence.bpf.maps import Map
-from ringfence.errors import PolicyError
+from ringfence.abi import GENERATIONS
+from ringfence.errors import Error, PolicyError
+from ringfence.policy.encode import half_of
 from ringfence.policy.install import Generations
 from tests.kernel.binding import program_id
 from tests.kernel.enforcer import Enforcer
@@ -138,19 +138,37 @@ def test_a_set_that_cannot_be_written_leaves_the_running_one(
     assert results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}
 
 
-def test_old_maps_are_freed(enforcer: Enforcer) -> None:
-    """After fifty sets there are as many descriptors as before, and the other half is empty."""
+def test_the_half_that_is_not_in_force_is_empty(enforcer: Enforcer) -> None:
+    """After fifty sets there are as many descriptors as before, and one generation in the tables."""
     enforcer.enforce(DENY)
     descriptors = open_descriptors()
     for number in range(50):
         enforcer.enforce(filler(number))
     assert open_descriptors() == descriptors
-    other = (enforcer.generations.number + 1) % GENERATIONS
-    for name in INNER_MAPS:
-        assert enforcer.probes.kernel.map(name).get(other) is None
+    in_force = enforcer.generations.number % GENERATIONS
+    keys = list(enforcer.probes.kernel.map("rule_operands").keys())
+    assert {half_of("rule_operands", key) for key in keys} == {in_force}
 
 
-def test_profiles_grow_beyond_their_initial_capacity(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
+def test_a_set_that_does_not_fit_is_refused(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
+    """It has more values than the tables; the message has the number, and the running set stays."""
+    enforcer.enforce(DENY)
+    space = enforcer.probes.kernel.map("rule_operands").max_entries // GENERATIONS
+    ports = [
+        rule(
+            id=f"r{n}",
+            event="network.connect",
+            match={"port": [f"{1024 * n + 1}-{1024 * n + 1000}"]},
+            action="deny",
+        )
+        for n in range(space // 1000 + 1)
+    ]
+    with pytest.raises(Error, match=rf"rule_operands; at most {space} are possible"):
+        enforcer.enforce(policy(*ports))
+    assert results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}
+
+
+def test_each_kind_of_container_has_its_rules(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
     """Three hundred kinds of containers, each with its
     own policies; the first and the last are right.
     """
@@ -185,24 +203,26 @@ def test_another_agent_continues_the_generation_count(enforcer: Enforcer, cgroup
     assert wait_for(lambda: results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}, "the next set")
 
 
-#: what a generation contains that does not change while it is in force
-CONSTANT = {"rule_events", "rule_operands", "rule_texts", "rule_addresses", "rule_actions"}
-
-
-def test_policies_in_force_cannot_be_changed_by_a_system_call(enforcer: Enforcer) -> None:
-    """Its tables are frozen once they are filled: access to them does not allow changing a rule."""
-    made: list[Map] = []
-    enforcer.generations = Generations(enforcer.probes.kernel.map, made.append)
-    enforcer.enforce(DENY)
-    refused = set()
-    for inner in made:
-        key = next(inner.keys(), bytes(inner.key_size))
-        try:
-            inner.set(key, inner.get(key) or bytes(inner.value_size))
-        except PermissionError:
-            refused.add(inner.name)
-    assert {inner.name for inner in made} == set(INNER_MAPS)
-    assert refused == CONSTANT
+def test_numbers_of_profiles_are_used_again(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
+    """When every number was used: those that no container has; the container's own rules stay."""
+    documents = [
+        policy(
+            rule(id=f"r{n}", event="network.connect", match={"port": 5000 + n}, action="deny"),
+            name=f"p{n}",
+            names=[f"only-{n}"],
+        )
+        for n in range(13)
+    ]
+    enforcer.enforce(*documents)
+    slot = enforcer.probes.slot(cgroup)
+    enforcer.generations.assign(slot, Seen("only-12"))
+    kinds = [frozenset(n for n in range(12) if number >> n & 1) for number in range(1, 4096)]
+    numbers = [enforcer.generations.profile_for(kind) for kind in kinds]
+    assert max(numbers) < enforcer.probes.kernel.map("rule_sets").max_entries // GENERATIONS
+    for number in range(400):  # more than there are left
+        enforcer.generations.profile_for(frozenset({12, *kinds[number]}))
+    assert results(run(cgroup, act, "connect:127.0.0.1:5012")) == {"connect": -errno.EPERM}
+    assert results(run(cgroup, act, "connect:127.0.0.1:5000"))["connect"] != -errno.EPERM
 
 
 def test_the_constants_of_the_programs_are_frozen(enforcer: Enforcer) -> None:

@@ -232,8 +232,8 @@ def test_running_containers_are_adopted(act: str) -> None:
             )
             probes.kernel.map("slots").set(slot, entry)
             probes.kernel.map("containers").set(key, slot)
-            assert [(one.pid, one.slot) for one in probes.kernel.adopt()] == [(child.pid, slot)]
-            assert probes.kernel.adopt() == []
+            assert [(one.pid, one.slot) for one in probes.kernel.adopt().bound] == [(child.pid, slot)]
+            assert probes.kernel.adopt().bound == []
             (start,) = probes.wait(cgroup, K.CONTAINER_START)
             assert start.pid == child.pid
             assert start.flags & abi.FLAG_ADOPTED

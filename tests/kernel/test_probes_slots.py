@@ -233,12 +233,12 @@ def test_a_task_that_left_its_cgroup_is_bound_again(act: str) -> None:
             entry = abi.CONTAINER.pack(*abi.ContainerValue(cgroup.id, 1, state=abi.STATE_USED))
             probes.kernel.map("slots").set(slot, entry)
             probes.kernel.map("containers").set(cgroup.id.to_bytes(8, "little"), slot)
-            assert probes.kernel.adopt() == []
+            assert probes.kernel.adopt().bound == []
             carried = probes.kernel.map("carried")
             carried.set(child.pid, abi.CARRIED.pack(cgroup.id, start + 1))
-            assert probes.kernel.adopt() == []
+            assert probes.kernel.adopt().bound == []
             carried.set(child.pid, abi.CARRIED.pack(cgroup.id, start))
-            assert [(one.pid, one.slot) for one in probes.kernel.adopt()] == [(child.pid, slot)]
+            assert [(one.pid, one.slot) for one in probes.kernel.adopt().bound] == [(child.pid, slot)]
             probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
             child.communicate(b"x")
             assert child.returncode == -signal.SIGKILL

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import CONTAINER
+from ringfence.abi import CONTAINER, GENERATIONS
 from ringfence.bpf import _libbpf
 from ringfence.bpf.maps import Map, open_map
 from tests.kernel.tamper import LABEL, Target, target_of
 from tests.kernel.test_self_defence_limits import userns
 from tests.support import force
+from tests.support.bpf_write import write_word
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.policies import USERNS, one_rule
 from tests.support.waiting import wait_for
@@ -76,19 +77,22 @@ def test_a_changed_generation_is_restored(target: Target, cgroup: Cgroup) -> Non
     before = count(target, "generation")
     with pinned(target, "generation") as word:
         number = word.get_int(0)
-        word.set(0, 0)
+        with pytest.raises(PermissionError):
+            word.set(0, 0)
+        write_word(word, 0, 0, 0)
         wait_reported(target, "generation", before)
         assert word.get_int(0) == number
     assert userns(cgroup)
 
 
 def test_a_containers_profile_is_restored(target: Target, cgroup: Cgroup) -> None:
-    """A word in memory that the agent shares with the kernel."""
+    """A word of its slot."""
     before = count(target, "profile")
     with pinned(target, "containers") as containers, pinned(target, "slots") as slots:
         slot = int.from_bytes(containers.get(cgroup.id) or b"", "little")
         memory = slots.mapped()
-        at = slot * CONTAINER.size + CONTAINER.offset_of("profile")
+        offset = CONTAINER.offset_of("profile")
+        at = slot * CONTAINER.size + offset
         was = memory[at : at + 8]
 
         def spoiled() -> bool:
@@ -97,14 +101,16 @@ def test_a_containers_profile_is_restored(target: Target, cgroup: Cgroup) -> Non
             """
             if count(target, "profile") > before:
                 return True
-            memory[at : at + 8] = b"\x3f\0\0\0\x3f\0\0\0"
+            write_word(slots, slot, offset, 0x3F0000003F)
             return False
 
         wait_for(spoiled, "the watchdog to find it")
         wait_reported(target, "profile", before)
         # A change made after the last check and before the count was read is found at the next
         # check.
-        wait_for(lambda: was[:4] in (memory[at : at + 4], memory[at + 4 : at + 8]), "the profile")
+        with pinned(target, "generation") as word:
+            live = word.get_int(0) % GENERATIONS * 4
+        wait_for(lambda: memory[at + live : at + live + 4] == was[live : live + 4], "the profile")
         memory.close()
     assert userns(cgroup)
 

@@ -10,6 +10,8 @@ __all__ = ["ABSENT", "EVERYWHERE", "UNSEEN", "WITHOUT_LSM"]
 #: rules and detectors that only alert on every kernel
 EVERYWHERE: Mapping[str, str] = {
     "setuid-file": "package managers do it",
+    "capability-file": "package managers do it; `capability-on-disk` denies it where it matters",
+    "filesystem-trim": "it changes no data, and maintenance jobs do it",
     "video-device": "containers that record video do it",
     "sysfs-write": "mostly harmless device settings; those that allow an escape have their own rules",
     "token-by-tool": "a workload can legitimately read its own token with a tool",
@@ -21,6 +23,7 @@ EVERYWHERE: Mapping[str, str] = {
     "helper-changed": "it is reported after the change; `sysctl-helper` covers a write from inside",
     "host-loads-container-code": "the actor is a program of the host; an operator can set the rule to deny",
     "etcd-api": "some workloads run their own etcd",
+    "raw-ip-socket": "routing daemons and scanners use them; `cloud-metadata` and its like hold for packets",
     "netfilter-socket": "side-cars set up redirection in their own network namespace",
     "token-read": "every workload that uses the API does it",
     "host-symlink": "images contain such links; the fault is in the program that follows them",
@@ -41,6 +44,7 @@ WITHOUT_LSM: Mapping[str, str] = {
     "token-by-dropped-program": "installers with their own client do it; the alternative is a kill",
     "kernel-log": "administrators run dmesg; the alternative is a kill",
     "io-uring": "libuv, MariaDB and others try it, and work without it if denied, but not if killed",
+    "tree-search": "systemd and docker do it on Btrfs, and work without it if denied, but not if killed",
     "old-socket-family": "old network tools probe for these; the alternative is a kill",
 }
 #: rules with an attack that is not seen without BPF-LSM, and what else of the row is seen there
@@ -48,7 +52,9 @@ UNSEEN: Mapping[str, str] = {
     "setuid-on-disk": "only the hook knows the filesystem; `setuid-file` reports the call",
     "log-symlink": "only the hook knows the link's directory; `host-symlink` reports its target",
     "rename-exchange-link": "only the hook knows the files' types; `rename-exchange` reports the call",
-    "terminal-injection": "every ioctl would cost more: `terminal-injection-anywhere` is optional",
+    "capability-on-disk": "only the hook knows the filesystem; `capability-file` reports the call",
+    "process-control": "the check is made at a read: no hook, no sign of it",
+    "forged-uevent": "only the hook sees what is sent on a netlink socket",
     "host-loads-container-code": "a program of the host maps the file: there is no call of a container",
 }
 #: requirements of an attack that some kernels lack

@@ -80,7 +80,7 @@ SHARES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 # All tests that can run in a guest (hours).
-FULL = ("tests/kernel", "tests/escape", "tests/benign", "tests/runtime")
+FULL = ("tests/kernel", "tests/escape", "tests/benign", "tests/runtime", "tests/adversary")
 #: how much slower than the host a guest may be; more on a machine that others use at the same time
 SLOWDOWN = int(os.environ.get("RINGFENCE_VM_SLOWDOWN", "12"))
 #: Where more tests than this fail, something is broken, and running them once more would take too long.

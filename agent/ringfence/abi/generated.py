@@ -48,6 +48,20 @@ NO_SLOT = 0xFFFFFFFF
 NEVER_SLOT = 0xFFFFFFFE
 SKIP_SLOT = 0xFFFFFFFD
 
+# enum rf_adopt
+ADOPT_NOTHING = 0xFFFFFFFF
+ADOPT_WAITS = 0xFFFFFFFE
+ADOPT_ENTERS = 0xFFFFFFFD
+ADOPT_NO_MEMORY = 0xFFFFFFFC
+
+# enum rf_lost_limit
+LOST_MAX = 0x1000
+
+# enum rf_unarmed
+UNARMED_ENTRANTS = 0
+UNARMED_FIRST_NS = 1
+UNARMED_VALUES = 2
+
 # enum rf_container_limit
 REPORTED_WORDS = 8
 REPORTED_EVENTS = 256
@@ -61,6 +75,8 @@ STATE_USED = 1
 STATE_STARTED = 2
 STATE_REMOVED = 4
 STATE_ADOPTED = 8
+STATE_SHARES = 32
+STATE_CONDEMNED = 16
 
 # enum rf_pattern_kind
 PATTERN_HEX64 = 1
@@ -118,7 +134,16 @@ RULE_WORDS = 64
 MAX_RULES = 0x1000
 NO_RULE = 0xFFFF
 GENERATIONS = 2
+RULE_OPERANDS = 0x10000
+RULE_TEXTS = 0x40000
+RULE_ADDRESSES = 0x40000
+RULE_SETS = 0x4000
+KEY_HALF = 128
 MATCH_TEXT = 128
+
+# enum rf_set_number
+SET_EMPTY = 0
+SET_AT_BIRTH = 1
 
 # enum rf_dim
 DIM_FACTS = 4
@@ -143,6 +168,48 @@ SYSCALL_EVENT_MASK = 4095
 # enum rf_helper_use
 HELPER_CORE = 1
 HELPER_OTHER = 2
+
+# enum rf_write_argument
+WRITE_WHAT = 0
+WRITE_KEYS = 1
+WRITE_VALUES = 2
+WRITE_COUNT = 3
+WRITE_FLAGS = 4
+WRITE_ARGUMENTS = 5
+
+# enum rf_write_op
+WRITE_SET = 0
+WRITE_DELETE = 1
+WRITE_POP = 2
+
+# enum rf_write_limit
+WRITE_BATCH = 256
+
+# enum rf_write_map
+WRITE_GENERATION = 1
+WRITE_RULE_SETS = 2
+WRITE_RULE_EVENTS = 3
+WRITE_RULE_OPERANDS = 4
+WRITE_RULE_TEXTS = 5
+WRITE_RULE_ADDRESSES = 6
+WRITE_RULE_ACTIONS = 7
+WRITE_SLOTS = 8
+WRITE_PROFILES = 9
+WRITE_FREE_SLOTS = 10
+WRITE_HEARTBEAT = 11
+WRITE_CONTAINERS = 12
+WRITE_PATTERNS = 13
+WRITE_TICKETS = 14
+WRITE_CARRIED = 15
+WRITE_SYSCALLS = 16
+WRITE_OBSERVE = 17
+WRITE_HALVINGS = 18
+WRITE_HELPERS = 19
+WRITE_GUARDS = 20
+WRITE_GUARD_WANTED = 21
+WRITE_GUARDED_CALLS = 22
+WRITE_HOST_TREES = 24
+WRITE_CONDEMNED = 23
 
 # enum rf_tree
 TREE_SHIFT = 20
@@ -242,6 +309,10 @@ class EventKind(EventName):
     SYS_SETDOMAIN = 77
     SYS_RENAME = 78
     SYS_SETXATTR = 79
+    SYS_FANOTIFY_INIT = 80
+    SYS_SIGNAL = 81
+    PROCESS_LOOK = 82
+    UEVENT_SEND = 83
 
 
 EVENT_MAX = 96
@@ -315,6 +386,10 @@ class OperandSource(IntEnum):
     CHROOTED = 12
     FD_SETUID = 13
     PERF_TARGET = 14
+    ARG_SET = 15
+    USER_U32_SET = 16
+    SIGNAL_TARGET = 17
+    PIDS_TARGET = 18
 
 
 class Relation(LowerName):
@@ -340,6 +415,7 @@ class Counter(CounterName):
     SENDMSG = 7
     DEVICE = 8
     SYSCTL = 9
+    REFUSED = 10
     SYS_NAMESPACE = 16
     SYS_MOUNT = 17
     SYS_TRACE = 18
@@ -372,6 +448,7 @@ class Tamper(LowerName):
     MOUNT = 12
     SOCKET = 13
     TASKS = 14
+    CONDEMNED = 15
     LOOK = 32
     MAYBE = 256
 
@@ -486,7 +563,7 @@ OPERAND_KEY = Layout(
     "rf_operand_key",
     Field("event", "u16"),
     Field("dim", "u16"),
-    Field("pad", "u32"),
+    Field("half", "u32"),
     Field("value", "u64"),
 )
 
@@ -565,7 +642,17 @@ CONFIG = Layout(
     Field("guard", "u32"),
     Field("guard_hooked", "u32"),
     Field("setns_by_object", "u32"),
+    Field("refuse_unbound", "u32"),
+    Field("grace_ms", "u32"),
     Field("pad", "u32"),
+)
+
+LOST = Layout(
+    "rf_lost",
+    Field("task", TASK),
+    Field("container_root", "u64"),
+    Field("start_ns", "u64"),
+    Field("kill_pending", "u64"),
 )
 
 #: key and value of every map, in bytes; outer maps hold descriptors
@@ -573,6 +660,7 @@ MAPS = {
     "activity": MapShape(0, 0),
     "alerts": MapShape(0, 0),
     "carried": MapShape(4, 16),
+    "condemned": MapShape(4, 8),
     "containers": MapShape(8, 4),
     "counters": MapShape(4, 256),
     "drops": MapShape(8, 8),
@@ -589,27 +677,30 @@ MAPS = {
     "helpers": MapShape(32, 4),
     "host_trees": MapShape(16, 4),
     "learned": MapShape(24, 8),
+    "lost_count": MapShape(4, 8),
+    "lost_tasks": MapShape(4, 56),
     "namespace_claims": MapShape(4, 3072),
     "namespace_owners": MapShape(16, 16),
     "observe": MapShape(4, 4),
     "patterns": MapShape(4, 48),
     "processes": MapShape(4, 32),
     "removed": MapShape(8, 16),
-    "rule_actions": MapShape(4, 4),
-    "rule_addresses": MapShape(4, 4),
-    "rule_events": MapShape(4, 4),
-    "rule_operands": MapShape(4, 4),
-    "rule_profiles": MapShape(4, 4),
-    "rule_sets": MapShape(4, 4),
-    "rule_texts": MapShape(4, 4),
+    "rule_actions": MapShape(4, 5632),
+    "rule_addresses": MapShape(24, 4),
+    "rule_events": MapShape(4, 96),
+    "rule_operands": MapShape(16, 4),
+    "rule_sets": MapShape(4, 520),
+    "rule_texts": MapShape(136, 4),
     "scratch": MapShape(4, 1216),
     "scratch_busy": MapShape(4, 8),
     "scratch_shared": MapShape(4, 1216),
     "scratch_shared_busy": MapShape(4, 8),
     "slots": MapShape(4, 152),
+    "socket_owners": MapShape(4, 16),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 1808),
+    "tasks": MapShape(4, 1864),
     "tickets": MapShape(64, 4),
+    "unarmed": MapShape(4, 8),
     "unlisted": MapShape(4, 8),
 }
 

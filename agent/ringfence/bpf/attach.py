@@ -179,7 +179,7 @@ def _guard_places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Pla
 
 
 def _follows(program: Program, plan: AttachPlan) -> bool:
-    return program.name.startswith("follow_") and _is_wanted(plan, "sched_process_exec")
+    return program.name.startswith(("follow_", "born_")) and _is_wanted(plan, "sched_process_exec")
 
 
 def _is_hooked(program: Program, kind: str, target: str, plan: AttachPlan) -> bool:

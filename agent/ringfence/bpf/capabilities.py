@@ -46,6 +46,8 @@ CGROUP_ATTACHES = {
     "connect_unix": (18, 49),  # 859051dd165e, 6.7
     "sendmsg_unix": (18, 50),  # 859051dd165e, 6.7
     "setsockopt": (25, 22),
+    "sock_create": (9, 2),
+    "egress": (8, 1),
 }
 #: tracepoints of tp_btf programs that a kernel may lack (CONFIG_MODULES)
 TRACEPOINTS = {"module_request": "module/module_request"}

@@ -33,7 +33,6 @@ from ringfence.abi import (
 from ringfence.bpf import _libbpf, guard_calls
 from ringfence.bpf.attach import run_iterator
 from ringfence.bpf.kernel import Kernel
-from ringfence.bpf.maps import Map
 
 __all__ = ["Guards", "Wish"]
 
@@ -85,10 +84,6 @@ class Guards:
         ids += [(GUARD_LINK, _second_word(link.fd)) for link in self._kernel.attached]
         self._table.update_batch({GUARD_KEY.pack(*key): _u32(GUARD_OBJECT) for key in ids})
 
-    def map_made(self, made: Map) -> None:
-        """Guards one more map."""
-        self._table.set(GUARD_KEY.pack(GUARD_MAP, made.id), GUARD_OBJECT)
-
     def process(self, group: int) -> None:
         """Guards the process group and the files of /proc/PID that only a permitted tracer can open."""
         entries = {GUARD_KEY.pack(GUARD_GROUP, group): _u32(GUARD_OBJECT)}
@@ -108,8 +103,8 @@ class Guards:
     def _hand_over(self, batch: list[tuple[int, int]]) -> None:
         wanted = self._kernel.map("guard_wanted")
         rest = [(-1, 0)] if len(batch) < GUARD_WANTED else []
-        for index, (fd, value) in enumerate([*batch, *rest]):
-            wanted.set(index, GUARD_WISH.pack(fd, value))
+        rows = enumerate([*batch, *rest])
+        wanted.update_batch({_u32(index): GUARD_WISH.pack(*row) for index, row in rows})
         try:
             if batch:
                 run_iterator(self._register)
@@ -131,11 +126,13 @@ class Guards:
 
     def _clean(self) -> None:
         """Removes entries of removed files: inode numbers are reused, and must not match new files."""
-        for key, raw in list(self._table.items()):
+        old = []
+        for key, raw in self._table.items():
             device, _ = GUARD_KEY.unpack(key)
             of_files = device == GUARD_NAME or device < GUARD_MAP
             if of_files and int.from_bytes(raw, "little") >> 8 != self._round:
-                self._table.delete(key)
+                old.append(key)
+        self._table.delete_batch(old)
 
 
 def _u32(value: int) -> bytes:

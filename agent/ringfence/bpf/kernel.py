@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.abi import (
+    ADOPT_ENTERS,
+    ADOPT_NO_MEMORY,
+    ADOPT_WAITS,
     MAPS,
     OBSERVE_OFF,
     PATTERN,
@@ -31,11 +35,13 @@ from ringfence.bpf.pins import PinDirectory, find_base
 from ringfence.bpf.program_stats import ProgramStat, stat_of
 from ringfence.bpf.ring import Ring
 from ringfence.bpf.settings import DEFAULT_OBJECT, KernelSettings
+from ringfence.bpf.writer import PROGRAM, UNSEALED, WRITTEN, Writer
 from ringfence.errors import ConfigError, KernelError
 
 __all__ = [
     "DEFAULT_OBJECT",
     "Adopted",
+    "AdoptionRound",
     "Kernel",
     "KernelSettings",
     "Pattern",
@@ -44,6 +50,8 @@ __all__ = [
 
 #: programs of the self-defence that are not needed with LSM hooks
 _GUARDS_CALLS = ("tp_btf/signal_generate", "tracepoint/syscalls/sys_exit")
+#: cgroup programs in sections that libbpf may not know
+_SET_BY_HAND = frozenset(("connect_unix", "sendmsg_unix", "egress"))
 #: programs that an older kernel may lack or refuse; the others are required
 _OPTIONAL = (
     "cgroup/connect_unix", "cgroup/sendmsg_unix", "tp_btf/cap_capable", "tp_btf/sys_enter", "tp_btf/sys_exit",
@@ -64,6 +72,20 @@ class Adopted(NamedTuple):
     pid: int
     tid: int
     slot: int
+
+
+class AdoptionRound(NamedTuple):
+    """What one run of the task iterator found.
+
+    `bound`: tasks that are now armed. The others are numbers of tasks in containers that are not armed:
+    `waiting` ones soon will be, `entering` ones may be a runtime that prepares a container, and there was
+    no memory for those that `failed`.
+    """
+
+    bound: list[Adopted]
+    waiting: int = 0
+    entering: int = 0
+    failed: int = 0
 
 
 class Kernel:
@@ -109,6 +131,7 @@ class Kernel:
                     continue
             try:
                 _check_shapes(loaded)
+                _write_by_program(loaded, sealed=settings.sealed)
                 return cls(loaded, missing)
             except BaseException:
                 loaded.close()
@@ -117,6 +140,11 @@ class Kernel:
     def map(self, name: str) -> Map:
         """Returns a map of probes/maps.bpf.c, owned by the Kernel."""
         return self._loaded.maps[name]
+
+    @property
+    def writer(self) -> Writer:
+        """The program that writes maps for the agent."""
+        return Writer(self._loaded.programs[PROGRAM].fd)
 
     @property
     def maps(self) -> list[Map]:
@@ -160,17 +188,20 @@ class Kernel:
         if len(packed) > PATTERNS:
             raise ConfigError(f"{len(packed)} cgroup patterns, but the maximum is {PATTERNS}")
         table = self.map("patterns")
-        for index in range(PATTERNS):
-            table.set(index, packed[index] if index < len(packed) else bytes(PATTERN.size))
+        packed += [bytes(PATTERN.size)] * (PATTERNS - len(packed))
+        table.update_batch({index.to_bytes(4, "little"): value for index, value in enumerate(packed)})
 
     def set_observe(self, kind: EventKind, level: int) -> None:
         """Sets OBSERVE_OFF, OBSERVE_ACTIVITY or OBSERVE_ALERTS for events that no rule matched."""
         self.map("observe").set(int(kind), level)
 
     def observe_only(self, levels: Mapping[EventKind, int]) -> None:
-        """Calls `set_observe` for every kind of event; OBSERVE_OFF for those not in `levels`."""
-        for kind in EventKind:
-            self.set_observe(kind, levels.get(kind, OBSERVE_OFF))
+        """Does `set_observe` for every kind of event; OBSERVE_OFF for those not in `levels`."""
+        wanted = {int(kind): levels.get(kind, OBSERVE_OFF) for kind in EventKind}
+        table = self.map("observe")
+        table.update_batch(
+            {kind.to_bytes(4, "little"): level.to_bytes(4, "little") for kind, level in wanted.items()}
+        )
 
     def attach(self, plan: AttachPlan) -> list[Attached]:
         """Attaches new places of the plan, and detaches those no longer in it.
@@ -209,10 +240,13 @@ class Kernel:
         except OSError as error:
             self.pin_failure = f"the most recently attached programs are not pinned: {error}"
 
-    def adopt(self) -> list[Adopted]:
+    def adopt(self) -> AdoptionRound:
         """Runs the task iterator once: running tasks in enrolled cgroups become armed."""
         output = [run_iterator(program) for program in self.programs if program.name == "adopt"]
-        return [Adopted(*map(int, line.split())) for line in b"".join(output).splitlines()]
+        found = [Adopted(*map(int, line.split())) for line in b"".join(output).splitlines()]
+        why = Counter(one.slot for one in found)
+        bound = [one for one in found if one.slot < ADOPT_NO_MEMORY]
+        return AdoptionRound(bound, why[ADOPT_WAITS], why[ADOPT_ENTERS], why[ADOPT_NO_MEMORY])
 
     def keep_statistics(self, *, on: bool) -> None:
         """Enables the kernel's timing of all BPF programs of the node, for about 20 ns per run."""
@@ -229,7 +263,7 @@ class Kernel:
     def pin(self, base: Path) -> None:
         """Pins links and maps, so they outlive this process. Earlier agents' pins stay: see Takeover."""
         fresh = PinDirectory.create(base)
-        fresh.pin(self.attached, self._loaded.maps)
+        fresh.pin(self.attached, self._loaded.maps, self._loaded.programs[PROGRAM])
         if self._complete:
             fresh.mark_complete()
         # If earlier pins are gone, their name may be in use again.
@@ -302,8 +336,8 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
     refused = {skip.program for skip in missing}
     for program, section in file.sections().items():
         target = section.removeprefix("cgroup/")
-        if section.endswith("_unix") and target in CGROUP_ATTACHES:
-            # libbpf knows these sections from 1.3 on; the kernel has them since 6.7 (859051dd165e)
+        if target in _SET_BY_HAND:
+            # libbpf knows the unix ones from 1.3 on; the kernel has them since 6.7 (859051dd165e)
             file.set_type(program, *CGROUP_ATTACHES[target])
             if program not in refused and not _loads(*CGROUP_ATTACHES[target]):
                 lack = "this kernel has no such attach type (6.7 has)"
@@ -324,6 +358,8 @@ def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Co
         return settings.learn
     if program.startswith("follow_") and section.startswith("tracepoint/"):
         return settings.follows_by_perf()
+    if program.startswith("born_"):
+        return not settings.refuses_forks(refused)
     if not program.startswith("guard_"):
         return not section.startswith("fentry/") or settings.knows_entries()
     if section in _GUARDS_CALLS:
@@ -363,6 +399,23 @@ def _check_shapes(loaded: Loaded) -> None:
                 f"the probes' map {name} does not have the expected shape: {found}",
                 hint="agent and probes are from different builds: make build",
             )
+
+
+def _write_by_program(loaded: Loaded, *, sealed: bool) -> None:
+    """From here on the agent writes by its program; `sealed`: no process can write otherwise."""
+    writer = Writer(loaded.programs[PROGRAM].fd)
+    for name, found in loaded.maps.items():
+        if name in WRITTEN:
+            found.write_by(writer, WRITTEN[name])
+        if sealed and name not in UNSEALED:
+            found.freeze()
+    try:
+        loaded.maps["heartbeat"].set(0, 0)
+    except PermissionError:
+        raise KernelError(
+            "the probes do not recognise this process as the agent that loaded them",
+            hint="run it in the host's pid namespace (hostPID: true, --pid=host)",
+        ) from None
 
 
 def _pack_pattern(pattern: Pattern) -> bytes:

@@ -111,6 +111,9 @@ DECIDED: Mapping[EventKind, Decided] = {
     ),
     _K.SYS_PROCESS_VM: Decided(("ptrace_access_check",), less="a process can do this to itself unseen"),
     _K.SYS_PIDFD_GETFD: Decided(("ptrace_access_check",), less="a process can do this to itself unseen"),
+    # lsm_look.bpf.c
+    _K.PROCESS_LOOK: Decided(("ptrace_access_check",)),
+    _K.SYS_SIGNAL: Decided(("task_kill",), less="a process can signal itself unseen"),
     _K.SYS_CAPSET: Decided(("capset",)),
     _K.SYS_SETUID: Decided(("task_fix_setuid",), less=_UNPRIVILEGED),
     _K.SYS_SETGID: Decided(("task_fix_setgid", "task_fix_setgroups"), less=_UNPRIVILEGED),
@@ -139,9 +142,11 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_ACCT: Decided(("capable",), less=_UNPRIVILEGED),
     _K.SYS_QUOTACTL: Decided(("quotactl",), {"capable": ""}, less=_UNPRIVILEGED),
     _K.SYS_SETDOMAIN: Decided(("capable",), less=_UNPRIVILEGED),
+    _K.SYS_FANOTIFY_INIT: Decided(("capable",), less=_UNPRIVILEGED),
     # ---- network: lsm_network.bpf.c
     _K.SYS_SOCKET: Decided(("socket_create",)),
     _K.SETSOCKOPT: Decided(("socket_setsockopt",)),
+    _K.UEVENT_SEND: Decided(("netlink_send",)),  # lsm_netlink.bpf.c
     _K.UNIX_CONNECT: Decided(("unix_stream_connect", "unix_may_send")),
 }
 

@@ -8,13 +8,14 @@ import mmap
 import os
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from functools import cache
 
 from ringfence.bpf import _libbpf, _maps, _syscalls
+from ringfence.bpf.writer import Writer
 
-__all__ = ["Map", "MapType", "create_map", "open_map"]
+__all__ = ["Map", "MapType", "create_map", "open_map", "wait_for_programs"]
 
 _BATCH = 512  # entries of one batch call
 _GAP = 16  # up to this many unwanted keys between two wanted ones are read with them
@@ -43,13 +44,16 @@ def _cpus() -> int:
 class Map:
     """One map. It owns its descriptor until `close`.
 
-    Sizes are in bytes; `value_size` is for one CPU. Failures are OSError with the name of the call.
+    After `write_by`, a program does all writes, as the map may be frozen. Sizes are in bytes; `value_size`
+    is for one CPU. Failures are OSError with the name of the call.
     """
 
     __slots__ = (
         "_cpu_size",
         "_lanes",
+        "_number",
         "_read_size",
+        "_writer",
         "fd",
         "key_size",
         "max_entries",
@@ -70,10 +74,22 @@ class Map:
         per_cpu = type in (MapType.PERCPU_ARRAY, MapType.PERCPU_HASH)
         self._cpu_size = (value_size + 7) // 8 * 8 if per_cpu else value_size
         self._read_size = self._cpu_size * _cpus() if per_cpu else value_size
+        self._writer: Writer | None = None
+        self._number = 0
         self._lanes = struct.Struct(f"={value_size // 8}Q")  # of a value of counters
 
     def __repr__(self) -> str:
         return f"Map({self.name}, fd {self.fd}, {self.key_size}->{self.value_size} x {self.max_entries})"
+
+    def write_by(self, writer: Writer, number: int) -> None:
+        """Writes by that program from now on, under this number (enum rf_write_map)."""
+        self._writer, self._number = writer, number
+
+    @property
+    def writer(self) -> Writer:
+        """The program of `write_by`."""
+        assert self._writer is not None
+        return self._writer
 
     def _key(self, key: bytes | int) -> bytes:
         found = key.to_bytes(self.key_size, sys.byteorder) if isinstance(key, int) else key
@@ -97,10 +113,15 @@ class Map:
 
     def set(self, key: bytes | int, value: bytes | int, flags: int = 0) -> None:
         """Stores one value. In a map of maps, the value is the descriptor of the inner map."""
-        _maps.update(self.fd, self._key(key), self._value(value), flags)
+        if self._writer is not None:
+            self._writer.set(self._number, self._key(key), self._value(value), 1, flags)
+        else:
+            _maps.update(self.fd, self._key(key), self._value(value), flags)
 
     def delete(self, key: bytes | int) -> bool:
         """Deletes an entry. Returns False if the key was absent."""
+        if self._writer is not None:
+            return self._writer.delete(self._number, self._key(key), 1) == 1
         return _maps.delete(self.fd, self._key(key))
 
     def take(self, key: bytes | int) -> bytes | None:
@@ -109,12 +130,23 @@ class Map:
 
     def pop(self) -> int | None:
         """Takes the top of a stack; None if it is empty."""
+        if self._writer is not None:
+            return self._writer.pop(self._number)
         value = _maps.lookup(self.fd, None, self.value_size, take=True)
         return None if value is None else int.from_bytes(value, sys.byteorder)
 
     def push(self, value: int) -> None:
         """Pushes a number on a stack. OSError E2BIG if it is full."""
-        _maps.update(self.fd, None, value.to_bytes(self.value_size, sys.byteorder))
+        self.push_all((value,))
+
+    def push_all(self, values: Iterable[int]) -> None:
+        """Pushes many numbers, the first one first."""
+        encoded = [value.to_bytes(self.value_size, sys.byteorder) for value in values]
+        if self._writer is not None:
+            self._writer.set(self._number, b"", b"".join(encoded), len(encoded))
+            return
+        for value in encoded:
+            _maps.update(self.fd, None, value)
 
     def keys(self) -> Iterator[bytes]:
         """Yields every key. Keys added or deleted meanwhile can be missed or repeated; it always ends."""
@@ -164,6 +196,9 @@ class Map:
             return
         keys = b"".join(self._key(key) for key in entries)
         values = b"".join(self._value(value) for value in entries.values())
+        if self._writer is not None:
+            self._writer.set(self._number, keys, values, len(entries))
+            return
         try:
             _maps.update_batch(self.fd, keys, values, len(entries))
         except OSError as error:
@@ -174,7 +209,13 @@ class Map:
 
     def delete_all(self) -> int:
         """Empties a hash map or a trie. Returns the number of deleted entries."""
-        return sum(self.delete(key) for key in list(self.keys()))
+        return self.delete_batch(list(self.keys()))
+
+    def delete_batch(self, keys: Sequence[bytes]) -> int:
+        """Deletes many entries. Returns how many of them were there."""
+        if self._writer is not None and keys:
+            return self._writer.delete(self._number, b"".join(map(self._key, keys)), len(keys))
+        return sum(self.delete(key) for key in keys)
 
     def fill(self) -> int:
         """Returns the number of entries of a hash map or a trie."""
@@ -228,8 +269,9 @@ class Map:
         return self._lanes.unpack_from((total & ((1 << 8 * size) - 1)).to_bytes(size, order))
 
     def mapped(self) -> mmap.mmap:
-        """Maps the values of an array with BPF_F_MMAPABLE; each is padded to 8 bytes."""
-        return mmap.mmap(self.fd, self.max_entries * ((self.value_size + 7) // 8 * 8), mmap.MAP_SHARED)
+        """Maps the values of an array with BPF_F_MMAPABLE for reading; each is padded to 8 bytes."""
+        size = self.max_entries * ((self.value_size + 7) // 8 * 8)
+        return mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def freeze(self) -> None:
         """Makes the map immutable for system calls of any process; programs can still change it."""
@@ -278,6 +320,22 @@ def create_map(
     """Creates a map. `inner` is the template of inner maps; names are truncated to 15 bytes."""
     fd = _maps.create(type, name, key_size, value_size, max_entries, flags, inner.fd if inner else 0)
     return Map(fd, key_size, value_size, max_entries, type, name)
+
+
+@cache
+def _waited_on() -> tuple[Map, Map]:
+    inner = create_map(MapType.ARRAY, "rf_wait_inner", 4, 4, 1)
+    return create_map(MapType.ARRAY_OF_MAPS, "rf_wait", 4, 4, 1, inner=inner), inner
+
+
+def wait_for_programs() -> None:
+    """Waits until no program is running that was running before.
+
+    The kernel waits for an RCU grace period after every change of a map of maps (1ae80cf31938, 4.19), even
+    one that writes the same value. No program uses this one.
+    """
+    outer, inner = _waited_on()
+    outer.set(0, inner.fd)
 
 
 def open_map(fd: int) -> Map:

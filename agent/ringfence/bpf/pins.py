@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ringfence.abi import ABI_VERSION
@@ -21,6 +21,8 @@ from ringfence.bpf import _libbpf
 from ringfence.bpf.attach import Attached
 from ringfence.bpf.capabilities import BPFFS, mounts_of
 from ringfence.bpf.maps import Map, open_map
+from ringfence.bpf.objects import Program
+from ringfence.bpf.writer import WRITTEN, Writer
 from ringfence.errors import KernelError
 from ringfence_linux import syscalls
 
@@ -29,6 +31,7 @@ __all__ = ["PinDirectory", "candidates", "find_base", "uninstall"]
 _NAME = "ringfence"  # the directory in a bpffs, and the source of a bpffs mounted by the agent
 _UNFINISHED = "new-"
 _ABI = "abi"  # a symbolic link with the ABI number as its target
+_WRITER = "writer"  # the program that writes the maps
 _COMPLETE = "complete"  # a symbolic link: the agent had finished the takeover
 
 
@@ -100,9 +103,12 @@ class PinDirectory:
                             found.append(cls(path))
         return found
 
-    def pin(self, attached: Iterable[Attached], maps: Mapping[str, Map]) -> None:
-        """Pins maps and links, and renames the directory to its final name. On failure removes all."""
+    def pin(self, attached: Iterable[Attached], maps: Mapping[str, Map], writer: Program) -> None:
+        """Pins maps, links and the program that writes maps, and renames the directory to its final
+        name. On failure removes all.
+        """
         try:
+            _libbpf.pin(writer.fd, str(self.path / _WRITER))
             for name, found in maps.items():
                 _libbpf.pin(found.fd, str(self.path / "maps" / _plain(name)))
             for number, link in enumerate(attached):
@@ -118,7 +124,9 @@ class PinDirectory:
         """Returns the names of missing pins."""
         wanted = {f"maps/{_plain(found.name)}" for found in maps}
         wanted |= {_link_name(number, link) for number, link in enumerate(attached)}
+        wanted.add(_WRITER)
         there = {f"{part}/{name}" for part in ("maps", "links") for name in _names_in(self.path / part)}
+        there.update(_names_in(self.path))
         return sorted(wanted - there)
 
     @property
@@ -153,6 +161,20 @@ class PinDirectory:
             return open_map(_libbpf.get_pinned(str(self.path / "maps" / _plain(name))))
         except FileNotFoundError:
             return None
+
+    @contextmanager
+    def open_to_write(self, name: str) -> Iterator[Map | None]:
+        """Gives a map of an earlier agent that its program writes; None if one of them is not pinned."""
+        with ExitStack() as stack:
+            found = self.open_map(name)
+            if found is not None and self.same_abi:
+                stack.callback(found.close)
+                fd = _libbpf.get_pinned(str(self.path / _WRITER))
+                stack.callback(os.close, fd)
+                found.write_by(Writer(fd), WRITTEN[name])
+                yield found
+            else:
+                yield None
 
     def links(self) -> list[Path]:
         """The pinned links."""

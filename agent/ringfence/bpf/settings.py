@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ringfence.abi import CONFIG, GUARD_OFF, HIERARCHY_V2, EventKind
+from ringfence.abi import CONFIG, GENERATIONS, GUARD_OFF, HIERARCHY_V2, EventKind
 from ringfence.bpf import guard_calls
 from ringfence.bpf.capabilities import cgroup_storage, preempts_programs
 from ringfence.bpf.host import FileIdentity, root_identity
@@ -19,6 +19,7 @@ from ringfence_linux.procfs import own_start_ns
 __all__ = ["DEFAULT_OBJECT", "KernelSettings"]
 
 _NEVER = 64  # cgroups that are never containers, whatever their names
+_SETS = 4096  # sets of rules that policies need in a generation, besides one for each container
 _NAMED_CLAIMS = 16  # namespaces per container, on average, that others know to be a container's
 _SHARES = 4  # a container can use 1/_SHARES of the table of processes
 DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
@@ -50,9 +51,12 @@ class KernelSettings:
     alert_rate: int = 0  # the same for alerts without a kill
     alert_burst: int = 0
     guard: int = GUARD_OFF  # reaction to a container that attacks the agent: GUARD_*
+    refuse_unbound: bool = True  # a task that cannot be bound fails to start; False: it is bound later
+    grace_ms: int = 3000  # see probes/include/unarmed.h
     learn: bool = False  # count every call and capability (probes/learn.bpf.c)
     lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node supports; the others are not loaded
     tracing: frozenset[str] = frozenset()  # supported keys of TRACEPOINTS
+    sealed: bool = True  # all maps that decide are frozen: only the agent's program can write them
 
     def sizes(self) -> dict[str, int]:
         """Map -> entries."""
@@ -60,6 +64,7 @@ class KernelSettings:
             "slots": self.slots,
             "free_slots": self.slots,
             "counters": self.slots,
+            "rule_sets": GENERATIONS * (self.slots + _SETS),
             "processes": self.processes,
             "carried": self.processes,
             "containers": self.slots + _NEVER,
@@ -82,7 +87,8 @@ class KernelSettings:
         share = self.process_share or max(1, self.processes // _SHARES)
         table = (share, storage, self.late, self.task_share, self.root_cgroup, *self.root)
         guard = (self.guard, self.guards_by_hook(refused), self.knows_entries(refused))
-        return CONFIG.pack(self.hierarchy, *inodes, *agent, *rates, *by_hook, *table, *guard)
+        unbound = (self.refuse_unbound, self.grace_ms)
+        return CONFIG.pack(self.hierarchy, *inodes, *agent, *rates, *by_hook, *table, *guard, *unbound)
 
     def follows_by_perf(self) -> bool:
         """Returns True if tasks are also followed by perf tracepoints, as no LSM hooks do it."""
@@ -91,6 +97,10 @@ class KernelSettings:
     def knows_entries(self, refused: Collection[str] = ()) -> bool:
         """Returns True if the hook that decides setns knows the namespace of every kind."""
         return "capable" in self.lsm_hooks and not SETNS_PROGRAMS & frozenset(refused)
+
+    def refuses_forks(self, refused: Collection[str] = ()) -> bool:
+        """Returns True if an LSM hook refuses a fork whose child cannot be bound."""
+        return "task_alloc" in self.lsm_hooks and "follow_task_alloc" not in refused
 
     def guards_by_hook(self, refused: Collection[str] = ()) -> bool:
         """Returns True if LSM hooks implement the self-defence, so calls and opens need no check."""

@@ -56,8 +56,16 @@ def _register_offline(parts: Commands) -> None:
         "check",
         check_files,
         help="validate policy files",
-        text="Report every error in policy files, with file, line and column. Nothing is loaded.",
-        examples="ringfence policy check policies/\nringfence policy check -o json a.yaml b.yaml",
+        text="Report every error in policy files, with file, line and column. Nothing is loaded.\n"
+        "--events also lists all events with the rules on each, or the reason why there are none.",
+        examples=(
+            "ringfence policy check policies/\n"
+            "ringfence policy check -o json a.yaml b.yaml\n"
+            "ringfence policy check --events policies/"
+        ),
+    )
+    check.add_argument(
+        "--events", action="store_true", help="fail if an event has neither a rule nor a written reason"
     )
     _add_files(check)
     add_output(check, "text", "json")
@@ -128,6 +136,7 @@ def check_files(options: Any) -> int:
     from ringfence.errors import PolicyError
     from ringfence.policy import NodeTiers, compile_policies, load_policies
     from ringfence.policy.review import refuse
+    from ringfence.policy.unruled import coverage
 
     try:
         found = load_policies(_paths(options), _probes(options))
@@ -139,21 +148,31 @@ def check_files(options: Any) -> int:
         print_json({"problems": [problem._asdict() for problem in error.problems], "notes": []})
         return error.exit_code
     notes = _notes(found)
+    events = coverage(found) if options.events else []
+    blind = [one.event for one in events if one.blind]
     if options.output == "json":
-        print_json({"policies": len(found.policies), "rules": found.rules, "problems": [], "notes": notes})
-        return 0
+        report = {"policies": len(found.policies), "rules": found.rules, "problems": [], "notes": notes}
+        print_json(report | ({"events": [one._asdict() for one in events]} if events else {}))
+        return 1 if blind else 0
+    _print_checked(found.policies, found.rules, notes, len({one.rule.id for one in compiled.shortfalls}))
+    if events:
+        rows = [(one.event, ", ".join(one.rules) or one.reason or "neither") for one in events]
+        print("\n".join(map(visible, table(("event", "rules, or why there are none"), rows))))
+    return 1 if blind else 0
+
+
+def _print_checked(policies: Any, rules: int, notes: list[dict[str, Any]], weaker: int) -> None:
+    """Prints the notes on rules and a summary. `weaker`: the rules with a weaker effective action."""
     for note in notes:
         level = colour(f"{note['level']}:", "yellow")
         place = f"{visible(note['file'])}:{note['line']}:{note['column']}"
         print(f"{place}: {level} {note['rule']}: {visible(note['note'])}")
-    weaker = len({shortfall.rule.id for shortfall in compiled.shortfalls})
-    print(f"{len(found.policies)} policies with {found.rules} rules: no errors")
+    print(f"{len(policies)} policies with {rules} rules: no errors")
     if weaker:
         print(
             f"without BPF-LSM, {weaker} rules have a weaker effective action than requested:"
             " see `ringfence policy explain`"
         )
-    return 0
 
 
 def _notes(policies: Any) -> list[dict[str, Any]]:

@@ -100,14 +100,16 @@ def _add_hidden(parser: Parser) -> None:
 
 
 def _rows(text: str) -> frozenset[int]:
+    from ringfence.proof.checklist import TECHNIQUES
+
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
         if not first.isdigit() or not (last or first).isdigit():
             raise argparse.ArgumentTypeError(f"{part!r} is neither a row nor a range of rows")
         found.update(range(int(first), int(last or first) + 1))
-    if not found <= set(range(1, 64)):
-        raise argparse.ArgumentTypeError("the checklist has rows 1 to 63")
+    if not found <= {technique.row for technique in TECHNIQUES}:
+        raise argparse.ArgumentTypeError(f"the checklist has rows 1 to {len(TECHNIQUES)}")
     return frozenset(found)
 
 

@@ -21,6 +21,7 @@ from ringfence.abi import (
     STATE_ADOPTED,
     STATE_REMOVED,
     STATE_USED,
+    WRITE_CONDEMNED,
     ContainerValue,
 )
 from ringfence.bpf.maps import Map
@@ -78,7 +79,8 @@ class KernelSlots:
     """SlotTable over the maps `slots` (mapped into memory), `free_slots`, `containers` and `counters`."""
 
     def __init__(self, slots: Map, free_slots: Map, containers: Map, counters: Map) -> None:
-        self._free, self._containers, self._counters = free_slots, containers, counters
+        self._slots, self._free = slots, free_slots
+        self._containers, self._counters = containers, counters
         self._memory = slots.mapped()
         self._cgroups = memoryview(self._memory).cast("Q")[::_WORDS]
         self._size = slots.max_entries
@@ -109,12 +111,16 @@ class KernelSlots:
         self._zero(slot)
         self._free.push(slot)
 
+    def put_all(self) -> None:
+        """Returns all slots, which are empty: the lowest is taken first."""
+        self._free.push_all(reversed(range(self._size)))
+
     def fill(
         self, slot: int, cgroup_id: int, created_ns: int, *, adopted: bool = True, removed: bool = False
     ) -> None:
         state = STATE_USED | (STATE_ADOPTED if adopted else 0) | (STATE_REMOVED if removed else 0)
         value = ContainerValue(cgroup_id, created_ns, state=state)
-        CONTAINER.pack_into(self._memory, slot * CONTAINER.size, *value)
+        self._slots.set(slot, CONTAINER.pack(*value))
 
     def bind(self, cgroup_id: int, slot: int) -> bool:
         try:
@@ -133,6 +139,12 @@ class KernelSlots:
             self.bind(cgroup_id, SKIP_SLOT)
         self.bind(own, NEVER_SLOT)
 
+    def condemn(self, cgroup_id: int) -> None:
+        """Marks an enrolled container that an earlier agent condemned."""
+        slot = self.owner(cgroup_id)
+        if slot is not None and slot < self._size:
+            self._slots.writer.set(WRITE_CONDEMNED, slot.to_bytes(4, sys.byteorder), b"", 1)
+
     def free(self, slot: int, cgroup_id: int) -> bool:
         if not self._containers.delete(cgroup_id):
             return False
@@ -148,7 +160,7 @@ class KernelSlots:
         return self._size - sum(map(bool, self._cgroups.tolist()))
 
     def _zero(self, slot: int) -> None:
-        CONTAINER.pack_into(self._memory, slot * CONTAINER.size, *([0] * len(CONTAINER.names)))
+        self._slots.set(slot, bytes(CONTAINER.size))
 
     def close(self) -> None:
         """Unmaps the slots."""

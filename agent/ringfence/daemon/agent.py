@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from ringfence import log
 from ringfence.bpf.kernel import Kernel
-from ringfence.containers.slots import KernelSlots
 from ringfence.daemon.assembly import Assembly
 from ringfence.daemon.attach import plan as plans
 from ringfence.daemon.defence.usermode_helpers import UsermodeHelpers
@@ -103,7 +102,7 @@ class Agent:
         parts.readiness.wait_for("policies and programs")
         parts.continuity.begin(parts.adoption.predecessor)
         parts.defence.begin()
-        fill_free_slots(parts.loaded.slots)
+        parts.loaded.slots.put_all()
         parts.adoption.exempt()
         self._helpers = UsermodeHelpers(kernel.map("helpers"), config.helpers)
         self._trees = HostTrees(kernel.map("host_trees"), map(str, config.writable))
@@ -125,6 +124,8 @@ class Agent:
             parts.enroll_socket.restore()
             self._beat()
             parts.adoption.take_in()
+            parts.adoption.settle()
+            self._beat()
         parts.continuity.adopted(parts.pipeline.handle)
         parts.adoption.predecessor.close()
         parts.defence.attached(parts.continuity.base)
@@ -151,7 +152,9 @@ class Agent:
             (_TICK, parts.pipeline.tick),
             (_HOLD, parts.outputs.tick),
             (_TICK, parts.resync.tick),
+            (_BEAT, parts.adoption.tick),
             (_BEAT, parts.backpressure.tick),
+            (_BEAT, parts.reserve.tick),
             (_BEAT, parts.pipeline.look),
             (_BEAT, parts.defence.tick),
         ):
@@ -194,9 +197,3 @@ class Agent:
         parts.continuity.takeover.tick(parts.pipeline.handle)
         self._helpers.refresh()
         self._trees.refresh()
-
-
-def fill_free_slots(slots: KernelSlots) -> None:
-    """Mark all slots as free; the lowest is taken first."""
-    for slot in reversed(range(slots.size)):
-        slots.put_back(slot)

@@ -16,6 +16,7 @@ from ringfence.containers.registry import Registry
 from ringfence.containers.slots import KernelSlots
 from ringfence.containers.tree import ProcessTree
 from ringfence.daemon.attach import plan as plans
+from ringfence.daemon.defence.condemned import CondemnedContainers
 from ringfence.daemon.defence.peer_check import PeerCheck
 from ringfence.daemon.defence.protected_objects import ProtectedObjects
 from ringfence.daemon.defence.setup import Defence
@@ -24,6 +25,7 @@ from ringfence.daemon.delivery.alert_counters import make_builtin_series
 from ringfence.daemon.delivery.outputs import Egress, Outputs, limiter_of, open_outbox
 from ringfence.daemon.health import canary
 from ringfence.daemon.health.backpressure import Backpressure
+from ringfence.daemon.health.memory_reserve import MemoryReserve
 from ringfence.daemon.health.readiness import Readiness
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.parts import Loaded, Node, Picture
@@ -116,7 +118,7 @@ class Assembly:
         self._protected = ProtectedObjects(config, kernel)
         slots = KernelSlots(*(kernel.map(name) for name in ("slots", "free_slots", "containers", "counters")))
         self._stack.callback(slots.close)
-        self.loaded = Loaded(kernel, slots, Generations(kernel.map, self._protected.map_made))
+        self.loaded = Loaded(kernel, slots, Generations(kernel.map))
 
     def _make_egress(self) -> None:
         """The loop, and the ways out of the agent."""
@@ -151,6 +153,7 @@ class Assembly:
         self.backpressure = Backpressure(
             loaded.kernel.activity, size, halvings, node.limits, return_free_memory
         )
+        self.reserve = MemoryReserve(node.limits)
 
     def _make_policies(self) -> None:
         """The policies in force, what stays after this agent, and enrolment by request."""
@@ -183,14 +186,18 @@ class Assembly:
             loaded,
             picture.registry,
             self.continuity.files,
-            lambda: self.manager.reload("programs were detached"),
+            lambda: self.manager.reattach(),
             reports="agent-tampered" not in config.detectors_off,
         )
         self.outputs = Outputs(config, self.egress, picture.registry.find)
         self.pipeline = VerdictPipeline(
             picture,
             RuleLookup(builtin, loaded.generations),
-            TamperConfirmation(self.watchdog.look, enabled=config.defence == "deny"),
+            TamperConfirmation(
+                self.watchdog.look,
+                condemned=lambda: self.loop.later(0, self.defence.tick),
+                enabled=config.defence == "deny",
+            ),
             self._detectors,
             limiter_of(config),
             self.outputs,
@@ -210,7 +217,8 @@ class Assembly:
     def _make_defence(self) -> None:
         """The defence of the agent itself, and what depends on it: the sockets."""
         config, kernel = self._config, self.loaded.kernel
-        self.defence = Defence(self._protected, self.watchdog, self.pipeline)
+        self.condemned = CondemnedContainers(self._node.hierarchy, self.loaded, self.picture.registry)
+        self.defence = Defence(self._protected, self.watchdog, self.condemned, self.pipeline)
         self.peer_check = PeerCheck(config, kernel, self.dispatcher.report)
         self.enroll_socket = EnrollSocket(
             config.enroll_socket,
@@ -258,8 +266,9 @@ class Assembly:
         config, loaded = self._config, self.loaded
         parts: list[Part] = [
             self.readiness, self.dispatcher, self.pipeline, self.manager, self.egress, self.outputs,
-            self.tracker, self.pods, self.enroll_socket, self.resync, self.continuity, self.watchdog,
-            self.backpressure, self.loop, KernelMetrics(loaded.kernel, timed=config.program_stats),
+            self.tracker, self.adoption, self.pods, self.enroll_socket, self.resync, self.continuity,
+            self.watchdog, self.condemned, self.backpressure, self.reserve, self.loop,
+            KernelMetrics(loaded.kernel, timed=config.program_stats),
             container_metrics(loaded, self.picture.registry, config.metrics_containers),
         ]  # fmt: skip
         return [*parts, self.probes] if self.probes else parts

@@ -133,4 +133,5 @@ def kernel_settings(
         tracing=node.tracing,
         learn=config.learn,
         guard=_GUARD[config.defence],
+        refuse_unbound=config.mode != "audit",
     )

@@ -233,5 +233,5 @@ RECORDS: dict[type[Event], tuple[str, ...]] = {
     UnixEvent: ("UNIX_CONNECT",),
     DriftEvent: ("TASK_DRIFT",),
     TamperEvent: ("AGENT_TAMPER",),
-    SyscallEvent: ("SYS_*", "MODULE_REQUEST", "SETSOCKOPT"),
+    SyscallEvent: ("SYS_*", "MODULE_REQUEST", "SETSOCKOPT", "PROCESS_LOOK", "UEVENT_SEND"),
 }

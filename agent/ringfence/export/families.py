@@ -42,6 +42,7 @@ __all__ = [
     "evicted",
     "gauge",
     "losses_of_predecessor",
+    "memory_reserve",
     "output",
     "own_limits",
     "pod_watch",
@@ -49,6 +50,7 @@ __all__ = [
     "reason_label",
     "receivers",
     "records",
+    "unarmed",
 ]
 
 RETRY_REASONS = (
@@ -170,6 +172,33 @@ def canary(seen: float, count: int) -> Iterator[Metric]:
             time.monotonic() - seen,
         )
     yield counter("ringfence_canary_records", "Records of the canary that the agent received.", {}, count)
+
+
+def memory_reserve(wanted: int, free: int) -> Iterator[Metric]:
+    """Memory that is kept free for the kernel's entries of tasks; without a limit no samples."""
+    reserve = GaugeMetricFamily(
+        "ringfence_agent_memory_reserve_bytes",
+        "Memory below the agent's limit that is to stay free for the kernel's entries of tasks.",
+    )
+    left = GaugeMetricFamily(
+        "ringfence_agent_memory_free_bytes", "Free memory below the agent's limit; file cache is not free."
+    )
+    if wanted:
+        reserve.add_metric([], wanted)
+        left.add_metric([], free)
+    yield from (reserve, left)
+
+
+def unarmed(tasks: Mapping[str, int]) -> Metric:
+    """Tasks in containers that no rule applies to yet, by the reason."""
+    family = GaugeMetricFamily(
+        "ringfence_unarmed_tasks",
+        "Tasks in the cgroups of containers that no rule applies to yet, by reason.",
+        labels=["reason"],
+    )
+    for reason, count in tasks.items():
+        family.add_metric([reason], count)
+    return family
 
 
 def own_limits(

@@ -21,9 +21,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ringfence.files import forget_cache
+
 __all__ = ["LineWriter", "dumps", "line_of"]
 
 _BATCH_BYTES = 1 << 16
+_CACHE_BYTES = 1 << 20  # of a file that may stay in the page cache
 _REASONS = {
     errno.EPIPE: "closed",
     errno.ENOSPC: "disk_full",
@@ -66,6 +69,7 @@ class LineWriter:
         self._failing = ""
         self._torn = _ends_torn(self._fd, self._path)  # the last write ended inside a line
         self._reopen = self._stuck = False  # stuck: the file cannot be opened again, which was reported
+        self._cached = 0  # bytes written since the cache was given up
         self._queued = 0  # lines accepted
         self._settled = 0  # lines written or lost, of those accepted
         self._progress = threading.Condition()
@@ -138,11 +142,19 @@ class LineWriter:
                 done += self._write_some(data[done:])
             self.written += lines
             self._failing = ""
+            self._uncached(len(data))
         except OSError as error:
             whole = data.count(b"\n", 0, done)
             self._torn = self._torn or (done > 0 and data[done - 1] != 0x0A)
             self.written += whole
             self._lost(_REASONS.get(error.errno or 0, "error"), lines - whole)
+
+    def _uncached(self, size: int) -> None:
+        """The file is not read again: its cache would only fill the agent's memory limit."""
+        self._cached += size
+        if self._path is not None and self._cached >= _CACHE_BYTES:
+            self._cached = 0
+            forget_cache(self._fd)
 
     def _follow_rotation(self) -> None:
         """Switch to the new file once it can be opened. Until then, lines go to the old one."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from ringfence.abi import Action, EventKind, Mechanism
 from ringfence.policy.model import ContainerFacts, Mode, PolicySet, Rule
 from ringfence.policy.tiers import Outcome
 
-__all__ = ["Actions", "CompiledPolicies", "CompiledRule", "EventTable", "Shortfall"]
+__all__ = ["Actions", "CompiledPolicies", "CompiledRule", "EventTable", "Shortfall", "at_birth", "union"]
 
 
 class CompiledRule(NamedTuple):
@@ -75,9 +75,24 @@ class Actions(NamedTuple):
     clears: Mapping[int, int]
 
 
+def at_birth(policies: PolicySet) -> frozenset[int]:
+    """See CompiledPolicies.at_birth."""
+    return frozenset(i for i, p in enumerate(policies.policies) if p.selector.at_birth and not p.bound)
+
+
+def union(policy_bits: Sequence[int], policies: Iterable[int]) -> int:
+    """See CompiledPolicies.bits."""
+    bits = 0
+    for index in policies:
+        bits |= policy_bits[index]
+    return bits
+
+
 @dataclass(frozen=True)
 class CompiledPolicies:
-    """One generation. A set has a bit for each rule; ids are indexes into `sets`; 0 is the empty set."""
+    """One generation. A set has a bit for each rule; ids are indexes into `sets`, which begins with the
+    empty set and the set of `at_birth`.
+    """
 
     policies: PolicySet
     rules: Mapping[int, CompiledRule]
@@ -96,8 +111,7 @@ class CompiledPolicies:
 
         A policy from an enrolment request is never one of them, regardless of its selector.
         """
-        policies = enumerate(self.policies.policies)
-        return frozenset(i for i, policy in policies if policy.selector.at_birth and not policy.bound)
+        return at_birth(self.policies)
 
     def select(self, container: ContainerFacts | None) -> frozenset[int]:
         """Returns the policies (by index) that apply to a container; None: nothing is known about it."""
@@ -107,10 +121,7 @@ class CompiledPolicies:
 
     def bits(self, policies: Iterable[int]) -> int:
         """Returns the set of all rules and exceptions of these policies."""
-        bits = 0
-        for index in policies:
-            bits |= self.policy_bits[index]
-        return bits
+        return union(self.policy_bits, policies)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -119,7 +130,7 @@ class CompiledPolicies:
 
     @property
     def entries(self) -> Mapping[str, int]:
-        """The number of entries of each table, by the name of its outer map."""
+        """The number of entries of each table, by the name of its map."""
         return {
             "rule_sets": len(self.sets),
             "rule_operands": len(self.operands),

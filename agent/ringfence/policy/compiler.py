@@ -17,6 +17,8 @@ from ringfence.abi import (
     DIM_USED,
     DIMS,
     MAX_RULES,
+    SET_AT_BIRTH,
+    SET_EMPTY,
     Action,
     EventKind,
     Mechanism,
@@ -24,10 +26,18 @@ from ringfence.abi import (
 from ringfence.errors import PolicyError, Problem
 from ringfence.policy import classify
 from ringfence.policy.bits import Group, OutOfBits, place
-from ringfence.policy.compiled import Actions, CompiledPolicies, CompiledRule, EventTable, Shortfall
+from ringfence.policy.compiled import (
+    Actions,
+    CompiledPolicies,
+    CompiledRule,
+    EventTable,
+    Shortfall,
+    at_birth,
+    union,
+)
 from ringfence.policy.lower import Atom, TooMany, lower
 from ringfence.policy.model import Mode, Policy, PolicySet, Rule
-from ringfence.policy.operand import Bits, Conjunction, Networks, Texts, Values
+from ringfence.policy.operand import Bits, Conjunction, Networks, Predicate, Texts, Values
 from ringfence.policy.tiers import NodeTiers, Outcome
 from ringfence.policy.vocabulary import EVENTS
 
@@ -107,13 +117,18 @@ def _pieces(
 
 
 def _on_node(atom: Atom, node: NodeTiers) -> Atom:
-    """Replaces the word `node` by the node's addresses."""
+    """Replaces the word `node` by the node's addresses, and drivers by the numbers of their devices."""
+
+    def expanded(predicate: Predicate) -> Predicate:
+        if isinstance(predicate, Networks) and predicate.node:
+            return predicate._replace(networks=predicate.networks | node.addresses)
+        if isinstance(predicate, Values) and predicate.drivers:
+            found = (node.drivers.get(name, frozenset()) for name in predicate.drivers)
+            return predicate._replace(values=predicate.values.union(*found), drivers=frozenset())
+        return predicate
 
     def expand(conjunction: Conjunction) -> Conjunction:
-        return tuple(
-            p._replace(networks=p.networks | node.addresses) if isinstance(p, Networks) and p.node else p
-            for p in conjunction
-        )
+        return tuple(map(expanded, conjunction))
 
     return Atom(expand(atom.matches), tuple(map(expand, atom.exceptions)))
 
@@ -141,7 +156,7 @@ class _Tables:
         self.deny = self.kill = self.exceptions = 0
         self.clears: dict[int, int] = {}
         self.atoms: dict[EventKind, dict[int, Conjunction]] = {}
-        self.sets: dict[int, int] = {0: 0}  # bitset -> id; the empty set is 0
+        self.sets: dict[int, int] = {0: SET_EMPTY}  # bitset -> id
         self.events: dict[EventKind, EventTable] = {}
         self.operands: dict[tuple[EventKind, int, int], int] = {}
         self.texts: dict[tuple[EventKind, bytes, bool], int] = {}
@@ -210,7 +225,7 @@ class _Tables:
         return 0, 0, 0
 
     def _set(self, bits: int) -> int:
-        return self.sets.setdefault(bits, len(self.sets))
+        return self.sets.setdefault(bits, len(self.sets) + SET_AT_BIRTH)
 
     def _bits_problem(self, event: EventKind, dim: int, message: str) -> Problem:
         operand = next(o.name for o in EVENTS[event].operands if o.dim == dim)
@@ -218,17 +233,18 @@ class _Tables:
         return Problem(rule.file, rule.line, 0, f"{event.label}, {operand}", message)
 
     def finish(self, policies: PolicySet, shortfalls: Iterable[Shortfall]) -> CompiledPolicies:
-        count = len(policies.policies)
+        bits = tuple(self.policy_bits.get(index, 0) for index in range(len(policies.policies)))
+        _, *others = self.sets
         return CompiledPolicies(
             policies=policies,
             rules=self.rules,
-            sets=tuple(self.sets),
+            sets=(0, union(bits, at_birth(policies)), *others),
             events=self.events,
             operands=self.operands,
             texts=self.texts,
             addresses=self.addresses,
             actions=Actions(self.deny, self.kill, self.exceptions, self.clears),
-            policy_bits=tuple(self.policy_bits.get(index, 0) for index in range(count)),
+            policy_bits=bits,
             shortfalls=tuple(shortfalls),
         )
 

@@ -22,7 +22,10 @@ Complain = Callable[[Node, str], None]
 
 _RANGE = re.compile(r"([0-9]+)-([0-9]+)")
 _DEVICE = re.compile(r"([abc]) ([0-9]+|\*):([0-9]+|\*)")
+#: a driver as /proc/devices names it, or a miscellaneous device as /proc/misc does
+_DRIVER = re.compile(r"([bc]) driver \S+|(c) misc \S+")
 _DEVICE_TYPES = {"b": 1, "c": 2}
+_DEVICE_DIMS = {"number": 2, "major": 3}
 #: stands for the addresses of the node on which the rule is compiled
 NODE = "node"
 MAX_RANGE = 1024
@@ -287,10 +290,16 @@ def _devices(operand: Operand, words: _Words, complain: Complain) -> list[Conjun
     if words.negated:
         complain(words.any[0], "devices cannot be negated: match all and put these into `exceptions`")
     shapes: dict[tuple[int | None, str], set[int]] = {}
+    drivers: dict[tuple[int, int], set[str]] = {}
     for word in words.any:
+        if named := _DRIVER.fullmatch(word.text):
+            which = _DEVICE_TYPES[named[1] or named[2]], _DEVICE_DIMS["major" if named[1] else "number"]
+            drivers.setdefault(which, set()).add(word.text)
+            continue
         found = _DEVICE.fullmatch(word.text)
         if not found or (found[2] == "*" and found[3] != "*"):
-            complain(word, f'{word.text!r} is not a device: write "c 1:3", "b 8:*", "b *:*" or "a *:*"')
+            forms = '"c 1:3", "b 8:*", "b *:*", "a *:*", "c driver mei" or "c misc fuse"'
+            complain(word, f"{word.text!r} is not a device: write {forms}")
             continue
         major, minor = found[2], found[3]
         if any(
@@ -301,12 +310,17 @@ def _devices(operand: Operand, words: _Words, complain: Complain) -> list[Conjun
         shape = "any" if major == "*" else "major" if minor == "*" else "number"
         value = 0 if shape == "any" else int(major) if shape == "major" else int(major) << 20 | int(minor)
         shapes.setdefault((_DEVICE_TYPES.get(found[1]), shape), set()).add(value)
-    dims = {"number": 2, "major": 3}
-    alternatives: list[Conjunction] = []
+    alternatives: list[Conjunction] = [
+        (
+            Values(0, operand.mask, frozenset((type_,))),
+            Values(dim, operand.mask, frozenset(), drivers=frozenset(names)),
+        )
+        for (type_, dim), names in drivers.items()
+    ]
     for (type_, shape), values in shapes.items():
         parts = [] if type_ is None else [Values(0, operand.mask, frozenset((type_,)))]
-        if shape in dims:
-            parts.append(Values(dims[shape], operand.mask, frozenset(values)))
+        if shape in _DEVICE_DIMS:
+            parts.append(Values(_DEVICE_DIMS[shape], operand.mask, frozenset(values)))
         # "a *:*" tests nothing; a predicate that always holds makes it a visible condition.
         alternatives.append(tuple(parts) or (Values(0, 0, frozenset((0,))),))
     return alternatives

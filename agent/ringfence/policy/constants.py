@@ -11,6 +11,7 @@ from collections.abc import Mapping
 __all__ = [
     "BPF_COMMANDS",
     "CLONE_FLAGS",
+    "FANOTIFY_FLAGS",
     "FILESYSTEMS",
     "FILE_TYPES",
     "FSCONFIG_COMMANDS",
@@ -25,9 +26,11 @@ __all__ = [
     "PERSONALITY_FLAGS",
     "PROTOCOLS",
     "PTRACE_REQUESTS",
+    "QUOTA_COMMANDS",
     "REBOOT_COMMANDS",
     "RENAME_FLAGS",
     "SECCOMP_OPERATIONS",
+    "SIGNALS",
     "SOCKET_FAMILIES",
     "SOCKET_LEVELS",
     "SOCKET_OPTIONS",
@@ -258,7 +261,84 @@ REBOOT_COMMANDS: Mapping[str, int] = {
     "LINUX_REBOOT_CMD_SW_SUSPEND": 0xD000FCE2,
     "LINUX_REBOOT_CMD_KEXEC": 0x45584543,
 }
-IOCTL_REQUESTS: Mapping[str, int] = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C, "TIOCSETD": 0x5423}
+
+
+def _ioctl(group: int, number: int, size: int = 0, *, reads: bool = False, writes: bool = False) -> int:
+    """Returns a request as asm-generic/ioctl.h composes it: _IO, _IOR, _IOW, _IOWR."""
+    return reads << 31 | writes << 30 | size << 16 | group << 8 | number
+
+
+_X, _BTRFS = ord("X"), 0x94
+#: of terminals; of whole filesystems (linux/fs.h, linux/btrfs.h, fs/xfs/libxfs/xfs_fs.h, fs/ext4/ext4.h),
+#: those with a pointer in their argument also as 32-bit programs number them
+IOCTL_REQUESTS: Mapping[str, tuple[int, ...]] = {
+    "TIOCSTI": (0x5412,),
+    "TIOCLINUX": (0x541C,),
+    "TIOCSETD": (0x5423,),
+    "FIFREEZE": (_ioctl(_X, 119, 4, reads=True, writes=True),),
+    "FITHAW": (_ioctl(_X, 120, 4, reads=True, writes=True),),
+    "FITRIM": (_ioctl(_X, 121, 24, reads=True, writes=True),),
+    # XFS_IOC_GOINGDOWN, EXT4_IOC_SHUTDOWN, F2FS_IOC_SHUTDOWN
+    "FS_IOC_SHUTDOWN": (_ioctl(_X, 125, 4, reads=True),),
+    "FS_IOC_SETFSLABEL": (_ioctl(_BTRFS, 50, 256, writes=True),),
+    "EXT4_IOC_RESIZE_FS": (_ioctl(ord("f"), 16, 8, writes=True),),
+    "EXT4_IOC_SWAP_BOOT": (_ioctl(ord("f"), 17),),
+    "EXT4_IOC_SETFSUUID": (_ioctl(ord("f"), 44, 8, writes=True),),
+    "XFS_IOC_ERROR_INJECTION": (_ioctl(_X, 116, 8, writes=True),),
+    "XFS_IOC_FSGROWFSDATA": (_ioctl(_X, 110, 16, writes=True), _ioctl(_X, 110, 12, writes=True)),
+    "XFS_IOC_OPEN_BY_HANDLE": tuple(_ioctl(_X, 107, n, reads=True, writes=True) for n in (56, 28)),
+    "XFS_IOC_READLINK_BY_HANDLE": tuple(_ioctl(_X, 108, n, reads=True, writes=True) for n in (56, 28)),
+    "XFS_IOC_ATTRLIST_BY_HANDLE": tuple(_ioctl(_X, 122, n, writes=True) for n in (88, 56)),
+    "XFS_IOC_ATTRMULTI_BY_HANDLE": tuple(_ioctl(_X, 123, n, writes=True) for n in (72, 36)),
+    "BTRFS_IOC_TREE_SEARCH": (_ioctl(_BTRFS, 17, 4096, reads=True, writes=True),),
+    "BTRFS_IOC_TREE_SEARCH_V2": (_ioctl(_BTRFS, 17, 112, reads=True, writes=True),),
+    "BTRFS_IOC_RESIZE": (_ioctl(_BTRFS, 3, 4096, writes=True),),
+    "BTRFS_IOC_ADD_DEV": (_ioctl(_BTRFS, 10, 4096, writes=True),),
+    "BTRFS_IOC_RM_DEV": tuple(_ioctl(_BTRFS, n, 4096, writes=True) for n in (11, 58)),
+    "BTRFS_IOC_DEFAULT_SUBVOL": (_ioctl(_BTRFS, 19, 8, writes=True),),
+    "BTRFS_IOC_DEV_REPLACE": (_ioctl(_BTRFS, 53, 2600, reads=True, writes=True),),
+}
+#: asm/signal.h, the same on x86-64 and arm64
+SIGNALS: Mapping[str, int] = {
+    "none": 0,
+    **_numbered(
+        "SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 SIGPIPE "
+        "SIGALRM SIGTERM SIGSTKFLT SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGURG SIGXCPU SIGXFSZ "
+        "SIGVTALRM SIGPROF SIGWINCH SIGIO SIGPWR SIGSYS",
+        1,
+    ),
+}
+#: linux/fanotify.h; FAN_CLASS_NOTIF is 0
+FANOTIFY_FLAGS: Mapping[str, int] = {
+    "FAN_CLOEXEC": 1,
+    "FAN_NONBLOCK": 2,
+    "FAN_CLASS_CONTENT": 4,
+    "FAN_CLASS_PRE_CONTENT": 8,
+    "FAN_UNLIMITED_QUEUE": 0x10,
+    "FAN_UNLIMITED_MARKS": 0x20,
+    "FAN_ENABLE_AUDIT": 0x40,
+    "FAN_REPORT_PIDFD": 0x80,
+    "FAN_REPORT_TID": 0x100,
+    "FAN_REPORT_FID": 0x200,
+    "FAN_REPORT_DIR_FID": 0x400,
+    "FAN_REPORT_NAME": 0x800,
+    "FAN_REPORT_TARGET_FID": 0x1000,
+}
+#: linux/quota.h and linux/dqblk_xfs.h, in the place that they have in the call's argument (SUBCMDSHIFT)
+QUOTA_COMMANDS: Mapping[str, int] = {
+    name: number << 8
+    for name, number in (
+        *_numbered(
+            "Q_SYNC Q_QUOTAON Q_QUOTAOFF Q_GETFMT Q_GETINFO Q_SETINFO Q_GETQUOTA Q_SETQUOTA Q_GETNEXTQUOTA",
+            0x800001,
+        ).items(),
+        *_numbered(
+            "Q_XQUOTAON Q_XQUOTAOFF Q_XGETQUOTA Q_XSETQLIM Q_XGETQSTAT Q_XQUOTARM Q_XQUOTASYNC Q_XGETQSTATV "
+            "Q_XGETNEXTQUOTA",
+            0x5801,
+        ).items(),
+    )
+}
 PERSONALITY_FLAGS: Mapping[str, int] = {
     "ADDR_NO_RANDOMIZE": 0x0040000,
     "MMAP_PAGE_ZERO": 0x0100000,

@@ -1,46 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """Installs CompiledPolicies in the kernel: one write switches generations, without a gap or a mixture.
 
-A generation is a set of inner maps in one of the two halves of each outer map. The next one is built in the
-other half, complete with the profile of every container. Then `generation` is written, and every event that
-starts after that is decided by the new rules. The old maps are freed once no program can be using them.
+Each table has two halves. The next generation is written into the half that no program reads, complete with
+the profile of every container. Then `generation` is written, and every event that starts after that is
+decided by the new rules. The old half is emptied once no program can be reading it.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from ringfence.abi import CONTAINER, GENERATIONS, INNER_MAPS, NO_RULE
-from ringfence.bpf.maps import Map, create_map
+from ringfence.abi import CONTAINER, EVENT_MAX, GENERATIONS, NO_RULE, SET_AT_BIRTH, WRITE_PROFILES
+from ringfence.bpf.maps import Map, wait_for_programs
+from ringfence.errors import Error
 from ringfence.policy import encode
 from ringfence.policy.compiled import CompiledPolicies, CompiledRule
 from ringfence.policy.model import ContainerFacts
 
 __all__ = ["Generations"]
 
-#: complete when created: frozen, so that a process that obtains a descriptor cannot change them
-_CONSTANT = frozenset(("rule_events", "rule_operands", "rule_texts", "rule_addresses", "rule_actions"))
-_RESERVED_SETS, _RESERVED_PROFILES = 64, 64
+_TABLES = ("rule_operands", "rule_texts", "rule_addresses")
 _REMEMBERED = 8  # generations of rule numbers that are kept, for records that are still in the rings
 
 
 class Generations:
     """The policies in force. Used by the agent's loop only."""
 
-    def __init__(self, map_of: Callable[[str], Map], made: Callable[[Map], None] = lambda made: None) -> None:
-        """`map_of` gives the kernel's maps by name; `made` is called with every inner map before
-        it is used.
-        """
-        self._map_of, self._made = map_of, made
+    def __init__(self, map_of: Callable[[str], Map]) -> None:
+        """`map_of` gives the kernel's maps by name."""
+        self._map_of = map_of
         self._number = map_of("generation").get_int(0)
         self._live: _Generation | None = None
+        self._halves = tuple(_Half(map_of, half) for half in range(GENERATIONS))
         self._assigned: dict[int, tuple[int, int]] = {}  # slot -> cgroup that owned it, assigned profile
         self._remembered: OrderedDict[int, Mapping[int, CompiledRule]] = OrderedDict()
-        slots = map_of("slots")
-        self._slots = slots.max_entries
-        self._words = memoryview(slots.mapped()).cast("B").cast("I")
+        self._slots = map_of("slots")
+        self._words = memoryview(self._slots.mapped()).cast("B").cast("I")
         self._stride = (CONTAINER.size + 7) // 8 * 8 // 4
         self._profile = CONTAINER.offset_of("profile") // 4
 
@@ -59,40 +55,58 @@ class Generations:
     ) -> int:
         """Puts a set in force for all containers (slot -> its facts) at once; returns its generation number.
 
-        After an OSError the previous set is still in force.
+        After an exception the previous set is still in force: OSError, or an Error if the set does not fit.
         """
         number = self._number + 1
-        half = number % GENERATIONS
-        building = _Generation(compiled, self._map_of, half, self._made)
+        half = self._halves[number % GENERATIONS]
         try:
-            building.write()
+            half.write(compiled)
+            building = _Generation(compiled, half)
             assigned = self._write_profiles(building, containers or {})
             self._map_of("generation").set(0, number)
         except BaseException:
-            building.discard()
+            half.clear()
             raise
         old, self._live, self._number = self._live, building, number
         self._assigned = assigned
         self._remember(number, compiled.rules)
-        building.wait_for_programs()
+        wait_for_programs()
         if old is not None:
-            old.discard()
+            old.half.clear()
         return number
 
     def _write_profiles(
         self, building: _Generation, containers: Mapping[int, ContainerFacts | None]
     ) -> dict[int, tuple[int, int]]:
-        # This half still holds ids of the generation before the current one: other slots get profile 0.
+        # This half still has the profiles of the generation before the current one.
         assigned: dict[int, tuple[int, int]] = {}
-        for slot in range(self._slots):
-            index = slot * self._stride + self._profile + building.half
-            wanted = 0
-            if slot in containers:
-                wanted = building.profile_for(building.compiled.select(containers[slot]))
-                assigned[slot] = self._owner(slot), wanted
-            if self._words[index] != wanted:
-                self._words[index] = wanted
+        wanted = dict.fromkeys(range(self._slots.max_entries), 0)
+        for slot, facts in containers.items():
+            wanted[slot] = self._profile_for(building, building.compiled.select(facts), assigned)
+            assigned[slot] = self._owner(slot), wanted[slot]
+        self._set_profiles(building.half.number, wanted)
         return assigned
+
+    def _set_profiles(self, half: int, wanted: Mapping[int, int]) -> list[int]:
+        """Returns the slots that had another profile."""
+        changed = [slot for slot, profile in wanted.items() if self._profile_of(slot, half) != profile]
+        if changed:
+            places = b"".join(encode.index(slot, half) for slot in changed)
+            values = b"".join(encode.u32(wanted[slot]) for slot in changed)
+            self._slots.writer.set(WRITE_PROFILES, places, values, len(changed))
+        return changed
+
+    def _profile_of(self, slot: int, half: int) -> int:
+        return self._words[slot * self._stride + self._profile + half]
+
+    def _profile_for(
+        self, building: _Generation, policies: frozenset[int], assigned: Mapping[int, tuple[int, int]]
+    ) -> int:
+        """Numbers of sets that no container has any more are used again when there is no other."""
+        if building.is_full:
+            building.reclaim(profile for _, profile in assigned.values())
+            wait_for_programs()
+        return building.profile_for(policies)
 
     def _owner(self, slot: int) -> int:
         """Returns the cgroup that owns the slot: the first member of the struct."""
@@ -121,15 +135,15 @@ class Generations:
 
     def profile_for(self, policies: frozenset[int]) -> int:
         """Returns the profile of containers to which these policies (by index) apply; creates it if new."""
-        return self._live.profile_for(policies) if self._live else 0
+        return self._profile_for(self._live, policies, self._assigned) if self._live else 0
 
     def assign(self, slot: int, container: ContainerFacts | None) -> frozenset[int]:
         """Puts a container's policies in force for its slot; None: nothing is known about it."""
         if self._live is None:
             return frozenset()
         policies = self._live.compiled.select(container)
-        index = slot * self._stride + self._profile + self._live.half
-        profile = self._words[index] = self._live.profile_for(policies)
+        profile = self.profile_for(policies)
+        self._set_profiles(self._live.half.number, {slot: profile})
         self._assigned[slot] = self._owner(slot), profile
         return policies
 
@@ -143,117 +157,111 @@ class Generations:
         owner, wanted = self._assigned.get(slot, (cgroup, 0))
         if owner != cgroup:  # the slot has been reused meanwhile
             return False
-        index = slot * self._stride + self._profile + self._live.half
-        if self._words[index] == wanted:
-            return False
-        self._words[index] = wanted
-        return True
+        return bool(self._set_profiles(self._live.half.number, {slot: wanted}))
 
     def confirm(self, slot: int, policies: frozenset[int]) -> bool:
         """Reads back from the kernel. Returns True if exactly these policies are in force for a slot."""
         if self._live is None:
             return False
-        profile = self._words[slot * self._stride + self._profile + self._live.half]
-        return self._live.holds(profile) == encode.ruleset(self._live.compiled.bits(policies))
+        half = self._live.half
+        held = half.set_of(self._profile_of(slot, half.number) or SET_AT_BIRTH)
+        return held == encode.ruleset(self._live.compiled.bits(policies))
 
     def clear(self, slot: int) -> None:
         """Resets a slot that is about to be freed: its next container starts with profile 0."""
         self._assigned.pop(slot, None)
-        begin = slot * self._stride + self._profile
         for half in range(GENERATIONS):
-            self._words[begin + half] = 0
+            self._set_profiles(half, {slot: 0})
+
+
+class _Half:
+    """One half of each table."""
+
+    def __init__(self, map_of: Callable[[str], Map], number: int) -> None:
+        self.number = number
+        self._map_of = map_of
+        self.sets = map_of("rule_sets").max_entries // GENERATIONS
+        self._held: dict[str, list[bytes]] = {name: _keys(map_of(name), number) for name in _TABLES}
+
+    def write(self, compiled: CompiledPolicies) -> None:
+        """Replaces the contents. No program may be reading this half."""
+        self._require_space(compiled)
+        self.clear()
+        events = {encode.index(event, self.number): bytes(encode.EVENT_BYTES) for event in range(EVENT_MAX)}
+        self._map_of("rule_events").update_batch(events | encode.events(compiled, self.number))
+        for name, entries in self._tables(compiled).items():
+            self._held[name] = list(entries)
+            self._map_of(name).update_batch(entries)
+        sets = {encode.index(i, self.number): encode.ruleset(bits) for i, bits in enumerate(compiled.sets)}
+        self._map_of("rule_sets").update_batch(sets)
+        self._map_of("rule_actions").set(self.number, encode.actions(compiled))
+
+    def _tables(self, compiled: CompiledPolicies) -> dict[str, dict[bytes, bytes]]:
+        return {
+            "rule_operands": encode.operands(compiled, self.number),
+            "rule_texts": encode.texts(compiled, self.number),
+            "rule_addresses": encode.addresses(compiled, self.number),
+        }
+
+    def _require_space(self, compiled: CompiledPolicies) -> None:
+        """Raises Error if a table is too small. Every container can have a set of its own, too."""
+        space = {name: self._map_of(name).max_entries // GENERATIONS for name in _TABLES}
+        space["rule_sets"] = self.sets - self._map_of("slots").max_entries
+        for name, needed in compiled.entries.items():
+            if needed > space[name]:
+                raise Error(
+                    f"the policies need {needed} entries in {name}; at most {space[name]} are possible",
+                    hint="use fewer rules, or fewer values in them",
+                )
+
+    def put_set(self, number: int, bits: int) -> None:
+        """Writes a set that no program uses yet."""
+        self._map_of("rule_sets").set(encode.index(number, self.number), encode.ruleset(bits))
+
+    def set_of(self, number: int) -> bytes | None:
+        """Returns a set of rules as stored in the kernel."""
+        return self._map_of("rule_sets").get(encode.index(number, self.number))
+
+    def clear(self) -> None:
+        """Frees the memory of the tables that need none when they are empty."""
+        for name in _TABLES:
+            self._map_of(name).delete_batch(self._held[name])
+            self._held[name] = []
+
+
+def _keys(table: Map, half: int) -> list[bytes]:
+    keys = table.keys()
+    return [key for key in keys if encode.half_of(table.name, key) == half]
 
 
 class _Generation:
-    """The inner maps of one generation."""
+    """The sets of one generation: those of the policies, and one for each profile of containers."""
 
-    def __init__(
-        self,
-        compiled: CompiledPolicies,
-        map_of: Callable[[str], Map],
-        half: int,
-        made: Callable[[Map], None],
-    ) -> None:
-        self.compiled, self._made = compiled, made
-        self.half = half
-        self._map_of = map_of
-        self._inner: dict[str, Map] = {}
-        self._sets = {bits: number for number, bits in enumerate(compiled.sets)}
-        self._profiles: dict[int, int] = {}  # id of a set -> number of a profile
+    def __init__(self, compiled: CompiledPolicies, half: _Half) -> None:
+        self.compiled, self.half = compiled, half
+        self._first = len(compiled.sets)
+        self._free = list(reversed(range(self._first, half.sets)))
+        # Profile 0 is no set: a container without rules needs another number for the empty set.
+        self._profiles = {bits: number for number, bits in enumerate(compiled.sets) if number}
 
-    def write(self) -> None:
-        """Creates and fills all inner maps and puts them into their half, which no program uses yet."""
-        compiled = self.compiled
-        at_birth = compiled.bits(compiled.at_birth)
-        self._sets.setdefault(at_birth, len(self._sets))
-        self._profiles[self._sets[at_birth]] = 0
-        sets = {encode.u32(number): encode.ruleset(bits) for bits, number in self._sets.items()}
-        contents = {
-            "rule_sets": (sets, len(sets) + _RESERVED_SETS),
-            "rule_events": (encode.events(compiled), 0),
-            "rule_profiles": ({encode.u32(0): encode.u32(self._sets[at_birth])}, 1 + _RESERVED_PROFILES),
-            "rule_operands": (encode.operands(compiled), 0),
-            "rule_texts": (encode.texts(compiled), 0),
-            "rule_addresses": (encode.addresses(compiled), 0),
-            "rule_actions": ({encode.u32(0): encode.actions(compiled)}, 0),
-        }
-        for name, (entries, capacity) in contents.items():
-            self._inner[name] = self._make(name, entries, capacity)
-            self._map_of(name).set(self.half, self._inner[name].fd)
-
-    def _make(self, name: str, entries: dict[bytes, bytes], capacity: int) -> Map:
-        shape = INNER_MAPS[name]
-        count = shape.max_entries or capacity or max(1, len(entries))
-        made = create_map(shape.type, name, shape.key, shape.value, count, flags=shape.flags)
-        try:
-            self._made(made)
-            made.update_batch(entries)
-            if name in _CONSTANT:
-                made.freeze()
-        except BaseException:
-            made.close()
-            raise
-        return made
+    @property
+    def is_full(self) -> bool:
+        """Returns True if no number of a set is free."""
+        return not self._free
 
     def profile_for(self, policies: frozenset[int]) -> int:
-        """See Generations.profile_for. The set is written before the profile that names it."""
+        """See Generations.profile_for."""
         bits = self.compiled.bits(policies)
-        set_id = self._sets.get(bits)
-        if set_id is None:
-            set_id = self._sets[bits] = len(self._sets)
-            self._put("rule_sets", set_id, encode.ruleset(bits))
-        profile = self._profiles.get(set_id)
+        profile = self._profiles.get(bits)
         if profile is None:
-            profile = self._profiles[set_id] = len(self._profiles)
-            self._put("rule_profiles", profile, encode.u32(set_id))
+            profile = self._free.pop()
+            self.half.put_set(profile, bits)
+            self._profiles[bits] = profile
         return profile
 
-    def holds(self, profile: int) -> bytes | None:
-        """Returns the set of rules of a profile as stored in the kernel, or None."""
-        number = self._inner["rule_profiles"].get(profile)
-        return None if number is None else self._inner["rule_sets"].get(int.from_bytes(number, sys.byteorder))
-
-    def _put(self, name: str, index: int, value: bytes) -> None:
-        inner = self._inner[name]
-        if index >= inner.max_entries:
-            # Numbers keep their meaning in the larger copy, so a program may use either.
-            larger = self._make(name, dict(inner.items()), inner.max_entries * 2)
-            self._map_of(name).set(self.half, larger.fd)
-            inner.close()
-            inner = self._inner[name] = larger
-        inner.set(index, value)
-
-    def wait_for_programs(self) -> None:
-        """Waits until no program that started under the previous generation is running.
-
-        The kernel waits for an RCU grace period after every change of a map of maps (1ae80cf31938,
-        4.19), even one that writes the same value.
-        """
-        self._map_of("rule_actions").set(self.half, self._inner["rule_actions"].fd)
-
-    def discard(self) -> None:
-        """Frees the maps."""
-        for name, inner in self._inner.items():
-            self._map_of(name).delete(self.half)
-            inner.close()
-        self._inner.clear()
+    def reclaim(self, used: Iterable[int]) -> None:
+        """Frees the numbers of profiles that are not in use. Programs may still be reading them."""
+        kept = set(used)
+        gone = {bits: n for bits, n in self._profiles.items() if n >= self._first and n not in kept}
+        self._free += gone.values()
+        self._profiles = {bits: n for bits, n in self._profiles.items() if bits not in gone}

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal, Protocol
 
 from ringfence.abi import Action, EventKind
-from ringfence.policy.operand import Conjunction, Networks
+from ringfence.policy.operand import Conjunction, Networks, Predicate, Values
 from ringfence.policy.probe_rules import ProbeRule
 
 __all__ = [
@@ -219,16 +219,21 @@ class PolicySet:
     @property
     def names_node(self) -> bool:
         """Returns True if a rule tests the node's own addresses, which can change."""
-        return any(
-            isinstance(predicate, Networks) and predicate.node
-            for policy in self.policies
-            for rule in policy.rules
-            for block in (rule.match, *rule.exceptions)
-            for match in block.values()
-            for condition in match
-            for alternative in condition.alternatives
-            for predicate in alternative
-        )
+        return any(isinstance(p, Networks) and p.node for p in self._predicates())
+
+    @property
+    def names_drivers(self) -> bool:
+        """Returns True if a rule names device drivers, of which the numbers can change."""
+        return any(isinstance(p, Values) and p.drivers for p in self._predicates())
+
+    def _predicates(self) -> Iterator[Predicate]:
+        for policy in self.policies:
+            for rule in policy.rules:
+                for block in (rule.match, *rule.exceptions):
+                    for match in block.values():
+                        for condition in match:
+                            for alternative in condition.alternatives:
+                                yield from alternative
 
     @property
     def rules(self) -> int:

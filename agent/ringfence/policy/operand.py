@@ -34,12 +34,16 @@ FULL = (1 << 64) - 1
 
 
 class Values(NamedTuple):
-    """`operand & mask` is (or, negated, is not) one of `values`."""
+    """`operand & mask` is (or, negated, is not) one of `values`.
+
+    `drivers`: names of device drivers (`c driver mei`), of which the node's numbers are added to the values.
+    """
 
     dim: int
     mask: int
     values: frozenset[int]
     negated: bool = False
+    drivers: frozenset[str] = frozenset()
 
     def holds(self, value: int) -> bool:
         """Returns True if an operand of that value satisfies the predicate."""
@@ -48,6 +52,8 @@ class Values(NamedTuple):
     def excludes(self, other: Values) -> bool:
         """Returns True if no operand satisfies both predicates."""
         if (self.dim, self.mask) != (other.dim, other.mask) or (self.negated and other.negated):
+            return False
+        if self.drivers or other.drivers:
             return False
         if self.negated:
             return other.values <= self.values
@@ -157,6 +163,7 @@ class Operand:
     largest: int = 0  # of a plain number; 0: only words
     caution: str = ""
     by_hook: bool = False  # only known if LSM hooks decide the event
+    at_exit: bool = False  # without hooks, known when the call is done, and the process is killed
 
     def word_of(self, value: int) -> str:
         """Returns the word of a value, or the number if it has no word."""

@@ -40,7 +40,7 @@ def _with_majors(conjunction: Conjunction) -> Conjunction:
     majors = (
         p._replace(dim=_MAJOR, values=frozenset(value >> 20 for value in p.values))
         for p in conjunction
-        if isinstance(p, Values) and p.dim == _NUMBER and not p.negated
+        if isinstance(p, Values) and p.dim == _NUMBER and not p.negated and not p.drivers
     )
     return (*conjunction, *majors)
 
@@ -67,7 +67,7 @@ def _values_within(one: Values, wanted: Values) -> bool:
         return False
     if wanted.negated:
         return wanted.values <= one.values if one.negated else one.values.isdisjoint(wanted.values)
-    return not one.negated and one.values <= wanted.values
+    return not one.negated and one.values <= wanted.values and one.drivers <= wanted.drivers
 
 
 def _apart(a: Predicate, b: Predicate) -> bool:

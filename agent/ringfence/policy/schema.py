@@ -25,7 +25,7 @@ _PATTERNS = {
     Kind.TEXT: "^[^*?\\[\\]]*\\**$",
     Kind.SOCKET: "^[/@][^*?\\[\\]]+\\**$",
     Kind.NETWORK: "^(node|[0-9A-Fa-f:.]+(/[0-9]+)?)$",
-    Kind.DEVICE: "^[abc] ([0-9]+:([0-9]+|\\*)|\\*:\\*)$",
+    Kind.DEVICE: "^([abc] ([0-9]+:([0-9]+|\\*)|\\*:\\*)|[bc] driver \\S+|c misc \\S+)$",
 }
 
 

@@ -96,7 +96,10 @@ FILE = (
     Operand("name", Kind.NAME, 3, "the last component of the file's path"),
     Operand("path", Kind.OBJECT, DIM_OBJECT, "filesystem:path-inside-it"),
 )
-MOUNTS = {"own": 0, "foreign": 1 << 16, "none": 2 << 16, "outside": 3 << 16, "internal": 4 << 16}
+MOUNTS = {
+    word: number << 16
+    for number, word in enumerate(("own", "foreign", "none", "outside", "internal", "process"))
+}
 REACHED = (
     Operand("type", Kind.CHOICE, 2, "the file type", one(c.FILE_TYPES), mask=0o170000),
     Operand(
@@ -105,7 +108,8 @@ REACHED = (
         2,
         "the mount through which the file was reached: in a mount namespace of the task or its container "
         "(own), in another one (foreign), in none (detached, or not attached yet), an own one but outside "
-        "its root (outside, by file handle), or kernel-internal (internal: pipes, memfds, sockets)",
+        "its root (outside, by file handle), or kernel-internal (internal: pipes, memfds, sockets); pipes, "
+        "memfds, FIFOs and devices that a foreign process holds, by its /proc/PID, are `process`",
         one(MOUNTS),
         mask=7 << 16,
     ),

@@ -29,7 +29,7 @@ CGROUP_HOOKS: Mapping[EventKind, tuple[str, ...]] = {
     _K.SETSOCKOPT: ("setsockopt",),
 }
 #: only seen by LSM hooks
-_LSM_ONLY = frozenset((_K.FILE_MAP, _K.FILE_RECEIVE, _K.FILE_LINK, _K.HOST_MAP))
+_LSM_ONLY = frozenset((_K.FILE_MAP, _K.FILE_RECEIVE, _K.FILE_LINK, _K.HOST_MAP, _K.UEVENT_SEND))
 
 
 class Outcome(NamedTuple):
@@ -45,13 +45,14 @@ class NodeTiers:
     """The mechanisms of a node for each event. An event without any is blind; `why` gives the reason.
 
     `hooks`: the LSM hooks of events that have them; such an event is decided and observed only there.
-    `addresses`: the node's own addresses.
+    `addresses`: the node's own addresses; `drivers`: the numbers of its devices by the words of rules.
     """
 
     mechanisms: Mapping[EventKind, frozenset[Mechanism]]
     why: Mapping[EventKind, str] = field(default_factory=dict)
     hooks: Mapping[EventKind, tuple[str, ...]] = field(default_factory=dict)
     addresses: frozenset[Network] = frozenset()
+    drivers: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @classmethod
     def usual(cls) -> NodeTiers:
@@ -132,6 +133,9 @@ class NodeTiers:
             for condition in rule.match[kind]:
                 operand = EVENTS[kind].operand(condition.operand)
                 if operand and operand.by_hook and not may_be_unknown(condition, operand.dim):
+                    if operand.at_exit and self.mechanisms.get(kind):
+                        late = {kind: frozenset((Mechanism.OBSERVE, Mechanism.KILL))}
+                        return replace(self, mechanisms=late).outcome(kind, rule.action, rule.otherwise)
                     why = f"only BPF-LSM knows `{operand.name}`"
                     return Outcome(Action.NONE, Mechanism.OBSERVE, why)
         return self.outcome(kind, rule.action, rule.otherwise)

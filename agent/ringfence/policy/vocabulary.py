@@ -14,7 +14,9 @@ from ringfence.abi import (
     DRIFT_BORROWED,
     DRIFT_CAPABILITIES,
     DRIFT_USER,
+    TREE_SHIFT,
     EventKind,
+    Relation,
 )
 from ringfence.policy import constants as c
 from ringfence.policy.operand import EventWords, Kind, Operand
@@ -50,6 +52,17 @@ _OF_CLONE3 = (
     "for clone3, read from the caller's memory at the start of the call: an alert may miss what another "
     "thread changes afterwards; a kill does not, as it also tests the flags that the kernel used"
 )
+_OF_PROCESS = 8  # RF_OF_PROCESS of probes/include/open.h
+_MODES = {"read": 1, "attach": 2}
+_VIA = {"call": 1, "open": 2, "lookup": 3}
+_PROCESS = Operand(
+    "process",
+    Kind.CHOICE,
+    2,
+    "the owner of the process, of a file of /proc/PID",
+    {relation.label: ((_OF_PROCESS | relation) << TREE_SHIFT,) for relation in Relation},
+    mask=15 << TREE_SHIFT,
+)
 _ON_OPEN = "evaluated for every open of every container: test the filesystem first"
 
 
@@ -81,6 +94,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             "opens a file",
             *FILE,
             *OPENED,
+            _PROCESS,
             TREE,
             flags(1, "other open flags; moved: a rename or a link, not an open (BPF-LSM)", c.OPEN_FLAGS),
             hot=_ON_OPEN,
@@ -120,7 +134,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
                 caution="the name that the process gave: a link or a relative path leads to the same socket "
                 "(with BPF-LSM: the name to which the server bound it, which no link changes)",
             ),
-            replace(target(0, "the owner of the server, for stream sockets", "server"), by_hook=True),
+            replace(target(0, "the owner of the server", "server"), by_hook=True, at_exit=True),
         ),
         _event(
             _K.SETSOCKOPT,
@@ -221,6 +235,26 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             "copies a descriptor from another process",
             target(0, "the owner of the process"),
         ),
+        _event(
+            _K.PROCESS_LOOK,
+            "looks into a process in another way than by ptrace, process_vm, pidfd_getfd or setns",
+            replace(
+                choice("mode", 0, "what the kernel checks for: reading, or control", _MODES), by_hook=True
+            ),
+            target(1, "the owner of the process"),
+            choice("via", 2, "by a call (kcmp), by opening a file of /proc/PID, or by a link there", _VIA),
+        ),
+        _event(
+            _K.SYS_SIGNAL,
+            "sends a signal to another process",
+            choice("signal", 0, "the signal; 0 only asks whether the process exists", c.SIGNALS),
+            target(1, "the owner of the process"),
+        ),
+        _event(
+            _K.UEVENT_SEND,
+            "sends a message about devices, as the kernel does (NETLINK_KOBJECT_UEVENT)",
+            choice("network", 0, "whose network namespace the socket is in", {"own": 1, "host": 2}),
+        ),
         _event(_K.SYS_BPF, "calls bpf()", choice("cmd", 0, "the command", c.BPF_COMMANDS)),
         _event(
             _K.SYS_PERF_EVENT_OPEN,
@@ -261,6 +295,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             "uses the kernel's keyrings",
             choice("operation", 0, "the operation of keyctl", c.KEYCTL_OPERATIONS),
             call("keyctl add_key request_key", 1),
+            choice("callout", 2, "whether the call passes words to /sbin/request-key of the host", NO_YES),
         ),
         _event(
             _K.SYS_MKNOD,
@@ -288,7 +323,12 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
         ),
         _event(_K.SYS_REBOOT, "reboots or halts", choice("cmd", 0, "the command", c.REBOOT_COMMANDS)),
         _event(_K.SYS_SWAP, "changes swap space", call("swapon swapoff", 0)),
-        _event(_K.SYS_SETTIME, "sets a clock", call("settimeofday clock_settime adjtimex clock_adjtime", 0)),
+        _event(
+            _K.SYS_SETTIME,
+            "sets a clock, or asks for its state",
+            call("settimeofday clock_settime adjtimex clock_adjtime", 0),
+            choice("changes", 1, "whether it changes the clock; adjtimex can also only read", NO_YES),
+        ),
         _event(
             _K.SYS_CHMOD,
             "changes the mode of a file",
@@ -298,7 +338,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
         _event(
             _K.SYS_IOCTL,
             "calls ioctl()",
-            choice("request", 0, "the request", c.IOCTL_REQUESTS, mask=LOW32),
+            Operand("request", Kind.CHOICE, 0, "the request", c.IOCTL_REQUESTS, mask=LOW32, largest=LOW32),
             hot="attached to every ioctl of the node, which slows terminals and databases",
         ),
         _event(
@@ -319,6 +359,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
         _event(
             _K.SYS_SETXATTR,
             "sets an extended attribute of a file",
+            replace(FILE[0], by_hook=True),
             text("name", "the attribute's name, such as security.capability"),
         ),
         _event(
@@ -330,7 +371,16 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             choice("operation", 0, "the operation", c.SECCOMP_OPERATIONS),
         ),
         _event(_K.SYS_ACCT, "turns process accounting on or off"),
-        _event(_K.SYS_QUOTACTL, "changes disk quotas"),
+        _event(
+            _K.SYS_QUOTACTL,
+            "reads or changes disk quotas",
+            choice("command", 0, "the command", c.QUOTA_COMMANDS, mask=0xFFFFFF00),
+        ),
+        _event(
+            _K.SYS_FANOTIFY_INIT,
+            "creates a fanotify group",
+            flags(0, "the flags", c.FANOTIFY_FLAGS),
+        ),
         _event(_K.SYS_SETDOMAIN, "sets the host or domain name", call("sethostname setdomainname", 0)),
     )
 )

@@ -90,6 +90,17 @@ def _link(words: Words) -> Sample:
     )  # fmt: skip
 
 
+def _kill(words: Words) -> Sample:
+    target = "container" if words[0] == "0" else "host"
+    return sample(_K.SYS_SIGNAL, f"kill {' '.join(words)}", signal=_number(words[1]), target=target)
+
+
+def _xattr(words: Words) -> Sample:
+    name, place = words
+    filesystem = "disk" if place.startswith("/run/shared") else "tmpfs"
+    return sample(_K.SYS_SETXATTR, f"setxattr {name}", filesystem=filesystem, text=name.encode())
+
+
 def _flags(kind: EventKind, name: str = "flags") -> Callable[[Words], Sample]:
     def make(words: Words) -> Sample:
         numbers: dict[str, Any] = {name: _number(words[-1])}
@@ -135,6 +146,14 @@ _EVENTS: Mapping[str, Callable[[Words], Sample]] = {
     "keyctl": lambda words: sample(
         _K.SYS_KEYCTL, f"keyctl {' '.join(words)}", call="keyctl", operation=_number(words[0])
     ),
+    "adjtimex": _plain(_K.SYS_SETTIME, call="adjtimex", changes="no"),
+    "quota": lambda words: sample(
+        _K.SYS_QUOTACTL, f"quotactl {' '.join(words)}", command=_number(words[0]) << 8
+    ),
+    "fanotify": _flags(_K.SYS_FANOTIFY_INIT),
+    "fsioctl": _flags(_K.SYS_IOCTL, "request"),
+    "setxattr": _xattr,
+    "request_key": _plain(_K.SYS_KEYCTL, call="request_key", callout="no"),
     "private": _plain(_K.SYS_MOUNT, flags="MS_PRIVATE"),
     "open_tree": _flags(_K.SYS_OPEN_TREE),
     "chroot": _plain(_K.SYS_CHROOT, chrooted="no", target="other"),
@@ -150,6 +169,9 @@ _EVENTS: Mapping[str, Callable[[Words], Sample]] = {
     "ptrace": _plain(_K.SYS_PTRACE, request="PTRACE_SEIZE", target="container"),
     "process_vm": _plain(_K.SYS_PROCESS_VM, call="process_vm_readv", target="self"),
     "getfd": _plain(_K.SYS_PIDFD_GETFD, target="self"),
+    "kcmp": _plain(_K.PROCESS_LOOK, mode="read", target="self", via="call"),
+    "kill": _kill,
+    "uevent": _plain(_K.UEVENT_SEND, network="own"),
     "tty": _plain(_K.SYS_IOCTL, request=_TERMINAL_SIZE),
     "run": lambda words: file_sample(
         _K.PROCESS_EXEC, "overlay", words[0].encode(), f"run {words[0]}", vital=False, mount="own"

@@ -70,6 +70,7 @@ class Case(NamedTuple):
 
 BESIDE = "/run/cgroup-beside"
 PROC = "/proc/sys"
+CAPABILITY = "security.capability"
 LXCFS = "/run/lxcfs/devices.allow"
 D: Outcome = "denied"
 K: Outcome = "killed"
@@ -80,10 +81,13 @@ CASES = (
     # credentials.yaml, devices.yaml
     Case("setuid-on-disk", (32,), B, "chmod 04755 /run/shared/tool", "chmod 0755 /run/shared/tool"),
     Case("setuid-file", (32,), S, "chmod 04755", "chmod 0755"),
+    Case("capability-on-disk", (64,), B, f"setxattr {CAPABILITY} /run/shared/tool", "setxattr user.rftest /run/shared/tool"),
+    Case("capability-file", (64,), S, f"setxattr {CAPABILITY} /tmp/mode", "setxattr user.rftest /tmp/mode"),
     Case("block-device", (1, 2), D, "mknod b 259 1048575", "mknod b 0 0"),
     Case("raw-device", (26,), D, "mknod c 1 1", "mknod c 1 3"),
     Case("control-device", (28,), D, "mknod c 1 11", "mknod c 1 9"),
     Case("control-device", (58,), D, "mknod c 10 241", "mknod c 10 229"),
+    Case("character-device", (26,), D, "device c 4 1", "mknod c 4 1"),
     Case("video-device", (58,), S, "device c 81 0", "mknod c 81 0"),  # as images that carry /dev do
     # files.yaml
     Case("helper-file", (4,), K, f"open {RELEASE} w", f"open {RELEASE} r"),
@@ -110,6 +114,22 @@ CASES = (
     Case("file-by-handle", (13,), K, "handle /tmp", "open /tmp r"),
     Case("token-by-tool", (24,), S, "run /bin/cat /tmp/token", "open /tmp/token r"),
     Case("token-by-dropped-program", (24,), S, "drop open /tmp/token r", "open /tmp/token r", lsm=D),
+    # node.yaml
+    Case("forged-uevent", (70,), B, "uevent", "uevent", kind="host-network", twin_kind="plain", disposable=True),
+    Case("swap-space", (65,), K, "swapon", "sethostname"),
+    Case("clock-set", (65,), K, "settime", "adjtimex"),
+    Case("clock-set", (65,), K, "adjtimex 0x4000", "adjtimex"),
+    Case("process-accounting", (65,), K, "acct", "sethostname"),
+    Case("quota-change", (65,), K, "quota 0x800008 /run/host-passwd", "quota 0x800007 /run/host-passwd"),
+    Case("fanotify-group", (66,), K, "fanotify 0", "fanotify 0x200"),
+    Case("fanotify-group", (66,), K, "fanotify 4", "fanotify 0x600"),
+    Case("fanotify-permission", (66,), K, "fanotify 0x204", "fanotify 0x200"),
+    Case("filesystem-ioctl", (67,), K, "fsioctl 0xc0045878", "fsioctl 0x80086601"),
+    Case("filesystem-ioctl", (67,), K, "fsioctl 0xc0045877", "fsioctl 0x80086601"),
+    Case("handle-ioctl", (13, 67), K, "fsioctl 0xc038586b", "fsioctl 0x80086601"),
+    Case("tree-search", (67,), S, "fsioctl 0xd0009411", "fsioctl 0x80086601", lsm=D),
+    Case("filesystem-trim", (67,), S, "fsioctl 0xc0185879", "fsioctl 0x80086601"),
+    Case("key-upcall", (68,), K, "request_key words", "request_key"),
     # kernel.yaml
     Case("kernel-module", (11,), K, "finit_module", "sethostname"),
     Case("kernel-module", (11,), K, "init_module", "sethostname"),
@@ -168,6 +188,7 @@ CASES = (
     Case("etcd-node", (22,), D, f"connect {NODE} 2379", f"connect {NODE} 2378"),
     Case("etcd-api", (22,), S, "connect 127.0.0.1 2379", "connect 127.0.0.1 2378"),
     Case("runtime-socket", (21,), D, "unix /run/docker.sock", "unix /tmp/docker.sock"),
+    Case("host-socket", (21,), K, "unix /run/dbus/system_bus_socket", "unix @/rftest.sock listen"),
     Case("shim-socket", (20,), D, "unix @/containerd-shim/rftest.sock listen", "unix @/rftest.sock listen"),
     Case("packet-socket", (25, 53), K, "socket 17 3 0", "socket 2 2 0"),
     Case("packet-socket", (25, 53), K, "socket 2 10 0x300", "socket 2 3 1"),
@@ -176,6 +197,7 @@ CASES = (
     Case("exploited-socket-family", (50,), K, "socket 33 2 2", "socket 10 1"),
     Case("exploited-socket-family", (58,), K, "socket 40 1", "socket 1 2"),
     Case("old-socket-family", (), S, "socket 4 2", "socket 10 2", lsm=D),
+    Case("raw-ip-socket", (23,), S, "socket 2 3 255", "socket 2 3 1"),
     Case("netfilter-socket", (52,), S, "socket 16 3 12", "socket 16 3 0"),
     Case("netfilter-socket", (50,), S, "socket 16 3 6", "socket 16 3 0"),
     Case("xfrm-socket", (50,), K, "socket 16 3 6", "socket 16 3 0", kind="userns"),
@@ -183,9 +205,18 @@ CASES = (
     Case("ptrace-foreign", (18,), K, f"ptrace {HELPER}", "ptrace", kind="host-pid"),
     Case("memory-foreign", (18,), K, f"process_vm {HELPER}", "process_vm", kind="host-pid"),
     Case("pidfd-getfd", (19,), K, f"getfd {HELPER} 1", "getfd", kind="host-pid"),
-    Case("memory-file-foreign", (18,), K, f"open /proc/{HELPER}/mem w", f"open /proc/{HELPER}/stat r", kind="host-pid"),
+    Case("process-file-foreign", (18,), K, f"open /proc/{HELPER}/mem w", f"open /proc/{HELPER}/stat r", kind="host-pid"),
+    Case("process-file-foreign", (18,), K, f"open /proc/{HELPER}/environ r", "open /proc/self/environ r", kind="host-pid"),
+    Case("process-file-foreign", (18,), K, f"open /proc/{HELPER}/maps r", f"open /proc/{HELPER}/status r", kind="host-pid"),
+    Case("process-file-write", (18,), K, f"open /proc/{HELPER}/oom_score_adj w", f"open /proc/{HELPER}/oom_score_adj r", kind="host-pid"),
+    Case("process-object-foreign", (18,), K, f"held {HELPER} /memfd:rftest", "held 0 /memfd:rftest", kind="host-pid"),
+    Case("process-object-foreign", (18,), K, f"held {HELPER} pipe:", "held 0 pipe:", kind="host-pid"),
+    Case("process-look", (18,), K, f"kcmp {HELPER}", "kcmp", kind="host-pid"),
+    Case("process-control", (18,), B, f"read_of {HELPER} personality", f"read_of {HELPER} wchan", kind="host-pid"),
+    Case("signal-foreign", (69,), K, f"kill {HELPER} 28", "kill 0 28", kind="host-pid"),
+    Case("signal-foreign", (69,), K, f"kill_pidfd {HELPER} 28", f"kill {HELPER} 0", kind="host-pid"),
     Case("memory-file", (47,), S, "open /proc/self/mem w", "open /proc/self/mem r", lsm=D),
-    Case("terminal-injection", (61,), B, "tty", "tty 0x5413"),
+    Case("terminal-injection", (61,), K, "tty", "tty 0x5413"),
     Case("exec-from-memory", (60,), K, "memfd /bin/true", "run /bin/true"),
     # sysctl.yaml
     Case("sysctl-helper", (6,), D, f"rewrite {PROC}/kernel/core_pattern", f"read {PROC}/kernel/core_pattern"),
@@ -204,7 +235,6 @@ CASES = (
     Case("token-read", (24,), S, "open /tmp/token r", "open /tmp/mode r", optional=True),
     Case("host-symlink", (15,), S, "symlink /etc", "symlink /tmp/work", optional=True),
     Case("new-program", (60,), S, "drop", "run /bin/true", optional=True),
-    Case("terminal-injection-anywhere", (61,), K, "tty", "tty 0x5413", optional=True),
     Case("splice-setuid", (48,), K, "splice /bin/su", "splice /bin/true", lsm=K, optional=True),
     # detectors
     Case("image-link", (36, 37, 39), S, "", "", bundle="image-link", detector=True),

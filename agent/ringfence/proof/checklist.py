@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The 63 rows of the escape checklist, and the runtime tests of rows that rules cannot cover.
+"""The rows of the escape checklist, and the runtime tests of rows that rules cannot cover.
 
 ringfence.proof.cases has the rules and detectors that cover a row, and their attacks.
 """
@@ -117,4 +117,13 @@ TECHNIQUES = (
     _T(62, "Fork, memory and descriptor bombs", (),
        "the cgroup's limits stop it; a detector reports that a limit is hit"),
     _T(63, "Recon sweep", (), "each call is legitimate or has its own rule; a detector reports the sum"),
+    _T(64, "File capabilities on a shared disk", why=f"package managers set them, too; {_LSM}"),
+    _T(65, "The node's swap space, clock, accounting and quotas"),
+    _T(66, "fanotify: descriptors of other processes' files, opens of the node that wait"),
+    _T(67, "ioctls that act on a whole filesystem, or open by handle", (),
+       "trimming discards unused blocks only; docker and systemd search trees of btrfs, and killing them "
+       "would end legitimate work"),
+    _T(68, "Words for the host's request-key"),
+    _T(69, "Signals to processes of the host"),
+    _T(70, "Forged uevents", why=_LSM),
 )  # fmt: skip

@@ -45,6 +45,7 @@ class Fixtures(NamedTuple):
     peer: int  # pid of a host process in the host's namespaces
     beside: Path  # directory of a cgroup beside the containers'
     socket: Path  # its server sees it as /run/docker.sock
+    bus: Path  # and this as /run/dbus/system_bus_socket
     hand: Path  # a socket that sends a descriptor of a directory of the disk to every client
     disk: Path | None
     hierarchy: int | None  # root of a cgroup v1 hierarchy without controllers, as a descriptor
@@ -80,8 +81,9 @@ def new_fixtures(directory: Path, name: str, *, disposable: bool = False) -> Ite
             stack.enter_context(_process(programs / "sleep", "unshare", "-m", "-u", "--")),
             stack.enter_context(_process(programs / "peer/sleep")),
             stack.enter_context(_cgroup(name)),
-            stack.enter_context(_listener(directory / "daemon")),
-            stack.enter_context(_giver(directory / "hand.sock", disk or directory)),
+            stack.enter_context(_listener(directory / "daemon", "/run/docker.sock")),
+            stack.enter_context(_listener(directory / "bus", "/run/dbus/system_bus_socket")),
+            stack.enter_context(_giver(directory / "giver", disk or directory)),
             disk,
             optional(_hierarchy(name)) if disposable else None,
             optional(_fuse(directory / "lxcfs")),
@@ -155,11 +157,17 @@ def _run(*argv: str) -> None:
 
 @contextlib.contextmanager
 def _process(executable: Path, *before: str) -> Iterator[int]:
-    """Starts a host process whose program is `executable`, the attack program under the name sleep."""
+    """Starts a host process whose program is `executable`, the attack program under the name sleep.
+
+    It holds a memfd and a pipe.
+    """
     executable.parent.mkdir(exist_ok=True)
     shutil.copy(program(), executable)
-    process = subprocess.Popen([*before, str(executable), "86400"])
+    held = (os.memfd_create("rftest", 0), *os.pipe())
+    process = subprocess.Popen([*before, str(executable), "86400"], pass_fds=held)
     try:
+        for fd in held:
+            os.close(fd)
         end = time.monotonic() + 30
         while Path(f"/proc/{process.pid}/exe").readlink() != executable:
             if time.monotonic() > end or process.poll() is not None:
@@ -222,37 +230,41 @@ def _fuse(where: Path) -> Iterator[Path]:
             process.kill()
 
 
-@contextlib.contextmanager
-def _listener(root: Path) -> Iterator[Path]:
-    """Creates a unix socket that its server, below another root, sees as /run/docker.sock.
-
-    Nothing accepts its connections.
-    """
-    (root / "run").mkdir(parents=True, exist_ok=True)
-    path = root / "run/docker.sock"
+def _bind(server: socket.socket, root: Path, name: str) -> Path:
+    """Binds a socket as its server would below another root. Returns its path."""
+    path = root / name.lstrip("/")
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as server:
-        child = os.fork()
-        if child == 0:
-            with contextlib.suppress(OSError):
-                os.chroot(root)
-                server.bind("/run/docker.sock")
-                os._exit(0)
-            os._exit(1)
-        _, status = os.waitpid(child, 0)
-        if status:
-            raise RuntimeError(f"no socket at {path}")
-        server.listen(64)
-        yield path
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(OSError):
+            os.chroot(root)
+            server.bind(name)
+            os._exit(0)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise RuntimeError(f"no socket at {path}")
+    server.listen(64)
+    return path
 
 
 @contextlib.contextmanager
-def _giver(path: Path, directory: Path) -> Iterator[Path]:
-    """Creates a socket that sends a descriptor of `directory` to every client, like a careless daemon."""
+def _listener(root: Path, name: str) -> Iterator[Path]:
+    """Creates a unix socket that its server knows by that name. Nothing accepts its connections."""
+    with socket.socket(socket.AF_UNIX) as server:
+        yield _bind(server, root, name)
+
+
+@contextlib.contextmanager
+def _giver(root: Path, directory: Path) -> Iterator[Path]:
+    """Creates a socket that sends a descriptor of `directory` to every client, like a careless daemon.
+
+    Its server knows it by a name that containers may connect to.
+    """
     given = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
-        server.listen(64)
+        path = _bind(server, root, "/dev/log")
 
         def serve() -> None:
             with contextlib.suppress(OSError):

@@ -44,8 +44,8 @@ NODE = "{node}"  # an address of the node
 DISK = "{disk}"  # mount point of the disk outside the container
 
 Config = dict[str, Any]
-#: `host-pid` shares the host's pid namespace, `userns` has its own user namespace
-Kind = Literal["plain", "host-pid", "userns"]
+#: `host-pid` and `host-network` share a namespace of the host, `userns` has its own user namespace
+Kind = Literal["plain", "host-pid", "host-network", "userns"]
 _NAMESPACES = ("pid", "mount", "network", "ipc", "uts", "cgroup")
 _MOUNTS = (
     ("/proc", "proc", ()),
@@ -69,7 +69,7 @@ def _capabilities() -> list[str]:
 
 def privileged_config(root: Path, fixtures: Fixtures | None, *, kind: Kind = "plain") -> Config:
     """Returns config.json with the fixtures at the paths of the attacks; a `userns` container has none."""
-    namespaces = [name for name in _NAMESPACES if name != "pid" or kind != "host-pid"]
+    namespaces = [name for name in _NAMESPACES if kind != f"host-{name}"]
     mounts: list[dict[str, Any]] = [
         {"destination": where, "type": fstype, "source": fstype, "options": list(options)}
         for where, fstype, options in _MOUNTS
@@ -106,6 +106,7 @@ def _fixture_mounts(fixtures: Fixtures) -> list[dict[str, Any]]:
     """Returns the mounts of the fixtures, and those that a careless or deceived runtime exposes."""
     binds = [
         (fixtures.socket, "/run/docker.sock"),
+        (fixtures.bus, "/run/dbus/system_bus_socket"),
         (fixtures.hand, "/run/hand.sock"),
         (Path(f"/proc/{os.getpid()}/ns/uts"), "/run/ns-host-uts"),
         (Path(f"/proc/{fixtures.helper}/ns/uts"), "/run/ns-other-uts"),

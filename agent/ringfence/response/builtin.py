@@ -6,8 +6,6 @@ The kernel decides according to the agent's configuration (`self_defence`); thes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ringfence.abi import NO_RULE, Action, EventKind, Mechanism, Tamper
 from ringfence.events import Event, TamperEvent
 from ringfence.policy.compiled import CompiledRule
@@ -34,10 +32,17 @@ class BuiltinRules:
             ("agent-name", "A call names a file like one of the agent's", "high", seen),
             ("agent-look", "A container reads from the agent's process", "medium", looks),
         )
-        self._rules: Mapping[str, CompiledRule] = {
+        self._rules: dict[str, CompiledRule] = {
             rule: _rule(rule, title, severity, outcome, enforced=defence == "deny")
             for rule, title, severity, outcome in rules
         }
+        self._rules["container-condemned"] = _rule(
+            "container-condemned",
+            "A container was condemned: a call for which a task was killed may have had an effect",
+            "critical",
+            Outcome(Action.KILL, Mechanism.KILL, "the call could not be denied before its effect"),
+            enforced=True,
+        )
 
     @property
     def all(self) -> list[CompiledRule]:
@@ -45,9 +50,12 @@ class BuiltinRules:
         return list(self._rules.values())
 
     def of(self, event: Event) -> CompiledRule | None:
-        """Returns the rule of a self-defence event; None for any other event."""
+        """Returns the rule of a self-defence event, or of a verdict on a condemned container; else None."""
         if not isinstance(event, TamperEvent):
-            return None
+            condemned = event.action == Action.KILL and event.rule == NO_RULE
+            return self._rules["container-condemned"] if condemned else None
+        if event.what == Tamper.CONDEMNED:
+            return self._rules["container-condemned"]
         if event.what & Tamper.MAYBE:
             return self._rules["agent-name"]
         return self._rules["agent-look" if event.what >= Tamper.LOOK else "agent-tamper"]

@@ -33,6 +33,11 @@ struct attack {
 };
 
 extern const struct attack file_attacks[], name_attacks[], task_attacks[], namespace_attacks[];
+extern const struct attack socket_attacks[], kernel_attacks[], race_attacks[], tamper_attacks[];
+extern const struct attack hammer_attacks[];
+
+/* Runs words: the name of an attack, and its arguments. */
+int run(char **words);
 
 /* Prints "worked" or "failed ERRNO" (-1 with errno), and returns the exit code. */
 int result(long value);

@@ -81,6 +81,14 @@ static int attack_write_below(char **args)
 	return put(open(word(args, 1, "x"), O_WRONLY | O_CREAT, 0644), word(args, 2, "x"));
 }
 
+/* write_root DIRECTORY NAME TEXT: from a root directory there (chroot). */
+static int attack_write_root(char **args)
+{
+	if (chroot(word(args, 0, "/tmp")) || chdir("/"))
+		return result(-1);
+	return put(open(word(args, 1, "x"), O_WRONLY | O_CREAT, 0644), word(args, 2, "x"));
+}
+
 /* write_unnamed DIRECTORY NAME TEXT: a file without a name, which gets one later. */
 static int attack_write_unnamed(char **args)
 {
@@ -104,6 +112,21 @@ static int attack_read(char **args)
 	if (fd < 0)
 		return result(-1);
 	length = read(fd, block, sizeof(block));
+	if (length > 0)
+		show(block, length);
+	return result(length);
+}
+
+/* read_at PATH ADDRESS: from the address in the text on (hexadecimal). */
+static int attack_read_at(char **args)
+{
+	int fd = open(word(args, 0, "/proc/self/mem"), O_RDONLY);
+	char block[64];
+	ssize_t length;
+
+	if (fd < 0)
+		return result(-1);
+	length = pread(fd, block, sizeof(block), strtoul(word(args, 1, "0"), NULL, 16));
 	if (length > 0)
 		show(block, length);
 	return result(length);
@@ -143,8 +166,10 @@ const struct attack file_attacks[] = {
 	{ "write_again", attack_write_again },
 	{ "write_map", attack_write_map },
 	{ "write_below", attack_write_below },
+	{ "write_root", attack_write_root },
 	{ "write_unnamed", attack_write_unnamed },
 	{ "read", attack_read },
+	{ "read_at", attack_read_at },
 	{ "read_map", attack_read_map },
 	{ "hold", attack_hold },
 	{ NULL, NULL },

@@ -3,15 +3,15 @@
  * adversary NAME [ARG...]: one attempt.
  * adversary serve: attempts from standard input, one per line; the first process of a container.
  * adversary memory WORD...: the same words, by a copy of this program that has no file.
+ * adversary orphan WORD...: that copy, as a child of the host's first process.
+ * adversary apart WORD...: the same words, in a mount namespace of its own.
  */
 #include "adversary.h"
 #include <time.h>
 
 static const struct attack *const tables[] = {
-	file_attacks,
-	name_attacks,
-	task_attacks,
-	namespace_attacks,
+	file_attacks,	name_attacks, task_attacks,   namespace_attacks, socket_attacks,
+	kernel_attacks, race_attacks, tamper_attacks, hammer_attacks,
 };
 
 int result(long value)
@@ -123,6 +123,11 @@ static const struct attack *find(const char *name)
 	exit(USAGE);
 }
 
+int run(char **words)
+{
+	return find(words[0])->run(words + 1);
+}
+
 /* Runs the words by a copy of this program in memory. */
 static int from_memory(char **words)
 {
@@ -172,6 +177,22 @@ static int serve(void)
 	return 0;
 }
 
+/* An orphan of the host's first process runs the words, where pids are the host's. */
+static int orphaned(char **words)
+{
+	if (!fork()) {
+		if (!fork()) {
+			while (getppid() != 1)
+				usleep(1000);
+			_exit(from_memory(words));
+		}
+		_exit(0);
+	}
+	wait(NULL);
+	for (;;)
+		pause();
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 2)
@@ -180,5 +201,11 @@ int main(int argc, char **argv)
 		return serve();
 	if (!strcmp(argv[1], "memory") && argc > 2)
 		return from_memory(argv + 1);
-	return find(argv[1])->run(argv + 2);
+	if (!strcmp(argv[1], "orphan") && argc > 2)
+		return orphaned(argv + 1);
+	if (!strcmp(argv[1], "apart") && argc > 2) {
+		need(!unshare(CLONE_NEWNS), "unshare");
+		return main(argc - 1, argv + 1);
+	}
+	return run(argv + 1);
 }

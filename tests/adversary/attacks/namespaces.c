@@ -47,6 +47,14 @@ static int attack_enter_32bit(char **args)
 #endif
 }
 
+/* enter_run PATH WORD...: enters, and makes another attempt from there. */
+static int attack_enter_run(char **args)
+{
+	if (setns(open_namespace(word(args, 0, "/proc/self/ns/uts")), 0))
+		return result(-1);
+	return run(args + 1);
+}
+
 /* userns: a new user namespace, in which a process stays: is any rule in force? */
 static int attack_userns(char **args)
 {
@@ -58,9 +66,6 @@ static int attack_userns(char **args)
 }
 
 const struct attack namespace_attacks[] = {
-	{ "enter", attack_enter },
-	{ "enter_pidfd", attack_enter_pidfd },
-	{ "enter_32bit", attack_enter_32bit },
-	{ "userns", attack_userns },
-	{ NULL, NULL },
+	{ "enter", attack_enter },	   { "enter_pidfd", attack_enter_pidfd }, { "enter_32bit", attack_enter_32bit },
+	{ "enter_run", attack_enter_run }, { "userns", attack_userns },		  { NULL, NULL },
 };

@@ -83,7 +83,7 @@ static int attack_signal(char **args)
 
 /*
  * victim SECRET: a process of the host that keeps the secret where a container could look for it.
- * Prints the addresses and the descriptor: "SHARED-END MEMFD-END PIPE".
+ * Prints the addresses and the descriptor: "SHARED-END MEMFD-END PIPE MEMFD".
  */
 __attribute__((noreturn)) static int attack_victim(char **args)
 {
@@ -98,7 +98,8 @@ __attribute__((noreturn)) static int attack_victim(char **args)
 	need(write(pipes[1], secret, strlen(secret)) > 0 && pwrite(memory, secret, strlen(secret), 0) > 0, "write");
 	strcpy(shared, secret);
 	setpgid(0, 0);
-	printf("%lx-%lx %lx-%lx %d\n", (long)shared, (long)shared + 4096, (long)code, (long)code + 4096, pipes[0]);
+	printf("%lx-%lx %lx-%lx %d %d\n", (long)shared, (long)shared + 4096, (long)code, (long)code + 4096, pipes[0],
+	       memory);
 	fflush(stdout);
 	for (;;)
 		pause();

@@ -50,6 +50,6 @@ long call_32bit(long number, long first, long second);
 #endif
 
 extern const struct attack mount_attacks[], file_attacks[], kernel_attacks[], task_attacks[], net_attacks[],
-	fuse_attacks[];
+	fuse_attacks[], node_attacks[];
 
 #endif

@@ -102,14 +102,12 @@ static int attack_swapon(char **args)
 	return result(syscall(SYS_swapon, "/tmp/no-such-file", 0));
 }
 
-/* No such clock: refused. */
+/* Neither a time nor a time zone: nothing is set. */
 static int attack_settime(char **args)
 {
-	struct timespec now = { 0 };
-
 	(void)args;
-	try_now("clock_settime");
-	return result(syscall(SYS_clock_settime, 0x7fff, &now));
+	try_now("settimeofday");
+	return result(syscall(SYS_settimeofday, NULL, NULL));
 }
 
 static int attack_acct(char **args)
@@ -117,13 +115,6 @@ static int attack_acct(char **args)
 	(void)args;
 	try_now("acct");
 	return result(syscall(SYS_acct, "/tmp/no-such-file"));
-}
-
-static int attack_quotactl(char **args)
-{
-	(void)args;
-	try_now("quotactl");
-	return result(syscall(SYS_quotactl, 0x800007 << 8, "/tmp/no-such-device", 0, NULL));
 }
 
 static int attack_userfaultfd(char **args)
@@ -195,9 +186,8 @@ const struct attack kernel_attacks[] = {
 	{ "ioperm", attack_ioperm, "ask for I/O port 0x80, or (0) give it back" },
 	{ "syslog", attack_syslog, "read the kernel's log (TYPE 3)" },
 	{ "swapon", attack_swapon, "swap to a file that is not there" },
-	{ "settime", attack_settime, "set a clock that is not there" },
+	{ "settime", attack_settime, "set a clock to nothing" },
 	{ "acct", attack_acct, "account to a file that is not there" },
-	{ "quotactl", attack_quotactl, "ask for quotas of no device" },
 	{ "userfaultfd", attack_userfaultfd, "a userfaultfd with FLAGS" },
 	{ "io_uring", attack_io_uring, "a ring of one entry" },
 	{ "filter", attack_filter, "a filter on a socket of our own" },

@@ -10,7 +10,7 @@
 #include <time.h>
 
 static const struct attack *const tables[] = {
-	mount_attacks, file_attacks, kernel_attacks, task_attacks, net_attacks, fuse_attacks,
+	mount_attacks, file_attacks, kernel_attacks, task_attacks, net_attacks, fuse_attacks, node_attacks,
 };
 
 /* For `time`: the start of the call, the shortest so far. */

@@ -129,6 +129,73 @@ static int attack_getfd(char **args)
 	return result(syscall(SYS_pidfd_getfd, pidfd, number(args, 1, 0), 0));
 }
 
+/* kcmp PID: compare an address space with another process's. */
+static int attack_kcmp(char **args)
+{
+	try_now("kcmp");
+	return result(syscall(SYS_kcmp, getpid(), number(args, 0, getpid()), 1 /* KCMP_VM */, 0, 0));
+}
+
+/* kill PID SIGNAL: 28 (SIGWINCH) is ignored by default; 0 is an own child. */
+static int attack_kill(char **args)
+{
+	pid_t own = number(args, 0, 0) ? 0 : own_child();
+	int status;
+
+	try_now("kill");
+	status = result(kill(own ? own : number(args, 0, 0), number(args, 1, SIGWINCH)));
+	if (own) {
+		kill(own, SIGKILL);
+		waitpid(own, NULL, 0);
+	}
+	return status;
+}
+
+/* kill_pidfd PID SIGNAL: the same by the directory of /proc/PID, which serves as a pidfd. */
+static int attack_kill_pidfd(char **args)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%ld", number(args, 0, getpid()));
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	need(fd >= 0, path);
+	try_now("pidfd_send_signal");
+	return result(syscall(SYS_pidfd_send_signal, fd, number(args, 1, SIGWINCH), NULL, 0));
+}
+
+/* read_of PID FILE: read a file of /proc/PID. */
+static int attack_read_of(char **args)
+{
+	char path[128], text[512];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%ld/%s", number(args, 0, getpid()), word(args, 1, "stat"));
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	need(fd >= 0, path);
+	try_now("read");
+	return result(read(fd, text, sizeof(text)));
+}
+
+/* held PID BEGINNING: open the descriptor of PID whose link begins so; 0: of this process, which holds them. */
+static int attack_held(char **args)
+{
+	long pid = number(args, 0, 0);
+	char path[64], link[256];
+	int both[2], fd;
+
+	need(pid || (memfd_create("rftest", 0) >= 0 && !pipe(both)), "a memfd and a pipe");
+	for (fd = 0; fd < 256; fd++) {
+		snprintf(path, sizeof(path), "/proc/%ld/fd/%d", pid ? pid : getpid(), fd);
+		memset(link, 0, sizeof(link));
+		if (readlink(path, link, sizeof(link) - 1) > 0 && !strncmp(link, args[1], strlen(args[1])))
+			break;
+	}
+	need(fd < 256, "such a descriptor");
+	try_now("openat");
+	return result(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+}
+
 /* leave FILE: move this process to the cgroup of this cgroup.procs. */
 static int attack_leave(char **args)
 {
@@ -310,6 +377,11 @@ const struct attack task_attacks[] = {
 	{ "ptrace", attack_ptrace, "seize PID, or a child of our own" },
 	{ "process_vm", attack_process_vm, "read PID's memory where there is none" },
 	{ "getfd", attack_getfd, "copy descriptor FD of PID" },
+	{ "kcmp", attack_kcmp, "compare our address space with PID's" },
+	{ "kill", attack_kill, "send PID a SIGNAL; 0: a child of our own" },
+	{ "kill_pidfd", attack_kill_pidfd, "send PID a SIGNAL by its /proc/PID" },
+	{ "read_of", attack_read_of, "read FILE of /proc/PID" },
+	{ "held", attack_held, "open a descriptor of PID whose link begins with WORD" },
 	{ "leave", attack_leave, "move to the cgroup of FILE" },
 	{ "memfd", attack_memfd, "run a copy of PROGRAM from memory" },
 	{ "drop", attack_drop, "run a new copy of ourselves as `attacks WORD...`" },

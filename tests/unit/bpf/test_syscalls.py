@@ -12,10 +12,11 @@ from ringfence_linux.numbers import NUMBERS
 
 
 def test_every_call_has_a_number_and_every_kind_a_call() -> None:
-    """Every name is in both tables, and every SYS_ event has a call. Drift: at exec."""
+    """Every name is in both tables, and every SYS_ event has a call. Drift: at exec. Look: also by calls."""
     assert set(CALLS) | set(OPENS) <= set(NUMBERS)
     assert {call.kind for call in CALLS.values()} == {
         EventKind.TASK_DRIFT,
+        EventKind.PROCESS_LOOK,
         *(kind for kind in EventKind if kind.is_syscall),
     }
 

@@ -53,12 +53,12 @@ def test_version_1_has_its_own_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "share"), [("max", 0), (f"{GIB // 4}", 71902), (f"{96 << 20}", 11983), (f"{32 << 20}", 8192)]
+    ("limit", "share"), [("max", 0), (f"{GIB // 4}", 41527), (f"{128 << 20}", 13842), (f"{32 << 20}", 8192)]
 )
 def test_the_share_of_a_container_is_half_of_what_the_limit_leaves(
     tmp_path: Path, limit: str, share: int
 ) -> None:
-    """Beside 64 MiB for the agent, 1,400 bytes a task; never so few that honest work would notice."""
+    """Beside 64 MiB for the agent, 2,424 bytes a task; never so few that honest work would notice."""
     mount = tmp_path / "unified"
     seen = proc(tmp_path, f"30 23 0:26 / {mount} rw - cgroup2 cgroup2 rw\n", "0::/agent\n")
     files(mount / "agent", memory__max=limit)
@@ -106,3 +106,30 @@ def test_the_kernel_is_asked_to_end_others_first(tmp_path: Path, before: str, af
     assert lower_priority(path) is (before != "nonsense")
     assert path.read_text() == after
     assert not lower_priority(tmp_path / "absent")
+
+
+def test_free_memory_is_that_of_the_nearest_limit_and_page_cache_is_not_free(tmp_path: Path) -> None:
+    """Dirty pages, and those being written, cannot be given up at once."""
+    mount = tmp_path / "unified"
+    seen = proc(tmp_path, f"30 23 0:26 / {mount} rw - cgroup2 cgroup2 rw\n", "0::/pod/agent\n")
+    files(
+        mount / "pod", memory__max=f"{GIB}", memory__current=f"{GIB // 2}", memory__stat="inactive_file 1\n"
+    )
+    files(mount / "pod/agent", memory__max="1000", memory__current="900")
+    files(
+        mount / "pod/agent",
+        memory__stat="inactive_file 300\nactive_file 200\nfile_dirty 50\nfile_writeback 10\n",
+    )
+    limits = ResourceLimits(proc=seen)
+    assert (limits.memory_free, limits.memory_cache) == (100, 440)
+
+
+def test_free_memory_of_version_1(tmp_path: Path) -> None:
+    """Its statistics have other names."""
+    memory = tmp_path / "memory"
+    seen = proc(tmp_path, f"30 31 0:30 / {memory} rw - cgroup cgroup rw,memory\n", "4:memory:/a\n")
+    assert (ResourceLimits(proc=seen).memory_free, ResourceLimits(proc=seen).memory_cache) == (0, 0)
+    files(memory / "a", memory__limit_in_bytes="1000", memory__usage_in_bytes="950")
+    files(memory / "a", memory__stat="inactive_file 1\ntotal_inactive_file 90\ntotal_dirty 20\n")
+    limits = ResourceLimits(proc=seen)
+    assert (limits.memory_free, limits.memory_cache) == (50, 70)

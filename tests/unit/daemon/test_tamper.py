@@ -73,3 +73,15 @@ def test_without_enforcement_no_verdict_is_deferred() -> None:
     """Then the kernel denied nothing, and no process is killed."""
     made = TamperConfirmation(lambda: Look((), 0), enabled=False)
     assert not made.defer(MAYBE, None)
+
+
+def test_a_condemned_container_is_handled_at_once() -> None:
+    """Whatever the self-defence is set to; the verdict is not deferred."""
+    calls: list[str] = []
+    for enabled in (True, False):
+        tamper = TamperConfirmation(
+            lambda: Look([], 0), condemned=lambda: calls.append("condemned"), enabled=enabled
+        )
+        assert not tamper.defer(make(EventKind.AGENT_TAMPER, what=int(Tamper.CONDEMNED)), None)
+        assert not tamper.defer(make(EventKind.SYS_UNSHARE), None)
+    assert calls == ["condemned", "condemned"]

@@ -160,3 +160,17 @@ def test_records_are_one_json_object_a_line() -> None:
     assert line.endswith(b"\n")
     assert json.loads(line) == record
     assert line_of({"path": "\udc80"}) == b'{"path":"\\udc80"}\n'
+
+
+def test_a_file_does_not_stay_in_the_page_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would fill the agent's memory limit. It is given up once in a MiB."""
+    given_up: list[int] = []
+    monkeypatch.setattr("ringfence.export.jsonl.forget_cache", given_up.append)
+    writer = LineWriter(tmp_path / "out")
+    line = b"x" * 65535 + b"\n"
+    for count, expected in ((15, 0), (1, 1), (16, 2)):
+        for _ in range(count):
+            assert writer.write(line)
+        assert writer.settle(5)
+        assert len(given_up) == expected
+    writer.close()

@@ -79,7 +79,7 @@ class Twin:
 
     def _look_up(self, asked: Asked, dim: int, how: int, mask: int) -> bytes | None:
         if how == DIM_USED:
-            return self._operands.get(OPERAND_KEY.pack(asked.kind, dim, asked.value(dim) & mask))
+            return self._operands.get(OPERAND_KEY.pack(asked.kind, dim, 0, asked.value(dim) & mask))
         if how == DIM_TEXT:
             text = asked.text[: MATCH_TEXT - 1]
             return _longest(self._texts, TEXT_KEY.pack(32 + 8 * MATCH_TEXT, asked.kind, DIM_OBJECT, text))
@@ -94,7 +94,7 @@ class Twin:
 
     def verdict(self, asked: Asked, active: int) -> tuple[Action, int | None]:
         """Returns action and rule as match.h does, for a container with the active rules `active`."""
-        table = self._events.get(encode.u32(asked.kind))
+        table = self._events.get(encode.index(asked.kind))
         if table is None:
             return Action.NONE, None
         rules, dims, *rest = EVENT_RULES.unpack(table)

@@ -53,7 +53,6 @@ BY_PEER = {"event": "unix.connect", "match": {"server": "host"}}
     [
         ({"otherwise": "skip"}, "this node cannot deny it, and the rule has `otherwise: skip`"),
         (SETUID_ON_DISK, "only BPF-LSM knows `filesystem`"),
-        (BY_PEER, "only BPF-LSM knows `server`"),
     ],
 )
 def test_a_rule_without_effect_here_is_left_out_with_a_note(changes: Document, why: str) -> None:
@@ -64,6 +63,15 @@ def test_a_rule_without_effect_here_is_left_out_with_a_note(changes: Document, w
     assert [note.rpartition("effective action on this node: ")[2] for note in found.notes] == [
         f"none ({why})"
     ]
+
+
+def test_the_server_of_a_unix_socket_is_known_when_the_call_is_done() -> None:
+    """So the process is killed there; not on a kernel where the call is not seen at all."""
+    (one,) = compiled(policy(rule(**BY_PEER))).rules.values()
+    assert (one.asked_action, one.action, one.mechanism) == (Action.DENY, Action.KILL, Mechanism.KILL)
+    assert not compiled(policy(rule(**BY_PEER)), node=USUAL.without((EventKind.UNIX_CONNECT,), "old")).rules
+    (alert,) = compiled(policy(rule(**BY_PEER, action="alert"))).rules.values()
+    assert (alert.action, alert.mechanism) == (Action.ALERT, Mechanism.OBSERVE)
 
 
 def test_such_a_rule_is_compiled_where_lsm_hooks_decide() -> None:

@@ -58,6 +58,24 @@ def by(program: str, one: Sample, task: str = "") -> Sample:
     return replace(one, what=f"{one.what} by {program} ({task})", numbers=numbers)
 
 
+def of_process(name: str, owner: str, access: str = "read") -> Sample:
+    """Returns an open of a file of /proc/PID of a process that belongs to `owner`."""
+    return file_sample(
+        K.FILE_OPEN, "proc", f"/7/{name}".encode(), f"{name} of {owner}: {access}",
+        access=access, type="file", process=owner,
+    )  # fmt: skip
+
+
+def looked(owner: str, via: str, mode: str = "read") -> Sample:
+    """Returns a look into a process."""
+    return sample(K.PROCESS_LOOK, f"{mode} of {owner} via {via}", mode=mode, target=owner, via=via)
+
+
+def signalled(number: str | int, owner: str) -> Sample:
+    """Returns a signal to a process."""
+    return sample(K.SYS_SIGNAL, f"{number} to {owner}", signal=number, target=owner)
+
+
 APISERVER = "/usr/local/bin/kube-apiserver"
 
 
@@ -215,10 +233,29 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
             reached("/var/run/postgresql/.s.PGSQL.5432"),
         ],
     ),
-    # A debugger in such a container needs an exception; elsewhere memory-file reports writing only.
-    "memory-file-foreign": (
-        [by("/usr/bin/x", opens("proc", "/1/mem"), "host-pid") for opens in (read, written)],
-        [read("proc", "/1/mem"), by("/usr/bin/x", read("proc", "/1/stat"), "host-pid")],
+    # Relations of processes: own ones may be read, and names of others.
+    "process-file-foreign": (
+        [of_process(name, owner) for name in ("mem", "environ", "maps") for owner in ("host", "other")],
+        [
+            *(of_process("environ", owner) for owner in ("self", "container", "unknown")),
+            *(of_process(name, "host") for name in ("stat", "status", "cmdline", "comm", "io")),
+        ],
+    ),
+    "process-file-write": (
+        [of_process("oom_score_adj", "host", "write"), of_process("comm", "other", "write")],
+        [of_process("oom_score_adj", "container", "write"), of_process("oom_score_adj", "host")],
+    ),
+    "process-look": (
+        [looked("host", "open"), looked("other", "call")],
+        [looked("host", "lookup"), looked("self", "open"), looked("container", "call")],
+    ),
+    "process-control": (
+        [looked("host", "lookup", "attach")],
+        [looked("host", "lookup", "read"), looked("container", "lookup", "attach")],
+    ),
+    "signal-foreign": (
+        [signalled("SIGKILL", "host"), signalled(40, "other")],
+        [signalled("none", "host"), signalled("SIGKILL", "container"), signalled("SIGKILL", "unknown")],
     ),
 }
 

@@ -17,6 +17,7 @@ from ringfence.abi import (
     PATTERN_ANY,
     PATTERN_BUILD,
     PATTERN_HEX64,
+    Action,
     EventKind,
 )
 from ringfence.bpf import guard_calls
@@ -36,6 +37,7 @@ from ringfence_linux.procfs import TICK_NS, start_ticks
 __all__ = [
     "Planner",
     "attach_plan",
+    "judges_packets",
     "kernel_pattern",
     "kernel_patterns",
     "needed_kinds",
@@ -55,6 +57,9 @@ _CGROUP_PROGRAMS: Mapping[EventKind, tuple[str, ...]] = {
     # A datagram to a unix socket is reported, too; rules need the hook of connect alone.
     _K.UNIX_CONNECT: (*CGROUP_HOOKS[_K.UNIX_CONNECT], "sendmsg_unix"),
 }
+#: the cgroup programs that judge packets, where a rule refuses one of these events
+_PACKET_PROGRAMS = frozenset(("egress", "sock_create"))
+_OF_PACKETS = frozenset((_K.NET_CONNECT, _K.NET_SENDMSG))
 #: counted for every container (opens, connects), even if no rule needs them
 _COUNTED = frozenset((_K.FILE_OPEN, _K.NET_CONNECT))
 
@@ -109,6 +114,21 @@ def needed_kinds(config: Config, *compiled: CompiledPolicies) -> frozenset[Event
     return frozenset(kinds)
 
 
+def judges_packets(*compiled: CompiledPolicies) -> bool:
+    """Returns True if a rule refuses connections or datagrams, so that packets are judged, too."""
+    refused = (Action.DENY, Action.KILL)
+    return any(
+        rule.action in refused and rule.events & _OF_PACKETS
+        for policies in compiled
+        for rule in policies.rules.values()
+    )
+
+
+def _done_by_programs(cgroup: frozenset[str] | set[str]) -> frozenset[str]:
+    """The server of a unix socket is known when connect(2) is done, if its begin was seen."""
+    return frozenset({"connect"} if "connect_unix" in cgroup else ())
+
+
 def attach_plan(
     kinds: frozenset[EventKind],
     config: Config,
@@ -116,23 +136,28 @@ def attach_plan(
     cgroup2: str,
     tiers: NodeTiers,
     guarding: str = "",
+    packets: bool = False,
 ) -> AttachPlan:
     """The places where programs must be attached to see these events. Events that no part needs
     cost nothing.
 
     An event that an LSM hook decides gets no other program: it would be reported twice, at a cost
-    for every call. `guarding` as Kernel.guarding.
+    for every call. `guarding` as Kernel.guarding; `packets` as judges_packets.
     """
     hooked = kinds & tiers.hooks.keys()
     weaker = kinds - hooked
     calls = frozenset(name for name in names_of(weaker) if name in node.syscalls)
     watched = frozenset(name for name in guard_calls.CALLS if name in node.syscalls and guarding == "calls")
+    # No rule is needed to stop a condemned container from loading a program.
+    guarded = watched | ({"bpf"} & node.syscalls if watched else frozenset())
     opens = frozenset(OPENS) if watched or weaker & {_K.FILE_OPEN, _K.TASK_DRIFT} else frozenset()
     programs = {name for kind in weaker for name in _CGROUP_PROGRAMS.get(kind, ())}
+    if packets:
+        programs |= _PACKET_PROGRAMS
     return AttachPlan(
         entry=calls,
         exit=opens,
-        done=frozenset(DONE) & calls,
+        done=frozenset(DONE) & calls | _done_by_programs(programs & node.cgroup),
         cgroup=frozenset(programs & node.cgroup),
         cgroup_path=cgroup2,
         compat=config.compat != "off" and node.compat and bool(calls | watched),
@@ -143,7 +168,7 @@ def attach_plan(
         checkpoints=bool(hooked & {_K.TASK_DRIFT, _K.SYS_SETNS}),
         requests=_K.MODULE_REQUEST in weaker,
         guard=bool(guarding),
-        guarded=watched,
+        guarded=guarded,
         guarded_exit=frozenset(guard_calls.EXITS) if watched else frozenset(),
     )
 
@@ -166,4 +191,5 @@ class Planner:
         """The places where programs must be attached for these sets of policies together."""
         config, cgroup2 = self.node.config, str(self.node.hierarchy.v2_mount or "")
         kinds = needed_kinds(config, *sets)
-        return attach_plan(kinds, config, self.node.capabilities, cgroup2, self.tiers, self.guarding)
+        packets = judges_packets(*sets)
+        return attach_plan(kinds, config, self.node.capabilities, cgroup2, self.tiers, self.guarding, packets)

@@ -27,7 +27,6 @@ from ringfence.abi import (
 from ringfence.bpf.guard_table import Guards as GuardTable
 from ringfence.bpf.guard_table import Wish
 from ringfence.bpf.kernel import Kernel
-from ringfence.bpf.maps import Map
 from ringfence.config import Config
 from ringfence.containers.hierarchy import own_directories
 from ringfence.daemon.startup import handover
@@ -60,11 +59,6 @@ class ProtectedObjects:
         """Programs are attached, and pinned below `base`."""
         self._base = base
         self.refresh()
-
-    def map_made(self, made: Map) -> None:
-        """Protect an inner map of the rules that is about to be used."""
-        if self._guards is not None:
-            self._guards.map_made(made)
 
     def refresh(self) -> None:
         """Look for objects to protect, and write the changes to the kernel's table."""

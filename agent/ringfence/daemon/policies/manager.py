@@ -31,6 +31,7 @@ from ringfence.export.families import PolicyState
 from ringfence.export.stats import Stats
 from ringfence.faults import SupervisedThread
 from ringfence.policy import CompiledPolicies, NodeTiers, PolicySet, compile_policies, load_policies
+from ringfence.policy.drivers import Drivers, node_drivers
 from ringfence.policy.probe_rules import ProbeWords
 from ringfence.policy.review import refuse
 
@@ -42,7 +43,7 @@ _LOOK = 1.0  # seconds between two looks at the files
 
 def load(config: Config, tiers: NodeTiers) -> CompiledPolicies:
     """The configured policies for this node. Raises PolicyError with every problem."""
-    here = replace(tiers, addresses=node_addresses())
+    here = replace(tiers, addresses=node_addresses(), drivers=node_drivers())
     policies = load_policies(config.policies, probe_words(config))
     compiled = compile_policies(policies, here, config.mode)
     refuse(policies)
@@ -95,7 +96,7 @@ class PolicyManager:
         self._files, self._config = files, files.config
         self._kernel, self._generations, self._planner = loaded.kernel, loaded.generations, planner
         self._stats, self._in_loop, self._facts, self._announce = stats, in_loop, facts, announce
-        self._addresses = Addresses()
+        self._addresses, self._drivers = Addresses(), Drivers()
         self._stopping = threading.Event()
         self._base = PolicySet(())  # what the files hold; the containers' own policies come on top
         self._container_policies = ContainerPolicies()
@@ -146,6 +147,8 @@ class PolicyManager:
                 self._in_loop(lambda: self.reload("files changed"))
             elif self._addresses.changed() and self._base.names_node:
                 self._in_loop(lambda: self.reload("the node's addresses changed"))
+            elif self._drivers.changed() and self._base.names_drivers:
+                self._in_loop(lambda: self.reload("the node's device drivers changed"))
 
     def reload(self, why: str) -> None:
         """Read all files again, in a thread."""
@@ -160,6 +163,15 @@ class PolicyManager:
             self._read(kept)
 
         self._in_thread(read, self._put_off)
+
+    def reattach(self) -> None:
+        """Attach what was detached, in a thread."""
+        compiled = self.compiled
+        if self._busy or compiled is None:
+            self._again = True  # the reload attaches it
+            return
+        self._busy = True
+        self._in_thread(lambda: self._tidy(compiled), self._untidied)
 
     def _in_thread(self, work: Callable[[], None], failed: Callable[[str], None]) -> None:
         """Call `failed` with the reason if no thread can be started (a fork bomb fills the node).
@@ -230,7 +242,7 @@ class PolicyManager:
 
     def _compile(self, policies: PolicySet) -> CompiledPolicies:
         """For this node, with every program attached that the old set or the new one needs."""
-        here = replace(self._planner.tiers, addresses=self._addresses.now)
+        here = replace(self._planner.tiers, addresses=self._addresses.now, drivers=self._drivers.now)
         compiled = compile_policies(policies, here, self._config.mode)
         refuse(policies)
         old = self.compiled

@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ringfence.abi import MAPS
 from ringfence.bpf.maps import Map, MapType, create_map
 from ringfence.bpf.pins import PinDirectory, candidates, find_base
 from ringfence.config import Config
@@ -80,14 +79,13 @@ def issue(pinned: Sequence[PinDirectory], state_dir: Path, own: Map | None = Non
     """Issue new tickets, for the agents after this one. Raises OSError.
 
     They are valid with every agent whose pins are still there, and with `own`: this agent may end
-    before it has removed the others. A table of tickets of another shape is left alone.
+    before it has removed the others. The tickets of an agent of another ABI stay as they are.
     """
     names = [_PREFIX + secrets.token_hex(16) for _ in range(_TICKETS)]
     for earlier in pinned:
         with contextlib.suppress(OSError):
-            found = earlier.open_map("tickets")
-            if found is not None:
-                with contextlib.closing(found):
+            with earlier.open_to_write("tickets") as found:
+                if found is not None:
                     _fill(found, names)
     if own is not None:
         _fill(own, names)
@@ -95,8 +93,6 @@ def issue(pinned: Sequence[PinDirectory], state_dir: Path, own: Map | None = Non
 
 
 def _fill(tickets: Map, names: Sequence[str]) -> None:
-    if tickets.key_size != MAPS["tickets"].key or tickets.value_size != MAPS["tickets"].value:
-        return
     tickets.delete_all()  # no file has the names of earlier tickets any more
     for name in names[: tickets.max_entries]:
         tickets.set(name.encode().ljust(tickets.key_size, b"\0"), 1)

@@ -22,7 +22,7 @@ __all__ = ["Load", "ResourceLimits", "lower_priority", "raise_priority"]
 _OOM_SCORE = "-900"  # workloads are killed first; not -1000: in a cgroup of its own that would be a deadlock
 _NICE = -10
 _AGENT_BYTES = 64 << 20  # with fifty containers (tools/bench/memory)
-_TASK_BYTES = 1400  # kernel memory of one task: struct rf_armed and its entry
+_TASK_BYTES = 2424  # kernel memory of one task: struct rf_armed with its buffer, and its entry
 _LEAST_TASKS = 8192  # whatever the limit: more than honest workloads have
 _NO_LIMIT = 1 << 60  # version 1 reports "no limit" as a number near 2**63
 
@@ -117,21 +117,46 @@ class ResourceLimits:
         limit = self.memory_limit
         return max(_LEAST_TASKS, (limit - _AGENT_BYTES) // 2 // _TASK_BYTES) if limit else 0
 
+    @property
+    def memory_free(self) -> int:
+        """Bytes that can be charged without giving up page cache, to the nearest limit; 0 if there
+        is no limit.
+        """
+        return min((limit - used for _, limit, used, _ in self._levels()), default=0)
+
+    @property
+    def memory_cache(self) -> int:
+        """Bytes of page cache that the kernel can give up at once, at the nearest limit."""
+        nearest = min(self._levels(), key=lambda level: level[1] - level[2], default=None)
+        if nearest is None:
+            return 0
+        path, _, _, prefix = nearest
+        stat = path / "memory.stat"
+        cache = _stat(stat, f"{prefix}inactive_file") + _stat(stat, f"{prefix}active_file")
+        busy = ("dirty", "writeback") if prefix else ("file_dirty", "file_writeback")
+        return max(0, cache - sum(_stat(stat, f"{prefix}{name}") for name in busy))
+
+    def _levels(self) -> Iterator[tuple[Path, int, int, str]]:
+        """Each cgroup with a limit: path, limit, usage, and the prefix of its statistics."""
+        for paths, limit, now, prefix in (
+            (self._unified, "memory.max", "memory.current", ""),
+            (self._memory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        ):
+            for path in paths:
+                if 0 < (most := _number(path / limit)) < _NO_LIMIT:
+                    yield path, most, _number(path / now), prefix
+
     def memory_used(self) -> float:
         """0 to 1 of the nearest limit, without memory that the kernel can reclaim at once (file
         cache).
         """
-        used = 0.0
-        for paths, limit, now, cache in (
-            (self._unified, "memory.max", "memory.current", "inactive_file"),
-            (self._memory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-        ):
-            for path in paths:
-                most = _number(path / limit)
-                if 0 < most < _NO_LIMIT:
-                    free = _stat(path / "memory.stat", cache)
-                    used = max(used, (_number(path / now) - free) / most)
-        return used
+        return max(
+            (
+                (used - _stat(path / "memory.stat", f"{prefix}inactive_file")) / limit
+                for path, limit, used, prefix in self._levels()
+            ),
+            default=0.0,
+        )
 
     def load(self) -> Load:
         """How near the limits are; `throttled` is since the last call."""

@@ -4,14 +4,22 @@ records.
 
 Cgroups are enrolled by name, their tasks are armed by the kernel's iterator, and runtimes are
 asked to identify them.
+
+A task that enters a container's cgroup is a runtime's at first, and is armed when it executes the
+workload. `tick` looks whether it does: a task that stays without is armed as it is
+(probes/include/unarmed.h).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+from prometheus_client.core import Metric
 
 from ringfence import log
+from ringfence.abi import UNARMED_ENTRANTS
+from ringfence.bpf.kernel import AdoptionRound
 from ringfence.containers.adopt import Adopted, Adopter, pids_by_slot
 from ringfence.containers.hierarchy import CgroupDir, Hierarchy, own_cgroups, own_lineage, walk
 from ringfence.containers.model import Container, State
@@ -19,10 +27,14 @@ from ringfence.containers.patterns import matches, patterns_for
 from ringfence.daemon.parts import Loaded, Node
 from ringfence.daemon.tracking.containers import ContainerTracker
 from ringfence.daemon.tracking.predecessor_tasks import PredecessorTasks
+from ringfence.export import families
 
 __all__ = ["Adoption", "path_of"]
 
 _ROUNDS = 16  # runs of the iterator: tasks that fork before it reaches them are bound by the next run
+_SETTLE_S, _PAUSE_S = 4.0, 0.1  # at the start: how long tasks may wait to be armed, and between two looks
+
+_IDLE = 3  # ticks between two looks at tasks that may be preparing a container
 
 
 class Adoption:
@@ -38,6 +50,9 @@ class Adoption:
         self._adopter = Adopter(
             node.hierarchy, self._patterns, loaded.slots, self._registry, owner_of, self.never
         )
+        self._last = AdoptionRound([])
+        self._entered = self._idle = 0  # tasks that entered, and ticks without a look
+        self._lacking = False
         self._log = log.get_logger("adoption")
 
     def exempt(self) -> None:
@@ -53,7 +68,35 @@ class Adoption:
         for cgroup in self.predecessor.outlived():
             self._take_outlived(cgroup)
         self._complain(self._adopter.adopt())
+        for cgroup in self.predecessor.condemned():
+            self._slots.condemn(cgroup)
         self.arm()
+
+    def settle(self) -> None:
+        """At the start: wait until tasks that may be a runtime's have executed, or are armed."""
+        until = time.monotonic() + _SETTLE_S
+        while self._last.waiting and time.monotonic() < until:
+            time.sleep(_PAUSE_S)
+            self.arm()
+
+    def tick(self) -> None:
+        """Arm tasks that entered a container and executed nothing. Called each second, in the
+        loop.
+        """
+        entered = self._kernel.map("unarmed").get_int(UNARMED_ENTRANTS)
+        last, self._idle = self._last, self._idle + 1
+        soon = entered != self._entered or last.waiting or last.failed
+        if soon or (last.entering and self._idle >= _IDLE):
+            self._entered, self._idle = entered, 0
+            if self._round() or self._last.failed or last.failed:
+                self.arm()
+
+    def samples(self) -> Iterator[Metric]:
+        """Tasks in containers that are not armed."""
+        last = self._last
+        yield families.unarmed(
+            {"left_root": last.waiting, "preparing": last.entering, "no_memory": last.failed}
+        )
 
     def candidates(self) -> list[CgroupDir]:
         """Cgroups of containers that are not enrolled. From any thread."""
@@ -73,6 +116,9 @@ class Adoption:
             self._log.warning(
                 "tasks are created faster than they are bound: trying again later", rounds=_ROUNDS
             )
+        if bool(self._last.failed) != self._lacking:
+            self._lacking = not self._lacking
+            self._complain_of_memory(self._last.failed)
         pids = self.pids()
         self._adopter.armed(pids)
         self._tracker.adopted(pids)
@@ -82,7 +128,8 @@ class Adoption:
         """Run the iterator once. Returns True if it bound a task."""
         self.predecessor.refresh()
         self.predecessor.carry(self._kernel.map("carried"))
-        return bool(self._kernel.adopt())
+        self._last = self._kernel.adopt()
+        return bool(self._last.bound)
 
     def pids(self) -> Mapping[int, Sequence[int]]:
         """The armed processes of every container, by its slot. From any thread."""
@@ -99,6 +146,12 @@ class Adoption:
             return
         gone = Container.unnamed(cgroup, slot, state=State.REMOVED, created_ns=now, adopted=True)
         self._registry.add(gone)
+
+    def _complain_of_memory(self, tasks: int) -> None:
+        if tasks:
+            self._log.error("no memory to bind tasks of containers: trying again each second", tasks=tasks)
+        else:
+            self._log.info("every task of a container is bound again")
 
     def _complain(self, done: Adopted) -> None:
         if done.refused:

@@ -12,7 +12,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 
-from ringfence.abi import CARRIED, CONTAINER, MAPS, STATE_REMOVED, TASK, ContainerValue, TaskValue
+from ringfence.abi import (
+    CARRIED,
+    CONTAINER,
+    MAPS,
+    STATE_CONDEMNED,
+    STATE_REMOVED,
+    TASK,
+    ContainerValue,
+    TaskValue,
+)
 from ringfence.bpf.maps import Map
 from ringfence.bpf.pins import PinDirectory
 from ringfence_linux.procfs import start_ticks, ticks_of
@@ -65,6 +74,14 @@ class PredecessorTasks:
                 slot = ContainerValue._make(CONTAINER.unpack(value))
                 if slot.state & STATE_REMOVED and slot.cgroup in alive:
                     alive.discard(slot.cgroup)
+                    yield slot.cgroup
+
+    def condemned(self) -> Iterator[int]:
+        """The ids of cgroups of condemned containers."""
+        for table in self._slots:
+            for _, value in table.items():
+                slot = ContainerValue._make(CONTAINER.unpack(value))
+                if slot.state & STATE_CONDEMNED:
                     yield slot.cgroup
 
     def close(self) -> None:

@@ -59,16 +59,26 @@ class _Deferred(NamedTuple):
 
 
 class TamperConfirmation:
-    """Used by the loop only. `look` checks the agent's resources now."""
+    """Used by the loop only. `look` checks the agent's resources now; `condemned` is called when a
+    container was condemned.
+    """
 
     def __init__(
-        self, look: Callable[[], Look], *, enabled: bool = True, clock: Callable[[], float] = time.monotonic
+        self,
+        look: Callable[[], Look],
+        *,
+        condemned: Callable[[], None] = lambda: None,
+        enabled: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._look, self._enabled, self._clock = look, enabled, clock
+        self._condemned = condemned
         self._deferred: deque[_Deferred] = deque()
 
     def defer(self, event: Event, container: Container | None) -> bool:
         """Returns True if the verdict must wait; `due` gives it back CALL_SECONDS later."""
+        if isinstance(event, TamperEvent) and event.what == Tamper.CONDEMNED:
+            self._condemned()
         if not self._enabled or not isinstance(event, TamperEvent) or not event.what & Tamper.MAYBE:
             return False
         self._deferred.append(_Deferred(self._clock() + CALL_SECONDS, event, container))

@@ -23,6 +23,7 @@ from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.http import HttpSettings
 from ringfence.export.sinks.native import headline, part
 from ringfence.export.sinks.sender import Record, Unavailable
+from ringfence.files import forget_cache
 from ringfence.httpclient import dial, is_unreachable, reason_of, secure
 from ringfence.severity import number_of
 
@@ -239,6 +240,7 @@ class RotatedFile:
                     os.ftruncate(fd, before)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
+                forget_cache(fd)
                 os.close(fd)
         except OSError as error:
             reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "file"

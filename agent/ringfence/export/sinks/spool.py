@@ -27,6 +27,7 @@ from ringfence.export.sinks.frames import (
     read_cursor,
     write_cursor,
 )
+from ringfence.files import forget_cache
 
 __all__ = ["Batch", "Spool"]
 
@@ -286,6 +287,7 @@ class Spool:
             if self._dirty:
                 with contextlib.suppress(OSError):
                     os.fdatasync(self._fd)
+            forget_cache(self._fd)
             os.close(self._fd)
         self._fd, self._new_names = fd, True
         self._segments.append(_Segment(number))

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kills the tasks of condemned containers (probes/include/condemn.h).
+
+The kernel kills a task of such a container at its next call. A task that makes no call, or sleeps
+in one, is killed here: by its cgroup, and by the kernel's table of processes, which also has those
+that left it. A container stays condemned until it is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from ringfence import log
+from ringfence.abi import STATE_CONDEMNED, TASK, TaskValue
+from ringfence.containers.hierarchy import Hierarchy
+from ringfence.containers.registry import Registry
+from ringfence.daemon.parts import Loaded
+from ringfence.export import families
+from ringfence.export.escape import escape
+from ringfence.response.kill import kill_process
+
+__all__ = ["CondemnedContainers", "kill_cgroup"]
+
+_ROUNDS = 16  # lists of a cgroup's processes that are read in a row: they may fork meanwhile
+
+
+class CondemnedContainers:
+    """Used by the loop only, but for `samples`."""
+
+    def __init__(self, hierarchy: Hierarchy, loaded: Loaded, registry: Registry) -> None:
+        self._hierarchy, self._slots, self._registry = hierarchy, loaded.slots, registry
+        self._count, self._processes = loaded.kernel.map("condemned"), loaded.kernel.map("processes")
+        self._live: dict[int, str] = {}  # cgroup -> label
+        self._total = 0
+        self._log = log.get_logger("condemned")
+
+    def look(self) -> None:
+        """Kill what is left of every condemned container."""
+        if not self._count.get_int(0):
+            self._live = {}
+            return
+        found = {}
+        for slot, value in self._slots.used():
+            if value.state & STATE_CONDEMNED:
+                container = self._registry.get(slot, value.cgroup)
+                found[value.cgroup] = container.short_id if container else str(value.cgroup)
+                self._kill(value.cgroup, container.cgroup_path if container else "")
+        for cgroup in found.keys() - self._live.keys():
+            self._total += 1
+            self._log.error("a container is condemned: all of its tasks are killed", container=found[cgroup])
+        self._live = found
+
+    def samples(self) -> Iterator[Metric]:
+        """The condemned containers that are still there, and how many there were."""
+        live = GaugeMetricFamily(
+            "ringfence_container_condemned",
+            "1 for a container of which every task is killed, because a killed call may have had an effect.",
+            labels=["container"],
+        )
+        for label in list(self._live.values()):
+            live.add_metric([escape(label, 64)], 1)
+        yield live
+        yield families.counter(
+            "ringfence_condemned_containers",
+            "Containers that were condemned: a killed call may have had an effect that stays.",
+            {},
+            self._total,
+        )
+
+    def _kill(self, cgroup: int, path: str) -> None:
+        if path:
+            kill_cgroup(self._hierarchy.directory(path))
+        for key, raw in self._processes.items():
+            task = TaskValue._make(TASK.unpack(raw))
+            if task.container == cgroup:
+                kill_process(int.from_bytes(key, "little"), task.start_ns, "condemned")
+
+
+def kill_cgroup(directory: Path) -> None:
+    """Kills every process in a cgroup and below it."""
+    with suppress(OSError):
+        (directory / "cgroup.kill").write_text("1")
+        return
+    for _ in range(_ROUNDS):
+        if not sum(_kill_if_in(directory, pid) for pid in _processes_below(directory)):
+            return
+
+
+def _processes_below(directory: Path) -> Iterable[int]:
+    for path, _, files in os.walk(directory):
+        if "cgroup.procs" in files:
+            with suppress(OSError):
+                yield from map(int, Path(path, "cgroup.procs").read_text().split())
+
+
+def _kill_if_in(directory: Path, pid: int) -> bool:
+    """Sends SIGKILL. The number may be of another process by now, so its cgroup is read again."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if pid not in _processes_below(directory) or pid == os.getpid():
+            return False
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Kills, and which of them condemn the container. Global functions: see task_facts.bpf.c. */
+#include "include/vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "include/condemn.h"
+#include "include/emit.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Threads that are looked at. A larger process must share everything with all of its threads. */
+#define RF_THREADS 128
+
+/* What the threads of a process share with the current one. */
+struct rf_sharing {
+	__u64 next; /* the next thread's thread_node; the list's head after the last one */
+	__u64 head;
+	__u64 files;
+	__u64 fs;
+	__s32 threads; /* seen so far */
+	__s32 of_files;
+	__s32 of_fs;
+	__s32 pad;
+};
+
+/* Counts one thread. Returns false after the last one. */
+__noinline int rf_count_thread(struct rf_sharing *sharing)
+{
+	__u64 thread;
+
+	if (!sharing || !sharing->next || sharing->next == sharing->head)
+		return false;
+	thread = sharing->next - bpf_core_field_offset(struct task_struct, thread_node);
+	sharing->threads++;
+	sharing->of_files += (__u64)RF_READ(struct task_struct, thread, files) == sharing->files;
+	sharing->of_fs += (__u64)RF_READ(struct task_struct, thread, fs) == sharing->fs;
+	sharing->next = (__u64)RF_READ(struct list_head, sharing->next, next);
+	return true;
+}
+
+/*
+ * Returns true if a task of another thread group has the same descriptor table, directories or
+ * memory. The kernel counts the users of each, and a thread may have a table of its own. Memory
+ * that is looked at in /proc has one user more for a moment. So its count is of interest only if a
+ * process of the container has shared memory (`may_share`), or is the child of a vfork.
+ */
+__noinline int rf_shares_with_others(__u32 may_share)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_sharing sharing = {};
+	__s32 live = BPF_CORE_READ(task, signal, live.counter), files, fs;
+	__u32 i;
+
+	if (BPF_CORE_READ(task, vfork_done))
+		return true;
+	if (may_share && BPF_CORE_READ(task, mm, mm_users.counter) > live)
+		return true;
+	files = BPF_CORE_READ(task, files, count.counter);
+	fs = BPF_CORE_READ(task, fs, users);
+	if (files <= 1 && fs <= 1)
+		return false;
+	sharing.files = (__u64)BPF_CORE_READ(task, files);
+	sharing.fs = (__u64)BPF_CORE_READ(task, fs);
+	sharing.head = (__u64)BPF_CORE_READ(task, signal) +
+		       bpf_core_field_offset(struct signal_struct, thread_head);
+	sharing.next = (__u64)BPF_CORE_READ(task, signal, thread_head.next);
+	for (i = 0; i < RF_THREADS; i++) {
+		if (!rf_count_thread(&sharing))
+			return files > sharing.of_files || fs > sharing.of_fs;
+	}
+	return sharing.of_files < RF_THREADS || sharing.of_fs < RF_THREADS || files > live ||
+	       fs > live;
+}
+
+static __always_inline void rf_condemned_record(struct task_struct *task,
+						const struct rf_task *bound, __u32 event)
+{
+	struct rf_tamper_event *record =
+		RF_RECORD(rf_tamper_event, RF_AGENT_TAMPER, bound->slot, RF_ROUTE_ALERTS);
+
+	if (!record)
+		return;
+	rf_header(&record->header, RF_AGENT_TAMPER, task, bound);
+	record->header.action = RF_ACTION_KILL;
+	record->header.mechanism = RF_MECHANISM_KILL;
+	record->what = RF_TAMPER_CONDEMNED;
+	record->nr = RF_NO_CALL;
+	record->detail = event;
+	record->agent_pid = config.agent_pid;
+	record->agent_start_ns = config.agent_start_ns;
+	rf_submit(record, RF_AGENT_TAMPER);
+}
+
+__noinline int rf_condemn(__u32 event)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_container *container;
+	struct rf_armed *armed;
+
+	armed = rf_bound(task);
+	container = armed ? rf_container_of(&armed->task) : NULL;
+	if (!container)
+		return false;
+	if (!rf_mark_condemned(container))
+		return false;
+	rf_count_action(armed->task.slot, RF_ACTION_KILL);
+	rf_condemned_record(task, &armed->task, event);
+	return true;
+}
+
+__noinline __u8 rf_kill(__u32 event)
+{
+	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
+	struct rf_container *container = armed ? rf_container_of(&armed->task) : NULL;
+
+	if (container &&
+	    rf_shares_with_others(container->state & (RF_STATE_SHARES | RF_STATE_ADOPTED)))
+		rf_condemn(event);
+	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A hammer: threads keep the deciding programs busy while another tries. */
+#include "adversary.h"
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+
+static volatile int over;
+
+/* Calls that rules watch, and that none forbids. */
+static void busy_once(unsigned int turn)
+{
+	struct sockaddr_un nowhere = { .sun_family = AF_UNIX, .sun_path = "/tmp/nowhere" };
+	struct sockaddr_in closed = { .sin_family = AF_INET, .sin_port = htons(9) };
+	int fd;
+
+	switch (turn % 6) {
+	case 0:
+		fd = open("/proc/self/status", O_RDONLY);
+		close(fd);
+		break;
+	case 1:
+		unshare(0);
+		break;
+	case 2:
+		fd = socket(AF_UNIX, SOCK_STREAM, 0);
+		connect(fd, (void *)&nowhere, sizeof(nowhere));
+		close(fd);
+		break;
+	case 3:
+		fd = open("/proc/sys/kernel/ostype", O_RDONLY);
+		if (fd >= 0 && read(fd, &nowhere, sizeof(nowhere)) < 0)
+			break;
+		close(fd);
+		break;
+	case 4:
+		closed.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		fd = socket(AF_INET, SOCK_DGRAM, 0);
+		connect(fd, (void *)&closed, sizeof(closed));
+		close(fd);
+		break;
+	default:
+		mount(NULL, "/", NULL, MS_PRIVATE, NULL);
+	}
+}
+
+static void *keep_busy(void *which)
+{
+	unsigned int turn = (unsigned long)which;
+	long fixed = turn >> 8;
+
+	setpriority(PRIO_PROCESS, syscall(SYS_gettid), turn % 20);
+	while (!over)
+		busy_once(fixed ? (unsigned int)fixed - 1 : turn++);
+	return NULL;
+}
+
+static int try_open(void)
+{
+	int fd = open("/proc/kpagecount", O_RDONLY);
+
+	if (fd < 0)
+		return -1;
+	close(fd);
+	return 0;
+}
+
+static int try_userns(void)
+{
+	return unshare(CLONE_NEWUSER);
+}
+
+static int try_mount(void)
+{
+	int failed = mount("none", "/tmp", "tmpfs", 0, NULL);
+
+	if (!failed)
+		umount2("/tmp", MNT_DETACH);
+	return failed;
+}
+
+static int try_enter(void)
+{
+	static int fd = -1;
+
+	if (fd < 0)
+		fd = open("/proc/1/ns/uts", O_RDONLY);
+	return setns(fd, CLONE_NEWUTS);
+}
+
+/* Anything but EPERM was let through: there may be no route. */
+static int try_connect(void)
+{
+	struct sockaddr_in where = { .sin_family = AF_INET, .sin_port = htons(80) };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0), failed;
+
+	where.sin_addr.s_addr = inet_addr("169.254.169.254");
+	failed = connect(fd, (void *)&where, sizeof(where)) && errno == EPERM;
+	close(fd);
+	return failed ? -1 : 0;
+}
+
+static const struct {
+	const char *name;
+	int (*run)(void);
+} tries[] = {
+	{ "open", try_open },	{ "userns", try_userns },   { "mount", try_mount },
+	{ "enter", try_enter }, { "connect", try_connect },
+};
+
+struct counts {
+	volatile long tried, through, answered;
+};
+
+/* Tries until it is killed or has done its share; each answer reaches the shared counts. */
+static void try_until(int (*attempt)(void), struct counts *counts, long most, long long end)
+{
+	while (counts->tried < most && now_ms() < end) {
+		__sync_fetch_and_add(&counts->tried, 1);
+		if (!attempt())
+			__sync_fetch_and_add(&counts->through, 1);
+		__sync_fetch_and_add(&counts->answered, 1);
+	}
+}
+
+/* hammer WHAT TRIES THREADS MILLISECONDS [CALL]: prints "tried N through N answered N". */
+static int attack_hammer(char **args)
+{
+	struct counts *counts = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	long most = number(args, 1, 1000), threads = number(args, 2, 4);
+	long long end = now_ms() + number(args, 3, 10000);
+	int (*attempt)(void) = NULL;
+	pid_t busy, child;
+	pthread_t thread;
+
+	need(counts != MAP_FAILED, "memory");
+	for (size_t i = 0; i < sizeof(tries) / sizeof(*tries); i++)
+		if (!strcmp(tries[i].name, word(args, 0, "open")))
+			attempt = tries[i].run;
+	need(attempt != NULL, "a kind of try");
+	busy = fork();
+	need(busy >= 0, "fork");
+	if (!busy) {
+		for (long i = 0; i < threads; i++)
+			pthread_create(&thread, NULL, keep_busy, (void *)(i | number(args, 4, 0) << 8));
+		for (;;)
+			pause();
+	}
+	while (counts->tried < most && now_ms() < end) {
+		child = fork();
+		if (child < 0)
+			break;
+		if (!child) {
+			try_until(attempt, counts, most, end);
+			_exit(0);
+		}
+		waitpid(child, NULL, 0);
+	}
+	kill(busy, SIGKILL);
+	waitpid(busy, NULL, 0);
+	printf("tried %ld through %ld answered %ld\n", counts->tried, counts->through, counts->answered);
+	return result(0);
+}
+
+/* children N MILLISECONDS: each of N children looks if rules apply to it. Prints how many they do not. */
+static int attack_children(char **args)
+{
+	struct counts *counts = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	long most = number(args, 0, 1000);
+	long long end = now_ms() + number(args, 1, 20000);
+
+	need(counts != MAP_FAILED, "memory");
+	while (counts->tried < most && now_ms() < end) {
+		pid_t child = fork();
+
+		if (child < 0) {
+			usleep(1000); /* refused for lack of memory: that is what should happen */
+			counts->tried++;
+			continue;
+		}
+		if (!child) {
+			try_until(try_userns, counts, counts->tried + 1, end);
+			_exit(0);
+		}
+		waitpid(child, NULL, 0);
+	}
+	printf("tried %ld through %ld answered %ld\n", counts->tried, counts->through, counts->answered);
+	return result(0);
+}
+
+const struct attack hammer_attacks[] = {
+	{ "hammer", attack_hammer },
+	{ "children", attack_children },
+	{ NULL, NULL },
+};
