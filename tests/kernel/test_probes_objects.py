@@ -154,9 +154,7 @@ def test_a_program_can_be_excepted(probes: Probes, cgroup: Cgroup, act: str, tmp
     assert cgroup.run(["cat", str(target)], capture_output=True).returncode == -signal.SIGKILL
 
 
-def test_a_path_that_is_too_deep_is_marked(
-    probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
-) -> None:
+def test_a_path_that_is_too_deep_is_marked(probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path) -> None:
     """The head of the path is unknown then, and the record says so."""
     deep = tmp_path
     for _ in range(260):
