@@ -160,4 +160,4 @@ def test_refused_calls_long_apart_are_no_sweep() -> None:
         assert sweep.verdict(1, "a", window + 2 + n, refused=True) is None
     found = sweep.verdict(1, "a", 2 * window + 1, refused=True)
     assert found == {"refused": Sweep.REFUSED, "seconds": 10}
-    assert sweep.verdict(1, "a", 2 * window + 2, refused=True) is None  # counted anew
+    assert sweep.verdict(1, "a", 2 * window + 2, refused=True) is None  # the count begins again
