@@ -9,7 +9,7 @@ ATTACKS = agent/ringfence/_bpf/attacks
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: adversary help deps deps-test deps-vm venv build abi demo unit test test-all lint format fuzz bench conformance test-vm test-vm-all vm-fetch \
+.PHONY: help deps deps-test deps-vm venv build abi demo unit test test-all lint format mutants adversary fuzz bench conformance test-vm test-vm-all vm-fetch \
   test-cluster cluster-fetch wheel clean
 
 help: ## this list
@@ -62,6 +62,9 @@ lint: venv ## linters only
 format: venv ## lay out all sources as the linters want them
 	@$(VENV)/bin/ruff check -q --fix-only . && $(VENV)/bin/ruff format -q .
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs $(VENV)/bin/clang-format -i
+
+mutants: build venv ## apply the defects of tools/mutants one by one, and see a test fail for each (root; guests)
+	@$(VENV)/bin/python -m tools.mutants run $(ARGS)
 
 adversary: build deps-vm venv ## every attack on the enforcement, in guests with and without BPF-LSM (an hour)
 	@$(VENV)/bin/python -m tests.adversary $(ARGS)

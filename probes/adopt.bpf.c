@@ -97,7 +97,6 @@ static __always_inline __u32 rf_unbound_in(struct task_struct *task, const struc
 	lost.container_root = container_root;
 	lost.start_ns = BPF_CORE_READ(task, start_boottime);
 	rf_lose(&lost, task->pid);
-	rf_drop(RF_CONTAINER_START, RF_DROP_TABLE_FULL, like->slot);
 	return RF_ADOPT_NO_MEMORY;
 }
 

@@ -42,8 +42,8 @@ int cgroup_device(struct bpf_cgroup_dev_ctx *ctx)
 	if (!bound)
 		return rf_allow();
 	container = rf_container_of(bound);
-	if (!container) /* the task outlived its container: its rules are unknown */
-		return rf_deny();
+	if (!container)
+		return rf_is_orphan(bound) ? rf_deny() : rf_allow();
 	rf_count(bound->slot, RF_COUNT_DEVICE);
 	rf_query_init(&query, RF_DEVICE_ACCESS, bound, container);
 	query.value[0] = type;

@@ -62,8 +62,8 @@ static __always_inline bool rf_may_reach(const struct rf_endpoint *to)
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);
-	if (!container) /* the task outlived its container: its rules are unknown */
-		return false;
+	if (!container)
+		return !rf_is_orphan(bound);
 	rf_count(bound->slot, to->counter);
 	rf_query_init(&query, to->event, bound, container);
 	query.value[0] = to->port;

@@ -49,8 +49,8 @@ static __always_inline bool rf_may_set(__u32 level, __u32 option)
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);
-	if (!container) /* the task outlived its container: its rules are unknown */
-		return false;
+	if (!container)
+		return !rf_is_orphan(bound);
 	rf_query_init(&query, RF_SETSOCKOPT, bound, container);
 	query.value[0] = level;
 	query.value[1] = option;

@@ -27,8 +27,8 @@ int cgroup_sysctl(struct bpf_sysctl *ctx)
 	if (!bound)
 		return rf_allow();
 	container = rf_container_of(bound);
-	if (!container) /* the task outlived its container: its rules are unknown */
-		return rf_deny();
+	if (!container)
+		return rf_is_orphan(bound) ? rf_deny() : rf_allow();
 	rf_count(bound->slot, RF_COUNT_SYSCTL);
 	rf_query_init(&query, RF_SYSCTL_ACCESS, bound, container);
 	query.value[0] = write;

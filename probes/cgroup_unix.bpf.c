@@ -37,8 +37,8 @@ static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx, const
 	if (!bound)
 		return true;
 	container = rf_container_of(bound);
-	if (!container) /* the task outlived its container: its rules are unknown */
-		return false;
+	if (!container)
+		return !rf_is_orphan(bound);
 	rf_count(bound->slot, RF_COUNT_CONNECT);
 	rf_query_init(&query, RF_UNIX_CONNECT, bound, container);
 	kern = bpf_cast_to_kern_ctx(ctx);

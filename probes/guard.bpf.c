@@ -54,7 +54,7 @@ __noinline __u32 rf_guard_kind(__u64 dentry)
 		if (dentry <= RF_GUARD_KIND)
 			return dentry;
 	}
-	return RF_GUARD_NAMELESS; /* too deep to tell */
+	return RF_GUARD_NAMELESS; /* too deep to know */
 }
 
 static __always_inline __u8 rf_guard_action(__u32 what, bool hooked)

@@ -21,13 +21,19 @@ static __always_inline __u64 *rf_lost_entries(void)
 __noinline int rf_lose(const struct rf_lost *lost, __u32 tid)
 {
 	__u64 *count = rf_lost_entries();
-	struct rf_lost copy;
+	struct rf_lost copy, *known;
 
 	if (!lost || !count)
 		return 0;
 	__builtin_memcpy(&copy, lost, sizeof(copy));
-	if (!bpf_map_update_elem(&lost_tasks, &tid, &copy, BPF_EXIST))
-		return 1; /* of an ended task, or noted twice */
+	known = bpf_map_lookup_elem(&lost_tasks, &tid);
+	if (known && known->start_ns == copy.start_ns) { /* by the other program that follows */
+		known->kill_pending |= copy.kill_pending;
+		return 1;
+	}
+	rf_drop(RF_PROCESS_FORK, RF_DROP_TABLE_FULL, copy.task.slot);
+	if (known) /* of a task that has ended */
+		return !bpf_map_update_elem(&lost_tasks, &tid, &copy, BPF_EXIST);
 	if (bpf_map_update_elem(&lost_tasks, &tid, &copy, BPF_NOEXIST))
 		return 0;
 	__sync_fetch_and_add(count, 1);
@@ -65,7 +71,7 @@ static __always_inline int rf_settle_unnoted(struct task_struct *task)
 	return rf_is_slot(slot) ? rf_refuse_current(slot) : 0;
 }
 
-__noinline int rf_settle(void)
+__noinline int rf_settle_lost(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;

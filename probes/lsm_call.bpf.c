@@ -68,9 +68,9 @@ static __always_inline void rf_apply_hook_arguments(struct rf_query *query, stru
 	__u32 relation = target ? rf_relation_of_process(RF_READ(struct task_struct, target, tgid))
 				: RF_RELATION_UNKNOWN;
 
-	flags &= ~RF_FLAGS_ARE_WHOLE;
-	if (query->event == RF_SYS_SETNS && !target)
+	if (query->event == RF_SYS_SETNS && !target && !(flags & RF_FLAGS_OF_LOOK))
 		rf_apply_entered_ns(query, armed);
+	flags &= ~(RF_FLAGS_ARE_WHOLE | RF_FLAGS_OF_LOOK);
 	switch (query->event) {
 	case RF_SYS_CLONE:
 		if (whole)
@@ -201,5 +201,7 @@ int BPF_PROG(lsm_capable, const struct cred *cred, struct user_namespace *ns, in
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_decide_call(RF_BY_CAPABLE, 0, 0));
+	/* setns by pidfd first asks whether the process may be looked at. */
+	return rf_lsm_verdict(
+		rf_decide_call(RF_BY_CAPABLE, 0, cap == RF_CAP_SYS_PTRACE ? RF_FLAGS_OF_LOOK : 0));
 }

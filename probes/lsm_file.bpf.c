@@ -73,18 +73,6 @@ static __always_inline int rf_lsm_file_decide(__u32 event, struct task_struct *t
 	return rf_lsm_result(&query);
 }
 
-/* For a file behind one of overlayfs or fuse: the file in front, which the rules are about. */
-static __always_inline void rf_file_in_front(struct rf_file *file, __u64 behind)
-{
-	struct path *path = (struct path *)rf_path_of_backing(behind);
-	__u64 dentry = (__u64)BPF_CORE_READ(path, dentry);
-	__u32 flags = file->flags;
-
-	rf_file_named(file, (__u64)BPF_CORE_READ(path, mnt), dentry,
-		      (__u64)RF_READ(struct dentry, dentry, d_inode));
-	file->flags = flags;
-}
-
 /* Other events on an open file. */
 static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 {

@@ -80,6 +80,8 @@ __noinline int rf_host_map(__u64 mapped)
 		return query.action;
 	}
 	rf_file_read(&file, mapped);
+	if (RF_READ(struct file, mapped, f_mode) & RF_FMODE_NOACCOUNT)
+		rf_file_in_front(&file, mapped);
 	query.value[0] = file.magic;
 	query.value[1] = file.flags;
 	query.value[RF_DIM_FILE_TYPE] = rf_file_type(&file, rf_mount_owner(task, &no_task, &file));
@@ -95,10 +97,20 @@ __noinline int rf_host_map(__u64 mapped)
 	return query.action;
 }
 
+/* A mapping has the file behind that of an overlay: see compat.h. */
+static __always_inline __u64 rf_super_in_front(__u64 file)
+{
+	struct path *path = (struct path *)rf_path_of_backing(file);
+
+	if (RF_READ(struct file, file, f_mode) & RF_FMODE_NOACCOUNT)
+		return (__u64)BPF_CORE_READ(path, dentry, d_sb);
+	return (__u64)RF_READ(struct file, file, f_inode, i_sb);
+}
+
 static __always_inline int rf_host_mapping(__u64 file)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	__u64 super = (__u64)RF_READ(struct file, file, f_inode, i_sb);
+	__u64 super = rf_super_in_front(file);
 
 	if (!config.host_root_device || !rf_is_foreign_overlay(super) ||
 	    !rf_runs_host_program(task))

@@ -151,7 +151,8 @@ int BPF_PROG(task_newtask, struct task_struct *child, __u64 clone_flags)
 	rf_settle_current();
 	armed = rf_bound(parent);
 	if (!armed || !armed->task.container) {
-		rf_unarmed_forks(parent, child, clone_flags);
+		if (rf_unarmed_forks(parent, child, clone_flags) && armed)
+			rf_lose_child(child, armed, BPF_CORE_READ(child, start_boottime), false);
 		return 0;
 	}
 	container = rf_container_of(&armed->task);

@@ -66,6 +66,7 @@ struct rf_call {
 
 /* ---- credentials ------------------------------------------------------- */
 
+#define RF_CAP_SYS_PTRACE 19
 #define RF_CAP_SYS_ADMIN 21
 #define RF_CAP_ALL ((1ULL << 41) - 1) /* CAP_LAST_CAP is CAP_CHECKPOINT_RESTORE since 5.9 */
 

@@ -10,10 +10,10 @@
 
 #include "lifecycle.h"
 
-/* Notes a task. Returns 0 if there is no place for it. */
+/* Notes a task, and counts the loss. Returns 0 if there is no place for it. */
 int rf_lose(const struct rf_lost *lost, __u32 tid);
 /* Binds the current task if it is a lost one, or kills it. */
-int rf_settle(void);
+int rf_settle_lost(void);
 /* Forgets a task that has ended. */
 int rf_forget_lost(__u32 tid);
 
@@ -21,7 +21,7 @@ int rf_forget_lost(__u32 tid);
 static __always_inline void rf_settle_current(void)
 {
 	if (rf_any_lost())
-		rf_settle();
+		rf_settle_lost();
 }
 
 /*
@@ -38,7 +38,6 @@ rf_subprogram int rf_lose_child(struct task_struct *child, const struct rf_armed
 	lost.container_root = parent->container_root;
 	lost.start_ns = BPF_CORE_READ(child, start_boottime);
 	lost.kill_pending = kill;
-	rf_drop(RF_PROCESS_FORK, RF_DROP_TABLE_FULL, lost.task.slot);
 	if (!rf_lose(&lost, child->pid) && config.refuse_unbound)
 		bpf_send_signal(9);
 	return 0;

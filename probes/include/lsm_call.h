@@ -17,6 +17,8 @@
 
 /* Or'ed to `flags`: these are all flags, as the kernel copied them, not only some of them. */
 #define RF_FLAGS_ARE_WHOLE (1ULL << 63)
+/* Or'ed to `flags`: no namespace is entered yet. */
+#define RF_FLAGS_OF_LOOK (1ULL << 62)
 
 /*
  * Decides the call in progress, if its event is one of `events`. Returns the verdict. The hook may

@@ -206,4 +206,16 @@ static __always_inline void rf_file_decide(struct rf_query *query, struct task_s
 	rf_scratch_release(buffer);
 }
 
+/* For a file behind one of overlayfs or fuse: the file in front, which the rules are about. */
+static __always_inline void rf_file_in_front(struct rf_file *file, __u64 behind)
+{
+	struct path *path = (struct path *)rf_path_of_backing(behind);
+	__u64 dentry = (__u64)BPF_CORE_READ(path, dentry);
+	__u32 flags = file->flags;
+
+	rf_file_named(file, (__u64)BPF_CORE_READ(path, mnt), dentry,
+		      (__u64)RF_READ(struct dentry, dentry, d_inode));
+	file->flags = flags;
+}
+
 #endif

@@ -252,15 +252,24 @@ static __always_inline struct rf_container *rf_container_of(const struct rf_task
 }
 
 /*
- * The container of the current task's binding. A task that outlived its container was not counted,
- * as a program was skipped: its slot has another owner, and its rules are unknown. It is killed.
- * Not for cgroup programs, which cannot send signals.
+ * Returns true if a task without rf_container_of() outlived its container. It was not counted, as a
+ * program was skipped: its slot has another owner, and its rules are unknown. A task without a
+ * program is just being adopted on another CPU: its slot may not be written yet (rf_bind).
+ */
+static __always_inline bool rf_is_orphan(const struct rf_task *bound)
+{
+	return bound->container && bound->exe_hash;
+}
+
+/*
+ * The container of the current task's binding. An orphan is killed. Not for cgroup programs, which
+ * cannot send signals.
  */
 static __always_inline struct rf_container *rf_container_of_current(const struct rf_task *bound)
 {
 	struct rf_container *container = rf_container_of(bound);
 
-	if (!container && bound->container)
+	if (!container && rf_is_orphan(bound))
 		bpf_send_signal(9);
 	return container;
 }

@@ -104,7 +104,10 @@ static __always_inline bool rf_grace_is_over(const struct rf_armed *seen, __u64 
 	return now - seen->seen_ns >= RF_GRACE_INSIDE_NS;
 }
 
-/* Arms a task whose time is over, with an unknown program: no exception applies to it. */
+/*
+ * Arms a task whose time is over, with an unknown program: no exception applies to it. Returns 0 if
+ * there is no memory.
+ */
 static __always_inline int rf_arm_as_it_is(struct task_struct *task, __u32 slot)
 {
 	struct rf_container *container = bpf_map_lookup_elem(&slots, &slot);
@@ -119,7 +122,7 @@ static __always_inline int rf_arm_as_it_is(struct task_struct *task, __u32 slot)
 	like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	armed = rf_bind(task, container, &like);
 	if (!armed)
-		return 0;
+		return !!rf_bound(task);
 	armed->container_root = (__u64)BPF_CORE_READ(task, fs, root.mnt, mnt_root);
 	rf_drift_watch(task, armed);
 	rf_enter_binding(task, armed, container);
@@ -128,7 +131,7 @@ static __always_inline int rf_arm_as_it_is(struct task_struct *task, __u32 slot)
 
 /*
  * An unarmed task forks. In a container, its child inherits its time; if that is over, both are
- * armed, so that no line of tasks outruns the iterator.
+ * armed, so that no line of tasks outruns the iterator. Returns 1 if the child could not be armed.
  */
 rf_subprogram int rf_unarmed_forks(struct task_struct *parent, struct task_struct *child,
 				   __u64 clone_flags)
@@ -147,8 +150,7 @@ rf_subprogram int rf_unarmed_forks(struct task_struct *parent, struct task_struc
 		return 0;
 	if (rf_grace_is_over(seen, now, rf_grace_ns())) {
 		rf_arm_as_it_is(parent, slot);
-		rf_arm_as_it_is(child, slot);
-		return 0;
+		return !rf_arm_as_it_is(child, slot);
 	}
 	of_child = bpf_task_storage_get(&tasks, child, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (of_child && !of_child->task.container) {

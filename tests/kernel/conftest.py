@@ -78,6 +78,8 @@ act = _program("act")
 evade = _program("evade")
 #: calls with arguments that the probes could misread
 dodge = _program("dodge", "-static")
+#: any 32-bit system call of a 64-bit program
+narrow = _program("narrow")
 #: attacks of a container on the agent
 tamper = _program("tamper")
 #: operations on the names of files

@@ -89,6 +89,12 @@ class Target:
     def a_link(self) -> Path:
         return next(iter(sorted((self.pins / "links").iterdir())))
 
+    def bait(self) -> Path:
+        """A file beside the agent's, made now, that an attacker could put in place of one."""
+        path = self.agent.directory / "bait"
+        path.write_text("{}")
+        return path
+
     @property
     def address(self) -> str:
         """The address of some memory of the agent."""

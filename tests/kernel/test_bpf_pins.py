@@ -17,6 +17,7 @@ from ringfence.bpf.capabilities import mounts_of
 from ringfence.bpf.pins import PinDirectory, find_base, uninstall
 from ringfence_linux import syscalls
 from tests.kernel.binding import TRIED, attached, compile_fixture, ids, link_id, loaded
+from tests.kernel.probes import running
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
@@ -183,3 +184,21 @@ def test_a_failure_in_the_middle_leaves_nothing(fixture_object: Path, mount: str
         with pytest.raises(OSError, match="bpf_obj_pin"):
             fresh.pin(bad, done.maps, next(iter(done.programs.values())))
     assert PinDirectory.all(base) == []
+
+
+def test_pins_under_another_name_do_not_outlive_the_agent(mount: str) -> None:
+    """A container that moved them: the agent pins again, and removes those."""
+    base = base_of(mount)
+    with running() as probes:
+        kernel = probes.kernel
+        kernel.pin(base)
+        assert kernel.pins is not None
+        own = kernel.pins.path
+        own.rename(base / "elsewhere")
+        foreign = base / "foreign"
+        (foreign / "maps").mkdir(parents=True)
+        kernel.pin_again()
+        assert kernel.pins is not None
+        assert sorted(path.name for path in base.iterdir()) == sorted([kernel.pins.path.name, "foreign"])
+        kernel.unpin()
+        assert [path.name for path in base.iterdir()] == ["foreign"]

@@ -57,6 +57,8 @@ WAYS = [
     ("commit", DRIFT_USER | DRIFT_CAPABILITIES),
     ("root", DRIFT_USER),
     ("capabilities", DRIFT_CAPABILITIES),
+    ("files", DRIFT_USER),
+    ("effective", DRIFT_CAPABILITIES),
     ("pointers", DRIFT_USER | DRIFT_CAPABILITIES),
 ]
 

@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import pytest
 
-from ringfence.abi import EventKind
+from ringfence.abi import GUARD_DENY, Action, EventKind
 from ringfence.bpf.capabilities import NodeCapabilities
-from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, Probes
+from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, LABEL, Probes, running
 from tests.kernel.rules import Rule, name_hash
 from tests.kernel.starving import Act, pools_taken
 from tests.support import force
-from tests.support.cgroups import Cgroup
+from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
 K = EventKind
@@ -267,3 +267,21 @@ def test_an_open_is_refused_by_the_filesystem_which_is_known(
         assert known >= 0
         assert one.call() == (-errno.EPERM if by_hook else None)
     assert os.path.exists(things / "file")
+
+
+def test_a_file_of_the_agents_process_counts_as_a_guarded_one(act: str) -> None:
+    """Its name is unknown: looking into the agent is killed, if the call passed till then."""
+    call = f"open:/proc/{os.getpid()}/stat:0"
+    with running(guard=GUARD_DENY) as probes, new_cgroup(LABEL) as cgroup:
+        with Act(probes, cgroup, act, call, "open:/proc/self/stat:0", call) as one:
+            passed = one.call()
+            assert passed is not None
+            assert passed >= 0
+            one.take_buffer()
+            own = one.call()
+            assert own is not None
+            assert own >= 0
+            assert one.call() is None
+            assert one.status() == -signal.SIGKILL
+        (event,) = probes.wait(cgroup, K.AGENT_TAMPER)
+        assert event.action is Action.KILL

@@ -56,7 +56,7 @@ def test_a_value_whose_set_is_missing_matches_every_rule(probes: Probes, cgroup:
 
 
 def test_an_event_whose_set_is_missing_is_killed(probes: Probes, cgroup: Cgroup, act: str) -> None:
-    """It has rules, and nothing tells which."""
+    """It has rules, and they are not known."""
     generation = probes.enforce(KILLS)
     index = u32(int(EventKind.SYS_UNSHARE) * abi.GENERATIONS + generation % abi.GENERATIONS)
     events = probes.kernel.map("rule_events")

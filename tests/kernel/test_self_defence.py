@@ -88,6 +88,8 @@ ATTACKS = (
     # elsewhere only its effect is seen, by the watchdog, which cannot attribute it
     Attack("rename what leads to them", lambda t: ["rename", t.agent.directory, f"{t.agent.directory}.x"],
            calls=("", "")),
+    Attack("rename a file over the rule book", lambda t: ["rename", t.bait(), t.state / "rules.json"],
+           late=True),
     Attack("unmount the pins", lambda t: ["umount", t.pins.parents[1]], calls=_SEEN),
     Attack("write the rule book", lambda t: ["open", t.state / "rules.json", os.O_WRONLY]),
     Attack("truncate the rule book", lambda t: ["truncate", t.state / "rules.json", 0], late=True),

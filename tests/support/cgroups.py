@@ -52,7 +52,9 @@ def remove_everywhere(name: str) -> None:
     """
     assert name.startswith("rftest-")
     root = Path("/sys/fs/cgroup")
-    remove_trees([root / name, *root.glob(f"*/{name}")], name)
+    found = [root / name, *root.glob(f"*/{name}")]
+    # Other engines leave plain directories beside the hierarchies: no cgroups, and not removable so.
+    remove_trees([path for path in found if (path.parent / "cgroup.procs").exists()], name)
 
 
 def remove_trees(tops: Sequence[Path], name: str) -> None:

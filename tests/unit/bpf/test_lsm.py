@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ringfence.abi import Action, EventKind, Mechanism
+from ringfence.bpf.attach import Place, places
 from ringfence.bpf.capabilities import NodeCapabilities
-from ringfence.bpf.lsm import DECIDED, HOOKS, decided_by, hooks_for
+from ringfence.bpf.lsm import CHECKPOINT_HOOKS, DECIDED, HOOKS, SETNS_PROGRAMS, decided_by, hooks_for
+from ringfence.bpf.objects import Program
+from ringfence.bpf.settings import KernelSettings
 from ringfence.config import load
 from ringfence.daemon.attach.plan import attach_plan, tiers_of
 from ringfence.policy import NodeTiers
@@ -112,6 +115,44 @@ def test_without_hooks_the_plan_is_the_old_one() -> None:
     plan = attach_plan(frozenset({K.FILE_OPEN, K.SYS_MOUNT}), CONFIG, node, "/cg", NodeTiers.of(node))
     assert (plan.entry, plan.lsm, plan.hooked) == (frozenset({"mount"}), frozenset(), frozenset())
     assert "openat" in plan.exit
+
+
+def test_checkpoints_are_where_the_table_says() -> None:
+    """And there is a program for each kind of namespace that setns enters."""
+    written = re.findall(r"^int checkpoint_(\w+)\(", (PROBES / "lsm_checkpoint.bpf.c").read_text(), re.M)
+    assert set(written) == CHECKPOINT_HOOKS
+    written = re.findall(r"^int BPF_PROG\((setns_\w+),", (PROBES / "setns.bpf.c").read_text(), re.M)
+    assert set(written) == SETNS_PROGRAMS | {"setns_switched"}
+
+
+def test_checkpoints_are_attached_for_rules_on_setns_or_drift_alone() -> None:
+    """Whatever hooks the other rules need."""
+    programs = [
+        Program("checkpoint_path_chroot", "lsm/path_chroot", -1, 0),
+        Program("lsm_path_chroot", "lsm/path_chroot", -1, 0),
+        Program("setns_mnt", "fentry/mntns_install", -1, 0),
+    ]
+    check, decide, note = (Place(program, *program.section.split("/")) for program in programs)
+    for kinds, expected in (
+        ({K.SYS_SETNS}, [check, note]),
+        ({K.TASK_DRIFT}, [check, note]),
+        ({K.SYS_CHROOT}, [decide]),
+        ({K.SYS_CHROOT, K.SYS_SETNS}, [check, decide, note]),
+    ):
+        plan = attach_plan(frozenset(kinds), CONFIG, NODE, "/cg", NodeTiers.of(NODE))
+        assert list(places(programs, plan)) == expected, kinds
+    without = replace(NODE, lsm_hooks=frozenset())
+    assert not attach_plan(
+        frozenset({K.SYS_SETNS}), CONFIG, without, "/cg", NodeTiers.of(without)
+    ).checkpoints
+
+
+def test_the_object_of_setns_is_known_only_if_each_kind_is() -> None:
+    """Else a missing one would count as the host's."""
+    settings = KernelSettings(lsm_hooks=HOOKS)
+    assert settings.knows_entries()
+    assert not settings.knows_entries({"setns_time"})
+    assert not KernelSettings().knows_entries()
 
 
 def test_text_that_is_the_kernels_needs_no_warning() -> None:

@@ -266,3 +266,8 @@ def test_every_key_has_one_name_in_each_source() -> None:
     """Fields, flags and variables are unique; every field of Config but `file` has a key."""
     assert {key.field for key in KEYS} == set(Config._fields) - {"file"}
     assert len({key.flag for key in KEYS}) == len({key.variable for key in KEYS}) == len(KEYS)
+
+
+def test_variables_of_others_are_ignored() -> None:
+    """Only what begins with RINGFENCE_ can be a near miss."""
+    assert load(None, {"OTHERTOOL_MODE": "kill", "XXXXXXXXX_MOD": "x"}).mode == load(None, {}).mode

@@ -205,3 +205,14 @@ def test_containers_with_armed_tasks_are_running(host: Host) -> None:
     assert found is not None
     assert (found.state, found.pid) == (State.RUNNING, 17)
     assert host.registry.counts.started == 1
+
+
+def test_a_slot_of_another_cgroup_is_not_this_containers(host: Host) -> None:
+    """The kernel may have given it away meanwhile: then the registry learns nothing wrong."""
+    cgroup = host.mkdir("rftest-a")
+    slot = host.slots.enroll(cgroup)
+    wrong = CgroupDir("/rftest-a", cgroup + 1000, 1)
+    host.adopter._remember(wrong, slot)
+    assert list(host.registry) == []
+    host.adopter._remember(CgroupDir("/rftest-a", cgroup, 1), slot)
+    assert [found.slot for found in host.registry] == [slot]

@@ -148,3 +148,16 @@ def test_many_refused_calls_are_a_sweep() -> None:
     assert not any(sweep.verdict(1, "a", n, refused=False) for n in range(500))
     found = [sweep.verdict(1, "a", n, refused=True) for n in range(Sweep.REFUSED)]
     assert [bool(one) for one in found] == [False] * (Sweep.REFUSED - 1) + [True]
+
+
+def test_refused_calls_long_apart_are_no_sweep() -> None:
+    """The count begins again when its window is over, and both ends of the window belong to it."""
+    window, sweep = Sweep.WINDOW_NS, Sweep()
+    for n in range(Sweep.REFUSED - 1):
+        assert sweep.verdict(1, "a", n, refused=True) is None
+    assert sweep.verdict(1, "a", window + 1, refused=True) is None
+    for n in range(Sweep.REFUSED - 2):
+        assert sweep.verdict(1, "a", window + 2 + n, refused=True) is None
+    found = sweep.verdict(1, "a", 2 * window + 1, refused=True)
+    assert found == {"refused": Sweep.REFUSED, "seconds": 10}
+    assert sweep.verdict(1, "a", 2 * window + 2, refused=True) is None  # counted anew

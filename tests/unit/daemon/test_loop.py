@@ -257,3 +257,12 @@ def test_a_call_that_queues_another_does_not_block_the_loop(bench: Bench) -> Non
     bench.loop.call(again)
     bench.turn()
     assert len(count) == 1
+
+
+def test_an_idle_loop_sleeps(bench: Bench) -> None:
+    """Without work it waits for the kernel; with a call that is left over it does not."""
+    assert bench.loop._timeout() > 50
+    bench.loop.call(lambda: None)
+    assert bench.loop._timeout() == 0.0
+    bench.turn()
+    assert bench.loop._timeout() > 50

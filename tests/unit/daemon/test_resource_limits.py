@@ -53,12 +53,12 @@ def test_version_1_has_its_own_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "share"), [("max", 0), (f"{GIB // 4}", 71902), (f"{96 << 20}", 11983), (f"{32 << 20}", 8192)]
+    ("limit", "share"), [("max", 0), (f"{GIB // 4}", 41527), (f"{128 << 20}", 13842), (f"{32 << 20}", 8192)]
 )
 def test_the_share_of_a_container_is_half_of_what_the_limit_leaves(
     tmp_path: Path, limit: str, share: int
 ) -> None:
-    """Beside 64 MiB for the agent, 1,400 bytes a task; never so few that honest work would notice."""
+    """Beside 64 MiB for the agent, 2,424 bytes a task; never so few that honest work would notice."""
     mount = tmp_path / "unified"
     seen = proc(tmp_path, f"30 23 0:26 / {mount} rw - cgroup2 cgroup2 rw\n", "0::/agent\n")
     files(mount / "agent", memory__max=limit)

@@ -80,3 +80,15 @@ def test_verdicts_of_the_overlap_wait_for_the_end(tmp_path: Path) -> None:
     made.witness(verdict(7, now))
     made.finish(lambda event, container: reported.append(event))
     assert (made.counts["reported"], made.counts["duplicate"]) == (1, 2)
+
+
+def test_pins_that_were_removed_are_forgotten(tmp_path: Path) -> None:
+    """Of agents that were killed in a row, only the last one's are kept."""
+    for number in range(1, 5):
+        for part in ("maps", "links"):
+            (tmp_path / f"{number:08}-1" / part).mkdir(parents=True)
+    made = taking(tmp_path)
+    made.thin_out()
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left == ["00000004-1"]
+    assert [found.name for found in made.before] == left

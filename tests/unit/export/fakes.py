@@ -192,6 +192,8 @@ class World:
         yield from families.capacity("lines", (1, 9))
         yield families.evicted("processes", 2)
         yield from families.own_limits((1 << 28, 0.25), 0.5, 1.5, 0)
+        yield from families.memory_reserve(1 << 25, 1 << 26)
+        yield families.unarmed({"no_memory": 0})
         yield families.gauge("ringfence_pinned", "a text", {}, 1)
         yield families.losses_of_predecessor({(16, 1): 3})
         yield families.counters("ringfence_container_transitions", "a text", "to", {"created": 1})

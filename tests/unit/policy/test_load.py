@@ -240,6 +240,21 @@ def test_a_file_that_is_not_a_policy_is_refused_and_costs_little(data: bytes, wo
     assert any(words in p.message for p in caught.value.problems), caught.value.problems
 
 
+@pytest.mark.parametrize("name", ["nsen*", "bin/nsenter", "ns?nter", "[a]"])
+def test_a_name_is_one_plain_name(name: str) -> None:
+    """A pattern or a path would match no file, without a word."""
+    with pytest.raises(PolicyError) as caught:
+        load(policy(rule(event="file.open", match={"name": name}, action="deny")))
+    assert "plain name" in str(caught.value)
+
+
+@pytest.mark.parametrize("exe", ["/a/../b", "/a/./b", "/a//b", "//", "/a/", "a", "/a*", "/" + "a" * 5000])
+def test_a_program_is_named_by_a_plain_absolute_path(exe: str) -> None:
+    """Any other text would be the path of no program."""
+    with pytest.raises(PolicyError):
+        load(policy(rule(match={"exe": exe})))
+
+
 @pytest.mark.parametrize("event", ["kernel.helper", "host.map"])
 def test_an_event_of_no_container_requires_all_containers(event: str) -> None:
     """A policy for selected containers would never apply to it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from ringfence.policy import review
 from tests.unit.policy.reviewed import noted, policy, rule
 
 
@@ -61,3 +62,37 @@ def test_an_exception_removes_the_overlap() -> None:
         "file.open", "{path: ['sysfs:kernel/uevent_helper', 'proc:kcore'], access: write}", "deny", "strong"
     )
     assert [note.note for note in noted(policy(weak, strong)) if "wins" in note.note] == []
+
+
+def test_very_many_rules_are_not_compared_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time would grow with the square of their number."""
+    pair = policy(
+        rule("unshare", "any", "deny", "wide"), rule("unshare", "{flags: CLONE_NEWUSER}", "alert", "narrow")
+    )
+
+    def compared() -> int:
+        return sum("has no effect" in note.note for note in noted(pair))
+
+    assert compared() == 1
+    monkeypatch.setattr(review, "_MOST_PAIRS", 3)
+    assert compared() == 0
+    monkeypatch.setattr(review, "_MOST_PAIRS", 4)
+    assert compared() == 1
+
+
+@pytest.mark.parametrize(
+    ("narrow", "covered"),
+    [
+        ("[vm/x, kernel/a]", True),
+        ("['vm/sub/*', kernel/a]", True),
+        ("[vm/x, kernel/b]", False),
+        ("['v*', kernel/a]", False),
+        ("[kernel/a]", True),
+    ],
+)
+def test_a_rule_on_texts_is_covered_only_if_each_of_them_is(narrow: str, *, covered: bool) -> None:
+    """Whole texts and beginnings alike."""
+    wide = rule("sysctl.access", "{sysctl: ['vm/*', kernel/a]}", "deny", "wide")
+    other = rule("sysctl.access", f"{{sysctl: {narrow}}}", "alert", "narrow")
+    notes = [note for note in noted(policy(wide, other)) if note.rule == "narrow"]
+    assert any("has no effect" in note.note for note in notes) is covered

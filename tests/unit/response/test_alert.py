@@ -37,6 +37,7 @@ from ringfence.policy.operand import Bits, Networks, Texts, Values, fnv1a
 from ringfence.response.alert import Alert, Outcome, assemble, outcome_of
 from ringfence.response.allow import exception_keys
 from ringfence.response.kill import KillOutcome, KillResult
+from ringfence.wire import make
 
 K = EventKind
 
@@ -323,3 +324,29 @@ def test_the_image_of_a_container_is_named() -> None:
     assert "test-policy" in text
     evil = Container("a" * 64, 5, 0, image="x\n- y")
     assert "\n- y" not in alert_of(unshare(), container=evil).allow
+
+
+def test_an_event_without_words_has_no_exception() -> None:
+    """Such as an attack on the agent, which no rule can allow."""
+    event = make(K.AGENT_TAMPER)
+    assert exception_keys(event, {"path": "/x"}, b"/bin/sh") == {}
+
+
+def test_only_operands_that_are_exact_are_proposed() -> None:
+    """A number, flags or a type would allow more than this call."""
+    event = make(K.SYSCTL_ACCESS)
+    assert exception_keys(event, {"sysctl": "vm/a", "access": "write"}, b"") == {
+        "sysctl": "vm/a",
+        "access": "write",
+    }
+    opened = make(K.FILE_OPEN)
+    details = {
+        "name": "passwd",
+        "flags": "O_RDWR",
+        "type": "file",
+        "path": "/etc/passwd",
+        "filesystem": "tmpfs",
+    }
+    found = exception_keys(opened, details, b"/bin/sh")
+    assert found["path"] == "tmpfs:etc/passwd"
+    assert not set(found) & {"flags", "type", "filesystem", "mount"}

@@ -11,17 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.abi import FLAG_COMPAT, FLAG_UNREADABLE, EventKind, Fact
+from ringfence.abi import FLAG_COMPAT, FLAG_UNREADABLE, NO_CALL, EventKind, Fact, Tamper
 from ringfence.events import (
     CgroupEvent,
     ContainerEvent,
     DeviceEvent,
+    DriftEvent,
     Event,
     ExecEvent,
     FileEvent,
     NetEvent,
     SyscallEvent,
     SysctlEvent,
+    TamperEvent,
     TaskEvent,
     UnixEvent,
 )
@@ -206,3 +208,49 @@ def test_any_numbers_and_bytes_can_be_described(data: st.DataObject) -> None:
     described = describe(shape(**fields))
     assert all(isinstance(name, str) for name in described)
     json.dumps(described, default=bytes.hex)  # texts of processes are bytes until they are escaped
+
+
+def detail(event: Event, **fields: Any) -> dict[str, Any]:
+    """Returns the description of an event with these fields."""
+    return describe(event._replace(**fields))
+
+
+def test_drift_names_only_what_changed() -> None:
+    """Users, capabilities and user namespaces that are as before are left out."""
+    drift = DriftEvent(event=K.TASK_DRIFT, at=K.FILE_OPEN)
+    assert set(describe(drift)) == {"changed", "noticed"}
+    assert describe(drift)["noticed"] == "file.open"
+    assert detail(drift, uid0=1, uid1=0)["uid"] == [1, 0]
+    assert detail(drift, permitted0=1, permitted1=1 | 1 << 21)["gained"] == ["CAP_SYS_ADMIN"]
+    assert detail(drift, user_ns0=5, user_ns1=6)["user_namespace"] == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("what", "number", "expected"),
+    [
+        (Tamper.SIGNAL, 9, {"signal": "SIGKILL"}),
+        (Tamper.SIGNAL, 999, {"signal": "999"}),
+        (Tamper.MAP, 7, {"id": 7}),
+        (Tamper.PROGRAM, 7, {"id": 7}),
+        (Tamper.LINK, 7, {"id": 7}),
+        (Tamper.TASKS, 300, {"tasks": 300}),
+        (Tamper.CGROUP, 12, {"cgroup": 12}),
+        (Tamper.CGROUP, 0, {}),
+        (Tamper.LIMIT, 3, {}),
+        (Tamper.FILE | Tamper.MAYBE, 0, {"certain": False}),
+    ],
+)
+def test_an_attack_on_the_agent_has_the_details_of_its_kind(
+    what: int, number: int, expected: dict[str, Any]
+) -> None:
+    """And no others: what is certain is not said."""
+    event = TamperEvent(event=K.AGENT_TAMPER, what=what, detail=number, nr=NO_CALL)
+    got = describe(event)
+    assert {key: got[key] for key in got if key not in ("what", "agent")} == expected
+    assert not str(got["what"]).isdecimal()
+
+
+def test_an_attack_on_the_agent_names_its_call_and_its_path() -> None:
+    """Where they are known."""
+    event = TamperEvent(event=K.AGENT_TAMPER, what=Tamper.FILE, nr=87, path_raw=b"/x\0", path_len=2)
+    assert (describe(event)["call"], describe(event)["path"]) == ("unlink", b"/x")

@@ -125,3 +125,37 @@ def test_may_pass_and_hold_agree_with_admit() -> None:
     clock.now += 20 * S
     assert [(held.times, held.what) for held in limit.flush()] == [(1, "last")]
     assert limit.suppressed == 2
+
+
+def test_a_held_alert_keeps_its_pairs_limit() -> None:
+    """It is counted with those before it, and does not fill the bucket again."""
+    clock = Clock()
+    limit = limiter(clock, burst=1)
+    assert limit.admit(1, "r", 1).passes
+    assert [limit.hold(1, "r").suppressed for _ in range(3)] == [1, 2, 3]
+    assert not limit.may_pass(1, "r")
+    assert limit.capacity == (1, 4096)
+    clock.now += 10 * S
+    assert [(one.container, one.rule, one.times) for one in limit.flush()] == [(1, "r", 3)]
+
+
+def test_a_known_pair_is_not_counted_in_the_sum_of_all() -> None:
+    """Only pairs beyond the table are."""
+    clock = Clock()
+    limit = limiter(clock, burst=1, size=1)
+    for container in (1, 2, 1, 2, 1, 3):
+        limit.hold(container, "r")
+    lost = {(one.container, one.rule): one.times for one in limit.flush()}
+    assert lost == {(1, "r"): 3, (0, ""): 2}
+
+
+def test_a_flush_reports_only_what_was_suppressed() -> None:
+    """Nothing of a pair whose alerts were all sent."""
+    clock = Clock()
+    limit = limiter(clock)
+    assert limit.admit(1, "r", 1).passes
+    assert limit.admit(2, "r", 1).passes
+    assert not limit.admit(2, "r", 1, "what").passes
+    clock.now += 6 * S
+    assert [tuple(one) for one in limit.flush()] == [(2, "r", 1, "what")]
+    assert limit.flush() == []

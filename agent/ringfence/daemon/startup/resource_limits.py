@@ -22,7 +22,7 @@ __all__ = ["Load", "ResourceLimits", "lower_priority", "raise_priority"]
 _OOM_SCORE = "-900"  # workloads are killed first; not -1000: in a cgroup of its own that would be a deadlock
 _NICE = -10
 _AGENT_BYTES = 64 << 20  # with fifty containers (tools/bench/memory)
-_TASK_BYTES = 1400  # kernel memory of one task: struct rf_armed and its entry
+_TASK_BYTES = 2424  # kernel memory of one task: struct rf_armed with its buffer, and its entry
 _LEAST_TASKS = 8192  # whatever the limit: more than honest workloads have
 _NO_LIMIT = 1 << 60  # version 1 reports "no limit" as a number near 2**63
 

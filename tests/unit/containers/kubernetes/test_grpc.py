@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -196,3 +199,42 @@ def test_a_missing_socket_is_an_error(tmp_path: Path) -> None:
     """There is no socket."""
     with pytest.raises(CriError):
         Cri(tmp_path / "none").find("a" * 64)
+
+
+@pytest.mark.parametrize("value", ["", "x", "x" * 127, "x" * 128, "x" * 20_000])
+def test_a_text_of_any_length_is_read_back(value: str) -> None:
+    """Its length needs one byte or several."""
+    coded = proto.text_field(3, value)
+    assert [(number, found) for number, found in proto._fields(coded)] == [(3, value.encode())]
+
+
+def test_a_container_and_a_sandbox_are_found_by_their_id() -> None:
+    """The first by ListContainers, with its image; the other as the pod itself."""
+
+    class Answers(Cri):
+        """A runtime with one pod of one container."""
+
+        def __init__(self) -> None:
+            """No socket."""
+
+        def _ask(self, call: str, message: bytes) -> bytes:
+            assert call == "ListContainers"
+            return b""
+
+        def _sandbox(self, identifier: str) -> Any:
+            return SimpleNamespace(pod="p", namespace="n", uid="u", labels={})
+
+        def _name(self) -> str:
+            return "containerd"
+
+        def _image(self, identifier: str, container: object) -> tuple[str, str]:
+            return "shop/web:1", "sha256:1"
+
+    listed = {"containers": [{"id": "c1", "pod_sandbox_id": "s1", "metadata": {"name": "web"}}]}
+    with mock.patch.object(proto, "decode", return_value=listed):
+        found = Answers()._find("c1")
+        sandbox = Answers()._find("s1")
+    assert found is not None
+    assert sandbox is not None
+    assert (found.name, found.image, found.pod, found.namespace) == ("web", "shop/web:1", "p", "n")
+    assert (sandbox.name, sandbox.image, sandbox.pod) == ("POD", "", "p")

@@ -177,3 +177,11 @@ def test_a_runtime_that_names_another_pod_is_not_trusted() -> None:
     )
     assert facts is not None
     assert (facts.pod, facts.name) == ("web-1", "")
+
+
+def test_the_source_of_the_facts_is_named() -> None:
+    """`ringfence status` shows it, and metrics count by it."""
+    source = Kubernetes(None, cache_of(plain(1)))
+    found = source.find(request(plain(1).uid))
+    assert found is not None
+    assert found.source == "kubernetes"

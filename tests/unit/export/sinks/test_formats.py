@@ -110,6 +110,20 @@ def test_ocsf_is_a_detection_finding(record: dict[str, Any]) -> None:
     check(got, ocsf()["classes"]["detection_finding"], "detection_finding")
 
 
+def test_ocsf_has_the_pods_namespace() -> None:
+    """Where OCSF has it, and no attribute that it does not have."""
+    record = alert()
+    record["container"] = {"id": "c", "pod": "p", "pod_uid": "u", "namespace": "shop", "labels": {"a": "b"}}
+    (resource,) = to_ocsf(record)["resources"]
+    assert resource == {
+        "type": "pod",
+        "name": "p",
+        "uid": "u",
+        "namespace": "shop",
+        "labels": ["a=b"],
+    }
+
+
 def test_ocsf_says_whether_it_was_stopped() -> None:
     """action_id 2 is Denied, 1 is Allowed; severity 5 is Critical."""
     assert (to_ocsf(alert())["action_id"], to_ocsf(alert())["severity_id"]) == (2, 5)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pytest plugin: which tests execute which lines of some source files.
+
+`python -m pytest -p tools.mutants.touched`; TOUCHED_SOURCES has the directories, separated by colons,
+and TOUCHED_FILE is written at the end: JSON, file -> line -> tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Generator
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+__all__ = ["Lines", "pytest_configure", "read"]
+
+Lines = dict[str, dict[int, list[str]]]
+
+
+class _Touched:
+    def __init__(self, sources: str, file: Path) -> None:
+        self._sources, self._file = tuple(sources.split(":")), file
+        self._lines: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+        self._failed: set[str] = set()
+        self._left: dict[CodeType, set[int]] = {}  # lines that this test has not executed
+
+    def _global(self, frame: FrameType, event: str, argument: object) -> Any:
+        code = frame.f_code
+        if not code.co_filename.startswith(self._sources):
+            return None
+        left = self._left.get(code)
+        if left is None:
+            left = self._left[code] = {line for *_, line in code.co_lines() if line}
+        left.discard(frame.f_lineno)
+        return self._local if left else None  # what was seen whole costs no more time
+
+    def _local(self, frame: FrameType, event: str, argument: object) -> Any:
+        left = self._left[frame.f_code]
+        left.discard(frame.f_lineno)
+        return self._local if left else None
+
+    def _executed(self) -> set[tuple[str, int]]:
+        return {
+            (code.co_filename, line)
+            for code, left in self._left.items()
+            for *_, line in code.co_lines()
+            if line and line not in left
+        }
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """One test, with its fixtures."""
+        self._left = {}
+        threading.settrace(self._global)
+        sys.settrace(self._global)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            threading.settrace(None)
+            for file, line in self._executed():
+                self._lines[file][line].append(item.nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a failure: tests of time fail where they are watched, and judge nothing."""
+        if report.failed:
+            self._failed.add(report.nodeid)
+
+    def pytest_sessionfinish(self) -> None:
+        """Write what was seen."""
+        for lines in self._lines.values():
+            for line, tests in lines.items():
+                lines[line] = [test for test in tests if test not in self._failed]
+        self._file.write_text(json.dumps(self._lines))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the plugin if it was asked for."""
+    if sources := os.environ.get("TOUCHED_SOURCES"):
+        config.pluginmanager.register(_Touched(sources, Path(os.environ["TOUCHED_FILE"])))
+
+
+def read(file: Path, root: Path) -> Lines:
+    """Returns the tests by file, relative to `root`, and line."""
+    found = json.loads(file.read_text())
+    return {
+        str(Path(name).relative_to(root)): {int(line): tests for line, tests in lines.items()}
+        for name, lines in found.items()
+    }

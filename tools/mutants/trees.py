@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A copy of the tree for the defects, and the probes compiled there with each of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tools.mutants.table import ROOT, Mutant
+
+__all__ = ["Broken", "Tree", "environment", "tree"]
+
+#: what tests of the probes read; the rest of the tree is left out
+_COPIED = ("agent", "runtime", "probes", "tests", "tools", "policies", "build", "docs", "pyproject.toml")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "results", ".hypothesis", "build-*")
+
+
+class Broken(RuntimeError):
+    """A defect that the compiler refuses."""
+
+
+class Tree:
+    """The copy. `objects` has one compiled object per defect, and `unchanged.o`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.objects = root, root / "build/mutants"
+        self.objects.mkdir(parents=True)
+
+    def _make(self) -> None:
+        argv = ["make", "-s", "-j2", "-C", str(self.root / "probes")]
+        # clang's own variable: a defect may leave something unused, which is no error here
+        lenient = {**os.environ, "CCC_OVERRIDE_OPTIONS": "x-Werror"}
+        done = subprocess.run(argv, env=lenient, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Broken(done.stderr[-2000:])
+
+    def build(self) -> Path:
+        """Compile the probes as they are."""
+        self._make()
+        return self._keep("unchanged")
+
+    def build_with(self, mutant: Mutant) -> Path:
+        """Compile the probes with a defect. The sources are as before afterwards."""
+        path = self.root / mutant.file
+        text = path.read_text()
+        path.write_text(mutant.applied(text))
+        try:
+            self._make()
+            return self._keep(mutant.id)
+        finally:
+            path.write_text(text)
+
+    def _keep(self, name: str) -> Path:
+        kept = self.objects / f"{name}.o"
+        shutil.copyfile(self.root / "agent/ringfence/_bpf/ringfence.bpf.o", kept)
+        return kept
+
+
+@contextmanager
+def tree(parts: Sequence[str] = _COPIED) -> Iterator[Tree]:
+    """A copy of the working tree below the build directory, removed at the end.
+
+    Not in a temporary directory: a guest has one of its own.
+    """
+    (ROOT / "build").mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix="mutants-", dir=ROOT / "build") as directory:
+        root = Path(directory)
+        for part in parts:
+            _copy(ROOT / part, root / part)
+        yield Tree(root)
+
+
+def _copy(source: Path, to: Path) -> None:
+    if source.name == "build":
+        probes = source / "probes"
+        if probes.is_dir():
+            shutil.copytree(probes, to / "probes", symlinks=True)
+    elif source.is_dir():
+        shutil.copytree(source, to, symlinks=True, ignore=_LEFT_OUT)
+    else:
+        shutil.copy2(source, to)
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Returns the variables with which Python finds the copy's packages before the installed ones."""
+    places = [str(root / "agent"), str(root / "runtime"), str(root)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONDONTWRITEBYTECODE": "1"}
