@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.adversary.world import World, new_world
+from tests.adversary.world import World, kubelet_directory, new_world
 from tests.support import force
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX
@@ -21,7 +21,10 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     force.need_program("runc")
     directory, patterns = tmp_path_factory.mktemp("agent"), [f"{PREFIX}adv-*"]
     flags = {"self-defence": "deny"}
-    with running_agent(directory, policies=[PACK], mode="enforce", patterns=patterns, flags=flags) as agent:
+    with (
+        kubelet_directory(),
+        running_agent(directory, policies=[PACK], mode="enforce", patterns=patterns, flags=flags) as agent,
+    ):
         yield agent
 
 

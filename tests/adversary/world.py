@@ -26,7 +26,7 @@ from tests.adversary.program import Attempt, build
 from tests.adversary.servers import Servers, running_servers
 from tests.support import force
 
-__all__ = ["Round", "Victim", "World", "new_round", "new_world"]
+__all__ = ["Round", "Victim", "World", "kubelet_directory", "new_round", "new_world"]
 
 #: where the host's directories are in a privileged container
 HOST = "/host"
@@ -212,21 +212,30 @@ def _majors() -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _volume(image: Path) -> Iterator[None]:
-    """The volume (in a virtual machine a disk's); the parents that this made are removed, too."""
+def kubelet_directory() -> Iterator[None]:
+    """The directory of the volume, as it is on a node before an agent starts."""
     missing = [path for path in (_VOLUME, *_VOLUME.parents) if not path.exists()]
     _VOLUME.mkdir(parents=True, exist_ok=True)
     try:
-        if force.in_guest():
-            mount_image(image, _VOLUME)
         yield
     finally:
-        while os.path.ismount(_VOLUME):
-            subprocess.run(["umount", "--lazy", str(_VOLUME)], check=True)
         shutil.rmtree(_VOLUME, ignore_errors=True)
         for path in missing[1:]:
             with contextlib.suppress(OSError):
                 path.rmdir()
+
+
+@contextlib.contextmanager
+def _volume(image: Path) -> Iterator[None]:
+    """The volume; in a virtual machine a disk's."""
+    with kubelet_directory():
+        try:
+            if force.in_guest():
+                mount_image(image, _VOLUME)
+            yield
+        finally:
+            while os.path.ismount(_VOLUME):
+                subprocess.run(["umount", "--lazy", str(_VOLUME)], check=True)
 
 
 @contextlib.contextmanager
