@@ -22,16 +22,21 @@ __noinline __u32 rf_with_process(__u64 inode, __u64 magic, __u32 owner)
 /* Descriptors that are compared. A process that holds its pipes higher than this is rare. */
 #define RF_HELD_DESCRIPTORS 64
 
+/* Returns 1 if a descriptor of the task is of that inode. See probes/README.md on long loops. */
+__noinline int rf_is_of_inode(__u64 inode, __u32 fd)
+{
+	__u64 file = rf_file_of_fd(bpf_get_current_task_btf(), fd);
+
+	return file && (__u64)RF_READ(struct file, file, f_inode) == inode;
+}
+
 /* Returns 1 if another descriptor of the task than `fd` is of that inode. */
 __noinline int rf_holds_inode(__u64 inode, __u32 fd)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	__u32 other;
 
 	for (other = 0; other < RF_HELD_DESCRIPTORS; other++) {
-		__u64 file = other == fd ? 0 : rf_file_of_fd(task, other);
-
-		if (file && (__u64)RF_READ(struct file, file, f_inode) == inode)
+		if (other != fd && rf_is_of_inode(inode, other))
 			return 1;
 	}
 	return 0;
