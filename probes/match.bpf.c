@@ -264,6 +264,8 @@ __noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed
 	if (!act)
 		return rf_match_worst(query);
 	hits = rf_narrowed_word(by, half, word);
+	barrier_var(word);
+	word &= RF_RULE_WORDS - 1; /* the verifier of 6.12 has lost the bound by now */
 	if (hits & act->except[word])
 		hits = query->worst_case ? hits & ~act->except[word]
 					 : rf_apply_exceptions(act, word, hits);
