@@ -26,6 +26,7 @@
 #include "include/rules.h"
 #include "include/syscalls.h"
 #include "include/tasks.h"
+#include "include/trees.h"
 #include "include/usermode_helper.h"
 #include "include/match.h"
 
@@ -62,6 +63,8 @@ RF_HOLD(enum, rf_operand_source);
 RF_HOLD(enum, rf_relation);
 RF_HOLD(enum, rf_syscall_flag);
 RF_HOLD(enum, rf_helper_use);
+RF_HOLD(enum, rf_tree);
+RF_HOLD(enum, rf_tree_kind);
 
 RF_HOLD(struct, rf_task);
 RF_HOLD(struct, rf_container);
@@ -69,6 +72,7 @@ RF_HOLD(struct, rf_carried);
 RF_HOLD(struct, rf_pattern);
 RF_HOLD(struct, rf_syscall);
 RF_HOLD(struct, rf_helper_key);
+RF_HOLD(struct, rf_tree_key);
 RF_HOLD(struct, rf_guard_key);
 RF_HOLD(struct, rf_guard_state);
 RF_HOLD(struct, rf_guard_wanted);

@@ -16,9 +16,8 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* In `access`, beside the flags of an open. */
-#define RF_NAME_QUIET (1U << 31) /* an open follows, which reports */
-#define RF_NAME_MOVED (1U << 30) /* for rules: a name that is added or removed (flags: [moved]) */
+/* In `access`, beside the flags of an open: an open follows, which reports. */
+#define RF_NAME_QUIET (1U << 31)
 
 static __always_inline __u32 rf_name_evaluate(const struct rf_lsm *lsm, const struct rf_file *file,
 					      __u32 owner, bool quiet)
@@ -28,7 +27,7 @@ static __always_inline __u32 rf_name_evaluate(const struct rf_lsm *lsm, const st
 	__u32 answer;
 
 	answer = rf_file_query(&query, RF_FILE_OPEN, lsm->task, &lsm->armed->task, lsm->container,
-			       file, rf_file_type(file, owner), compat);
+			       file, rf_file_type_opened(file, owner, lsm->armed), compat);
 	if (answer == RF_MATCH_NOTHING)
 		return RF_ACTION_NONE;
 	rf_file_decide(&query, lsm->task, &lsm->armed->task, lsm->container, file, answer, -1,

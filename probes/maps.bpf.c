@@ -13,6 +13,7 @@
 #include "include/scratch.h"
 #include "include/syscalls.h"
 #include "include/tasks.h"
+#include "include/trees.h"
 #include "include/usermode_helper.h"
 #include "include/config.h"
 
@@ -60,6 +61,9 @@ struct map_counters counters SEC(".maps");
 
 /* usermode_helper.h */
 struct map_helpers helpers SEC(".maps");
+
+/* trees.h */
+struct map_host_trees host_trees SEC(".maps");
 
 /* learn.h */
 struct map_learned learned SEC(".maps");

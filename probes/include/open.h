@@ -8,8 +8,9 @@
 
 #include "match.h"
 #include "object.h"
+#include "trees.h"
 
-#define RF_DIM_FILE_TYPE 2 /* file type | RF_MOUNT_* << 16 */
+#define RF_DIM_FILE_TYPE 2 /* file type | RF_MOUNT_* << 16 | enum rf_tree << RF_TREE_SHIFT */
 #define RF_DIM_FILE_NAME 3 /* hash of the last component */
 
 /* f_flags: include/uapi/asm-generic/fcntl.h */
@@ -18,6 +19,8 @@
 #define RF_O_CREAT 0100
 #define RF_O_TRUNC 01000
 #define RF_O_PATH 010000000
+/* Not of an open, for rules (flags: [moved]): a name that is added or removed, by a hook. */
+#define RF_NAME_MOVED (1U << 30)
 
 static __always_inline void rf_file_record(struct task_struct *task, const struct rf_task *bound,
 					   const struct rf_file *file, struct rf_query *query,
@@ -99,6 +102,18 @@ static __always_inline __u32 rf_file_type(const struct rf_file *file, __u32 owne
 	return (file->mode & RF_S_IFMT) | owner << 16;
 }
 
+/* The same for file.open, which knows in whose tree a file is that is opened for writing. */
+static __always_inline __u32 rf_file_type_opened(const struct rf_file *file, __u32 owner,
+						 const struct rf_armed *armed)
+{
+	__u32 type = rf_file_type(file, owner);
+
+	if (file->flags & RF_O_ACCMODE)
+		type |= rf_tree_of_file(file, armed->container_root, file->flags & RF_NAME_MOVED)
+			<< RF_TREE_SHIFT;
+	return type;
+}
+
 /*
  * Returns RF_MATCH_NOTHING if no rule can match an open, judged by its cheap operands, and
  * remembers that.
@@ -116,7 +131,7 @@ static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct ta
 		return RF_MATCH_NOTHING;
 	now.fs_magic = file->magic;
 	now.flags = file->flags;
-	now.type = rf_file_type(file, owner);
+	now.type = rf_file_type_opened(file, owner, armed);
 	now.generation = (__u32)*live;
 	now.profile = now.generation & 1 ? container->profile[1] : container->profile[0];
 	if (rf_memo_matches(memo, &now))

@@ -25,6 +25,7 @@ HEADERS = (
     "rules.h",
     "syscalls.h",
     "tasks.h",
+    "trees.h",
     "usermode_helper.h",
 )
 PRIVATE = {"rf_last_call", "rf_armed", "rf_identity", "rf_memo"}  # in maps that only the probes read

@@ -143,6 +143,17 @@ SYSCALL_EVENT_MASK = 4095
 # enum rf_helper_use
 HELPER_CORE = 1
 HELPER_OTHER = 2
+
+# enum rf_tree
+TREE_SHIFT = 20
+TREE_NONE = 0
+TREE_HOST = 1
+
+# enum rf_tree_kind
+TREE_OF_HOST = 1
+TREE_GIVEN = 2
+TREE_HOME = 3
+TREE_ENGINE = 4
 EXE_CHANGED = 0x8000000000000000
 GUARD_MAP = 0xFFFFFFFF00000001
 GUARD_PROGRAM = 0xFFFFFFFF00000002
@@ -423,6 +434,12 @@ HELPER_KEY = Layout(
     Field("path", "u64"),
 )
 
+TREE_KEY = Layout(
+    "rf_tree_key",
+    Field("device", "u64"),
+    Field("inode", "u64"),
+)
+
 GUARD_KEY = Layout(
     "rf_guard_key",
     Field("device", "u64"),
@@ -569,6 +586,7 @@ MAPS = {
     "halvings": MapShape(4, 4),
     "heartbeat": MapShape(4, 8),
     "helpers": MapShape(32, 4),
+    "host_trees": MapShape(16, 4),
     "learned": MapShape(24, 8),
     "mount_namespaces": MapShape(8, 8),
     "observe": MapShape(4, 4),

@@ -21,6 +21,7 @@ from ringfence.daemon.defence.usermode_helpers import UsermodeHelpers
 from ringfence.daemon.parts import Node
 from ringfence.daemon.queries import http as frontends
 from ringfence.daemon.startup.handover import GAP
+from ringfence.daemon.tracking.host_trees import HostTrees
 
 __all__ = ["Agent"]
 
@@ -105,6 +106,8 @@ class Agent:
         fill_free_slots(parts.loaded.slots)
         parts.adoption.exempt()
         self._helpers = UsermodeHelpers(kernel.map("helpers"), config.helpers)
+        self._trees = HostTrees(kernel.map("host_trees"), map(str, config.writable))
+        self._stack.callback(self._trees.close)
         self._beat()
         patterns = plans.kernel_patterns(config)
         kernel.configure_patterns([*patterns, parts.canary.pattern] if parts.canary else patterns)
@@ -190,6 +193,7 @@ class Agent:
         parts.loaded.kernel.map("heartbeat").set(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         parts.continuity.takeover.tick(parts.pipeline.handle)
         self._helpers.refresh()
+        self._trees.refresh()
 
 
 def fill_free_slots(slots: KernelSlots) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ringfence.abi import DIM_EXE, DIM_FACTS, DIM_OBJECT, Fact, Relation
+from ringfence.abi import DIM_EXE, DIM_FACTS, DIM_OBJECT, TREE_HOST, TREE_SHIFT, Fact, Relation
 from ringfence.policy import constants as c
 from ringfence.policy.operand import FULL, Kind, Operand
 
@@ -20,6 +20,7 @@ __all__ = [
     "OPENED",
     "REACHED",
     "TASK_WORDS",
+    "TREE",
 ]
 __all__ += ["call", "choice", "flags", "one", "target", "text"]
 
@@ -112,6 +113,15 @@ REACHED = (
 OPENED = (
     Operand("access", Kind.CHOICE, 1, "the requested access", {"read": (0, 2), "write": (1, 2)}, mask=3),
     *REACHED,
+)
+#: dims of file.open
+TREE = choice(
+    "tree",
+    2,
+    "whose file it is, if it is opened for writing or its name changes: of the host's filesystems and not "
+    "below what containers are commonly given (host)",
+    {"host": TREE_HOST << TREE_SHIFT},
+    mask=15 << TREE_SHIFT,
 )
 NET = (
     Operand("port", Kind.NUMBER, 0, "the remote port (bind: the local port)", largest=65535),

@@ -26,6 +26,7 @@ class ProofAgent(ChildAgent):
         policies: Sequence[Path],
         mode: str,
         patterns: Sequence[str],
+        writable: Sequence[Path] = (),
         seconds: float = 60.0,
     ) -> None:
         flags = ["--mode", mode]
@@ -33,6 +34,8 @@ class ProofAgent(ChildAgent):
             flags += ["--policies", str(path)]
         for pattern in patterns:
             flags += ["--containers-patterns", pattern]
+        for path in writable:
+            flags += ["--host-files-writable", str(path)]
         super().__init__(directory, ask, flags, seconds=seconds)
 
     def alerts(self, container: str | None, rule: str) -> list[Record]:

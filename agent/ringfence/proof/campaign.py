@@ -135,6 +135,7 @@ def run_cases(
                 policies=policies,
                 mode=mode,
                 patterns=[f"{environment.prefix}{word}*" for word in ("attack", "twin")],
+                writable=fixtures.given,
                 seconds=60 * environment.patience,
             )
         )

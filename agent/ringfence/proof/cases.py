@@ -97,6 +97,7 @@ CASES = (
     Case("kernel-symbols", (28,), S, "open /proc/kallsyms r", "open /proc/version r", lsm=D),
     Case("kernel-log-file", (28,), S, "open /proc/kmsg r", "open /proc/uptime r", lsm=D),
     Case("kernel-filesystem-write", (27,), K, "open /run/tracefs/trace_marker w", "open /run/tracefs/trace_clock r"),
+    Case("sysfs-control-write", (8,), K, "open /sys/module/kernel/parameters/panic_on_warn w", "open /sys/module/kernel/parameters/panic_on_warn r"),
     Case("sysfs-write", (), S, "open /sys/class/net/lo/mtu w", "open /sys/class/net/lo/mtu r"),
     Case("host-file-write", (14,), K, "open /run/host-passwd w", "open /etc/passwd w"),
     Case("log-symlink", (15,), B, "symlink /etc/shadow /var/log/0.log", "symlink 1.log /var/log/0.log"),

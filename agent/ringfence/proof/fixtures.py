@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -49,6 +50,11 @@ class Fixtures(NamedTuple):
     hierarchy: int | None  # root of a cgroup v1 hierarchy without controllers, as a descriptor
     fuse: Path | None  # mount point of a FUSE filesystem that looks like lxcfs
     address: str | None  # an address of the node
+
+    @property
+    def given(self) -> tuple[Path, ...]:
+        """The directories of the disk that containers may write to."""
+        return (self.disk / "var/log", self.disk / "shared") if self.disk else ()
 
 
 @contextlib.contextmanager
@@ -105,16 +111,20 @@ def _prepare() -> None:
 def new_disk(directory: Path) -> Iterator[Path]:
     """Mounts a small ext4 filesystem with files like a host's and yields its mount point.
 
+    Not below /tmp, where mounts belong to containers (ringfence.daemon.tracking.host_trees).
+
     Raises RuntimeError if there is no loop device.
     """
-    image, where = directory / "disk.img", directory / "disk"
-    where.mkdir()
+    image = directory / "disk.img"
     with image.open("wb") as file:
         file.truncate(_DISK_BYTES)
     if not Path("/dev/loop-control").exists():
         _run("modprobe", "loop")
     _run("mkfs.ext4", "-q", "-F", str(image))
-    with _mounted(where, "-o", "loop", str(image), str(where)):
+    with (
+        tempfile.TemporaryDirectory(prefix="ringfence-disk-", dir="/run") as where_name,
+        _mounted(where := Path(where_name), "-o", "loop", str(image), where_name),
+    ):
         for name in ("etc", "var/log", "shared"):
             (where / name).mkdir(parents=True)
         (where / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")

@@ -28,6 +28,13 @@ def written(filesystem: str, path: str) -> Sample:
     )
 
 
+def of_host(filesystem: str, path: str, type: str = "file") -> Sample:
+    """Returns an open for writing of a file in a tree of the host."""
+    return file_sample(
+        K.FILE_OPEN, filesystem, path.encode(), f"{path} is written", access="write", type=type, tree="host"
+    )
+
+
 def read(filesystem: str, path: str) -> Sample:
     """Returns an open of the file for reading."""
     return file_sample(K.FILE_OPEN, filesystem, path.encode(), f"{path} is read", access="read", type="file")
@@ -80,62 +87,40 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
             written("proc", "/7/uid_map"),
         ],
     ),
-    # Files that the host executes or reads as root sooner or later.
+    # Files of the host are objects: a path means nothing, whatever the filesystem.
     "host-file-write": (
         [
-            written("disk", path)
+            of_host("disk", "/etc/group"),
+            of_host("tmpfs", "/systemd/system/x.service"),
+            of_host("disk", "/opt/cni/bin/calico"),
+            of_host("overlay", "/usr/bin/ls"),
+            of_host("disk", "/etc/cron.d", type="directory"),
+            of_host("disk", "/etc/rc.local", type="symlink"),
+            of_host("tmpfs", "/initctl", type="fifo"),
+        ],
+        [
+            written("disk", "/etc/group"),
+            written("overlay", "/usr/bin/ls"),
+            read("disk", "/usr/bin/ls"),
+            of_host("tmpfs", "/null", type="character-device"),
+        ],
+    ),
+    "sysfs-control-write": (
+        [
+            written("sysfs", path)
             for path in (
-                "/etc/group",
-                "/etc/gshadow",
-                "/etc/ld.so.conf",
-                "/etc/rc.local",
-                "/etc/init.d/cron",
-                "/etc/udev/rules.d/1.rules",
-                "/etc/modprobe.d/1.conf",
-                "/etc/ssh/sshd_config",
-                "/etc/logrotate.d/x",
-                "/etc/update-motd.d/00-x",
-                "/etc/NetworkManager/dispatcher.d/x",
-                "/etc/apt/apt.conf.d/x",
-                "/etc/default/kubelet",
-                "/etc/sysctl.d/x.conf",
-                "/etc/modules-load.d/x.conf",
-                "/etc/rc3.d/S01x",
-                "/etc/containerd/config.toml",
-                "/etc/docker/daemon.json",
-                "/etc/security/pam_env.conf",
-                "/usr/local/bin/ls",
-                "/usr/local/sbin/ls",
-                "/usr/lib/x86_64-linux-gnu/libc.so.6",
-                "/usr/lib64/libc.so.6",
-                "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/x~y/y",
-                "/var/lib/kubelet/config.yaml",
-                "/var/lib/rancher/k3s/server/manifests/x.yaml",
-                "/home/me/.ssh/authorized_keys",
-                "/root/.bash_login",
-                "/etc/profile",
-                "/etc/bash.bashrc",
-                "/etc/environment",
-                "/usr/bin/ls",
-                "/usr/sbin/cron",
-                "/usr/lib/udev/rules.d/1.rules",
-                "/usr/lib/modprobe.d/1.conf",
-                "/root/.bashrc",
-                "/root/.profile",
+                "/devices/pci0000:00/0000:00:01.0/config",
+                "/devices/pci0000:00/0000:00:01.0/resource0",
+                "/module/kernel/parameters/panic",
+                "/bus/pci/drivers/e1000/bind",
+                "/power/state",
+                "/devices/system/cpu/cpu1/online",
             )
         ],
         [
-            written("disk", "/var/lib/kubelet/pods/1/volumes/kubernetes.io~empty-dir/x/etc/group"),
-            written("disk", "/srv/usr/bin/ls"),
-            written("disk", "/opt/cni/bin/calico"),  # pods of CNI plugins install them there
-            written("disk", "/etc/cni/net.d/10-calico.conflist"),
-            written("disk", "/var/lib/kubelet/plugins/ebs.csi.aws.com/csi.sock"),
-            written("disk", "/var/lib/rancher/k3s/storage/pvc-1/data"),
-            written("disk", "/var/log/pods/x.log"),
-            written("disk", "/home/me/data"),
-            written("disk", "/root/.bash_history"),
-            written("overlay", "/usr/bin/ls"),
-            read("disk", "/usr/bin/ls"),
+            written("sysfs", "/devices/virtual/net/lo/mtu"),
+            written("sysfs", "/devices/pci0000:00/0000:00:01.0/host0/scsi_host/host0/scan"),
+            read("sysfs", "/devices/pci0000:00/0000:00:01.0/config"),
         ],
     ),
     "sysctl-hardening": (

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files are the host's, for rules with `tree: host`. Writes the probes' map `host_trees`.
+
+Every filesystem that is mounted on the host is the host's, except where an engine or the kubelet
+mounts filesystems for containers. On these, everything is the host's, except below the directories
+that containers are commonly given. The kernel compares devices and inodes, so another name, a bind
+mount or a second mount of the filesystem changes nothing (probes/trees.bpf.c).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import select
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ringfence import log
+from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_KEY, TREE_OF_HOST
+from ringfence.bpf.host import identify
+from ringfence.bpf.maps import Map
+from ringfence.containers.host import host_root
+from ringfence_linux import mountinfo
+from ringfence_linux.mountinfo import MountLine
+from ringfence_linux.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+
+__all__ = ["GIVEN", "HostTrees"]
+
+#: what containers are commonly given, by its meaning; `*` is any one component
+GIVEN: Mapping[int, tuple[str, ...]] = {
+    TREE_GIVEN: (
+        # volumes of engines
+        "/var/lib/docker/volumes", "/var/lib/containers/storage/volumes",
+        "/home/*/.local/share/docker/volumes", "/home/*/.local/share/containers/storage/volumes",
+        # the kubelet: volumes, CSI and device plug-ins
+        "/var/lib/kubelet/pods", "/var/lib/kubelet/plugins", "/var/lib/kubelet/plugins_registry",
+        "/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources",
+        # storage provisioners and the cluster's database
+        "/opt/local-path-provisioner", "/var/lib/rancher/k3s/storage", "/var/openebs",
+        "/var/lib/longhorn", "/var/lib/rook", "/var/snap/microk8s/common/default-storage",
+        "/var/lib/etcd", "/var/lib/csi*",
+        # network plug-ins: state, not programs
+        "/var/lib/calico", "/var/lib/cni", "/var/lib/cilium", "/run/calico", "/run/cilium",
+        "/run/flannel", "/run/xtables.lock", "/run/netns", "/run/lock", "/run/multus",
+        # data and logs
+        "/var/log", "/mnt", "/media", "/srv", "/data", "/export", "/exports", "/storage",
+        "/var/www", "/tmp", "/var/tmp", "/dev/shm", "/run/user",
+    ),
+    TREE_HOME: ("/home/*", "/root"),
+    TREE_ENGINE: (
+        "/var/lib/docker/containers", "/var/lib/containers/storage/overlay-containers",
+        "/run/containers/storage/overlay-containers", "/run/user/*/containers",
+        "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes", "/var/lib/nerdctl",
+    ),
+}  # fmt: skip
+#: below these, mount points belong to containers
+_ENGINES = (
+    "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet",
+    "/var/lib/rancher", "/var/lib/crio", "/var/lib/ringfence", "/var/snap", "/run/containerd",
+    "/run/containers", "/run/docker", "/run/k3s", "/run/crio", "/run/netns", "/run/ringfence",
+    "/run/runc", "/run/crun", "/run/user",
+)  # fmt: skip
+#: filesystems of the kernel: other rules name them, or nothing on them outlives a container
+_OF_KERNEL = frozenset((
+    "autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts",
+    "devtmpfs", "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "resctrl",
+    "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs",
+))  # fmt: skip
+#: storage that other machines share; a look-up there may wait for them
+_REMOTE = re.compile(r"9p|afs|ceph|cifs|fuse\..*|gfs2|glusterfs|lustre|nfs4?|ocfs2|smb3")
+_ROUNDS = 10  # calls of `refresh` between two looks at the directories
+
+
+class HostTrees:
+    """Used by the loop only. Call `refresh` each second."""
+
+    def __init__(self, table: Map, more: Iterable[str] = (), root: Path | None = None) -> None:
+        """`table` is the map `host_trees`; `more` are the directories of the configuration."""
+        self._table, self._root = table, root or host_root()
+        self._given = {**GIVEN, TREE_GIVEN: (*GIVEN[TREE_GIVEN], *more)}
+        self._apart = _apart(self._given)
+        self._written: dict[bytes, int] = {}
+        self._round = 0
+        self._fails = False
+        self._log = log.get_logger("trees")
+        self._mounts = _watched(self._root)
+        self.refresh()
+
+    def close(self) -> None:
+        """Release the descriptor of the mount table."""
+        if self._mounts is not None:
+            os.close(self._mounts)
+            self._mounts = None
+
+    def refresh(self) -> None:
+        """Update the map if the host's mounts have changed, and now and then in any case."""
+        due = self._round % _ROUNDS == 0
+        self._round += 1
+        if not (self._mounts_changed() or due):
+            return
+        try:
+            self._write(self._find())
+        except OSError as error:
+            if not self._fails:
+                self._log.error("the host's files cannot be identified", error=str(error))
+            self._fails = True  # what is known stays
+            return
+        self._fails = False
+
+    def _mounts_changed(self) -> bool:
+        if self._mounts is None:
+            return False
+        poll = select.poll()
+        poll.register(self._mounts, select.POLLPRI)
+        return bool(poll.poll(0))
+
+    def _find(self) -> dict[bytes, int]:
+        mounts = list(mountinfo.read(self._root / "proc/1"))
+        of_host = [mount for mount in mounts if not self._is_apart(mount)]
+        found = {_key(_device(mount), 0): TREE_OF_HOST for mount in of_host}
+        devices = {mount.id: mount.device for mount in mounts}
+        elsewhere = [mount.target for mount in mounts if self._is_apart(mount)]
+        for kind, path, fd in self._directories(elsewhere):
+            device, inode = identify(fd, devices)
+            # The root of a filesystem that the host has in another place, too, is not given.
+            if not any(
+                _device(mount) == device and mount.whole and mount.target != path for mount in of_host
+            ):
+                found.setdefault(_key(device, inode), kind)
+        return found
+
+    def _is_apart(self, mount: MountLine) -> bool:
+        """Returns True for a mount that does not make its filesystem the host's."""
+        if mount.target == "/":
+            return False
+        return (
+            mount.fstype in _OF_KERNEL
+            or _REMOTE.fullmatch(mount.fstype) is not None
+            or self._apart.fullmatch(mount.target) is not None
+        )
+
+    def _directories(self, elsewhere: Sequence[str]) -> Iterator[tuple[int, str, int]]:
+        """What containers are given on the host's filesystems: its kind, path and descriptor.
+
+        The next one closes the descriptor.
+        """
+        top = os.open(self._root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for kind, patterns in self._given.items():
+                for pattern in patterns:
+                    yield from ((kind, path, fd) for path, fd in _opened(top, pattern, elsewhere))
+        finally:
+            os.close(top)
+
+    def _write(self, wanted: dict[bytes, int]) -> None:
+        changed = {key: kind for key, kind in wanted.items() if self._written.get(key) != kind}
+        # Filesystems last: until then, nothing is the host's that a container was given.
+        for key in sorted(changed, key=lambda key: changed[key] == TREE_OF_HOST):
+            self._table.set(key, changed[key])
+        for key in self._written.keys() - wanted.keys():
+            self._table.delete(key)
+        self._written = wanted
+
+
+def _watched(root: Path) -> int | None:
+    """A descriptor that polls as urgent when the host's mounts have changed; None: none."""
+    with suppress(OSError):
+        return os.open(root / "proc/1/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+    return None
+
+
+def _opened(top: int, pattern: str, elsewhere: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """The paths that match, each with a descriptor, which the next one closes.
+
+    A directory with a variable name is not the host's administrator's. A link there is not followed.
+    """
+    resolve = RESOLVE_IN_ROOT | (RESOLVE_NO_SYMLINKS if "*" in pattern else 0)
+    for path in _expand(top, pattern, elsewhere):
+        if _is_below(path, elsewhere):
+            continue
+        try:
+            fd = openat2(top, path, os.O_PATH, resolve=resolve)
+        except OSError:
+            continue
+        try:
+            yield path, fd
+        finally:
+            os.close(fd)
+
+
+def _expand(top: int, pattern: str, elsewhere: Sequence[str]) -> Iterator[str]:
+    """The paths that a pattern may mean: its `*` is any part of one component."""
+    head, star, _ = pattern.partition("*")
+    directory = head.rpartition("/")[0]
+    if not star:
+        yield pattern
+    if not star or _is_below(directory, elsewhere):
+        return
+    component, slash, rest = pattern.removeprefix(f"{directory}/").partition("/")
+    try:
+        fd = openat2(top, directory, os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT)
+    except OSError:
+        return
+    try:
+        names = fnmatch.filter(os.listdir(fd), component)
+    finally:
+        os.close(fd)
+    yield from (f"{directory}/{name}{slash}{rest}" for name in sorted(names))
+
+
+def _is_below(path: str, directories: Iterable[str]) -> bool:
+    return any(path == above or path.startswith(f"{above}/") for above in directories)
+
+
+def _apart(given: Mapping[int, Iterable[str]]) -> re.Pattern[str]:
+    """Matches mount points of containers: at or below what they are given, below an engine's directory."""
+    below = [*_ENGINES, *given[TREE_HOME]]
+    parts = [f"{_component_pattern(path)}(/.*)?" for path in given[TREE_GIVEN]]
+    parts += [f"{_component_pattern(path)}/.+" for path in below]
+    return re.compile("|".join(parts), re.DOTALL)
+
+
+def _component_pattern(path: str) -> str:
+    return re.escape(path).replace(r"\*", "[^/]*")
+
+
+def _device(mount: MountLine) -> int:
+    major, minor = map(int, mount.device.split(":"))
+    return major << 20 | minor
+
+
+def _key(device: int, inode: int) -> bytes:
+    return TREE_KEY.pack(device, inode)

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Files of the host, by object: what a filesystem of the host holds is the host's, except below the
+ * directories that containers are commonly given. The agent writes both into `host_trees`
+ * (ringfence/daemon/tracking/host_trees.py). No list of names can be complete, and a name is not an
+ * object.
+ */
+#ifndef RINGFENCE_TREES_H
+#define RINGFENCE_TREES_H
+
+#include "object.h"
+
+/* Whose tree a file is in: bits of operand 2 of file.open, if it is opened for writing. */
+enum rf_tree {
+	RF_TREE_SHIFT = 20,
+	RF_TREE_NONE = 0,
+	RF_TREE_HOST = 1,
+};
+
+/* Values of `host_trees`. */
+enum rf_tree_kind {
+	RF_TREE_OF_HOST = 1, /* of a filesystem, with inode 0 */
+	RF_TREE_GIVEN = 2,   /* a directory or file that containers are commonly given */
+	/* a home directory: given, but for names that begin with a dot, and bin */
+	RF_TREE_HOME = 3,
+	/* an engine's directory: its files hosts, hostname and resolv.conf are given */
+	RF_TREE_ENGINE = 4,
+};
+
+struct rf_tree_key {
+	__u64 device; /* s_dev */
+	__u64 inode;  /* 0: the filesystem */
+};
+
+struct map_host_trees {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, struct rf_tree_key);
+	__type(value, __u32);
+};
+extern struct map_host_trees host_trees SEC(".maps");
+
+/*
+ * Enum rf_tree of a name on a filesystem of the host. What is below `container_root`, the root
+ * directory of the task's container, is the container's. `moved`: the name is added or removed.
+ */
+__u32 rf_tree_of(__u64 device, __u64 dentry, __u64 container_root, __u32 moved);
+
+/* Enum rf_tree of a file. Most are on no filesystem of the host. */
+static __always_inline __u32 rf_tree_of_file(const struct rf_file *file, __u64 container_root,
+					     __u32 moved)
+{
+	struct rf_tree_key key = { .device = RF_READ(struct super_block, file->super, s_dev) };
+
+	if (!bpf_map_lookup_elem(&host_trees, &key))
+		return RF_TREE_NONE;
+	return rf_tree_of(key.device, file->dentry, container_root, moved);
+}
+
+#endif

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of the host at LSM hooks: written nowhere but where containers are commonly given a place."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, Action, EventKind, Mechanism
+from tests.kernel.lsm import REFUSED, Outcome, evading, mounted
+from tests.kernel.probes import Probes
+from tests.kernel.trees import host_rule, register
+from tests.support.cgroups import Cgroup
+
+pytestmark = pytest.mark.root
+PROBES = {"lsm": True}
+DONE = Outcome(0)
+HERE = "-100"  # AT_FDCWD
+CHANGES = ["write", "empty", "truncate", "unlink", "chmod", "chown"]
+MAKES = ["create", "mknod", "fifo", "bind", "symlink", "mkdir"]
+
+
+@pytest.fixture(autouse=True)
+def reset(probes: Probes) -> Iterator[None]:
+    """Remove rules and trees after each test."""
+    yield
+    probes.enforce()
+    probes.kernel.map("host_trees").delete_all()
+
+
+@pytest.fixture
+def host(probes: Probes, tmp_path: Path) -> Path:
+    """Files of a host, with the rule in force."""
+    for name in ("etc", "volumes/one", "home/me/.config", "home/me/project", "engine/1234"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("etc/passwd", "volumes/one/data", "engine/1234/hosts", "engine/1234/config.json"):
+        (tmp_path / name).write_text("kept")
+    register(
+        probes,
+        tmp_path,
+        {
+            tmp_path / "volumes": TREE_GIVEN,
+            tmp_path / "home/me": TREE_HOME,
+            tmp_path / "engine": TREE_ENGINE,
+        },
+    )
+    probes.enforce(host_rule("deny"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("way", CHANGES)
+def test_a_file_of_the_host_is_not_changed(
+    probes: Probes, cgroup: Cgroup, names: str, host: Path, way: str
+) -> None:
+    """EPERM before the effect and one record; below a volume the same is done."""
+    assert evading(cgroup, names, HERE, way, host / "etc/passwd") == REFUSED
+    assert (host / "etc/passwd").read_text() == "kept"
+    (event,) = probes.wait(cgroup, EventKind.FILE_OPEN)
+    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert evading(cgroup, names, HERE, way, host / "volumes/one/data") == DONE
+
+
+@pytest.mark.parametrize("way", MAKES)
+def test_no_file_is_made_among_the_hosts(cgroup: Cgroup, names: str, host: Path, way: str) -> None:
+    """Whatever its name, which no list has."""
+    assert evading(cgroup, names, HERE, way, host / "etc/anything") == REFUSED
+    assert not (host / "etc/anything").exists()
+    assert evading(cgroup, names, HERE, way, host / "volumes/one/anything") == DONE
+
+
+@pytest.mark.parametrize(
+    ("path", "outcome"),
+    [
+        ("home/me/project/file", DONE),
+        ("home/me/.profile", REFUSED),
+        ("home/me/.config/autostart", REFUSED),
+        ("home/me/bin", REFUSED),
+        ("home/me/binary", DONE),
+        ("home/me/project/.git", DONE),
+        ("home/other", REFUSED),
+        ("engine/1234/resolv.conf", DONE),
+        ("engine/1234/hostname", DONE),
+        ("engine/1234/hostnames", REFUSED),
+        ("engine/1234/resolv.conf.d", REFUSED),
+        ("engine/hosts2", REFUSED),
+        ("volumes/.hidden", DONE),
+    ],
+)
+def test_what_is_given_ends_where_the_host_runs_it(
+    cgroup: Cgroup, names: str, host: Path, path: str, outcome: Outcome
+) -> None:
+    """A home's hidden files are its owner's; of an engine's, three files are the container's."""
+    assert evading(cgroup, names, HERE, "create", host / path) == outcome
+
+
+def test_an_engines_file_is_not_replaced_by_another(cgroup: Cgroup, names: str, host: Path) -> None:
+    """The file for the container is written; its configuration is not."""
+    assert evading(cgroup, names, HERE, "write", host / "engine/1234/hosts") == DONE
+    assert evading(cgroup, names, HERE, "write", host / "engine/1234/config.json") == REFUSED
+
+
+@pytest.mark.parametrize("way", ["rename", "link", "exchange"])
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("etc/passwd", "volumes/one/data"), ("volumes/one/data", "etc/passwd")],
+)
+def test_no_name_crosses_the_border(
+    cgroup: Cgroup, names: str, host: Path, way: str, name: str, other: str
+) -> None:
+    """Neither out of the host's files nor into them; within a volume it does."""
+    if way == "link":
+        (host / other).unlink()
+    assert evading(cgroup, names, HERE, way, host / name, host / other) == REFUSED
+    (host / "volumes/one/second").write_text("x")
+    if way == "link":
+        (host / "volumes/one/second").unlink()
+        (host / "volumes/one/data").write_text("x")
+    assert evading(cgroup, names, HERE, way, host / "volumes/one/data", host / "volumes/one/second") == DONE
+
+
+def test_another_mount_of_it_changes_nothing(
+    cgroup: Cgroup, names: str, host: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A bind mount of a directory, and one with a name that is given elsewhere."""
+    other = tmp_path_factory.mktemp("other") / "volumes"
+    other.mkdir()
+    with mounted("--bind", host / "etc", other):
+        assert evading(cgroup, names, HERE, "write", other / "passwd") == REFUSED
+        assert evading(cgroup, names, HERE, "create", other / "new") == REFUSED
+    with mounted("-t", "tmpfs", "none", other):
+        assert evading(cgroup, names, HERE, "create", other / "new") == DONE
+
+
+def test_a_given_directory_itself_stays_where_it_is(cgroup: Cgroup, names: str, host: Path) -> None:
+    """Its mode may change; its name belongs to the directory above."""
+    assert evading(cgroup, names, HERE, "rename", host / "volumes", host / "home/me/moved") == REFUSED
+    assert evading(cgroup, names, HERE, "chmod", host / "volumes") == DONE
+
+
+def test_a_file_too_deep_to_be_judged_is_the_hosts(cgroup: Cgroup, names: str, host: Path) -> None:
+    """Fails closed: 130 directories below a volume."""
+    for depth, outcome in ((100, DONE), (130, REFUSED)):
+        deep = host.joinpath("volumes", *["d"] * depth)
+        deep.mkdir(parents=True, exist_ok=True)
+        assert evading(cgroup, names, HERE, "create", deep / "file") == outcome
+
+
+def test_reading_and_other_filesystems_are_let_through(cgroup: Cgroup, names: str, host: Path) -> None:
+    """The rule is about writing."""
+    assert evading(cgroup, names, HERE, "open", host / "etc/passwd") == DONE
+
+
+def test_without_the_rule_all_of_it_is_done(probes: Probes, cgroup: Cgroup, names: str, host: Path) -> None:
+    """The control."""
+    probes.enforce()
+    assert evading(cgroup, names, HERE, "write", host / "etc/passwd") == DONE
+    assert subprocess.run(["rm", str(host / "etc/passwd")], check=True).returncode == 0

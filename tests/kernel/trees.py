@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shared by the tests of host trees: entries of the map by hand, and the rule."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ringfence.abi import TREE_HOST, TREE_KEY, TREE_OF_HOST, TREE_SHIFT, EventKind
+from ringfence.bpf.host import identify, mount_devices
+from tests.kernel.probes import Probes
+from tests.kernel.rules import Rule
+
+__all__ = ["host_rule", "register"]
+
+_FLAGS, _TYPE = 1, 2  # operands of file.open
+
+
+def host_rule(action: str) -> Rule:
+    """Returns the rule `tree: host`, `access: write`."""
+    return Rule(
+        EventKind.FILE_OPEN,
+        action,
+        {_FLAGS: {1, 2}, _TYPE: {TREE_HOST << TREE_SHIFT}},
+        {_FLAGS: os.O_ACCMODE, _TYPE: 15 << TREE_SHIFT},
+    )
+
+
+def register(probes: Probes, filesystem: Path, directories: Mapping[Path, int]) -> None:
+    """Makes the filesystem the host's, with these directories (TREE_*); replaces earlier ones."""
+    table = probes.kernel.map("host_trees")
+    table.delete_all()
+    devices = mount_devices(Path("/proc/self/mountinfo").read_text())
+    for path, kind in {filesystem: TREE_OF_HOST, **directories}.items():
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            device, inode = identify(fd, devices)
+        finally:
+            os.close(fd)
+        table.set(TREE_KEY.pack(device, 0 if kind == TREE_OF_HOST else inode), kind)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files are the host's: from its mounts, and what containers are commonly given."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ringfence.abi import TREE_GIVEN, TREE_HOME, TREE_KEY, TREE_OF_HOST
+from ringfence.bpf.maps import Map
+from ringfence.daemon.tracking.host_trees import HostTrees
+
+ROOT_DEVICE, VOLUME_DEVICE = "8:1", "8:2"
+BASE = (
+    f"1 0 {ROOT_DEVICE} / / rw - ext4 /dev/sda1 rw",
+    "2 1 0:4 / /proc rw - proc proc rw",
+    "3 1 0:20 / /run rw - tmpfs tmpfs rw",
+)
+
+
+class Table(Map):
+    """The entries of the map."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[int, int], int] = {}
+
+    def set(self, key: bytes | int, value: bytes | int, flags: int = 0) -> None:
+        """Store one entry."""
+        assert isinstance(key, bytes)
+        assert isinstance(value, int)
+        device, inode = TREE_KEY.unpack(key)
+        self.entries[device, inode] = value
+
+    def delete(self, key: bytes | int) -> bool:
+        """Remove one entry."""
+        assert isinstance(key, bytes)
+        device, inode = TREE_KEY.unpack(key)
+        return self.entries.pop((device, inode), None) is not None
+
+    def filesystems(self) -> frozenset[int]:
+        """Returns the devices that are the host's."""
+        return frozenset(
+            device for (device, inode), kind in self.entries.items() if not inode and kind == TREE_OF_HOST
+        )
+
+    def kind(self, path: Path) -> int | None:
+        """Returns what the table says of a file of the test's own root."""
+        inode = path.stat().st_ino
+        return next((kind for (_, one), kind in self.entries.items() if one == inode), None)
+
+
+def device(text: str) -> int:
+    """Returns MAJOR:MINOR as the kernel packs it."""
+    major, minor = map(int, text.split(":"))
+    return major << 20 | minor
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A host's root directory."""
+    for name in ("proc/1", "var/log", "var/lib/docker/volumes", "home/alice", "home/bob", "root", "mnt"):
+        (tmp_path / name).mkdir(parents=True)
+    mounted(tmp_path)
+    return tmp_path
+
+
+def mounted(root: Path, *more: str) -> None:
+    """Writes the host's mount table."""
+    (root / "proc/1/mountinfo").write_text("\n".join((*BASE, *more)) + "\n")
+
+
+def test_filesystems_of_the_host_are_its_own_and_those_of_containers_are_not(root: Path) -> None:
+    """By mount point: those below an engine's, a kubelet's or a data directory are apart."""
+    mounted(
+        root,
+        "10 1 0:50 / /var/lib/docker/overlay2/abc/merged rw - overlay overlay rw",
+        "11 3 0:51 / /run/containerd/io.containerd.runtime.v2.task/k8s.io/x/rootfs rw - overlay overlay rw",
+        "12 1 0:52 / /var/lib/kubelet/pods/1/volumes/secret rw - tmpfs tmpfs rw",
+        f"13 1 {VOLUME_DEVICE} / /mnt/disk rw - xfs /dev/sdb rw",
+        "14 1 0:53 / /home/alice/share rw - nfs4 server:/x rw",
+        "15 1 8:3 / /boot rw - ext4 /dev/sda3 rw",
+        "16 1 8:4 / /var/lib/docker rw - ext4 /dev/sda4 rw",
+    )
+    table = Table()
+    HostTrees(table, root=root).close()
+    assert table.filesystems() == {device(one) for one in (ROOT_DEVICE, "0:20", "8:3", "8:4")}
+
+
+def test_directories_that_containers_are_given_are_known_by_their_inode(root: Path) -> None:
+    """So a bind mount or a link to them changes nothing."""
+    table = Table()
+    HostTrees(table, ["/var/lib/app*"], root=root).close()
+    assert table.kind(root / "var/log") == TREE_GIVEN
+    assert table.kind(root / "var/lib/docker/volumes") == TREE_GIVEN
+    assert table.kind(root / "home/alice") == TREE_HOME
+    assert table.kind(root / "root") == TREE_HOME
+    assert table.kind(root / "var/lib") is None
+
+
+def test_directories_of_the_configuration_are_added(root: Path) -> None:
+    """One pattern may mean several; one that does not exist is no error."""
+    (root / "opt/stack/data").mkdir(parents=True)
+    (root / "opt/other/data").mkdir(parents=True)
+    table = Table()
+    HostTrees(table, ["/opt/st*/data", "/no/such/directory"], root=root).close()
+    assert table.kind(root / "opt/stack/data") == TREE_GIVEN
+    assert table.kind(root / "opt/other/data") is None
+
+
+def test_a_link_in_a_users_directory_gives_nothing(root: Path) -> None:
+    """A user, or a container with its directory, could point it at the host's files."""
+    (root / "etc").mkdir()
+    (root / "home/alice/.local/share/docker").mkdir(parents=True)
+    (root / "home/alice/.local/share/docker/volumes").symlink_to("/etc")
+    (root / "home/mallory").symlink_to("/etc")
+    table = Table()
+    HostTrees(table, root=root).close()
+    assert table.kind(root / "etc") is None
+
+
+def test_the_root_of_a_filesystem_that_is_also_mounted_elsewhere_is_not_given(tmp_path: Path) -> None:
+    """`mount --bind / /mnt`: the directory is the root then. A link stands for the mount."""
+    (tmp_path / "proc/1").mkdir(parents=True)
+    (tmp_path / "mnt").symlink_to("/")
+    status = os.stat(tmp_path)
+    (tmp_path / "proc/1/mountinfo").write_text(
+        f"1 0 {os.major(status.st_dev)}:{os.minor(status.st_dev)} / / rw - ext4 /dev/sda1 rw\n"
+    )
+    table = Table()
+    HostTrees(table, root=tmp_path).close()
+    assert table.kind(tmp_path) is None
+    assert table.filesystems() == {os.major(status.st_dev) << 20 | os.minor(status.st_dev)}
+
+
+def test_a_directory_that_is_gone_is_no_longer_given(root: Path) -> None:
+    """Inode numbers are used again."""
+    table = Table()
+    trees = HostTrees(table, root=root)
+    before = (root / "var/log").stat().st_ino
+    (root / "var/log").rename(root / "var/log.old")
+    for _ in range(11):
+        trees.refresh()
+    trees.close()
+    assert before not in {inode for _, inode in table.entries}
+    assert table.filesystems() == {device(ROOT_DEVICE), device("0:20")}
+
+
+def test_without_a_mount_table_what_is_known_stays(root: Path) -> None:
+    """An error is logged once."""
+    table = Table()
+    trees = HostTrees(table, root=root)
+    before = dict(table.entries)
+    (root / "proc/1/mountinfo").unlink()
+    for _ in range(11):
+        trees.refresh()
+    trees.close()
+    assert table.entries == before
+    assert before
