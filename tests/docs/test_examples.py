@@ -72,7 +72,9 @@ READERS: dict[str, Callable[[str, Path], None]] = {
     "apiVersion: ringfence.dev/v1\nkind: Probe": check_probe,
     "- id:": check_rule,
     "selector:": check_selector,
-    **{f"{section}:": check_configuration for section in ("alerts", "redact", "probes", "page")},
+    **{
+        f"{section}:": check_configuration for section in ("alerts", "redact", "probes", "page", "host_files")
+    },
 }
 
 

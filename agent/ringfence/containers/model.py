@@ -25,8 +25,8 @@ def _no_labels() -> Mapping[str, str]:
 
 # The fields that Container.enriched copies from Facts.
 _COPIED = (
-    "runtime", "name", "image", "image_id", "image_digest", "labels", "namespace", "pod", "pod_uid", "owner",
-    "posture",
+    "runtime", "name", "image", "image_id", "image_digest", "labels", "cluster_labels", "namespace", "pod",
+    "pod_uid", "owner", "posture",
 )  # fmt: skip
 
 
@@ -100,6 +100,7 @@ class Facts:
     image_id: str = ""
     image_digest: str = ""  # name@sha256:...
     labels: Mapping[str, str] = field(default_factory=_no_labels)
+    cluster_labels: Mapping[str, str] = field(default_factory=_no_labels)  # those that no image can set
     namespace: str = ""
     pod: str = ""
     pod_uid: str = ""
@@ -125,6 +126,7 @@ class Container:
     image_id: str | None = None
     image_digest: str | None = None
     labels: Mapping[str, str] = field(default_factory=_no_labels)
+    cluster_labels: Mapping[str, str] = field(default_factory=_no_labels)  # those that no image can set
     namespace: str | None = None  # this and the next four are facts of Kubernetes
     pod: str | None = None
     pod_uid: str | None = None

@@ -94,6 +94,10 @@ class ContainerFacts(Protocol):
     @property
     def labels(self) -> Mapping[str, str]: ...
     @property
+    def cluster_labels(self) -> Mapping[str, str]:
+        """Those of `labels` that the cluster has set, and that no image can set."""
+
+    @property
     def privileged(self) -> bool | None: ...
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -116,8 +120,11 @@ class Traits:
     labels: tuple[tuple[str, str], ...] = ()
     privileged: bool | None = None
 
-    def matches(self, container: ContainerFacts) -> bool:
-        """Returns True if every tested fact is known about the container and matches."""
+    def matches(self, container: ContainerFacts, *, exempting: bool = False) -> bool:
+        """Returns True if every tested fact is known about the container and matches.
+
+        `exempting`: only the labels that the cluster has set count, as an image may have any others.
+        """
         if self.images and not any(_any_glob(self.images, name) for name in _image_names(container.image)):
             return False
         tests = (
@@ -128,7 +135,8 @@ class Traits:
         )
         if not all(_any_glob(globs, value) for globs, value in tests if globs):
             return False
-        if not all(_any_glob((glob,), container.labels.get(key)) for key, glob in self.labels):
+        labels = container.cluster_labels if exempting else container.labels
+        if not all(_any_glob((glob,), labels.get(key)) for key, glob in self.labels):
             return False
         return self.privileged is None or container.privileged is self.privileged
 
@@ -171,7 +179,7 @@ class Selector:
 
     def excludes(self, container: ContainerFacts) -> bool:
         """Returns True if the container is excluded, as far as its facts are known."""
-        return self.but is not None and self.but.matches(container)
+        return self.but is not None and self.but.matches(container, exempting=True)
 
 
 @dataclass(frozen=True, slots=True)

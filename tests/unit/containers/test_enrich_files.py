@@ -186,6 +186,24 @@ def test_an_image_names_neither_itself_nor_its_container(tmp_path: Path) -> None
         assert (found.name, found.image) == names
 
 
+def test_an_image_for_podman_names_no_pod(tmp_path: Path) -> None:
+    """Its annotations would put a container into a namespace that policies exempt."""
+    annotations = {
+        "io.container.manager": "libpod",
+        "io.kubernetes.pod.namespace": "kube-system",
+        "io.kubernetes.cri.sandbox-name": "kube-proxy-1",
+        "ringfence.io/image": "registry.example/trusted",
+    }
+    directory = tmp_path / "overlay-containers"
+    write(directory / HEX / "userdata/config.json", {"annotations": annotations})
+    write(directory / "containers.json", [{"id": HEX, "metadata": "{}"}])
+    found = ContainersStorage([tmp_path]).find(request())
+    assert found is not None
+    assert (found.runtime, found.namespace, found.pod, found.image) == ("podman", "", "", "")
+    assert found.labels["io.kubernetes.pod.namespace"] == "kube-system"
+    assert not found.cluster_labels
+
+
 def test_dockers_files_are_read_if_the_daemon_does_not_respond(tmp_path: Path) -> None:
     """config.v2.json has the fields of the API."""
     write(

@@ -55,11 +55,19 @@ def test_the_first_source_of_a_fact_is_used_and_others_add_missing_ones() -> Non
     """Docker knows the name, the bundle has the annotations."""
     first = FakeSource(Facts(Enrichment.DONE, source="docker", name="web", labels={"a": "1"}))
     second = FakeSource(
-        Facts(Enrichment.DONE, source="runc", name="x", image="nginx", labels={"a": "2", "b": "3"})
+        Facts(
+            Enrichment.DONE,
+            source="runc",
+            name="x",
+            image="nginx",
+            labels={"a": "2", "b": "3"},
+            cluster_labels={"b": "3"},
+        )
     )
     found = enrich(REQUEST, [first, second], exists=there)
     assert (found.source, found.name, found.image) == ("docker", "web", "nginx")
     assert found.labels == {"a": "1", "b": "3"}
+    assert found.cluster_labels == {"b": "3"}
     assert found.enrichment is Enrichment.DONE
 
 

@@ -25,6 +25,7 @@ class Seen:
     namespace: str | None = None
     pod: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    cluster_labels: Mapping[str, str] = field(default_factory=dict)
     privileged: bool | None = None
     chosen: tuple[str, ...] = ()
     settled: bool = True

@@ -11,7 +11,16 @@ import pytest
 from ringfence.policy import NodeTiers, PolicySet, compile_policies
 from tests.unit.policy.documents import Seen, load, policy, rule
 
-WEB = Seen("web-1", "docker.io/library/nginx:1.27", "docker", "shop", "web-1-abc", {"app": "web"}, False)
+WEB = Seen(
+    "web-1",
+    "docker.io/library/nginx:1.27",
+    "docker",
+    "shop",
+    "web-1-abc",
+    {"app": "web", "trusted": "yes"},
+    {"app": "web"},
+    False,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +41,8 @@ WEB = Seen("web-1", "docker.io/library/nginx:1.27", "docker", "shop", "web-1-abc
         ({"containers": "all", "except": {"names": "web-*"}}, False),
         ({"containers": "all", "except": {"names": "web-*", "runtimes": "podman"}}, True),
         ({"images": "*nginx*", "except": {"labels": {"app": "web"}}}, False),
+        ({"labels": {"trusted": "yes"}}, True),
+        ({"containers": "all", "except": {"labels": {"trusted": "yes"}}}, True),  # the image's own label
     ],
 )
 def test_every_key_and_at_least_one_glob_of_it_must_match(selector: dict[str, Any], covered: bool) -> None:

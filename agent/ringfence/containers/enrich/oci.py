@@ -46,6 +46,8 @@ def facts_of_config(config: Any, *, source: str, runtime: str = "") -> Facts:
         safejson.text(annotations, "io.container.manager")
     ):
         runtime = manager
+    if runtime == "podman":  # it copies the image's annotations, which then must name no pod
+        annotations = {key: value for key, value in labels.items() if key.startswith("io.podman.")}
     name = _first(annotations, _NAMES)
     if not name and _first(annotations, _TYPES) == "sandbox":
         name = "POD"

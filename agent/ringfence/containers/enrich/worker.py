@@ -89,7 +89,9 @@ def _merged(first: Facts, second: Facts) -> Facts:
     missing = {name: getattr(second, name) for name in _FIELDS if not getattr(first, name)}
     labels = {**second.labels, **first.labels}
     posture = merge(first.posture, second.posture)
-    return replace(first, enrichment=Enrichment.DONE, **missing, labels=labels, posture=posture)
+    cluster = {**second.cluster_labels, **first.cluster_labels}
+    merged = replace(first, enrichment=Enrichment.DONE, **missing, labels=labels, posture=posture)
+    return replace(merged, cluster_labels=cluster)
 
 
 _FIELDS = (

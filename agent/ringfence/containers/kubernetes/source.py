@@ -53,6 +53,7 @@ def _facts(uid: str, pod: Pod | None, container: CriContainer | None) -> Facts:
         image=container.image if container else "",
         image_digest=container.image_digest if container else "",
         labels=labels,
+        cluster_labels=labels,
         namespace=pod.namespace if pod else container.namespace if container else "",
         pod=pod.name if pod else container.pod if container else "",
         pod_uid=uid,

@@ -165,6 +165,7 @@ def test_the_api_servers_labels_are_used_without_a_contradiction(
     facts = Kubernetes(FakeCri(answer), cache).find(request(VICTIM))
     assert facts is not None
     assert (facts.namespace, facts.pod, dict(facts.labels)) == ("team-1", "web-1", {"guard": "on"})
+    assert dict(facts.cluster_labels) == {"guard": "on"}
     assert facts.owner == "ReplicaSet/app-1-5d9c"
 
 
