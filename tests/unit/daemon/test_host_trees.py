@@ -134,6 +134,16 @@ def test_the_root_of_a_filesystem_that_is_also_mounted_elsewhere_is_not_given(tm
     assert table.filesystems() == {os.major(status.st_dev) << 20 | os.minor(status.st_dev)}
 
 
+def test_a_directory_that_appears_is_given_at_the_next_look(root: Path) -> None:
+    """A fresh node: the kubelet makes its directories while the agent runs."""
+    table = Table()
+    trees = HostTrees(table, ["/opt/late"], root=root)
+    (root / "opt/late").mkdir(parents=True)
+    trees.refresh()
+    trees.close()
+    assert table.kind(root / "opt/late") == TREE_GIVEN
+
+
 def test_a_directory_that_is_gone_is_no_longer_given(root: Path) -> None:
     """Inode numbers are used again."""
     table = Table()
