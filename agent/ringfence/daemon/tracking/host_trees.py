@@ -128,13 +128,24 @@ class HostTrees:
         found = {_key(_device(mount), 0): TREE_OF_HOST for mount in of_host}
         devices = {mount.id: mount.device for mount in mounts}
         elsewhere = [mount.target for mount in mounts if self._is_apart(mount)]
+        roots = self._roots([mount for mount in of_host if mount.whole], devices)
         for kind, path, fd in self._directories(elsewhere):
-            device, inode = identify(fd, devices)
+            key = _key(*identify(fd, devices))
             # The root of a filesystem that the host has in another place, too, is not given.
-            if not any(
-                _device(mount) == device and mount.whole and mount.target != path for mount in of_host
-            ):
-                found.setdefault(_key(device, inode), kind)
+            if roots.get(key, {path}) == {path}:
+                found.setdefault(key, kind)
+        return found
+
+    def _roots(self, mounts: Iterable[MountLine], devices: Mapping[str, str]) -> dict[bytes, set[str]]:
+        """The directories at which these mounts are, with the places of the mounts."""
+        found: dict[bytes, set[str]] = {}
+        for mount in mounts:
+            with suppress(OSError):
+                fd = os.open(os.path.join(self._root, mount.target.lstrip("/")), os.O_PATH | os.O_CLOEXEC)
+                try:
+                    found.setdefault(_key(*identify(fd, devices)), set()).add(mount.target)
+                finally:
+                    os.close(fd)
         return found
 
     def _is_apart(self, mount: MountLine) -> bool:
