@@ -50,6 +50,7 @@ SUITE = (
 SHARES: Mapping[str, tuple[str, ...]] = {
     "6.1": (
         "tests/kernel/test_bpf_*.py",
+        "tests/kernel/test_lsm_trees.py",
         "tests/kernel/test_probes_agent.py",
         "tests/kernel/test_probes_drift.py",
         "tests/kernel/test_probes_life.py",

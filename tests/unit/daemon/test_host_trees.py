@@ -12,9 +12,9 @@ from ringfence.abi import TREE_GIVEN, TREE_HOME, TREE_KEY, TREE_OF_HOST
 from ringfence.bpf.maps import Map
 from ringfence.daemon.tracking.host_trees import HostTrees
 
-ROOT_DEVICE, VOLUME_DEVICE = "8:1", "8:2"
+VOLUME_DEVICE = "8:2"
 BASE = (
-    f"1 0 {ROOT_DEVICE} / / rw - ext4 /dev/sda1 rw",
+    "1 0 {root} / / rw - ext4 /dev/sda1 rw",
     "2 1 0:4 / /proc rw - proc proc rw",
     "3 1 0:20 / /run rw - tmpfs tmpfs rw",
 )
@@ -57,6 +57,12 @@ def device(text: str) -> int:
     return major << 20 | minor
 
 
+def own_device(root: Path) -> str:
+    """Returns MAJOR:MINOR of the test's directory, which stands for the host's root."""
+    number = root.stat().st_dev
+    return f"{os.major(number)}:{os.minor(number)}"
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A host's root directory."""
@@ -68,7 +74,8 @@ def root(tmp_path: Path) -> Path:
 
 def mounted(root: Path, *more: str) -> None:
     """Writes the host's mount table."""
-    (root / "proc/1/mountinfo").write_text("\n".join((*BASE, *more)) + "\n")
+    text = "\n".join((*BASE, *more)) + "\n"
+    (root / "proc/1/mountinfo").write_text(text.format(root=own_device(root)))
 
 
 def test_filesystems_of_the_host_are_its_own_and_those_of_containers_are_not(root: Path) -> None:
@@ -85,7 +92,7 @@ def test_filesystems_of_the_host_are_its_own_and_those_of_containers_are_not(roo
     )
     table = Table()
     HostTrees(table, root=root).close()
-    assert table.filesystems() == {device(one) for one in (ROOT_DEVICE, "0:20", "8:3", "8:4")}
+    assert table.filesystems() == {device(one) for one in (own_device(root), "0:20", "8:3", "8:4")}
 
 
 def test_directories_that_containers_are_given_are_known_by_their_inode(root: Path) -> None:
@@ -97,6 +104,15 @@ def test_directories_that_containers_are_given_are_known_by_their_inode(root: Pa
     assert table.kind(root / "home/alice") == TREE_HOME
     assert table.kind(root / "root") == TREE_HOME
     assert table.kind(root / "var/lib") is None
+
+
+def test_a_directory_that_is_bound_elsewhere_is_given_all_the_same(root: Path) -> None:
+    """Only the root of a filesystem is not. A link stands for the bind mount."""
+    (root / "var/copy").symlink_to("log")
+    mounted(root, f"20 1 {own_device(root)} /var/log /var/copy rw - ext4 /dev/sda1 rw")
+    table = Table()
+    HostTrees(table, root=root).close()
+    assert table.kind(root / "var/log") == TREE_GIVEN
 
 
 def test_directories_of_the_configuration_are_added(root: Path) -> None:
@@ -134,6 +150,16 @@ def test_the_root_of_a_filesystem_that_is_also_mounted_elsewhere_is_not_given(tm
     assert table.filesystems() == {os.major(status.st_dev) << 20 | os.minor(status.st_dev)}
 
 
+def test_a_directory_that_appears_is_given_at_the_next_look(root: Path) -> None:
+    """A fresh node: the kubelet makes its directories while the agent runs."""
+    table = Table()
+    trees = HostTrees(table, ["/opt/late"], root=root)
+    (root / "opt/late").mkdir(parents=True)
+    trees.refresh()
+    trees.close()
+    assert table.kind(root / "opt/late") == TREE_GIVEN
+
+
 def test_a_directory_that_is_gone_is_no_longer_given(root: Path) -> None:
     """Inode numbers are used again."""
     table = Table()
@@ -144,7 +170,7 @@ def test_a_directory_that_is_gone_is_no_longer_given(root: Path) -> None:
         trees.refresh()
     trees.close()
     assert before not in {inode for _, inode in table.entries}
-    assert table.filesystems() == {device(ROOT_DEVICE), device("0:20")}
+    assert table.filesystems() == {device(own_device(root)), device("0:20")}
 
 
 def test_without_a_mount_table_what_is_known_stays(root: Path) -> None:

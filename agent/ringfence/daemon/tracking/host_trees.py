@@ -83,6 +83,7 @@ class HostTrees:
         self._apart = _apart(self._given)
         self._written: dict[bytes, int] = {}
         self._round = 0
+        self._absent: list[str] = []
         self._fails = False
         self._log = log.get_logger("trees")
         self._mounts = _watched(self._root)
@@ -98,9 +99,10 @@ class HostTrees:
         """Update the map if the host's mounts have changed, and now and then in any case."""
         due = self._round % _ROUNDS == 0
         self._round += 1
-        if not (self._mounts_changed() or due):
+        if not (self._mounts_changed() or due or self._appeared()):
             return
         try:
+            self._absent = self._paths_absent()
             self._write(self._find())
         except OSError as error:
             if not self._fails:
@@ -108,6 +110,10 @@ class HostTrees:
             self._fails = True  # what is known stays
             return
         self._fails = False
+
+    def _appeared(self) -> bool:
+        """Returns True if a directory that is given, and did not exist, does now."""
+        return any(os.path.lexists(path) for path in self._absent)
 
     def _mounts_changed(self) -> bool:
         if self._mounts is None:
@@ -122,13 +128,24 @@ class HostTrees:
         found = {_key(_device(mount), 0): TREE_OF_HOST for mount in of_host}
         devices = {mount.id: mount.device for mount in mounts}
         elsewhere = [mount.target for mount in mounts if self._is_apart(mount)]
+        roots = self._roots([mount for mount in of_host if mount.whole], devices)
         for kind, path, fd in self._directories(elsewhere):
-            device, inode = identify(fd, devices)
+            key = _key(*identify(fd, devices))
             # The root of a filesystem that the host has in another place, too, is not given.
-            if not any(
-                _device(mount) == device and mount.whole and mount.target != path for mount in of_host
-            ):
-                found.setdefault(_key(device, inode), kind)
+            if roots.get(key, {path}) == {path}:
+                found.setdefault(key, kind)
+        return found
+
+    def _roots(self, mounts: Iterable[MountLine], devices: Mapping[str, str]) -> dict[bytes, set[str]]:
+        """The directories at which these mounts are, with the places of the mounts."""
+        found: dict[bytes, set[str]] = {}
+        for mount in mounts:
+            with suppress(OSError):
+                fd = os.open(os.path.join(self._root, mount.target.lstrip("/")), os.O_PATH | os.O_CLOEXEC)
+                try:
+                    found.setdefault(_key(*identify(fd, devices)), set()).add(mount.target)
+                finally:
+                    os.close(fd)
         return found
 
     def _is_apart(self, mount: MountLine) -> bool:
@@ -153,6 +170,11 @@ class HostTrees:
                     yield from ((kind, path, fd) for path, fd in _opened(top, pattern, elsewhere))
         finally:
             os.close(top)
+
+    def _paths_absent(self) -> list[str]:
+        fixed = (path for paths in self._given.values() for path in paths if "*" not in path)
+        paths = (os.path.join(self._root, path.lstrip("/")) for path in fixed)
+        return [path for path in paths if not os.path.lexists(path)]
 
     def _write(self, wanted: dict[bytes, int]) -> None:
         changed = {key: kind for key, kind in wanted.items() if self._written.get(key) != kind}
