@@ -149,7 +149,8 @@ __noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 		report.mechanism = RF_MECHANISM_LSM;
 	if (report.action == RF_ACTION_KILL) {
 		report.mechanism = RF_MECHANISM_KILL;
-		condemns = rf_mark_condemned(container);
+		/* Too many tasks are a load; each one too many is killed. */
+		condemns = what != RF_TAMPER_TASKS && rf_mark_condemned(container);
 		report.flags = bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 	}
 	rf_count_action(armed->task.slot, report.action);
