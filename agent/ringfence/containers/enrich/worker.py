@@ -90,8 +90,14 @@ def _merged(first: Facts, second: Facts) -> Facts:
     labels = {**second.labels, **first.labels}
     posture = merge(first.posture, second.posture)
     cluster = {**second.cluster_labels, **first.cluster_labels}
-    merged = replace(first, enrichment=Enrichment.DONE, **missing, labels=labels, posture=posture)
-    return replace(merged, cluster_labels=cluster)
+    return replace(
+        first,
+        enrichment=Enrichment.DONE,
+        **missing,
+        labels=labels,
+        cluster_labels=cluster,
+        posture=posture,
+    )
 
 
 _FIELDS = (

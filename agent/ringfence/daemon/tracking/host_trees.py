@@ -102,7 +102,6 @@ class HostTrees:
         if not (self._mounts_changed() or due or self._appeared()):
             return
         try:
-            self._absent = self._paths_absent()
             self._write(self._find())
         except OSError as error:
             if not self._fails:
@@ -124,10 +123,14 @@ class HostTrees:
 
     def _find(self) -> dict[bytes, int]:
         mounts = list(mountinfo.read(self._root / "proc/1"))
-        of_host = [mount for mount in mounts if not self._is_apart(mount)]
+        of_host: list[MountLine] = []
+        apart: list[MountLine] = []
+        for mount in mounts:
+            (apart if self._is_apart(mount) else of_host).append(mount)
         found = {_key(_device(mount), 0): TREE_OF_HOST for mount in of_host}
         devices = {mount.id: mount.device for mount in mounts}
-        elsewhere = [mount.target for mount in mounts if self._is_apart(mount)]
+        elsewhere = [mount.target for mount in apart]
+        self._absent = self._paths_absent(elsewhere)
         roots = self._roots([mount for mount in of_host if mount.whole], devices)
         for kind, path, fd in self._directories(elsewhere):
             key = _key(*identify(fd, devices))
@@ -171,9 +174,11 @@ class HostTrees:
         finally:
             os.close(top)
 
-    def _paths_absent(self) -> list[str]:
+    def _paths_absent(self, elsewhere: Sequence[str]) -> list[str]:
+        """Those that may appear. A look at one on another machine's storage could wait for it."""
         fixed = (path for paths in self._given.values() for path in paths if "*" not in path)
-        paths = (os.path.join(self._root, path.lstrip("/")) for path in fixed)
+        here = (path for path in fixed if not _is_below(path, elsewhere))
+        paths = (os.path.join(self._root, path.lstrip("/")) for path in here)
         return [path for path in paths if not os.path.lexists(path)]
 
     def _write(self, wanted: dict[bytes, int]) -> None:
