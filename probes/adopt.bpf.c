@@ -127,6 +127,7 @@ static __always_inline __u32 rf_adopt_into(struct task_struct *task, struct rf_s
 	if (!armed)
 		return rf_unbound_in(task, &like, container_root);
 	armed->container_root = container_root;
+	rf_note_shared_memory(container, task);
 	rf_drift_watch(task, armed);
 	rf_claim_namespaces(rf_address(task), &armed->task, RF_EVERY_KIND);
 	rf_publish(task, &armed->task, container);

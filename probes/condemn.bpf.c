@@ -110,10 +110,11 @@ __noinline __u8 rf_kill(__u32 event)
 	bool condemns = false;
 	__u8 failed;
 
-	if (container &&
-	    rf_shares_with_others(container->state & (RF_STATE_SHARES | RF_STATE_ADOPTED)))
+	if (container && rf_shares_with_others(container->state & RF_STATE_SHARES))
 		condemns = rf_mark_condemned(container);
 	failed = bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
+	if (armed) /* what the call does yet is of a task that is dead, and was reported */
+		armed->identity.kill_pending = 1;
 	if (condemns)
 		rf_report_condemned(event);
 	return failed;

@@ -56,6 +56,17 @@ static __always_inline void rf_note_sharing(struct rf_container *container, __u6
 	__sync_fetch_and_or(state, RF_STATE_SHARES);
 }
 
+/*
+ * The same for a task that ran before the agent: nobody has seen its clone. The count of its
+ * memory's users may be too high for a moment, if something looks at it in /proc just then.
+ */
+static __always_inline void rf_note_shared_memory(struct rf_container *container,
+						  const struct task_struct *task)
+{
+	if (BPF_CORE_READ(task, mm, mm_users.counter) > BPF_CORE_READ(task, signal, live.counter))
+		__sync_fetch_and_or(&container->state, RF_STATE_SHARES);
+}
+
 /* Returns true exactly once per container. */
 static __always_inline bool rf_mark_condemned(struct rf_container *container)
 {

@@ -208,7 +208,7 @@ def test_an_agent_at_its_cpu_limit_reduces_activity_and_reports_it(tmp_path: Pat
 
 
 def test_unlimited_threads_do_not_exhaust_the_agents_memory(tmp_path: Path) -> None:
-    """Where the agent may use 96 MiB, a container may have 11,983 tasks. Above
+    """Where the agent may use 120 MiB, a container may have 12,112 tasks. Above
     that it is killed and reported, and no task of another container is missed.
     """
     force.need_root()
@@ -216,7 +216,7 @@ def test_unlimited_threads_do_not_exhaust_the_agents_memory(tmp_path: Path) -> N
         for name in ("memory.limit_in_bytes", "memory.max"):
             path = next((path / name for path in room.paths.values() if (path / name).exists()), None)
             if path is not None:
-                path.write_text(f"{96 << 20}")
+                path.write_text(f"{120 << 20}")
         agent = Agent(tmp_path / "agent", policies=[PACK], patterns=[f"{PREFIX}{LABEL}-*"])
         agent.argv = room.command(agent.argv, armed=False)
         agent.start()
@@ -227,7 +227,7 @@ def test_unlimited_threads_do_not_exhaust_the_agents_memory(tmp_path: Path) -> N
                 alert = agent.wait_alert("agent-tamper", loud.name)
                 assert alert["outcome"] == "killed"
                 assert alert["details"]["what"] == "tasks"
-                assert alert["details"]["tasks"] == 11983
+                assert alert["details"]["tasks"] == 12112
                 assert is_stopped(other)
                 agent.wait_alert("userns-create", other.name)
             full = ("ringfence_events_dropped_total", (("event", "process.fork"), ("reason", "table_full")))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ringfence.abi import GUARD_DENY, Action, EventKind
+from ringfence.abi import GUARD_DENY, Action, EventKind, Tamper
 from ringfence.bpf.capabilities import NodeCapabilities
 from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, LABEL, Probes, running
 from tests.kernel.rules import Rule, name_hash
@@ -283,5 +283,6 @@ def test_a_file_of_the_agents_process_counts_as_a_guarded_one(act: str) -> None:
             assert own >= 0
             assert one.call() is None
             assert one.status() == -signal.SIGKILL
-        (event,) = probes.wait(cgroup, K.AGENT_TAMPER)
-        assert event.action is Action.KILL
+        event, condemned = probes.wait(cgroup, K.AGENT_TAMPER)
+        assert event.action == Action.KILL
+        assert (event.what, condemned.what) == (Tamper.PROC, Tamper.CONDEMNED)

@@ -131,7 +131,8 @@ class Kernel:
                     continue
             try:
                 _check_shapes(loaded)
-                _write_by_program(loaded, sealed=settings.sealed)
+                if settings.sealed or settings.agent_pid == os.getpid():  # it writes for the agent alone
+                    _write_by_program(loaded, sealed=settings.sealed)
                 return cls(loaded, missing)
             except BaseException:
                 loaded.close()

@@ -70,9 +70,10 @@ WRITTEN = {
     "guarded_calls": WRITE_GUARDED_CALLS,
     "host_trees": WRITE_HOST_TREES,
 }
-#: maps that are not frozen: rings are mapped for writing, and counters of freed slots are cleared on
-#: all CPUs, which no program of 5.15 can do. None of them decides anything.
-UNSEALED = frozenset(("alerts", "activity", "counters"))
+#: maps that are not frozen: rings are mapped for writing, counters of freed slots are cleared on all
+#: CPUs, which no program of 5.15 can do, and the losses of a freed slot are taken with their values.
+#: None of them decides anything.
+UNSEALED = frozenset(("alerts", "activity", "counters", "drops"))
 
 _ARGUMENTS = Struct("=5Q")
 _ATTEMPTS = 200
