@@ -115,8 +115,11 @@ __noinline __u32 rf_set_of_object(const struct rf_query *query,
 	return found ? *found : other;
 }
 
-/* The same for a text in the buffer of the current task. */
-__noinline __u32 rf_set_of_own_text(__u32 half, __u32 other)
+/*
+ * The same for a text in the buffer of the current task. Not a global function: 6.1 verifies those
+ * in cgroup programs, too, which never get here before 6.2.
+ */
+static __noinline __u32 rf_set_of_own_text(__u32 half, __u32 other)
 {
 	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
 	__u32 *found;

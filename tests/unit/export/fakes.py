@@ -20,6 +20,7 @@ from ringfence.bpf.losses import Losses
 from ringfence.config import load
 from ringfence.containers.model import Container, State
 from ringfence.containers.registry import Counts
+from ringfence.daemon.defence.condemned import condemned_metrics
 from ringfence.daemon.queries.audit import AuditRound
 from ringfence.export import families
 from ringfence.export.container_metrics import ContainerMetrics, PressureMetrics
@@ -194,6 +195,7 @@ class World:
         yield from families.own_limits((1 << 28, 0.25), 0.5, 1.5, 0)
         yield from families.memory_reserve(1 << 25, 1 << 26)
         yield families.unarmed({"no_memory": 0})
+        yield from condemned_metrics(["web"], 1)
         yield families.gauge("ringfence_pinned", "a text", {}, 1)
         yield families.losses_of_predecessor({(16, 1): 3})
         yield families.counters("ringfence_container_transitions", "a text", "to", {"created": 1})

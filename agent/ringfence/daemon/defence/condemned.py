@@ -25,7 +25,7 @@ from ringfence.export import families
 from ringfence.export.escape import escape
 from ringfence.response.kill import kill_process
 
-__all__ = ["CondemnedContainers", "kill_cgroup"]
+__all__ = ["CondemnedContainers", "condemned_metrics", "kill_cgroup"]
 
 _ROUNDS = 16  # lists of a cgroup's processes that are read in a row: they may fork meanwhile
 
@@ -58,20 +58,7 @@ class CondemnedContainers:
 
     def samples(self) -> Iterator[Metric]:
         """The condemned containers that are still there, and how many there were."""
-        live = GaugeMetricFamily(
-            "ringfence_container_condemned",
-            "1 for a container of which every task is killed, because a killed call may have had an effect.",
-            labels=["container"],
-        )
-        for label in list(self._live.values()):
-            live.add_metric([escape(label, 64)], 1)
-        yield live
-        yield families.counter(
-            "ringfence_condemned_containers",
-            "Containers that were condemned: a killed call may have had an effect that stays.",
-            {},
-            self._total,
-        )
+        return condemned_metrics(list(self._live.values()), self._total)
 
     def _kill(self, cgroup: int, path: str) -> None:
         if path:
@@ -80,6 +67,24 @@ class CondemnedContainers:
             task = TaskValue._make(TASK.unpack(raw))
             if task.container == cgroup:
                 kill_process(int.from_bytes(key, "little"), task.start_ns, "condemned")
+
+
+def condemned_metrics(live: Iterable[str], total: int) -> Iterator[Metric]:
+    """`live`: labels of the condemned containers that are still there; `total` since the start."""
+    family = GaugeMetricFamily(
+        "ringfence_container_condemned",
+        "1 for a container of which every task is killed, because a killed call may have had an effect.",
+        labels=["container"],
+    )
+    for label in live:
+        family.add_metric([escape(label, 64)], 1)
+    yield family
+    yield families.counter(
+        "ringfence_condemned_containers",
+        "Containers that were condemned: a killed call may have had an effect that stays.",
+        {},
+        total,
+    )
 
 
 def kill_cgroup(directory: Path) -> None:
