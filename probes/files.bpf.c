@@ -43,6 +43,21 @@ static __always_inline void rf_opened_unseen(struct rf_query *query, const struc
 	rf_fail_no_scratch(query, RF_MECHANISM_KILL);
 }
 
+/*
+ * Returns true if the open began before the task was bound, once: a runtime may wait in it for the
+ * start of a container (an open of its fifo), which is bound meanwhile (adopt.bpf.c).
+ */
+static __always_inline bool rf_began_unbound(struct task_struct *task, struct rf_armed *armed,
+					     bool compat)
+{
+	__u32 mark = armed->began_unbound;
+
+	if (!mark)
+		return false;
+	armed->began_unbound = 0;
+	return mark == rf_call_mark(task, compat);
+}
+
 rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
@@ -56,7 +71,7 @@ rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 
 	rf_settle_current();
 	armed = rf_bound(task);
-	if (!armed)
+	if (!armed || rf_began_unbound(task, armed, compat))
 		return 0;
 	fd = rf_return_value(regs);
 	if (fd < 0)

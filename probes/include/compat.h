@@ -64,6 +64,19 @@ struct rf_call {
 #include "arch/arm64.h"
 #endif
 
+#define RF_HASH_FACTOR 0x9e3779b97f4a7c15ULL
+
+/* Tells one call of a task from another by its place and its registers. */
+static __always_inline __u64 rf_call_hash(const struct rf_call *call, struct pt_regs *regs)
+{
+	__u64 hash = rf_call_site(regs) ^ (__u64)call->nr << 48;
+	__u32 i;
+
+	for (i = 0; i < sizeof(call->args) / sizeof(call->args[0]); i++)
+		hash = (hash ^ call->args[i]) * RF_HASH_FACTOR;
+	return hash;
+}
+
 /* ---- credentials ------------------------------------------------------- */
 
 #define RF_CAP_SYS_PTRACE 19

@@ -169,17 +169,6 @@ static __always_inline __u8 rf_lsm_text(struct rf_scratch *buffer, __u32 event, 
  * arguments and the files behind descriptors may have changed.
  */
 #define RF_SAME_CALL_NS 100000000ULL
-#define RF_HASH_FACTOR 0x9e3779b97f4a7c15ULL
-
-static __always_inline __u64 rf_call_hash(const struct rf_call *call, struct pt_regs *regs)
-{
-	__u64 hash = rf_call_site(regs) ^ (__u64)call->nr << 48;
-	__u32 i;
-
-	for (i = 0; i < RF_SYSCALL_ARGS; i++)
-		hash = (hash ^ call->args[i]) * RF_HASH_FACTOR;
-	return hash;
-}
 
 /* Identifies a verdict: equal verdicts of one call are reported once. */
 static __always_inline __u64 rf_verdict_hash(const struct rf_query *query)

@@ -28,6 +28,16 @@
 /* Not of an open, for rules (flags: [moved]): a name that is added or removed, by a hook. */
 #define RF_NAME_MOVED (1U << 30)
 
+/* Half of the hash of a task's call, never 0. */
+static __always_inline __u32 rf_call_mark(struct task_struct *task, bool compat)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	struct rf_call call;
+
+	rf_read_call(&call, regs, compat);
+	return rf_call_hash(&call, regs) >> 32 | 1;
+}
+
 static __always_inline void rf_file_record(struct task_struct *task, const struct rf_task *bound,
 					   const struct rf_file *file, struct rf_query *query,
 					   struct rf_scratch *buffer, __u32 route, __u32 fd,

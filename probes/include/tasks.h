@@ -99,7 +99,7 @@ struct rf_armed {
 	/* the namespace that setns is about to enter (setns.bpf.c), for as many checks */
 	__u64 entering_ns;
 	__u32 entering_checks;
-	__u32 pad;
+	__u32 began_unbound; /* the call that was in progress when it was bound: see files.bpf.c */
 	/*
 	 * Of a task that is in a container's cgroup and mounts, but not armed (task.container is
 	 * 0): since when, and since when outside of the host's root. See unarmed.h.
