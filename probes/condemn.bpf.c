@@ -10,6 +10,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Threads that are looked at. A larger process must share everything with all of its threads. */
 #define RF_THREADS 128
+#define RF_THREADS_AT_ONCE 8
 
 /* What the threads of a process share with the current one. */
 struct rf_sharing {
@@ -17,24 +18,27 @@ struct rf_sharing {
 	__u64 head;
 	__u64 files;
 	__u64 fs;
-	__s32 threads; /* seen so far */
 	__s32 of_files;
 	__s32 of_fs;
-	__s32 pad;
 };
 
-/* Counts one thread. Returns false after the last one. */
-__noinline int rf_count_thread(struct rf_sharing *sharing)
+/* Counts some threads, in a function that is verified once. Returns false after the last one. */
+__noinline int rf_count_threads(struct rf_sharing *sharing)
 {
 	__u64 thread;
+	__u32 i;
 
-	if (!sharing || !sharing->next || sharing->next == sharing->head)
+	if (!sharing)
 		return false;
-	thread = sharing->next - bpf_core_field_offset(struct task_struct, thread_node);
-	sharing->threads++;
-	sharing->of_files += (__u64)RF_READ(struct task_struct, thread, files) == sharing->files;
-	sharing->of_fs += (__u64)RF_READ(struct task_struct, thread, fs) == sharing->fs;
-	sharing->next = (__u64)RF_READ(struct list_head, sharing->next, next);
+	for (i = 0; i < RF_THREADS_AT_ONCE; i++) {
+		if (!sharing->next || sharing->next == sharing->head)
+			return false;
+		thread = sharing->next - bpf_core_field_offset(struct task_struct, thread_node);
+		sharing->of_files +=
+			(__u64)RF_READ(struct task_struct, thread, files) == sharing->files;
+		sharing->of_fs += (__u64)RF_READ(struct task_struct, thread, fs) == sharing->fs;
+		sharing->next = (__u64)RF_READ(struct list_head, sharing->next, next);
+	}
 	return true;
 }
 
@@ -64,8 +68,8 @@ __noinline int rf_shares_with_others(__u32 may_share)
 	sharing.head = (__u64)BPF_CORE_READ(task, signal) +
 		       bpf_core_field_offset(struct signal_struct, thread_head);
 	sharing.next = (__u64)BPF_CORE_READ(task, signal, thread_head.next);
-	for (i = 0; i < RF_THREADS; i++) {
-		if (!rf_count_thread(&sharing))
+	for (i = 0; i < RF_THREADS; i += RF_THREADS_AT_ONCE) {
+		if (!rf_count_threads(&sharing))
 			return files > sharing.of_files || fs > sharing.of_fs;
 	}
 	return sharing.of_files < RF_THREADS || sharing.of_fs < RF_THREADS || files > live ||

@@ -19,20 +19,40 @@ static __always_inline bool rf_is_claim(const struct rf_claim *claim, __u64 cont
 	return claim->ns == ns && claim->container == container && claim->number == number;
 }
 
-__noinline int rf_owns_ns(__u32 slot, __u64 container, __u64 ns)
+#define RF_CLAIMS_AT_ONCE 8 /* in functions of their own, which are verified once */
+
+/* Returns true if one of the claims from `first` on is that one. */
+__noinline int rf_claims_have(__u32 slot, __u64 container, __u64 ns, __u64 number, __u64 first)
 {
 	struct rf_claims *claims = bpf_map_lookup_elem(&namespace_claims, &slot);
-	__u64 number;
-	__u32 i;
+	__u64 i;
 
-	if (!claims || !container || !ns)
+	if (!claims || first > RF_CLAIMS - RF_CLAIMS_AT_ONCE)
 		return 0;
-	number = rf_ns_number(ns);
-	for (i = 0; i < RF_CLAIMS; i++) {
-		if (rf_is_claim(&claims->claim[i], container, ns, number))
+	for (i = 0; i < RF_CLAIMS_AT_ONCE; i++) {
+		if (rf_is_claim(&claims->claim[first + i], container, ns, number))
 			return 1;
 	}
 	return 0;
+}
+
+static __always_inline int rf_has_claim(__u32 slot, __u64 container, __u64 ns)
+{
+	__u64 number, first;
+
+	if (!container || !ns)
+		return 0;
+	number = rf_ns_number(ns);
+	for (first = 0; first < RF_CLAIMS; first += RF_CLAIMS_AT_ONCE) {
+		if (rf_claims_have(slot, container, ns, number, first))
+			return 1;
+	}
+	return 0;
+}
+
+__noinline int rf_owns_ns(__u32 slot, __u64 container, __u64 ns)
+{
+	return rf_has_claim(slot, container, ns);
 }
 
 __noinline __u32 rf_ns_relation(__u32 slot, __u64 container, __u64 ns)
@@ -43,7 +63,7 @@ __noinline __u32 rf_ns_relation(__u32 slot, __u64 container, __u64 ns)
 
 	if (rf_is_initial_ns(ns))
 		return RF_RELATION_HOST;
-	if (rf_owns_ns(slot, container, ns))
+	if (rf_has_claim(slot, container, ns))
 		return RF_RELATION_CONTAINER;
 	key.ns = ns;
 	key.number = rf_ns_number(ns);
@@ -52,7 +72,8 @@ __noinline __u32 rf_ns_relation(__u32 slot, __u64 container, __u64 ns)
 		return RF_RELATION_HOST;
 	slot = owner->slot;
 	other = bpf_map_lookup_elem(&slots, &slot);
-	if (!other || other->cgroup != owner->container || !rf_owns_ns(slot, owner->container, ns))
+	if (!other || other->cgroup != owner->container ||
+	    !rf_has_claim(slot, owner->container, ns))
 		return RF_RELATION_HOST;
 	return RF_RELATION_OTHER;
 }
@@ -63,21 +84,38 @@ __noinline int rf_is_gone(__u64 ns, __u64 number)
 	return !rf_ns_references(ns) || rf_ns_number(ns) != number;
 }
 
-/* The place for a further claim: one that is not in use, or of a namespace that is gone. */
-static __always_inline __u32 rf_free_claim(struct rf_claims *claims, __u64 container, __u32 first)
+/*
+ * The first place from `first` on that is of no claim of the container; with `gone`, that is of a
+ * namespace that is gone. RF_CLAIMS: there is none.
+ */
+__noinline __u32 rf_free_among(__u32 slot, __u64 container, __u64 first, __u32 gone)
 {
-	__u32 i, at;
+	struct rf_claims *claims = bpf_map_lookup_elem(&namespace_claims, &slot);
+	__u64 i;
 
-	for (i = 0; i < RF_CLAIMS; i++) {
-		at = (first + i) & RF_CLAIM_MASK;
-		barrier_var(at);
-		at &= RF_CLAIM_MASK;
-		if (claims->claim[at].container != container)
-			return at;
+	if (!claims || first > RF_CLAIMS - RF_CLAIMS_AT_ONCE)
+		return RF_CLAIMS;
+	for (i = 0; i < RF_CLAIMS_AT_ONCE; i++) {
+		const struct rf_claim *claim = &claims->claim[first + i];
+
+		if (gone ? rf_is_gone(claim->ns, claim->number) : claim->container != container)
+			return first + i;
 	}
-	for (i = 0; i < RF_CLAIMS; i++) {
-		if (rf_is_gone(claims->claim[i].ns, claims->claim[i].number))
-			return i;
+	return RF_CLAIMS;
+}
+
+/* The place for a further claim: one that is not in use, or of a namespace that is gone. */
+static __always_inline __u32 rf_free_claim(__u32 slot, __u64 container, __u32 start)
+{
+	__u32 gone, step, at;
+
+	for (gone = 0; gone < 2; gone++) {
+		for (step = 0; step < RF_CLAIMS; step += RF_CLAIMS_AT_ONCE) {
+			at = (start * RF_CLAIMS_AT_ONCE + step) & RF_CLAIM_MASK;
+			at = rf_free_among(slot, container, at, gone);
+			if (at < RF_CLAIMS)
+				return at;
+		}
 	}
 	return RF_CLAIMS;
 }
@@ -115,11 +153,12 @@ __noinline int rf_claim_ns(__u32 slot, __u64 container, __u64 ns)
 	__u64 number, was;
 	__u32 at;
 
-	if (!claims || !container || !ns || rf_is_initial_ns(ns) || rf_owns_ns(slot, container, ns))
+	if (!claims || !container || !ns || rf_is_initial_ns(ns) ||
+	    rf_has_claim(slot, container, ns))
 		return 0;
 	number = rf_ns_number(ns);
 	/* By address: tasks that claim at the same time begin at different places. */
-	at = rf_free_claim(claims, container, ns >> 8);
+	at = rf_free_claim(slot, container, ns >> 8);
 	if (at >= RF_CLAIMS) {
 		rf_drop(RF_SYS_SETNS, RF_DROP_TABLE_FULL, slot);
 		return 0;

@@ -229,14 +229,19 @@ static __always_inline bool rf_is_in_ns(struct task_struct *task, __u64 ns)
 	       inum == BPF_CORE_READ(task, cred, user_ns, ns.inum);
 }
 
+/* On a stack of its own, which the look-up after it does not need. */
+__noinline int rf_current_is_in(__u64 ns)
+{
+	return rf_is_in_ns(bpf_get_current_task_btf(), ns);
+}
+
 __noinline __u32 rf_relation_of_ns(__u64 ns)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct rf_armed *armed = rf_bound(task);
+	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
 
 	if (!armed)
 		return RF_RELATION_UNKNOWN;
-	if (!rf_is_initial_ns(ns) && rf_is_in_ns(task, ns))
+	if (!rf_is_initial_ns(ns) && rf_current_is_in(ns))
 		return RF_RELATION_SELF;
 	return rf_ns_relation(armed->task.slot, armed->task.container, ns);
 }

@@ -66,7 +66,7 @@ struct rf_call {
 
 #define RF_HASH_FACTOR 0x9e3779b97f4a7c15ULL
 
-/* Tells one call of a task from another by its place and its registers. */
+/* Distinguishes the calls of a task, by their place and their registers. */
 static __always_inline __u64 rf_call_hash(const struct rf_call *call, struct pt_regs *regs)
 {
 	__u64 hash = rf_call_site(regs) ^ (__u64)call->nr << 48;

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,62 @@ from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 
 
+class _Kept:
+    """Probes that stay loaded for the next module: loading them takes a minute in a guest."""
+
+    def __init__(self) -> None:
+        self.next_item: pytest.Item | None = None
+        self._stack = contextlib.ExitStack()
+        self._made: Probes | None = None
+        self._arguments: dict[str, Any] = {}
+
+    def take(self, arguments: dict[str, Any]) -> Probes:
+        """Probes that were loaded with these arguments of `running`."""
+        if self._made is None or arguments != self._arguments:
+            self.close()
+            self._made, self._arguments = self._stack.enter_context(running(**arguments)), arguments
+        return self._made
+
+    def release(self) -> None:
+        """Unload them, but if the next test needs the same."""
+        if self.next_item is None or _arguments_of(self.next_item) != self._arguments:
+            self.close()
+
+    def close(self) -> None:
+        """Unload them."""
+        self._stack.close()
+        self._made = None
+
+
+_KEPT = _Kept()
+
+
+def _arguments_of(item: pytest.Item) -> dict[str, Any] | None:
+    """The arguments of its `probes`; None: it has none, or its module has a fixture of that name."""
+    if not isinstance(item, pytest.Function) or "probes" not in item.fixturenames:
+        return None
+    if hasattr(item.module, "probes") or Path(__file__).parent != item.path.parent:
+        return None
+    callspec = getattr(item, "callspec", None)
+    given = callspec.params.get("probes", {}) if callspec else {}
+    return {**getattr(item.module, "PROBES", {}), **given}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Known before fixtures are torn down."""
+    _KEPT.next_item = nextitem
+
+
 @pytest.fixture(scope="module")
 def probes(request: pytest.FixtureRequest) -> Iterator[Probes]:
     """Probes without a rule. A module's PROBES, or a parameter, are the arguments of `running`."""
-    with running(**getattr(request.module, "PROBES", {}), **getattr(request, "param", {})) as made:
+    made = _KEPT.take({**getattr(request.module, "PROBES", {}), **getattr(request, "param", {})})
+    try:
+        made.calm()
         yield made
+    finally:
+        _KEPT.release()
 
 
 @pytest.fixture(scope="module")

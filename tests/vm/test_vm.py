@@ -15,7 +15,7 @@ from tools.vm.cpio import Archive
 from tools.vm.fetch import fetch
 from tools.vm.machine import Job, Outcome, run
 from tools.vm.side_by_side import run_side_by_side
-from tools.vm.suite import FULL, LATE_BREAKPOINT, ROOT, SHARES, SUITE, Report, bad_lines
+from tools.vm.suite import FULL, LATE_BREAKPOINT, MORE, ROOT, SHARES, SUITE, Report, bad_lines
 
 
 def kernel_or_skip(name: str) -> Prepared:
@@ -117,7 +117,9 @@ def test_no_results_and_failures_are_not_well() -> None:
     assert not _report(failures=[("test_x", "assert 1 == 2")]).ok
 
 
-@pytest.mark.parametrize("pattern", [*SUITE, *FULL, *(one for share in SHARES.values() for one in share)])
+@pytest.mark.parametrize(
+    "pattern", [*SUITE, *MORE, *FULL, *(one for share in SHARES.values() for one in share)]
+)
 def test_what_guests_are_asked_to_run_is_there(pattern: str) -> None:
     """A file that was renamed would not be missed otherwise."""
     file, _, test = pattern.partition("::")
@@ -169,6 +171,10 @@ def test_a_failed_test_of_a_guest_runs_once_more(monkeypatch: pytest.MonkeyPatch
     assert (report.passed, report.failures, report.flaky) == (6, [second], [first])
     assert not report.ok
     assert suite.once_more(kernel, _report(broken="it hangs")).broken
-    many = [(f"tests.kernel.test_a::test_{number}", "") for number in range(suite.MOST_RERUNS + 1)]
+    many = [
+        (f"tests.kernel.test_a::test_{number}", f"no {number}") for number in range(suite.MOST_RERUNS + 1)
+    ]
     assert suite.once_more(kernel, _report(failures=many)).failures == many
     assert len(asked) == 1
+    suite.once_more(kernel, _report(failures=[(test, "the agent did not start") for test, _ in many]))
+    assert len(asked) == 2

@@ -22,6 +22,7 @@ __all__ = [
     "FULL",
     "FULL_TIMEOUT",
     "LATE_BREAKPOINT",
+    "MORE",
     "ROOT",
     "SHARES",
     "SUITE",
@@ -42,18 +43,20 @@ SUITE = (
     "tests/kernel/test_lsm_decides.py",
     "tests/kernel/test_lsm_agent.py",
     "tests/escape/test_pack.py::test_an_attack_matches_and_its_twin_does_not",
-    "tests/escape/test_pack.py::test_an_optional_rule_matches_its_attack_and_not_its_twin",
 )
 # What every check runs on one of the kernels only: an emulated guest needs about ten times as long as the
-# machine itself. `make test-vm` runs all of it on each of them. `--full` runs what takes longer still: tests
-# that start many agents, engines or workloads.
+# machine itself. Files that load the same programs stand together: they are loaded once.
 SHARES: Mapping[str, tuple[str, ...]] = {
     "6.1": (
-        "tests/kernel/test_bpf_*.py",
+        "tests/kernel/test_lsm_files.py",
+        "tests/kernel/test_lsm_names.py",
+        "tests/kernel/test_lsm_look.py",
+        "tests/kernel/test_lsm_variants.py",
         "tests/kernel/test_lsm_trees.py",
+        "tests/escape/test_pack.py::test_an_optional_rule_matches_its_attack_and_not_its_twin",
+        "tests/kernel/test_bpf_*.py",
         "tests/kernel/test_probes_agent.py",
         "tests/kernel/test_probes_drift.py",
-        "tests/kernel/test_probes_life.py",
         "tests/kernel/test_probes_rate.py",
         "tests/runtime/test_cves.py::test_cve_2025_52881_labels_go_to_the_runtimes_procfs",
         "tests/runtime/test_resources.py",
@@ -61,22 +64,26 @@ SHARES: Mapping[str, tuple[str, ...]] = {
     "newest": (
         "tests/kernel/test_lsm_calls.py",
         "tests/kernel/test_lsm_evasions.py",
-        "tests/kernel/test_lsm_files.py",
         "tests/kernel/test_lsm_helpers.py",
         "tests/kernel/test_lsm_invariants.py",
-        "tests/kernel/test_lsm_names.py",
         "tests/kernel/test_lsm_starved.py",
         "tests/kernel/test_following.py",
         "tests/kernel/test_self_defence.py",
-        "tests/kernel/test_self_defence_limits.py",
         "tests/kernel/test_bpf_kernel.py::test_the_verifier_processes_few_instructions",
         "tests/kernel/test_bpf_kernel.py::test_unix_programs_are_loaded_exactly_where_the_kernel_has_them",
-        "tests/kernel/test_probes_calls.py",
-        "tests/kernel/test_probes_objects.py",
         "tests/runtime/test_landlock.py",
         "tests/runtime/test_network.py::test_ipvlan_shares_the_parents_address",
     ),
 }
+# What `make test-vm` runs beside all of that, on each of its kernels. `--full` runs what takes longer still:
+# tests that start many agents, engines or workloads.
+MORE = (
+    "tests/kernel/test_attribution.py",
+    "tests/kernel/test_probes_*.py",
+    "tests/kernel/test_self_defence_*.py",
+    "tests/kernel/test_watchdog.py",
+    "tests/adversary/test_[dnpstu]*.py",
+)
 # All tests that can run in a guest (hours).
 FULL = ("tests/kernel", "tests/escape", "tests/benign", "tests/runtime", "tests/adversary")
 #: how much slower than the host a guest may be; more on a machine that others use at the same time
@@ -185,17 +192,17 @@ def run_suite(
     echo: IO[bytes] | None = None,
     timeout: float = TIMEOUT,
 ) -> Report:
-    """Boot `kernel`, run pytest on `tests` there (default: SUITE and all SHARES), read its JUnit file back.
+    """Boot `kernel`, run pytest on `tests` there, read its JUnit file back.
 
-    Leaves KERNEL.xml, KERNEL.json and KERNEL.log in tests/results/vm. Raises RuntimeError where the
-    stand-in for a kernel exploit cannot be built.
+    By default the tests are SUITE, all SHARES and MORE. Leaves KERNEL.xml, KERNEL.json and KERNEL.log
+    in tests/results/vm. Raises RuntimeError where the stand-in for a kernel exploit cannot be built.
     """
     RESULTS.mkdir(parents=True, exist_ok=True)
     junit = RESULTS / f"{kernel.name}.xml"
     junit.unlink(missing_ok=True)
     plugins = ["-p", "no:cacheprovider", "-p", "tools.vm.progress"]
     argv = [sys.executable, "-m", "pytest", "-q", *plugins, "--color=no"]
-    where = _expand(tests or (*SUITE, *(one for share in SHARES.values() for one in share)))
+    where = _expand(tests or (*SUITE, *(one for share in SHARES.values() for one in share), *MORE))
     argv += [f"--junitxml={junit}", *where]
     environment = {**guest_environment(kernel), "RINGFENCE_FORCE": FORCED}
     warm(where)
