@@ -185,6 +185,15 @@ static __always_inline bool rf_is_mptcp(__u64 sock)
 	return RF_READ(struct tcp_sock, sock, is_mptcp);
 }
 
+/* A socket of the kernel's own, which answers a closed port (tcp_v4_send_reset) whoever is current.
+ */
+static __always_inline bool rf_is_kernel_socket(__u64 sock)
+{
+	const struct sock *sk = (const struct sock *)sock;
+
+	return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock);
+}
+
 /* Returns true if a packet goes where connect(2) was judged for. */
 static __always_inline bool rf_goes_where_connected(const struct rf_packet *packet,
 						    const struct bpf_sock *sk)
@@ -254,7 +263,7 @@ static __always_inline __u32 rf_packet_sender(struct bpf_sock *sk, __u64 sock, b
 SEC("cgroup/egress")
 int cgroup_egress(struct __sk_buff *skb)
 {
-	bool by_call, connected, connects, sends;
+	bool by_call, in_call, connected, connects, sends;
 	struct rf_packet packet = {};
 	struct bpf_sock *sk = skb->sk;
 	struct rf_task sender;
@@ -286,7 +295,8 @@ int cgroup_egress(struct __sk_buff *skb)
 	sends = (!by_call || type == RF_SOCK_DGRAM) && rf_event_has_rules(RF_NET_SENDMSG);
 	if (!connects && !sends)
 		return rf_allow();
-	if (!rf_is_slot(rf_packet_sender(sk, sock, type != RF_SOCK_STREAM, &sender, &known)))
+	in_call = type != RF_SOCK_STREAM && !rf_is_kernel_socket(sock);
+	if (!rf_is_slot(rf_packet_sender(sk, sock, in_call, &sender, &known)))
 		return rf_allow();
 	packet.to.event = RF_NET_CONNECT;
 	if (connects && !rf_packet_may_leave(&packet, sock, &sender, known))

@@ -389,6 +389,7 @@ struct sock {
 	struct sock_cgroup_data sk_cgrp_data;
 	u16 sk_protocol;
 	struct pid *sk_peer_pid;
+	unsigned int sk_kern_sock : 1;
 };
 struct tcp_sock {
 	bool is_mptcp; /* only with CONFIG_MPTCP */

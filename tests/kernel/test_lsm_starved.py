@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,15 +81,16 @@ def rule_of(case: Case, action: str) -> Rule:
 
 
 @pytest.fixture
-def things(tmp_path: Path) -> Path:
-    """A directory with a file, a socket and a program."""
+def things(tmp_path: Path) -> Iterator[Path]:
+    """A directory with a file, a server's socket and a program."""
     (tmp_path / "file").write_text("x")
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(tmp_path / "socket"))
     tool = tmp_path / "tool"
     tool.write_bytes(Path("/bin/true").read_bytes())
     tool.chmod(0o755)
-    return tmp_path
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        server.listen()
+        yield tmp_path
 
 
 @BOTH_WAYS

@@ -92,6 +92,8 @@ class Pair:
             seen["mounts"] = normal_mounts(seen["mounts"])
         if "namespaces" in seen:
             seen["namespaces"] = [normal_namespace(link) for link in seen["namespaces"]]
+        if "keys" in seen:
+            seen["keys"] = [line for line in seen["keys"] if line.endswith(f"_ses.{self.box.name}:")]
         return seen | {"tree": tree(self.box.rootfs)}
 
     def differences(self, *options: str, globals_: list[str] | None = None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ringfence.abi import (
     ADOPT_ENTERS,
     ADOPT_NO_MEMORY,
     ADOPT_WAITS,
+    GUARD_DENY,
     MAPS,
     OBSERVE_OFF,
     PATTERN,
@@ -91,8 +92,9 @@ class AdoptionRound(NamedTuple):
 class Kernel:
     """Loaded programs and their maps. Create it with `load`; `close` ends everything that is not pinned."""
 
-    def __init__(self, loaded: Loaded, missing: list[Skipped]) -> None:
-        self._loaded = loaded
+    def __init__(self, loaded: Loaded, missing: list[Skipped], *, defended: bool = False) -> None:
+        """`defended`: a container that attacks the agent is ended."""
+        self._loaded, self._defended = loaded, defended
         self._links: dict[tuple[str, str], Attached] = {}
         self._statistics = -1
         self._pins: PinDirectory | None = None
@@ -133,7 +135,7 @@ class Kernel:
                 _check_shapes(loaded)
                 if settings.sealed or settings.agent_pid == os.getpid():  # it writes for the agent alone
                     _write_by_program(loaded, sealed=settings.sealed)
-                return cls(loaded, missing)
+                return cls(loaded, missing, defended=settings.guard == GUARD_DENY)
             except BaseException:
                 loaded.close()
                 raise
@@ -264,7 +266,8 @@ class Kernel:
     def pin(self, base: Path) -> None:
         """Pins links and maps, so they outlive this process. Earlier agents' pins stay: see Takeover."""
         fresh = PinDirectory.create(base)
-        fresh.pin(self.attached, self._loaded.maps, self._loaded.programs[PROGRAM])
+        writer = self._loaded.programs[PROGRAM]
+        fresh.pin(self.attached, self._loaded.maps, writer, defended=self._defended)
         if self._complete:
             fresh.mark_complete()
         # If earlier pins are gone, their name may be in use again.

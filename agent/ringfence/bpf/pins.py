@@ -30,6 +30,7 @@ __all__ = ["PinDirectory", "candidates", "find_base", "uninstall"]
 
 _NAME = "ringfence"  # the directory in a bpffs, and the source of a bpffs mounted by the agent
 _UNFINISHED = "new-"
+_DEFENDED = "defended"  # a symbolic link: see PinDirectory.defended
 _ABI = "abi"  # a symbolic link with the ABI number as its target
 _WRITER = "writer"  # the program that writes the maps
 _COMPLETE = "complete"  # a symbolic link: the agent had finished the takeover
@@ -103,7 +104,14 @@ class PinDirectory:
                             found.append(cls(path))
         return found
 
-    def pin(self, attached: Iterable[Attached], maps: Mapping[str, Map], writer: Program) -> None:
+    def pin(
+        self,
+        attached: Iterable[Attached],
+        maps: Mapping[str, Map],
+        writer: Program,
+        *,
+        defended: bool = False,
+    ) -> None:
         """Pins maps, links and the program that writes maps, and renames the directory to its final
         name. On failure removes all.
         """
@@ -114,6 +122,8 @@ class PinDirectory:
             for number, link in enumerate(attached):
                 _libbpf.pin(link.fd, str(self.path / _link_name(number, link)))
             (self.path / _ABI).symlink_to(str(ABI_VERSION))
+            if defended:
+                (self.path / _DEFENDED).symlink_to("1")
             whole = self.path.with_name(self.path.name.removeprefix(_UNFINISHED))
             self.path = self.path.rename(whole)
         except OSError:
@@ -136,6 +146,11 @@ class PinDirectory:
             return os.readlink(self.path / _ABI) == str(ABI_VERSION)
         except OSError:
             return False
+
+    @property
+    def defended(self) -> bool:
+        """Returns True if no container can remove it: its programs end the one that tries."""
+        return (self.path / _DEFENDED).is_symlink()
 
     @property
     def whole(self) -> bool:

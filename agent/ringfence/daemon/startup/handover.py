@@ -9,8 +9,8 @@ container can read them while their agent runs. The successor begins by making a
 name of a ticket inside its own, and is exempted (container.bpf.c). A ticket is valid for
 one task, once. There are several, and new ones are issued as soon as one is used, so an agent that
 ends before it is ready leaves some to the next. Without any ticket, the pins are removed first: a
-gap as long as a start, which is reported. If the earlier agent's self-defence prevents that, the
-start fails with an error.
+gap as long as a start, which is reported. Where the earlier agent defends its pins, the start fails
+with an error.
 
 Everything that can be checked without the kernel is checked before: an agent with broken policies
 must not use up tickets, let alone remove pins. On a host the agent is not armed, and no ticket is
@@ -61,7 +61,8 @@ def admit(earlier: Sequence[PinDirectory], state_dir: Path) -> str:
             with contextlib.suppress(OSError):
                 issue(earlier, state_dir)
             return ADMITTED
-    _survives(lambda: _remove(earlier))
+    if not any(directory.defended for directory in earlier):  # an attempt would end this container
+        _survives(lambda: _remove(earlier))
     if any(directory.path.exists() for directory in earlier):
         base = earlier[0].path.parent
         raise KernelError(
