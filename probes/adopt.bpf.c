@@ -86,6 +86,15 @@ static __always_inline __u32 rf_carried_slot(struct task_struct *task)
 	return slot ? *slot : RF_NO_SLOT;
 }
 
+/* What the previous agent knew of the process, and nothing shows any more. */
+static __always_inline __u32 rf_carried_facts(struct task_struct *task)
+{
+	__u32 tgid = task->tgid;
+	struct rf_carried *was = bpf_map_lookup_elem(&carried, &tgid);
+
+	return was ? was->facts & RF_PROGRAM_BORROWED : 0;
+}
+
 /* It was bound meanwhile, or there is no memory: then it is settled at its next call. */
 static __always_inline __u32 rf_unbound_in(struct task_struct *task, const struct rf_task *like,
 					   __u64 container_root)
@@ -123,6 +132,7 @@ static __always_inline __u32 rf_adopt_into(struct task_struct *task, struct rf_s
 		return rf_waits_shortly(task) ? RF_ADOPT_WAITS : RF_ADOPT_ENTERS;
 	like.container = container->cgroup;
 	like.slot = slot;
+	like.facts |= rf_carried_facts(task);
 	like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	armed = rf_bind(task, container, &like);
 	if (!armed)

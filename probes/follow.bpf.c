@@ -48,6 +48,6 @@ int follow_process_exec(void *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 
-	rf_follow_exec(task, (__u64)BPF_CORE_READ(task, mm, exe_file));
+	rf_follow_exec(task, (__u64)BPF_CORE_READ(task, mm, exe_file), false);
 	return 0;
 }

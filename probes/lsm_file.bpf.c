@@ -9,8 +9,10 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "include/borrowed.h"
 #include "include/lsm.h"
 #include "include/lsm_look.h"
+#include "include/program.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -80,6 +82,7 @@ static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 	struct rf_container *container;
 	struct rf_armed *armed;
 	struct rf_file file;
+	int refused;
 
 	armed = rf_bound(task);
 	if (!armed)
@@ -90,7 +93,10 @@ static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 	rf_file_read(&file, of);
 	if (RF_READ(struct file, of, f_mode) & RF_FMODE_NOACCOUNT)
 		rf_file_in_front(&file, of);
-	return rf_lsm_file_decide(event, task, armed, container, &file);
+	refused = rf_lsm_file_decide(event, task, armed, container, &file);
+	if (!refused && event == RF_FILE_MAP)
+		rf_borrow_by_code(task, &file, rf_program_facts(&file));
+	return refused;
 }
 
 SEC("lsm/mmap_file")

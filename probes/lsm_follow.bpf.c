@@ -56,6 +56,6 @@ int BPF_PROG(follow_task_alloc, struct task_struct *child, unsigned long clone_f
 SEC("lsm/bprm_committed_creds")
 int BPF_PROG(follow_exec, struct linux_binprm *binprm)
 {
-	rf_follow_exec(bpf_get_current_task_btf(), (__u64)BPF_CORE_READ(binprm, file));
+	rf_follow_exec(bpf_get_current_task_btf(), (__u64)BPF_CORE_READ(binprm, file), true);
 	return 0;
 }

@@ -6,6 +6,7 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "include/borrowed.h"
 #include "include/lsm_call.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -17,12 +18,19 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 	(RF_EVENT_BIT(RF_SYS_PTRACE) | RF_EVENT_BIT(RF_SYS_PROCESS_VM) | \
 	 RF_EVENT_BIT(RF_SYS_PIDFD_GETFD) | RF_EVENT_BIT(RF_SYS_SETNS))
 
+#define RF_PTRACE_MODE_ATTACH 2
+
 SEC("lsm/ptrace_access_check")
 int BPF_PROG(lsm_ptrace_access_check, struct task_struct *child, unsigned int mode, int ret)
 {
+	int refused;
+
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(rf_decide_call(RF_LOOKS, rf_address(child), 0));
+	refused = rf_lsm_verdict(rf_decide_call(RF_LOOKS, rf_address(child), 0));
+	if (!refused && mode & RF_PTRACE_MODE_ATTACH && rf_bound(bpf_get_current_task_btf()))
+		rf_borrow(child->tgid); /* who may attach may change its memory */
+	return refused;
 }
 
 SEC("lsm/ptrace_traceme")

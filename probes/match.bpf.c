@@ -5,6 +5,7 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "include/bits.h"
+#include "include/borrowed.h"
 #include "include/match.h"
 #include "include/scratch.h"
 
@@ -333,6 +334,12 @@ static __always_inline int rf_match_by(struct rf_query *query, const struct rf_a
 	RF_NARROW(0, RF_SET_OF_VALUE(0));
 	RF_NARROW(1, RF_SET_OF_VALUE(1));
 	RF_NARROW(2, RF_SET_OF_VALUE(2));
+	/* Of an exec, the program is the next one, which nobody has driven yet. */
+	if (rules->dim[RF_DIM_EXE] && query->known & RF_KNOWN_EXE &&
+	    !(query->known & RF_KNOWN_CHANGED) && event != RF_PROCESS_EXEC && rf_is_borrowed()) {
+		query->value[RF_DIM_EXE] ^= RF_EXE_CHANGED;
+		query->known |= RF_KNOWN_CHANGED;
+	}
 	RF_NARROW(RF_DIM_EXE, RF_SET_OF_VALUE(RF_DIM_EXE));
 	RF_NARROW(RF_DIM_FACTS, RF_SET_OF_VALUE(RF_DIM_FACTS));
 	RF_NARROW(3, RF_SET_OF_VALUE(3));

@@ -257,6 +257,8 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid,
 		rf_report_exec(task, &armed->task, container, &exe, buffer,
 			       binding.newly_armed || armed->armed_by_exec);
 	}
+	if (!buffer || rf_has_loader_variables(buffer))
+		rf_borrow(task->tgid);
 	if (buffer)
 		rf_scratch_put(buffer);
 	return 0;

@@ -6,6 +6,7 @@
 #ifndef RINGFENCE_LIFECYCLE_H
 #define RINGFENCE_LIFECYCLE_H
 
+#include "borrowed.h"
 #include "emit.h"
 #include "match.h"
 #include "object.h"
@@ -68,6 +69,16 @@ static __always_inline bool rf_mark_ended(struct rf_armed *armed)
 	return __sync_val_compare_and_swap(counted, RF_COUNTED, RF_COUNTED_ENDED) == RF_COUNTED;
 }
 
+/* Returns true if the current process makes another one, and is driven by somebody. */
+static __always_inline bool rf_parent_is_borrowed(__u32 child)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 tgid = task->tgid;
+	struct rf_task *process = tgid == child ? NULL : bpf_map_lookup_elem(&processes, &tgid);
+
+	return process && process->facts & RF_PROGRAM_BORROWED;
+}
+
 /*
  * Puts a bound process into the table by number, or updates its entry. A container cannot fill the
  * table: processes beyond its share are not in it.
@@ -79,6 +90,8 @@ static __always_inline void rf_publish(struct task_struct *task, const struct rf
 	struct rf_task copy;
 
 	__builtin_memcpy(&copy, bound, sizeof(copy));
+	if (rf_parent_is_borrowed(tgid))
+		copy.facts |= RF_PROGRAM_BORROWED;
 	if (!bpf_map_update_elem(&processes, &tgid, &copy, BPF_EXIST))
 		return;
 	if (container->processes < (__s32)config.process_share) {

@@ -15,6 +15,8 @@
 #define RF_KNOWN_FACTS RF_KNOWN(RF_DIM_FACTS)
 #define RF_KNOWN_EXE RF_KNOWN(RF_DIM_EXE)
 #define RF_KNOWN_OBJECT RF_KNOWN(RF_DIM_OBJECT)
+/* The program counts as changed: the bit is in value[] already. */
+#define RF_KNOWN_CHANGED (1U << 31)
 #define RF_KNOWN_OPERANDS ((1U << RF_OPERANDS) - 1)
 
 struct rf_query {
@@ -82,9 +84,11 @@ static __always_inline void rf_query_init(struct rf_query *query, __u32 event,
 		query->profile[1] = container->profile[1];
 	}
 	query->value[RF_DIM_EXE] = bound->exe_hash;
-	if (bound->facts & (RF_FACTS_OF_PROGRAM | RF_PROGRAM_ELSEWHERE))
-		query->value[RF_DIM_EXE] ^= RF_EXE_CHANGED;
 	query->known = RF_KNOWN_EXE;
+	if (bound->facts & (RF_FACTS_OF_PROGRAM | RF_PROGRAM_ELSEWHERE)) {
+		query->value[RF_DIM_EXE] ^= RF_EXE_CHANGED;
+		query->known |= RF_KNOWN_CHANGED;
+	}
 }
 
 /* The facts need many reads, so they are read only when a rule or a record needs them. */

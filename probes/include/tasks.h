@@ -200,6 +200,7 @@ extern struct map_unarmed unarmed SEC(".maps");
 struct rf_carried {
 	__u64 container;
 	__u64 start_ns;
+	__u64 facts; /* of the process, as in rf_task */
 };
 
 struct map_carried {

@@ -261,6 +261,8 @@ struct mm_struct {
 	atomic_t mm_users;
 	unsigned long arg_start;
 	unsigned long arg_end;
+	unsigned long env_start;
+	unsigned long env_end;
 	struct file *exe_file;
 };
 struct vm_area_struct {
@@ -306,6 +308,7 @@ struct task_struct {
 	pid_t tgid;
 	int exit_code;
 	unsigned int flags;
+	unsigned int ptrace;
 	struct mm_struct *mm;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;

@@ -484,6 +484,7 @@ CARRIED = Layout(
     "rf_carried",
     Field("container", "u64"),
     Field("start_ns", "u64"),
+    Field("facts", "u64"),
 )
 
 PATTERN = Layout(
@@ -659,7 +660,7 @@ LOST = Layout(
 MAPS = {
     "activity": MapShape(0, 0),
     "alerts": MapShape(0, 0),
-    "carried": MapShape(4, 16),
+    "carried": MapShape(4, 24),
     "condemned": MapShape(4, 8),
     "containers": MapShape(8, 4),
     "counters": MapShape(4, 256),

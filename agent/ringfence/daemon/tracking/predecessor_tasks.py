@@ -60,7 +60,7 @@ class PredecessorTasks:
     def carry(self, carried: Map) -> None:
         """Write the table that the kernel's iterator reads."""
         entries = {
-            pid.to_bytes(4, sys.byteorder): CARRIED.pack(task.container, task.start_ns)
+            pid.to_bytes(4, sys.byteorder): CARRIED.pack(task.container, task.start_ns, task.facts)
             for pid, task in self._owners.items()
             if _is_it(pid, task)
         }

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An exception for a program ends for a process that somebody drives."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ringfence.abi import DIM_EXE, EventKind
+from tests.kernel.probes import Probes
+from tests.kernel.rules import Rule, name_hash
+from tests.support import force
+from tests.support.cgroups import Cgroup
+
+pytestmark = pytest.mark.root
+NAME = 3  # an operand of file.open
+SHELL = os.path.realpath("/bin/sh")
+KILLED = -signal.SIGKILL
+
+
+@pytest.fixture(autouse=True)
+def excepted(probes: Probes) -> Iterator[None]:
+    """A file that only the shell may open."""
+    probes.enforce(
+        Rule(EventKind.FILE_OPEN, "kill", {NAME: {name_hash(b"protected")}}),
+        Rule(EventKind.FILE_OPEN, clears=0, operands={DIM_EXE: {name_hash(SHELL.encode())}}),
+    )
+    yield
+    probes.enforce()
+
+
+def opening(cgroup: Cgroup, path: Path, script: str = ": < {}", **environment: str) -> int:
+    """The shell opens the file with this environment. Returns its exit code, or the negative signal."""
+    argv = [SHELL, "-c", script.format(path)]
+    return cgroup.run(argv, env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True).returncode
+
+
+@pytest.fixture
+def protected(tmp_path: Path) -> Path:
+    """The file."""
+    (tmp_path / "protected").write_text("x")
+    return tmp_path / "protected"
+
+
+def test_the_exception_holds_for_the_program_by_itself(cgroup: Cgroup, protected: Path) -> None:
+    """The control, with names that only resemble a variable of the loader, and a large environment."""
+    assert opening(cgroup, protected) == 0
+    assert opening(cgroup, protected, OLD_LD_PRELOAD="x", XLD_="y", L="D_", LD="_", TEXT="a=LD_PRELOAD") == 0
+    assert opening(cgroup, protected, **{f"SERVICE_{n}": "x" * 1000 for n in range(28)}) == 0
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "LD_X"])
+@pytest.mark.parametrize("before", [0, 1, 2, 3, 20])
+def test_a_variable_of_the_loader_ends_it(cgroup: Cgroup, protected: Path, name: str, before: int) -> None:
+    """Wherever it stands: here after some others, at each place of a part that is looked through."""
+    others = {f"A{n}": "x" * (1024 - 5 - n) for n in range(before)}
+    assert opening(cgroup, protected, **others, **{name: ""}) == KILLED
+
+
+def test_an_environment_too_large_to_be_looked_through_ends_it(cgroup: Cgroup, protected: Path) -> None:
+    """Else the variable would be put at its end."""
+    assert opening(cgroup, protected, **{f"A{n}": "x" * 1000 for n in range(40)}) == KILLED
+
+
+def test_it_ends_for_the_children_and_not_for_what_they_execute(cgroup: Cgroup, protected: Path) -> None:
+    """A child has its parent's memory; a program that is executed anew has its own."""
+    assert opening(cgroup, protected, "( : < {} ) || exit 7; exit 0", LD_X="") == 7
+    again = f"unset LD_X; exec {SHELL} -c ': < {{}}'"
+    assert opening(cgroup, protected, again, LD_X="") == 0
+
+
+def test_it_ends_for_a_process_that_is_traced(cgroup: Cgroup, protected: Path) -> None:
+    """And stays so, once it has been seen traced."""
+    strace = force.need_program("strace")
+    argv = [strace, "-f", "-o", "/dev/null", SHELL, "-c", f": < {protected}"]
+    assert cgroup.run(argv, capture_output=True).returncode in (KILLED, 128 + signal.SIGKILL)
