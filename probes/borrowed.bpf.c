@@ -7,8 +7,8 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define RF_ENV_CHUNK 1024
-#define RF_ENV_CHUNKS 32
+#define RF_ENV_CHUNK RF_WALK_LEN
+#define RF_ENV_CHUNKS 64
 
 __noinline int rf_borrow(__u32 tgid)
 {
