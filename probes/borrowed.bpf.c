@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* Which processes are driven by somebody: see borrowed.h. Global functions: see task_facts.bpf.c. */
+/* Which processes are driven by somebody: see borrowed.h. Global functions: see task_facts.bpf.c.
+ */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "include/borrowed.h"

@@ -8,6 +8,7 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "include/borrowed.h"
 #include "include/look.h"
 #include "include/open.h"
 #include "include/unix_server.h"
@@ -89,6 +90,8 @@ rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 	nr = rf_call_number(regs);
 	if (!(file.flags & (RF_O_ACCMODE | RF_O_PATH)) && rf_truncated(regs, nr, compat))
 		file.flags |= RF_O_RDWR;
+	if (file.magic == RF_MAGIC_PROC && file.flags & RF_O_ACCMODE)
+		rf_borrow_by_memory(&file);
 	if (rf_guard_is_relevant(&file, file.flags & RF_O_ACCMODE)) {
 		what = rf_guard_opened(&file);
 		if (what)

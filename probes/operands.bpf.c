@@ -3,6 +3,7 @@
  * What rules test of a system call, taken from its registers and from the kernel objects that they
  * name: for the call's entry (syscalls.bpf.c) and for the hooks that the call reaches (lsm.h).
  */
+#include "include/borrowed.h"
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "include/membership.h"
@@ -173,6 +174,16 @@ static __always_inline __u32 rf_relation_of_pid(struct task_struct *task,
 	if (numbers.ns && RF_READ(struct pid_namespace, numbers.ns, ns.inum) == config.host_pid_ns)
 		return rf_relation_of_tgid(task, bound, pid);
 	return RF_RELATION_CONTAINER;
+}
+
+__noinline int rf_borrow_numbered(__u32 nr)
+{
+	struct rf_pid_numbers numbers;
+	__u64 other;
+
+	rf_pid_numbers(bpf_get_current_task_btf(), &numbers);
+	other = numbers.ns ? rf_task_numbered(numbers.ns, nr) : 0;
+	return other ? rf_borrow(RF_READ(struct task_struct, other, tgid)) : 0;
 }
 
 __noinline __u32 rf_relation_of_member(__u64 address)

@@ -5,6 +5,7 @@
  * it fits calls with any number of arguments. Measured (tools/bench/hooks): a raw sys_enter program
  * costs every call of every process far more than a per-syscall tracepoint costs other calls.
  */
+#include "include/borrowed.h"
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -73,6 +74,10 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 	}
 	if (event == RF_SYS_SETNS)
 		query.value[RF_DIM_FACTS] |= rf_setns_facts(container);
+	else if (event == RF_SYS_PTRACE)
+		rf_borrow_numbered(call->args[1]);
+	else if (event == RF_SYS_PROCESS_VM)
+		rf_borrow_numbered(call->args[0]);
 	query.worst_case = flags & RF_FLAG_UNREADABLE;
 	answer = rf_syscall_evaluate(task, &armed->task, &query);
 	if (answer == RF_MATCH_NOTHING && !rf_is_observed(event))

@@ -21,6 +21,25 @@ int rf_is_borrowed(void);
 /* Returns 1 if the environment of the current process has variables of the loader (LD_*). */
 int rf_has_loader_variables(struct rf_scratch *buffer);
 
+#define RF_NAME_MEM RF_NAME8('m', 'e', 'm', 0, 0, 0, 0, 0)
+
+/* The current task has opened a file of /proc for writing: the memory of a process may be changed.
+ */
+static __always_inline void rf_borrow_by_memory(const struct rf_file *file)
+{
+	struct dentry *dentry = (struct dentry *)file->dentry;
+	__u32 name = 0;
+	__u64 pid, task;
+
+	bpf_probe_read_kernel(&name, sizeof(name), BPF_CORE_READ(dentry, d_name.name));
+	if (name != (__u32)RF_NAME_MEM)
+		return;
+	pid = rf_pid_of_proc(file->inode);
+	task = pid ? rf_task_of_pid(pid) : 0;
+	if (task)
+		rf_borrow(RF_READ(struct task_struct, task, tgid));
+}
+
 /*
  * The current task maps a file for execution. `root_mount`: the mount of the container's root. Code
  * from another mount, from memory, or that the image did not bring, is not of the image.

@@ -36,8 +36,8 @@ static __always_inline struct rf_armed *rf_follow_child(struct task_struct *chil
 /*
  * The current task has become the program `file`. No earlier hook decided the first program of a
  * container, as no task was armed yet: it is killed here if a rule demands it, and
- * sched_process_exec reports it. `early`: its environment cannot be read yet, and the process counts
- * as borrowed until sched_process_exec has read it.
+ * sched_process_exec reports it. `early`: its environment cannot be read yet, and the process
+ * counts as borrowed until sched_process_exec has read it.
  */
 static __always_inline void rf_follow_exec(struct task_struct *task, __u64 file, const bool early)
 {

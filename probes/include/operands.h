@@ -31,6 +31,9 @@ static __always_inline __u64 rf_task_numbered(__u64 ns, __u32 nr)
 	return pid ? rf_task_of_pid(pid) : 0;
 }
 
+/* Marks a process (borrowed.h), by a number in the current task's pid namespace. */
+int rf_borrow_numbered(__u32 nr);
+
 /* Enum rf_relation of a struct pid, by its address, to the current task. */
 __u32 rf_relation_of_struct_pid(__u64 pid);
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_an_environment_too_large_to_be_looked_through_ends_it(cgroup: Cgroup, p
 
 
 def test_it_ends_for_the_children_and_not_for_what_they_execute(cgroup: Cgroup, protected: Path) -> None:
-    """A child has its parent's memory; a program that is executed anew has its own."""
+    """A child has its parent's memory; a program that is executed again has its own."""
     assert opening(cgroup, protected, "( : < {} ) || exit 7; exit 0", LD_X="") == 7
     again = f"unset LD_X; exec {SHELL} -c ': < {{}}'"
     assert opening(cgroup, protected, again, LD_X="") == 0
@@ -78,3 +79,36 @@ def test_it_ends_for_a_process_that_is_traced(cgroup: Cgroup, protected: Path) -
     strace = force.need_program("strace")
     argv = [strace, "-f", "-o", "/dev/null", SHELL, "-c", f": < {protected}"]
     assert cgroup.run(argv, capture_output=True).returncode in (KILLED, 128 + signal.SIGKILL)
+
+
+DRIVER = """
+import ctypes, os, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+child = subprocess.Popen([sys.argv[1], "-c", f"echo; read x; : < {sys.argv[2]}"],
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.read(1)
+pid = child.pid
+{act}
+child.communicate(b"go\\n")
+sys.exit(0 if child.returncode == 0 else 9 if child.returncode == -9 else 1)
+"""
+ATTACH, DETACH, SEIZE = 16, 17, 0x4206
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        ("open(f'/proc/{pid}/oom_score_adj', 'w').write('0')", 0),
+        (f"assert libc.ptrace({ATTACH}, pid, None, None) == 0; os.waitpid(pid, os.WUNTRACED);"
+         f"assert libc.ptrace({DETACH}, pid, None, None) == 0", 9),
+        ("assert libc.process_vm_writev(pid, None, 0, None, 0, 0) == 0", 9),
+        ("open(f'/proc/{pid}/mem', 'r+b')", 9),
+    ],
+    ids=["nothing of it", "ptrace", "process_vm_writev", "mem"],
+)  # fmt: skip
+def test_it_ends_for_a_process_that_was_written_to(
+    cgroup: Cgroup, protected: Path, act: str, code: int
+) -> None:
+    """Also when its tracer has left again."""
+    argv = [sys.executable, "-c", DRIVER.replace("{act}", act), SHELL, str(protected)]
+    assert cgroup.run(argv, env={"PATH": "/usr/bin:/bin"}).returncode == code

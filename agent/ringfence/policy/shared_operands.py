@@ -29,7 +29,8 @@ AT_ENTRY = "read from the caller's memory at the start of the call: another thre
 _BY_PATH = (
     "a path inside the container: a process that may write to it can replace the program. An exception or "
     "a `not` only applies to a program on the container's own root mount (not on volumes), and on overlayfs "
-    "only if it is unchanged from the image"
+    "only if it is unchanged from the image. It ends for a process that was traced or written to, that was "
+    "given variables of the loader (`LD_*`), or that maps code of another origin (with BPF-LSM)"
 )
 
 TASK_WORDS: Mapping[str, int] = {
