@@ -99,15 +99,25 @@ static __always_inline int rf_lsm_file(__u32 event, __u64 of)
 	return refused;
 }
 
+/* Executable memory that is of no file. No rule tests it. */
+static __always_inline int rf_map_nameless(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (rf_bound(task))
+		rf_borrow(task->tgid);
+	return 0;
+}
+
 SEC("lsm/mmap_file")
 int BPF_PROG(lsm_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot,
 	     unsigned long flags, int ret)
 {
 	if (ret)
 		return ret;
-	if (!file || !(prot & RF_PROT_EXEC))
+	if (!(prot & RF_PROT_EXEC))
 		return 0;
-	return rf_lsm_file(RF_FILE_MAP, (__u64)file);
+	return file ? rf_lsm_file(RF_FILE_MAP, (__u64)file) : rf_map_nameless();
 }
 
 /* A mapping that becomes executable afterwards. */
@@ -122,7 +132,7 @@ int BPF_PROG(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqpro
 	if (!(prot & RF_PROT_EXEC))
 		return 0;
 	file = (__u64)BPF_CORE_READ(vma, vm_file);
-	return file ? rf_lsm_file(RF_FILE_MAP, file) : 0;
+	return file ? rf_lsm_file(RF_FILE_MAP, file) : rf_map_nameless();
 }
 
 /* By SCM_RIGHTS, by pidfd_getfd, from a seccomp notifier: the current task receives it. */

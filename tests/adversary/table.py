@@ -58,7 +58,7 @@ CLASSES = {
     "B10": Class("ioctls that act on a filesystem", "denied by number", "killed at the call",
                  "that one call, without BPF-LSM"),
     "C1": Class("forged device events", "denied", "nothing", "all of it without BPF-LSM"),
-    "C2": Class("exceptions for a program", "by the path of the program in its own mounts", _SAME,
+    "C2": Class("exceptions for a program", "by the path of the image's program, until somebody drives it", _SAME,
                 "an image that names its program so"),
     "C3": Class("file capabilities on shared files", "denied on disks", "killed at the call",
                 "that one call, without BPF-LSM"),

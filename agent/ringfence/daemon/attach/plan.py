@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ringfence.abi import (
+    DIM_EXE,
     OBSERVE_ACTIVITY,
     OBSERVE_ALERTS,
     OBSERVE_OFF,
@@ -60,6 +61,8 @@ _CGROUP_PROGRAMS: Mapping[EventKind, tuple[str, ...]] = {
 #: the cgroup programs that judge packets, where a rule refuses one of these events
 _PACKET_PROGRAMS = frozenset(("egress", "sock_create"))
 _OF_PACKETS = frozenset((_K.NET_CONNECT, _K.NET_SENDMSG))
+#: by these a process gets code of another one, or of another file
+_DRIVEN_BY = frozenset((_K.SYS_PTRACE, _K.SYS_PROCESS_VM, _K.FILE_MAP))
 #: counted for every container (opens, connects), even if no rule needs them
 _COUNTED = frozenset((_K.FILE_OPEN, _K.NET_CONNECT))
 
@@ -105,12 +108,16 @@ def observe_levels(config: Config) -> dict[EventKind, int]:
 
 
 def needed_kinds(config: Config, *compiled: CompiledPolicies) -> frozenset[EventKind]:
-    """The events that a rule names, and those that are observed or counted."""
+    """The events that a rule names, those that are observed or counted, and, if a rule depends on the
+    program, those by which somebody else can drive it (probes/include/borrowed.h).
+    """
     off = {label for label, level in config.observe.items() if level == "off"}
     kinds = {kind for kind, level in observe_levels(config).items() if level}
     kinds |= {kind for kind in _COUNTED if kind.label not in off}
     for policies in compiled:
         kinds |= set(policies.events)
+        if any(dim == DIM_EXE for _, dim, _ in policies.operands):
+            kinds |= _DRIVEN_BY
     return frozenset(kinds)
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import DIM_EXE, EventKind
-from tests.kernel.probes import Probes
+from tests.kernel.probes import BOTH_WAYS, Probes
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
 from tests.support.cgroups import Cgroup
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, BOTH_WAYS]
 NAME = 3  # an operand of file.open
 SHELL = os.path.realpath("/bin/sh")
 KILLED = -signal.SIGKILL
@@ -112,3 +112,40 @@ def test_it_ends_for_a_process_that_was_written_to(
     """Also when its tracer has left again."""
     argv = [sys.executable, "-c", DRIVER.replace("{act}", act), SHELL, str(protected)]
     assert cgroup.run(argv, env={"PATH": "/usr/bin:/bin"}).returncode == code
+
+
+CODE = """
+import ctypes, mmap, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+{act}
+open(sys.argv[1]).close()
+"""
+MAPS = "assert (at := libc.mmap(None, 4096, {}, 0x22, -1, 0)) not in (None, 2 ** 64 - 1)"
+
+
+@pytest.mark.parametrize(
+    ("act", "driven"),
+    [
+        (MAPS.format(3), False),
+        (MAPS.format(7), True),
+        (MAPS.format(3) + "; assert libc.mprotect(at, 4096, 5) == 0", True),
+        ("fd = os.memfd_create('x'); os.ftruncate(fd, 4096);"
+         "mmap.mmap(fd, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)", True),
+    ],
+    ids=["only data", "anonymous", "anonymous, later", "memfd"],
+)  # fmt: skip
+def test_it_ends_for_a_process_that_maps_other_code(
+    probes: Probes, by_hook: bool, cgroup: Cgroup, protected: Path, act: str, driven: bool
+) -> None:
+    """Hooks alone see it."""
+    if not by_hook:
+        force.elsewhere("calls are not seen for this event")
+    exe = os.path.realpath(sys.executable)
+    probes.enforce(
+        Rule(EventKind.FILE_OPEN, "kill", {NAME: {name_hash(b"protected")}}),
+        Rule(EventKind.FILE_OPEN, clears=0, operands={DIM_EXE: {name_hash(exe.encode())}}),
+    )
+    argv = [exe, "-c", CODE.replace("{act}", act), str(protected)]
+    assert cgroup.run(argv, env={"PATH": "/usr/bin:/bin"}).returncode == (KILLED if driven else 0)
