@@ -185,8 +185,7 @@ static __always_inline bool rf_is_mptcp(__u64 sock)
 	return RF_READ(struct tcp_sock, sock, is_mptcp);
 }
 
-/* A socket of the kernel's own, which answers a closed port (tcp_v4_send_reset) whoever is current.
- */
+/* A socket of the kernel's own, like the one that answers for a closed port (tcp_v4_send_reset). */
 static __always_inline bool rf_is_kernel_socket(__u64 sock)
 {
 	const struct sock *sk = (const struct sock *)sock;

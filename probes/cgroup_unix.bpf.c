@@ -10,12 +10,29 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include "include/cgroup.h"
+#include "include/tasks.h"
 #include "include/unix.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* A kernel function of 6.2. Weak: the rest of the object loads without it. */
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
+
+/* For the exit of the call (unix_server.bpf.c). */
+static __always_inline void rf_note_connecting(struct task_struct *task, __u64 sock, __u32 reported)
+{
+	struct rf_connecting note = { .sock = sock, .reported = reported };
+	struct rf_armed *armed;
+	__u32 tid = task->pid;
+
+	if (!config.cgroup_storage) {
+		bpf_map_update_elem(&connecting, &tid, &note, BPF_ANY);
+		return;
+	}
+	armed = rf_bound(task);
+	if (armed)
+		armed->connecting = note;
+}
 
 /*
  * The name becomes the key. It is zeroed first, as abstract names end by their length and not by a
@@ -30,7 +47,6 @@ static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx, const
 	struct rf_scratch *buffer;
 	const struct rf_task *bound;
 	struct rf_task fallback;
-	struct rf_armed *armed;
 	__u32 route;
 
 	bound = rf_cgroup_bound(task, &fallback);
@@ -42,11 +58,8 @@ static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx, const
 	rf_count(bound->slot, RF_COUNT_CONNECT);
 	rf_query_init(&query, RF_UNIX_CONNECT, bound, container);
 	kern = bpf_cast_to_kern_ctx(ctx);
-	armed = connects ? rf_bound(task) : NULL;
-	if (armed) {
-		armed->connecting.sock = (__u64)kern->sk;
-		armed->connecting.reported = RF_NO_RULE;
-	}
+	if (connects)
+		rf_note_connecting(task, (__u64)kern->sk, RF_NO_RULE);
 	buffer = rf_cgroup_buffer(task);
 	if (!buffer)
 		return !rf_fail_no_text(&query, task, bound, RF_MECHANISM_CGROUP);
@@ -56,8 +69,8 @@ static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx, const
 	if (route != RF_ROUTE_NONE)
 		rf_unix_record(task, bound, &query, buffer, route, 0);
 	rf_scratch_put(buffer);
-	if (armed)
-		armed->connecting.reported = query.rule;
+	if (connects && query.rule != RF_NO_RULE)
+		rf_note_connecting(task, (__u64)kern->sk, query.rule);
 	return !rf_refuses(query.action);
 }
 

@@ -85,4 +85,5 @@ struct map_scratch_shared_busy scratch_shared_busy SEC(".maps");
 struct map_guards guards SEC(".maps");
 struct map_guard_state guard_state SEC(".maps");
 struct map_guard_wanted guard_wanted SEC(".maps");
+struct map_connecting connecting SEC(".maps");
 struct map_guarded_calls guarded_calls SEC(".maps");

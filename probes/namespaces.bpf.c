@@ -13,6 +13,13 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_CLAIM_MASK (RF_CLAIMS - 1)
 
+/* The verifier of 6.1 has lost the bound of a number by the time at which it is used. */
+static __always_inline __u64 rf_claim_at(__u64 at)
+{
+	barrier_var(at);
+	return at & RF_CLAIM_MASK;
+}
+
 static __always_inline bool rf_is_claim(const struct rf_claim *claim, __u64 container, __u64 ns,
 					__u64 number)
 {
@@ -29,9 +36,9 @@ __noinline int rf_claims_have(__u32 slot, __u64 container, __u64 ns, __u64 numbe
 
 	if (!claims || first > RF_CLAIMS - RF_CLAIMS_AT_ONCE)
 		return 0;
-	_Pragma("clang loop unroll(disable)")
-	for (i = 0; i < RF_CLAIMS_AT_ONCE; i++) {
-		if (rf_is_claim(&claims->claim[first + i], container, ns, number))
+	_Pragma("clang loop unroll(disable)") for (i = 0; i < RF_CLAIMS_AT_ONCE; i++)
+	{
+		if (rf_is_claim(&claims->claim[rf_claim_at(first + i)], container, ns, number))
 			return 1;
 	}
 	return 0;
@@ -44,8 +51,9 @@ static __always_inline int rf_has_claim(__u32 slot, __u64 container, __u64 ns)
 	if (!container || !ns)
 		return 0;
 	number = rf_ns_number(ns);
-	_Pragma("clang loop unroll(disable)")
-	for (first = 0; first < RF_CLAIMS; first += RF_CLAIMS_AT_ONCE) {
+	_Pragma("clang loop unroll(disable)") for (first = 0; first < RF_CLAIMS;
+						   first += RF_CLAIMS_AT_ONCE)
+	{
 		if (rf_claims_have(slot, container, ns, number, first))
 			return 1;
 	}
@@ -97,9 +105,9 @@ __noinline __u32 rf_free_among(__u32 slot, __u64 container, __u64 first, __u32 g
 
 	if (!claims || first > RF_CLAIMS - RF_CLAIMS_AT_ONCE)
 		return RF_CLAIMS;
-	_Pragma("clang loop unroll(disable)")
-	for (i = 0; i < RF_CLAIMS_AT_ONCE; i++) {
-		const struct rf_claim *claim = &claims->claim[first + i];
+	_Pragma("clang loop unroll(disable)") for (i = 0; i < RF_CLAIMS_AT_ONCE; i++)
+	{
+		const struct rf_claim *claim = &claims->claim[rf_claim_at(first + i)];
 
 		if (gone ? rf_is_gone(claim->ns, claim->number) : claim->container != container)
 			return first + i;
@@ -112,10 +120,11 @@ static __always_inline __u32 rf_free_claim(__u32 slot, __u64 container, __u32 st
 {
 	__u32 gone, step, at;
 
-	_Pragma("clang loop unroll(disable)")
-	for (gone = 0; gone < 2; gone++) {
-		_Pragma("clang loop unroll(disable)")
-		for (step = 0; step < RF_CLAIMS; step += RF_CLAIMS_AT_ONCE) {
+	_Pragma("clang loop unroll(disable)") for (gone = 0; gone < 2; gone++)
+	{
+		_Pragma("clang loop unroll(disable)") for (step = 0; step < RF_CLAIMS;
+							   step += RF_CLAIMS_AT_ONCE)
+		{
 			at = (start * RF_CLAIMS_AT_ONCE + step) & RF_CLAIM_MASK;
 			at = rf_free_among(slot, container, at, gone);
 			if (at < RF_CLAIMS)

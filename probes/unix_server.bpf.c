@@ -114,8 +114,49 @@ __noinline int rf_unix_call_done(void)
 	return rf_unix_connected(sock, armed->connecting.reported);
 }
 
+#define RF_MAGIC_SOCKFS 0x534f434b
+#define RF_AF_UNIX 1
+
+/* The unix socket behind the descriptor of the call; 0: it is none. */
+static __always_inline __u64 rf_unix_socket_of_call(struct task_struct *task)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	struct rf_call call;
+	__u64 file, inode, super, socket, sock;
+
+	rf_read_call(&call, regs, false);
+	file = rf_file_of_fd(task, call.args[0]);
+	if (!file)
+		return 0;
+	inode = (__u64)RF_READ(struct file, file, f_inode);
+	super = (__u64)RF_READ(struct inode, inode, i_sb);
+	if (RF_READ(struct super_block, super, s_magic) != RF_MAGIC_SOCKFS)
+		return 0;
+	socket = (__u64)RF_READ(struct file, file, private_data);
+	sock = (__u64)RF_READ(struct socket, socket, sk);
+	return sock && RF_READ(struct sock, sock, __sk_common.skc_family) == RF_AF_UNIX ? sock : 0;
+}
+
+/*
+ * Where the cgroup program has no task storage, it notes the socket by the thread's number. Without
+ * a place for that it is the socket of the descriptor: another thread may have put another one
+ * there meanwhile.
+ */
 SEC("tracepoint/syscalls/sys_exit_connect")
 int connect_exit(void *ctx)
 {
-	return rf_unix_call_done();
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_connecting *noted, copy = { .reported = RF_NO_RULE };
+	__u32 tid = task->pid;
+
+	if (config.cgroup_storage)
+		return rf_unix_call_done();
+	noted = bpf_map_lookup_elem(&connecting, &tid);
+	if (noted) {
+		copy = *noted;
+		bpf_map_delete_elem(&connecting, &tid);
+	} else {
+		copy.sock = rf_unix_socket_of_call(task);
+	}
+	return copy.sock ? rf_unix_connected(copy.sock, copy.reported) : 0;
 }

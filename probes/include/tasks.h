@@ -112,6 +112,15 @@ struct rf_armed {
 	struct rf_scratch scratch; /* the task's own: taken by rf_scratch_claim() */
 };
 
+/* Thread -> what it connects, for cgroup programs without task storage. */
+struct map_connecting {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct rf_connecting);
+};
+extern struct map_connecting connecting SEC(".maps");
+
 struct map_tasks {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

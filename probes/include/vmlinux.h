@@ -382,6 +382,7 @@ typedef struct {
 	struct net *net;
 } possible_net_t;
 struct sock_common {
+	unsigned short skc_family;
 	possible_net_t skc_net;
 };
 struct sock_cgroup_data {

@@ -662,6 +662,7 @@ MAPS = {
     "alerts": MapShape(0, 0),
     "carried": MapShape(4, 24),
     "condemned": MapShape(4, 8),
+    "connecting": MapShape(4, 16),
     "containers": MapShape(8, 4),
     "counters": MapShape(4, 256),
     "drops": MapShape(8, 8),
