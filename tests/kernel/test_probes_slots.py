@@ -235,9 +235,9 @@ def test_a_task_that_left_its_cgroup_is_bound_again(act: str) -> None:
             probes.kernel.map("containers").set(cgroup.id.to_bytes(8, "little"), slot)
             assert probes.kernel.adopt().bound == []
             carried = probes.kernel.map("carried")
-            carried.set(child.pid, abi.CARRIED.pack(cgroup.id, start + 1))
+            carried.set(child.pid, abi.CARRIED.pack(cgroup.id, start + 1, 0))
             assert probes.kernel.adopt().bound == []
-            carried.set(child.pid, abi.CARRIED.pack(cgroup.id, start))
+            carried.set(child.pid, abi.CARRIED.pack(cgroup.id, start, 0))
             assert [(one.pid, one.slot) for one in probes.kernel.adopt().bound] == [(child.pid, slot)]
             probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
             child.communicate(b"x")

@@ -41,31 +41,28 @@ RESULTS = ROOT / "tests/results/vm"
 # What every check runs in a guest of each kernel: that hooks decide, and every attack of the pack.
 SUITE = (
     "tests/kernel/test_lsm_decides.py",
-    "tests/kernel/test_lsm_agent.py",
     "tests/escape/test_pack.py::test_an_attack_matches_and_its_twin_does_not",
 )
 # What every check runs on one of the kernels only: an emulated guest needs about ten times as long as the
 # machine itself. Files that load the same programs stand together: they are loaded once.
 SHARES: Mapping[str, tuple[str, ...]] = {
     "6.1": (
+        "tests/kernel/test_lsm_agent.py",
         "tests/kernel/test_lsm_files.py",
         "tests/kernel/test_lsm_names.py",
         "tests/kernel/test_lsm_look.py",
         "tests/kernel/test_lsm_variants.py",
-        "tests/kernel/test_lsm_borrowed.py",
         "tests/kernel/test_lsm_trees.py",
+        "tests/kernel/test_lsm_helpers.py",
+        "tests/kernel/test_lsm_borrowed.py",
         "tests/escape/test_pack.py::test_an_optional_rule_matches_its_attack_and_not_its_twin",
         "tests/kernel/test_bpf_*.py",
-        "tests/kernel/test_probes_agent.py",
-        "tests/kernel/test_probes_drift.py",
-        "tests/kernel/test_probes_rate.py",
         "tests/runtime/test_cves.py::test_cve_2025_52881_labels_go_to_the_runtimes_procfs",
         "tests/runtime/test_resources.py",
     ),
     "newest": (
         "tests/kernel/test_lsm_calls.py",
         "tests/kernel/test_lsm_evasions.py",
-        "tests/kernel/test_lsm_helpers.py",
         "tests/kernel/test_lsm_invariants.py",
         "tests/kernel/test_lsm_starved.py",
         "tests/kernel/test_following.py",
