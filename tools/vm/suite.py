@@ -55,32 +55,33 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/kernel/test_lsm_trees.py",
         "tests/kernel/test_lsm_helpers.py",
         "tests/kernel/test_lsm_borrowed.py",
-        "tests/escape/test_pack.py::test_an_optional_rule_matches_its_attack_and_not_its_twin",
-        "tests/kernel/test_bpf_*.py",
-        "tests/runtime/test_cves.py::test_cve_2025_52881_labels_go_to_the_runtimes_procfs",
-        "tests/runtime/test_resources.py",
+        "tests/kernel/test_bpf_kernel.py",
     ),
     "newest": (
         "tests/kernel/test_lsm_calls.py",
         "tests/kernel/test_lsm_evasions.py",
         "tests/kernel/test_lsm_invariants.py",
         "tests/kernel/test_lsm_starved.py",
-        "tests/kernel/test_following.py",
         "tests/kernel/test_self_defence.py",
         "tests/kernel/test_bpf_kernel.py::test_the_verifier_processes_few_instructions",
         "tests/kernel/test_bpf_kernel.py::test_unix_programs_are_loaded_exactly_where_the_kernel_has_them",
-        "tests/runtime/test_landlock.py",
-        "tests/runtime/test_network.py::test_ipvlan_shares_the_parents_address",
     ),
 }
 # What `make test-vm` runs beside all of that, on each of its kernels. `--full` runs what takes longer still:
 # tests that start many agents, engines or workloads.
 MORE = (
+    "tests/escape/test_pack.py::test_an_optional_rule_matches_its_attack_and_not_its_twin",
     "tests/kernel/test_attribution.py",
+    "tests/kernel/test_bpf_*.py",
+    "tests/kernel/test_following.py",
     "tests/kernel/test_probes_*.py",
     "tests/kernel/test_self_defence_*.py",
     "tests/kernel/test_watchdog.py",
     "tests/adversary/test_[dnpstu]*.py",
+    "tests/runtime/test_cves.py::test_cve_2025_52881_labels_go_to_the_runtimes_procfs",
+    "tests/runtime/test_landlock.py",
+    "tests/runtime/test_network.py::test_ipvlan_shares_the_parents_address",
+    "tests/runtime/test_resources.py",
 )
 # All tests that can run in a guest (hours).
 FULL = ("tests/kernel", "tests/escape", "tests/benign", "tests/runtime", "tests/adversary")
