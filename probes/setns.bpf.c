@@ -30,53 +30,21 @@ static __always_inline int rf_note_entry(const struct ns_common *ns)
 	return 0;
 }
 
-SEC("fentry/mntns_install")
-int BPF_PROG(setns_mnt, struct nsset *set, struct ns_common *ns)
-{
-	return rf_note_entry(ns);
-}
+#define RF_NOTES_ENTRY(kind)                                                \
+	SEC("fentry/" #kind "ns_install")                                   \
+	int BPF_PROG(setns_##kind, struct nsset *set, struct ns_common *ns) \
+	{                                                                   \
+		return rf_note_entry(ns);                                   \
+	}
 
-SEC("fentry/pidns_install")
-int BPF_PROG(setns_pid, struct nsset *set, struct ns_common *ns)
-{
-	return rf_note_entry(ns);
-}
-
-SEC("fentry/netns_install")
-int BPF_PROG(setns_net, struct nsset *set, struct ns_common *ns)
-{
-	return rf_note_entry(ns);
-}
-
-SEC("fentry/userns_install")
-int BPF_PROG(setns_user, struct nsset *set, struct ns_common *ns)
-{
-	return rf_note_entry(ns);
-}
-
-SEC("fentry/utsns_install")
-int BPF_PROG(setns_uts, struct nsset *set, struct ns_common *ns)
-{
-	return rf_note_entry(ns);
-}
-
-SEC("fentry/ipcns_install")
-int BPF_PROG(setns_ipc, struct nsset *set, struct ns_common *ns)
-{
-	return rf_note_entry(ns);
-}
-
-SEC("fentry/cgroupns_install")
-int BPF_PROG(setns_cgroup, struct nsset *set, struct ns_common *ns)
-{
-	return rf_note_entry(ns);
-}
-
-SEC("fentry/timens_install")
-int BPF_PROG(setns_time, struct nsset *set, struct ns_common *ns)
-{
-	return rf_note_entry(ns);
-}
+RF_NOTES_ENTRY(mnt)
+RF_NOTES_ENTRY(pid)
+RF_NOTES_ENTRY(net)
+RF_NOTES_ENTRY(user)
+RF_NOTES_ENTRY(uts)
+RF_NOTES_ENTRY(ipc)
+RF_NOTES_ENTRY(cgroup)
+RF_NOTES_ENTRY(time)
 
 /*
  * Namespaces that the task has made are claimed at once, as another process of its container may

@@ -35,13 +35,6 @@ CALL, OPEN, LOOKUP = 1, 2, 3
 READ, ATTACH = 1, 2
 
 
-@pytest.fixture(autouse=True)
-def no_rules_left(probes: Probes) -> Iterator[None]:
-    """Remove the rules after each test."""
-    yield
-    probes.enforce()
-
-
 @pytest.fixture(scope="module")
 def stranger() -> Iterator[Holder]:
     """A process of the host."""

@@ -32,13 +32,6 @@ PROBES = {"observe": (K.SYS_SIGNAL, K.PROCESS_LOOK, K.SYS_SETTIME, K.SYS_KEYCTL,
 KILLED = -signal.SIGKILL
 
 
-@pytest.fixture(autouse=True)
-def no_rules_left(probes: Probes) -> Iterator[None]:
-    """Remove the rules after each test."""
-    yield
-    probes.enforce()
-
-
 @pytest.fixture(scope="module")
 def stranger() -> Iterator[Holder]:
     """A process of the host."""
