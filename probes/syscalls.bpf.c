@@ -76,7 +76,7 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 		query.value[RF_DIM_FACTS] |= rf_setns_facts(container);
 	else if (event == RF_SYS_PTRACE)
 		rf_borrow_numbered(call->args[1]);
-	else if (event == RF_SYS_PROCESS_VM)
+	else if (event == RF_SYS_PROCESS_VM && known->source[1] == RF_FROM_PID_TARGET)
 		rf_borrow_numbered(call->args[0]);
 	query.worst_case = flags & RF_FLAG_UNREADABLE;
 	answer = rf_syscall_evaluate(task, &armed->task, &query);

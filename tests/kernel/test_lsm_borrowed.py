@@ -93,6 +93,14 @@ child.communicate(b"go\\n")
 sys.exit(0 if child.returncode == 0 else 9 if child.returncode == -9 else 1)
 """
 ATTACH, DETACH = 16, 17
+#: on a pidfd of another process, with the number of the child
+MADVISE = """
+import resource
+most = max(resource.getrlimit(resource.RLIMIT_NOFILE)[1], pid + 1)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+os.dup2(os.pidfd_open(os.getpid()), pid)
+libc.syscall(440, pid, None, 0, 0, 0)
+"""
 #: one byte of its data, by what it is already
 WRITES = """
 line = next(line for line in open(f"/proc/{pid}/maps") if " rw-p " in line)
@@ -111,9 +119,10 @@ assert libc.process_vm_writev(pid, own, 1, its, 1, 0) == 1
         (f"assert libc.ptrace({ATTACH}, pid, None, None) == 0; os.waitpid(pid, os.WUNTRACED);"
          f"assert libc.ptrace({DETACH}, pid, None, None) == 0", 9),
         (WRITES, 9),
+        (MADVISE, 0),
         ("open(f'/proc/{pid}/mem', 'r+b')", 9),
     ],
-    ids=["nothing of it", "ptrace", "process_vm_writev", "mem"],
+    ids=["nothing of it", "ptrace", "process_vm_writev", "another's number", "mem"],
 )  # fmt: skip
 def test_it_ends_for_a_process_that_was_written_to(
     cgroup: Cgroup, protected: Path, act: str, code: int
