@@ -39,7 +39,7 @@ abi: build venv ## the Python side of what probes and agent share, from the comp
 	@$(VENV)/bin/python -m tools.abi
 
 # What `ringfence policy test` runs inside its containers: static, so that it is all that they hold.
-$(ATTACKS): $(wildcard tests/escape/attacks/*)
+$(ATTACKS): $(wildcard tests/escape/attacks/* tests/support/attacks/*)
 	@$(CC) -O1 -Wall -static -o $@.tmp $(filter %.c,$^) && mv $@.tmp $@
 
 demo: build venv ## an agent, a privileged container, and more than twenty escapes that it tries

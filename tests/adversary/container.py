@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
-import select
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ringfence.proof.served import Served
 from tests.adversary.program import KILLED, Attempt
 from tests.support.cgroups import PREFIX, Cgroup
 from tests.support.waiting import patience
@@ -27,36 +25,30 @@ class Hostile:
     def __init__(self, name: str, directory: Path) -> None:
         self.name, self.directory = name, directory
         self.cgroup = Cgroup(name)
-        self._commands = self._answers = -1
-        self._buffer = b""
+        self._served = Served()
 
     def start(self, config: dict[str, Any]) -> None:
         """`runc run --detach`, and waits until it takes commands."""
         config["linux"]["cgroupsPath"] = f"/{self.name}"
         self.directory.mkdir(parents=True)
         (self.directory / "config.json").write_text(json.dumps(config))
-        theirs_in, self._commands = os.pipe()
-        self._answers, theirs_out = os.pipe()
         log = self.directory / "runc.log"
         argv = ["runc", "--log", str(log), "run", "--detach", "--bundle", str(self.directory), self.name]
-        try:
+        with self._served.streams() as (theirs_in, theirs_out):
             got = subprocess.run(
                 argv, stdin=theirs_in, stdout=theirs_out, stderr=subprocess.DEVNULL, check=False,
                 timeout=patience(60),
             )  # fmt: skip
-        finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
         if got.returncode:
             raise AssertionError(f"runc did not start {self.name}: {log.read_text()[-1500:]}")
-        self._line("ready", patience(30))
+        self._served.line("ready", patience(30))
 
     def run(self, words: str, *, seconds: float = 30.0) -> Attempt:
         """Makes one attempt and returns how it ended. That the container is gone counts as killed."""
         said: list[str] = []
         try:
-            os.write(self._commands, words.encode() + b"\n")
-            while not (line := self._line("", patience(seconds))).startswith("end "):
+            self._served.send(words)
+            while not (line := self._served.line("", patience(seconds))).startswith("end "):
                 said.append(line)
         except (EOFError, BrokenPipeError):
             return Attempt(KILLED, "\n".join(said))
@@ -66,28 +58,9 @@ class Hostile:
         """Its processes, by their numbers on the host."""
         return self.cgroup.pids()
 
-    def _line(self, wanted: str, seconds: float) -> str:
-        """Returns the next line (`wanted`: the next one equal to it). EOFError: the process is gone."""
-        end = time.monotonic() + seconds
-        while True:
-            line, newline, rest = self._buffer.partition(b"\n")
-            if newline:
-                self._buffer = rest
-                if not wanted or line.decode() == wanted:
-                    return line.decode(errors="replace")
-                continue
-            if not select.select([self._answers], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise AssertionError(f"{self.name} did not answer within {seconds:.0f} s")
-            more = os.read(self._answers, 65536)
-            if not more:
-                raise EOFError
-            self._buffer += more
-
     def remove(self) -> None:
         """Deletes the container and what is left of it."""
-        for fd in (self._commands, self._answers):
-            if fd >= 0:
-                os.close(fd)
+        self._served.close()
         argv = ["runc", "delete", "--force", self.name]
         subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience(60))
         self.cgroup.remove()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The adversary's program (attacks/*.c): static, so that it is all that a container needs."""
+"""The adversary's program (attacks/*.c, tests/support/attacks): static, all that a container needs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tests.support import force
 
-__all__ = ["SETUP", "SOURCES", "Attempt", "build"]
+__all__ = ["SETUP", "Attempt", "build"]
 
-SOURCES = Path(__file__).resolve().parent / "attacks"
+_TESTS = Path(__file__).resolve().parents[1]
+_SOURCES = sorted([*_TESTS.glob("adversary/attacks/*.c"), *_TESTS.glob("support/attacks/*.c")])
 #: exit status: what the attack needs could not be made, and nothing was tried
 SETUP = 3
 REFUSED, KILLED = 77, 137
@@ -46,7 +47,6 @@ class Attempt:
 def build(directory: Path) -> Path:
     """Compiles the program into a directory and returns its path."""
     made = directory / "adversary"
-    sources = map(str, sorted(SOURCES.glob("*.c")))
-    words = ["-O1", "-Wall", "-static", "-pthread", "-o", str(made), *sources]
+    words = ["-O1", "-Wall", "-static", "-pthread", "-o", str(made), *map(str, _SOURCES)]
     subprocess.run([force.need_program("gcc"), *words], check=True)
     return made

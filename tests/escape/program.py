@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The attack program (attacks/*.c), compiled again if a source is newer."""
+"""The attack program (attacks/*.c and tests/support/attacks), compiled again if a source is newer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from ringfence.proof.program import PROGRAM, REFUSED, WORKED, Attempt, read_atte
 
 __all__ = ["PROGRAM", "REFUSED", "WORKED", "Attempt", "build", "read_attempt"]
 
-SOURCES = Path(__file__).resolve().parent / "attacks"
+_TESTS = Path(__file__).resolve().parents[1]
+_FILES = sorted([*_TESTS.glob("escape/attacks/*"), *_TESTS.glob("support/attacks/*")])
 
 
 def build() -> Path:
     """Compiles it if it is older than a source; returns its path."""
-    newest = max(path.stat().st_mtime for path in SOURCES.iterdir())
+    newest = max(path.stat().st_mtime for path in _FILES)
     if not PROGRAM.exists() or PROGRAM.stat().st_mtime < newest:
         fresh = PROGRAM.with_name(f"attacks.{os.getpid()}")
-        sources = map(str, sorted(SOURCES.glob("*.c")))
+        sources = [str(path) for path in _FILES if path.suffix == ".c"]
         subprocess.run(["gcc", "-O1", "-Wall", "-static", "-o", str(fresh), *sources], check=True)
         fresh.rename(PROGRAM)
     return PROGRAM

@@ -8,7 +8,6 @@ import os
 import platform
 import signal
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -26,13 +25,6 @@ NEWUTS, NEWIPC, NEWNET, NEWUSER = 0x4000000, 0x8000000, 0x40000000, 0x10000000
 AF_ALG, AF_INET, SOCK_DGRAM, SOCK_STREAM = 38, 2, 2, 1
 OBSERVED = (K.SYS_UNSHARE, K.SYS_SETNS, K.SYS_MOUNT, K.SYS_SOCKET, K.SYS_PTRACE, K.SYS_SETUID, K.SYS_MKNOD)
 PROBES = {"observe": OBSERVED}
-
-
-@pytest.fixture(autouse=True)
-def no_rules_left(probes: Probes) -> Iterator[None]:
-    """Remove the rules after each test."""
-    yield
-    probes.enforce()
 
 
 def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:

@@ -14,9 +14,7 @@ import functools
 import json
 import os
 import secrets
-import select
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +24,7 @@ from ringfence.containers.hierarchy import hierarchy_mounts
 from ringfence.errors import Error
 from ringfence.proof.fixtures import Fixtures
 from ringfence.proof.program import Attempt, program, read_attempt
+from ringfence.proof.served import Served
 from ringfence_linux import capabilities
 
 __all__ = ["DISK", "FS", "HELPER", "LEAKED", "MOUNT", "NODE", "OWN", "PEER", "RELEASE"]
@@ -146,30 +145,23 @@ class TargetContainer:
 
     def __init__(self, name: str, runtime: Sequence[str], directory: Path, fixtures: Fixtures | None) -> None:
         self.name, self.runtime, self.directory, self.fixtures = name, runtime, directory, fixtures
-        self._commands = self._answers = -1
-        self._buffer = b""
+        self._served = Served()
 
     def start(self, config: Config) -> None:
         """Runs `run --detach`; the program then waits for commands. Raises Error if the runtime fails."""
         config["linux"]["cgroupsPath"] = f"/{self.name}"
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "config.json").write_text(json.dumps(config, indent=1))
-        theirs_in, self._commands = os.pipe()
-        self._answers, theirs_out = os.pipe()
         log = self.directory / "runtime.log"
         leak = self.fixtures is not None
         argv = [*self.runtime, "run", "--detach", "--bundle", str(self.directory)]
         if leak:
             argv = [str(program()), "hand", *argv, "--preserve-fds", str(_HIERARCHY - 2)]
-        try:
-            with log.open("wb") as errors:
-                got = subprocess.run(
-                    [*argv, self.name], stdin=theirs_in, stdout=theirs_out, stderr=errors, check=False,
-                    timeout=300, preexec_fn=self._leak if leak else None, close_fds=not leak,
-                )  # fmt: skip
-        finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
+        with log.open("wb") as errors, self._served.streams() as (theirs_in, theirs_out):
+            got = subprocess.run(
+                [*argv, self.name], stdin=theirs_in, stdout=theirs_out, stderr=errors, check=False,
+                timeout=300, preexec_fn=self._leak if leak else None, close_fds=not leak,
+            )  # fmt: skip
         if got.returncode:
             said = log.read_text(errors="replace")[-500:].strip()
             raise Error(f"{self.runtime[0]} did not start {self.name}: {said}")
@@ -205,7 +197,7 @@ class TargetContainer:
         if Path("/sys/fs/cgroup/devices").is_dir():
             own = "/sys/fs/cgroup/devices/cgroup.procs"
         text = words.format(own=own, **_DESCRIPTORS, **known)
-        os.write(self._commands, text.encode() + b"\n")
+        self._served.send(text)
         said = []
         while not (line := self._line("", seconds)).startswith("end "):
             said.append(line)
@@ -220,27 +212,14 @@ class TargetContainer:
         return f"/proc/self/fd/{_HIERARCHY}/release_agent" if held else "/run/release_agent"
 
     def _line(self, wanted: str, seconds: float) -> str:
-        """Returns the next line (`wanted`: the next line equal to it)."""
-        end = time.monotonic() + seconds
-        while True:
-            line, newline, rest = self._buffer.partition(b"\n")
-            if newline:
-                self._buffer = rest
-                if not wanted or line.decode() == wanted:
-                    return line.decode(errors="replace")
-                continue
-            if not select.select([self._answers], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise Error(f"{self.name} did not answer within {seconds:.0f} s")
-            more = os.read(self._answers, 65536)
-            if not more:
-                raise Error(f"{self.name} ended")
-            self._buffer += more
+        try:
+            return self._served.line(wanted, seconds)
+        except (EOFError, TimeoutError) as error:
+            raise Error(f"{self.name} {error}") from None
 
     def remove(self) -> None:
         """Deletes the container."""
-        for fd in (self._commands, self._answers):
-            if fd >= 0:
-                os.close(fd)
+        self._served.close()
         argv = [*self.runtime, "delete", "--force", self.name]
         subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
 

@@ -7,7 +7,7 @@
 #ifndef ADVERSARY_H
 #define ADVERSARY_H
 
-#define _GNU_SOURCE
+#include "../../support/attacks/words.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -20,12 +20,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define WORKED 0
-#define ERROR 1
-#define USAGE 2
-#define SETUP 3 /* what the attack needs could not be made: nothing was tried */
-#define REFUSED 77
 
 struct attack {
 	const char *name;
@@ -48,20 +42,11 @@ void show(const char *data, long length);
 /* Exits with SETUP and the reason if the condition is false. */
 void need(int condition, const char *what);
 
-/* Returns args[i], or a default if there are fewer. */
-const char *word(char **args, int i, const char *otherwise);
-long number(char **args, int i, long otherwise);
-
 /* Leaves a process behind that has what this one has: the test looks at it. */
 void linger(void);
 
 /* CLOCK_MONOTONIC in milliseconds. */
 long long now_ms(void);
-
-#ifdef __x86_64__
-/* A system call by the 32-bit table; pointers must be below 4 GiB (see low_text). */
-long call_32bit(long number, long first, long second, long third);
-#endif
 
 /* A copy of the text below 4 GiB. */
 char *low_text(const char *text);

@@ -45,21 +45,6 @@ void need(int condition, const char *what)
 	_exit(SETUP);
 }
 
-const char *word(char **args, int i, const char *otherwise)
-{
-	for (int n = 0; n < i; n++)
-		if (!args[n])
-			return otherwise;
-	return args[i] ? args[i] : otherwise;
-}
-
-long number(char **args, int i, long otherwise)
-{
-	const char *text = word(args, i, NULL);
-
-	return text ? strtol(text, NULL, 0) : otherwise;
-}
-
 void linger(void)
 {
 	pid_t child = fork();
@@ -81,20 +66,6 @@ long long now_ms(void)
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
-
-#ifdef __x86_64__
-long call_32bit(long number, long first, long second, long third)
-{
-	long value;
-
-	asm volatile("int $0x80"
-		     : "=a"(value)
-		     : "a"(number), "b"(first), "c"(second), "d"(third)
-		     : "memory", "r8", "r9", "r10", "r11");
-	errno = value < 0 ? (int)-value : 0;
-	return value < 0 ? -1 : value;
-}
-#endif
 
 char *low_text(const char *text)
 {

@@ -8,7 +8,7 @@
 #ifndef ATTACKS_H
 #define ATTACKS_H
 
-#define _GNU_SOURCE
+#include "../../support/attacks/words.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -17,13 +17,6 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-/* Exit codes. A call refused by policy gives EPERM; anything else is the kernel's own answer. */
-#define WORKED 0
-#define ERROR 1
-#define USAGE 2
-#define SETUP 3 /* the attack's requirements could not be created: no call was made */
-#define REFUSED 77
 
 struct attack {
 	const char *name;
@@ -39,15 +32,6 @@ int result(long value);
 
 /* Exits with SETUP and the reason if the condition is false. */
 void need(int condition, const char *what);
-
-/* Returns args[i], or a default if there are fewer. */
-const char *word(char **args, int i, const char *otherwise);
-long number(char **args, int i, long otherwise);
-
-#ifdef __x86_64__
-/* A system call by the 32-bit table; -1 with errno on failure. */
-long call_32bit(long number, long first, long second);
-#endif
 
 extern const struct attack mount_attacks[], file_attacks[], kernel_attacks[], task_attacks[], net_attacks[],
 	fuse_attacks[], node_attacks[];

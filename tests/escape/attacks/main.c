@@ -68,35 +68,6 @@ void need(int condition, const char *what)
 	exit(SETUP);
 }
 
-const char *word(char **args, int i, const char *otherwise)
-{
-	for (int n = 0; n < i; n++)
-		if (!args[n])
-			return otherwise;
-	return args[i] ? args[i] : otherwise;
-}
-
-long number(char **args, int i, long otherwise)
-{
-	const char *text = word(args, i, NULL);
-
-	return text ? strtol(text, NULL, 0) : otherwise;
-}
-
-#ifdef __x86_64__
-long call_32bit(long number, long first, long second)
-{
-	long value;
-
-	asm volatile("int $0x80"
-		     : "=a"(value)
-		     : "a"(number), "b"(first), "c"(second)
-		     : "memory", "r8", "r9", "r10", "r11");
-	errno = value < 0 ? (int)-value : 0;
-	return value < 0 ? -1 : value;
-}
-#endif
-
 #define WORDS 16
 
 /* Runs one line's words in a child process, and prints its result as "end STATUS". */

@@ -27,7 +27,7 @@ static int attack_socketcall(char **args)
 	low[1] = number(args, 1, SOCK_STREAM);
 	low[2] = 0;
 	try_now("socketcall");
-	return result(call_32bit(102, 1 /* SYS_SOCKET */, (long)low));
+	return result(call_32bit(102, 1 /* SYS_SOCKET */, (long)low, 0));
 #else
 	(void)args;
 	errno = ENOSYS;

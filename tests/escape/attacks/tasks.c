@@ -21,7 +21,7 @@ static int attack_unshare32(char **args)
 {
 #ifdef __x86_64__
 	try_now("unshare");
-	return result(call_32bit(310, number(args, 0, CLONE_FS), 0));
+	return result(call_32bit(310, number(args, 0, CLONE_FS), 0, 0));
 #else
 	(void)args;
 	errno = ENOSYS;
