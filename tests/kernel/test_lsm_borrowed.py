@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,12 @@ KILLED = -signal.SIGKILL
 
 
 @pytest.fixture(autouse=True)
-def excepted(probes: Probes) -> Iterator[None]:
+def excepted(probes: Probes) -> None:
     """A file that only the shell may open."""
     probes.enforce(
         Rule(EventKind.FILE_OPEN, "kill", {NAME: {name_hash(b"protected")}}),
         Rule(EventKind.FILE_OPEN, clears=0, operands={DIM_EXE: {name_hash(SHELL.encode())}}),
     )
-    yield
-    probes.enforce()
 
 
 def opening(cgroup: Cgroup, path: Path, script: str = ": < {}", **environment: str) -> int:

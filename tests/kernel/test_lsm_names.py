@@ -46,13 +46,6 @@ I2 = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def reset_rules(probes: Probes) -> Iterator[None]:
-    """Remove the rules after each test."""
-    yield
-    probes.enforce()
-
-
 def protected(action: str = "deny") -> Rule:
     """Returns a rule: a file called `protected` may not be opened for writing."""
     return Rule(K.FILE_OPEN, action, {FLAGS: WRITE, NAME: {name_hash(b"protected")}}, {FLAGS: ACCESS})

@@ -38,13 +38,6 @@ MS_REMOUNT, CMD_RECONFIGURE = 32, 7
 AF_PACKET, AF_SMC, SOCK_PACKET, PROTO_SMC = 17, 43, 10, 256
 
 
-@pytest.fixture(autouse=True)
-def reset_rules(probes: Probes) -> Iterator[None]:
-    """Remove the rules after each test."""
-    yield
-    probes.enforce()
-
-
 def did(cgroup: Cgroup, act: str, *commands: str) -> list[int]:
     """Returns the results of commands of act.c."""
     done: subprocess.CompletedProcess[str] = cgroup.run([act, *commands], capture_output=True, text=True)

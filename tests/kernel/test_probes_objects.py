@@ -9,7 +9,6 @@ import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,6 @@ SOL_IP, IPT_SO_SET_REPLACE = 0, 64  # linux/netfilter_ipv4/ip_tables.h
 MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open
 OWN, OTHER = 0, 1
 WRITE = os.O_WRONLY
-
-
-@pytest.fixture(autouse=True)
-def reset_probes(probes: Probes) -> Iterator[None]:
-    """Reset rules and observation after each test."""
-    yield
-    probes.enforce()
-    probes.observe()
 
 
 def either_state(program: str) -> set[int]:
