@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.enforcer import Enforcer
+from tests.kernel.looks import Holder, holding
 from tests.kernel.probes import LABEL, Probes, running
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
@@ -86,6 +87,13 @@ def enforcer() -> Iterator[Enforcer]:
 def cgroup(probes: Probes) -> Iterator[Cgroup]:
     """A container that the probes enroll."""
     with new_cgroup(LABEL) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[Holder]:
+    """A process of the host."""
+    with holding() as made:
         yield made
 
 

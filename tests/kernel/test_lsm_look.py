@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,13 +32,6 @@ PROBES = {"lsm": True}
 K = EventKind
 CALL, OPEN, LOOKUP = 1, 2, 3
 READ, ATTACH = 1, 2
-
-
-@pytest.fixture(scope="module")
-def stranger() -> Iterator[Holder]:
-    """A process of the host."""
-    with holding() as made:
-        yield made
 
 
 def run(cgroup: Cgroup, act: str, *commands: str) -> list[int]:

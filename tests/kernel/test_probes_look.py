@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
@@ -30,13 +29,6 @@ pytestmark = pytest.mark.root
 K = EventKind
 PROBES = {"observe": (K.SYS_SIGNAL, K.PROCESS_LOOK, K.SYS_SETTIME, K.SYS_KEYCTL, K.FILE_OPEN)}
 KILLED = -signal.SIGKILL
-
-
-@pytest.fixture(scope="module")
-def stranger() -> Iterator[Holder]:
-    """A process of the host."""
-    with holding() as made:
-        yield made
 
 
 def ended(cgroup: Cgroup, act: str, *commands: str) -> int:
