@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.kernel.test_self_defence import POLICY
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.policies import USERNS
+from tests.support.scenes import program_fixture
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
@@ -64,13 +64,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The program of the chains."""
-    made = tmp_path_factory.mktemp("chain") / "chain"
-    source = Path(__file__).parent / "chain.c"
-    subprocess.run([force.need_program("gcc"), "-O1", "-Wall", "-static", "-o", made, source], check=True)
-    return str(made)
+#: the program of the chains
+chain = program_fixture(Path(__file__).parent / "chain.c", "-static")
 
 
 @pytest.fixture

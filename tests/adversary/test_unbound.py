@@ -21,8 +21,8 @@ from ringfence.bpf.kernel import AdoptionRound
 from ringfence.bpf.settings import KernelSettings
 from tests.kernel.probes import LABEL, Probes, running
 from tests.kernel.rules import Rule
-from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.scenes import program_fixture
 from tests.support.starvation import MemoryCgroup, memory_cgroup
 from tests.support.waiting import patience, wait_for
 
@@ -44,14 +44,8 @@ BEFORE = {
 GRACE = KernelSettings().grace_ms / 1000
 
 
-@pytest.fixture(scope="session")
-def unbound_program(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """fixtures/unbound.c, static, so that it runs in any root."""
-    made = tmp_path_factory.mktemp("unbound") / "unbound"
-    source = Path(__file__).parent / "fixtures" / "unbound.c"
-    words = ["-O1", "-Wall", "-static", "-o", str(made), str(source)]
-    subprocess.run([force.need_program("gcc"), *words], check=True)
-    return str(made)
+#: static, so that it runs in any root
+unbound_program = program_fixture(Path(__file__).parent / "fixtures" / "unbound.c", "-static")
 
 
 @pytest.fixture(params=[{"lsm": True}, {}], ids=["lsm", "calls"])
