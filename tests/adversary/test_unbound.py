@@ -101,15 +101,6 @@ def test_with_memory_no_child_is_refused(
         assert [probes.counters(cgroup)[Counter.REFUSED] for cgroup in (one, other)] == [0, 0]
 
 
-def enroll(probes: Probes, cgroup: Cgroup) -> None:
-    """As the agent enrolls a container that was there before it."""
-    slot = probes.kernel.map("free_slots").pop()
-    assert slot is not None
-    value = abi.ContainerValue(cgroup.id, 1, state=abi.STATE_USED | abi.STATE_ADOPTED)
-    probes.kernel.map("slots").set(slot, abi.CONTAINER.pack(*value))
-    probes.kernel.map("containers").set(cgroup.id.to_bytes(8, "little"), slot)
-
-
 def adopt(probes: Probes, seconds: float) -> AdoptionRound:
     """Runs the iterator as the agent does, until no task waits or the time is over."""
     until = time.monotonic() + seconds
@@ -152,7 +143,7 @@ def test_a_task_from_before_the_agent_is_bound(
         )  # fmt: skip
         wait_for(lambda: len(cgroup.pids()) == 1, "the last process to be there")
         with running(rules=[Rule(K.SYS_CHMOD, "deny")], **mode) as probes:
-            enroll(probes, cgroup)
+            probes.enroll(cgroup)
             last = adopt(probes, GRACE + 3)
             assert last == AdoptionRound([])
             assert not tries(child)

@@ -15,8 +15,8 @@ from ringfence.policy.encode import half_of
 from ringfence.policy.install import Generations
 from tests.kernel.binding import program_id
 from tests.kernel.enforcer import Enforcer
-from tests.kernel.probes import LABEL, results
-from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT, run
+from tests.kernel.probes import LABEL, results, run
+from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT
 from tests.support import force
 from tests.support.cgroups import Cgroup
 from tests.support.descriptors import open_descriptors

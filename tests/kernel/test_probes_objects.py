@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ import pytest
 
 from ringfence import abi
 from ringfence.abi import NO_CALL, Action, Counter, EventKind, Fact, Mechanism
-from ringfence.bpf.capabilities import NodeCapabilities
-from tests.kernel.probes import LABEL, Probes, results
+from tests.kernel.probes import LABEL, Probes, need_32_bit_calls, results, run
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
@@ -38,11 +36,6 @@ def either_state(program: str) -> set[int]:
     """
     as_in_image = name_hash(program.encode())
     return {as_in_image, as_in_image ^ abi.EXE_CHANGED}
-
-
-def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:
-    """Run commands of act.c, armed in the container, to their end."""
-    return cgroup.run([act, *commands], capture_output=True)
 
 
 def named(probes: Probes, cgroup: Cgroup, path: bytes) -> list[Any]:
@@ -171,8 +164,7 @@ def test_opens_are_counted(probes: Probes, act: str) -> None:
 
 def test_32_bit_opens_are_seen(probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path) -> None:
     """An open by int 0x80 is decided like any other."""
-    if not NodeCapabilities.detect().compat:
-        force.elsewhere("this kernel runs no 32-bit calls")
+    need_32_bit_calls()
     (tmp_path / "watched").write_text("")
     probes.enforce(Rule(K.FILE_OPEN, "kill", {NAME: {name_hash(b"watched")}}))
     done = run(cgroup, act, f"open32:{tmp_path}/watched", "forks:1")

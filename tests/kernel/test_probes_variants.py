@@ -16,10 +16,8 @@ import pytest
 
 from ringfence import abi
 from ringfence.abi import FLAG_COMPAT, Action, Drop, EventKind, Relation
-from ringfence.bpf.capabilities import NodeCapabilities
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.probes import LABEL, Probes, need_32_bit_calls, results, running
 from tests.kernel.rules import Rule, name_hash
-from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
@@ -33,12 +31,6 @@ X32 = 0x40000000
 NEWUTS = 0x4000000
 PTRACE_SEIZE = 0x4206
 SOCKETCALL, SOCKETPAIR, OPENAT2 = 102, 8, 437  # numbers of 32-bit calls
-
-
-def only_where_32_bit_calls_run() -> None:
-    """Skip elsewhere."""
-    if not NodeCapabilities.detect().compat:
-        force.elsewhere("this kernel runs no 32-bit calls")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +150,7 @@ def test_a_later_weaker_rule_does_not_replace_a_kill(probes: Probes, cgroup: Cgr
 
 def test_a_32_bit_socketpair_is_checked(probes: Probes, cgroup: Cgroup, narrow: str) -> None:
     """By socketcall, whose arguments lie in memory."""
-    only_where_32_bit_calls_run()
+    need_32_bit_calls()
     cgroup.run([narrow, str(SOCKETCALL), str(SOCKETPAIR), "@1,3,0,0"], capture_output=True)
     (event,) = probes.wait(cgroup, K.SYS_SOCKET)
     assert (event.nr, event.operands[:2]) == (SOCKETCALL, (1, 3))
@@ -167,7 +159,7 @@ def test_a_32_bit_socketpair_is_checked(probes: Probes, cgroup: Cgroup, narrow: 
 
 def test_every_32_bit_open_is_checked(probes: Probes, cgroup: Cgroup, narrow: str, tmp_path: Path) -> None:
     """open, creat, openat and openat2."""
-    only_where_32_bit_calls_run()
+    need_32_bit_calls()
     secret = tmp_path / "secret"
     secret.write_text("x")
     probes.enforce(Rule(K.FILE_OPEN, "kill", {NAME: {name_hash(b"secret")}}))
