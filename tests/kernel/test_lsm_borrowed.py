@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import DIM_EXE, EventKind
+from tests.kernel.lsm import NAME
 from tests.kernel.probes import BOTH_WAYS, Probes
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
 from tests.support.cgroups import Cgroup
 
 pytestmark = [pytest.mark.root, BOTH_WAYS]
-NAME = 3  # an operand of file.open
 SHELL = os.path.realpath("/bin/sh")
 KILLED = -signal.SIGKILL
 

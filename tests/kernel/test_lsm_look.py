@@ -10,18 +10,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import Action, EventKind, Mechanism, Relation
-from tests.kernel.looks import (
-    ACT_HELD,
-    HOST,
-    MOUNT_OF,
-    PROCESS,
-    SIGNALS,
-    THROUGH,
-    USR1,
-    Holder,
-    held,
-    holding,
-)
+from tests.kernel.looks import ACT_HELD, MOUNT_OF, PROCESS, SIGNALS, THROUGH, USR1, Holder, held, holding
 from tests.kernel.probes import Probes, values
 from tests.kernel.rules import Rule
 from tests.support.cgroups import Cgroup
@@ -87,7 +76,9 @@ def test_files_of_proc_have_the_relation_of_their_process(
 def test_a_look_says_how_it_came_about(probes: Probes, cgroup: Cgroup, act: str, stranger: Holder) -> None:
     """A call on the process, the open of one of its files, a link."""
     pid = stranger.pid
-    probes.enforce(*(Rule(K.PROCESS_LOOK, "alert", {1: {HOST}, 2: {via}}) for via in (CALL, OPEN, LOOKUP)))
+    probes.enforce(
+        *(Rule(K.PROCESS_LOOK, "alert", {1: {Relation.HOST}, 2: {via}}) for via in (CALL, OPEN, LOOKUP))
+    )
     values(cgroup, act, f"sys:312:{pid}:{pid}:1:0:0", f"open:/proc/{pid}/maps:0", f"open:/proc/{pid}/cwd:0")
     found = [(event.operands[2], event.rule) for event in probes.wait(cgroup, K.PROCESS_LOOK, 3)]
     assert found == [(CALL, 0), (OPEN, 1), (LOOKUP, 2)]
@@ -108,7 +99,7 @@ def test_a_look_is_refused(probes: Probes, cgroup: Cgroup, act: str, stranger: H
     pid = stranger.pid
     call = f"sys:312:{pid}:{pid}:1:0:0"
     assert values(cgroup, act, call) == [0]
-    probes.enforce(Rule(K.PROCESS_LOOK, "deny", {0: {READ}, 1: {HOST}, 2: {CALL}}))
+    probes.enforce(Rule(K.PROCESS_LOOK, "deny", {0: {READ}, 1: {Relation.HOST}, 2: {CALL}}))
     assert values(cgroup, act, call) == [-errno.EPERM]
     (event,) = probes.wait(cgroup, K.PROCESS_LOOK)
     assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
@@ -120,7 +111,7 @@ def test_a_call_with_an_event_of_its_own_is_no_look(
     probes: Probes, cgroup: Cgroup, act: str, stranger: Holder
 ) -> None:
     """ptrace is decided by the rules on ptrace."""
-    probes.enforce(Rule(K.PROCESS_LOOK), Rule(K.SYS_PTRACE, "deny", {1: {HOST}}))
+    probes.enforce(Rule(K.PROCESS_LOOK), Rule(K.SYS_PTRACE, "deny", {1: {Relation.HOST}}))
     assert values(cgroup, act, f"ptrace:{stranger.pid}") == [-errno.EPERM]
     probes.wait(cgroup, K.SYS_PTRACE)
     assert probes.events(cgroup, K.PROCESS_LOOK) == []
@@ -133,7 +124,7 @@ def test_a_signal_to_the_host_is_refused(
     """By every call that has the number of a process. To its own container it arrives."""
     command = SIGNALS[call].format(pid=stranger.pid, sig=USR1)
     assert values(cgroup, act, command) == [0]
-    probes.enforce(Rule(K.SYS_SIGNAL, "deny", {0: {USR1}, 1: {HOST}}))
+    probes.enforce(Rule(K.SYS_SIGNAL, "deny", {0: {USR1}, 1: {Relation.HOST}}))
     assert values(cgroup, act, SIGNALS[call].format(pid=stranger.pid, sig=0)) == [0]
     assert values(cgroup, act, command) == [-errno.EPERM]
     (event,) = probes.wait(cgroup, K.SYS_SIGNAL)
@@ -146,7 +137,7 @@ def test_a_signal_to_a_group_does_not_reach_the_host(
     probes: Probes, cgroup: Cgroup, act: str, stranger: Holder
 ) -> None:
     """The hook is asked for each process: the caller's own gets it. The call is reported once."""
-    probes.enforce(Rule(K.SYS_SIGNAL, "deny", {1: {HOST}}))
+    probes.enforce(Rule(K.SYS_SIGNAL, "deny", {1: {Relation.HOST}}))
     group = os.getpgid(stranger.pid)
     assert group == os.getpgid(0) != stranger.pid
     assert values(cgroup, act, f"sys:62:{-group}:0") == [0]

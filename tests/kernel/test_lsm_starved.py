@@ -20,6 +20,7 @@ import pytest
 
 from ringfence.abi import GUARD_DENY, Action, EventKind, Tamper
 from ringfence.bpf.capabilities import NodeCapabilities
+from tests.kernel.lsm import FLAGS, MAGIC, NAME
 from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, LABEL, Probes, running
 from tests.kernel.rules import Rule, name_hash
 from tests.kernel.starving import Act, pools_taken
@@ -28,7 +29,6 @@ from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
 K = EventKind
-MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open and process.exec
 NEWUSER, NEWUTS = 0x10000000, 0x04000000
 O_LARGEFILE = 0o100000  # of every 64-bit open; no other flag: for reading
 NOT_NAMED, NO_TEXT = {NAME: {name_hash(b"another")}}, b"no/such/text\0"

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import FLAG_COMPAT, Action, EventKind, Mechanism, Relation
-from tests.kernel.lsm import REFUSED, Outcome, evading, mounted
+from tests.kernel.lsm import FLAGS, NAME, REFUSED, Outcome, evading, mounted
 from tests.kernel.probes import Probes, need_32_bit_calls, results, values
 from tests.kernel.rules import Rule, name_hash
 from tests.support.cgroups import Cgroup
@@ -30,7 +30,6 @@ K = EventKind
 DONE = Outcome(0)
 HERE = "-100"  # AT_FDCWD
 IOCTL32, TIOCGWINSZ = 54, 0x5413
-FLAGS, NAME = 1, 3  # operands of file events
 CLIMBING = 2  # RF_LEADS_CLIMBING
 MS_REMOUNT, CMD_RECONFIGURE = 32, 7
 AF_PACKET, AF_SMC, SOCK_PACKET, PROTO_SMC = 17, 43, 10, 256

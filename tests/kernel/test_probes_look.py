@@ -9,18 +9,7 @@ import signal
 import pytest
 
 from ringfence.abi import EventKind, Relation
-from tests.kernel.looks import (
-    ACT_HELD,
-    HOST,
-    MOUNT_OF,
-    PROCESS,
-    SIGNALS,
-    THROUGH,
-    USR1,
-    Holder,
-    held,
-    holding,
-)
+from tests.kernel.looks import ACT_HELD, MOUNT_OF, PROCESS, SIGNALS, THROUGH, USR1, Holder, held, holding
 from tests.kernel.probes import Probes
 from tests.kernel.rules import Rule
 from tests.support.cgroups import Cgroup
@@ -62,7 +51,7 @@ def test_a_signal_has_the_relation_of_its_target(
     probes: Probes, cgroup: Cgroup, act: str, stranger: Holder, call: str
 ) -> None:
     """By every call that has a process's number."""
-    probes.enforce(Rule(K.SYS_SIGNAL, "kill", {0: {USR1}, 1: {HOST}}))
+    probes.enforce(Rule(K.SYS_SIGNAL, "kill", {0: {USR1}, 1: {Relation.HOST}}))
     with holding(cgroup) as sibling:
         own = SIGNALS[call].format(pid=sibling.pid, sig=USR1)
         assert ended(cgroup, act, own, SIGNALS[call].format(pid=stranger.pid, sig=0)) == 0

@@ -15,6 +15,7 @@ import pytest
 
 from ringfence import abi
 from ringfence.abi import NO_CALL, Action, Counter, EventKind, Fact, Mechanism
+from tests.kernel.lsm import FLAGS, MAGIC, NAME, TYPE
 from tests.kernel.probes import LABEL, Probes, need_32_bit_calls, results, run
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
@@ -25,7 +26,6 @@ K = EventKind
 PROC = 0x9FA0
 AF_INET, AF_INET6 = 2, 10
 SOL_IP, IPT_SO_SET_REPLACE = 0, 64  # linux/netfilter_ipv4/ip_tables.h
-MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open
 OWN, OTHER = 0, 1
 WRITE = os.O_WRONLY
 

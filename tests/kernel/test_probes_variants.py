@@ -16,6 +16,7 @@ import pytest
 
 from ringfence import abi
 from ringfence.abi import FLAG_COMPAT, Action, Drop, EventKind, Relation
+from tests.kernel.lsm import NAME
 from tests.kernel.probes import LABEL, Probes, need_32_bit_calls, results, running
 from tests.kernel.rules import Rule, name_hash
 from tests.support.cgroups import Cgroup, new_cgroup
@@ -25,7 +26,6 @@ K = EventKind
 PROBES = {
     "observe": (K.SYS_SETNS, K.SYS_PERF_EVENT_OPEN, K.SYS_SOCKET, K.SYS_PTRACE, K.SYS_CHROOT, K.SYS_MOUNT)
 }
-NAME = 3  # operand of file.open
 CHROOTED, NEW_ROOT, ROOT_OF_HOST = 0, 1, 2  # operands of chroot
 X32 = 0x40000000
 NEWUTS = 0x4000000
