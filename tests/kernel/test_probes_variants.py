@@ -10,6 +10,8 @@ import os
 import platform
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,17 +67,22 @@ def test_a_namespace_of_its_own_is_the_containers(
     assert event.operands[1] == Relation.SELF
 
 
+@contextmanager
+def waiting(argv: list[str], said: bytes) -> Iterator[int]:
+    """A process that has said this, and waits until the end of the block; its number."""
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == said
+    try:
+        yield process.pid
+    finally:
+        process.communicate(b"x")
+
+
 def test_a_namespace_that_nobody_claimed_is_the_hosts(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Such as one of a service of the host."""
-    service = subprocess.Popen(
-        ["unshare", "-u", act, "name:there", "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert service.stdout
-    assert service.stdout.readline() == b"name 0\n"
-    try:
-        cgroup.run([act, f"setns:/proc/{service.pid}/ns/uts:0"], capture_output=True)
-    finally:
-        service.communicate(b"x")
+    with waiting(["unshare", "-u", act, "name:there", "wait"], b"name 0\n") as service:
+        cgroup.run([act, f"setns:/proc/{service}/ns/uts:0"], capture_output=True)
     (event,) = probes.wait(cgroup, K.SYS_SETNS)
     assert event.operands[1] == Relation.HOST
 
@@ -83,15 +90,9 @@ def test_a_namespace_that_nobody_claimed_is_the_hosts(probes: Probes, cgroup: Cg
 def test_a_namespace_of_another_container_is_the_others(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """It belongs to the container whose task is in it."""
     with new_cgroup(LABEL) as elsewhere:
-        other = elsewhere.popen(
-            ["unshare", "-u", act, "unshare:0", "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert other.stdout
-        assert other.stdout.readline() == b"unshare 0\n"
-        try:
-            cgroup.run([act, f"setns:/proc/{other.pid}/ns/uts:0"], capture_output=True)
-        finally:
-            other.communicate(b"x")
+        argv = elsewhere.command(["unshare", "-u", act, "unshare:0", "wait"])
+        with waiting(argv, b"unshare 0\n") as other:
+            cgroup.run([act, f"setns:/proc/{other}/ns/uts:0"], capture_output=True)
     (event,) = probes.wait(cgroup, K.SYS_SETNS)
     assert event.operands[1] == Relation.OTHER
 
