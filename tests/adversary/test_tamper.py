@@ -14,7 +14,6 @@ import pytest
 from ringfence.abi import WRITE_GENERATION
 from ringfence.bpf import _libbpf
 from ringfence.bpf.capabilities import NodeCapabilities
-from ringfence.bpf.maps import open_map
 from ringfence.bpf.writer import UNSEALED, Writer
 from tests.adversary.chains import CHAINS, HOWS, Chain, through
 from tests.kernel.tamper import Target, target_of
@@ -90,11 +89,11 @@ def test_no_system_call_writes_a_map(target: Target) -> None:
     target.revive()
     open_ones = set()
     for pin in (target.pins / "maps").iterdir():
-        with open_map(_libbpf.get_pinned(str(pin))) as found:
+        with target.map(pin.name) as found:
             if "frozen:\t1" not in Path(f"/proc/self/fdinfo/{found.fd}").read_text():
                 open_ones.add(pin.name)
     assert open_ones == UNSEALED
-    with open_map(_libbpf.get_pinned(str(target.pins / "maps/generation"))) as found:
+    with target.map("generation") as found:
         with pytest.raises(PermissionError):
             found.set(0, 0)
 
@@ -103,7 +102,7 @@ def test_the_program_that_writes_serves_the_agent_alone(target: Target) -> None:
     """Another process that runs it, root on the host, changes nothing."""
     target.revive()
     fd = _libbpf.get_pinned(str(target.pins / "writer"))
-    with open_map(_libbpf.get_pinned(str(target.pins / "maps/generation"))) as generation:
+    with target.map("generation") as generation:
         before = generation.get_int(0)
         with pytest.raises(PermissionError):
             Writer(fd).set(WRITE_GENERATION, bytes(4), bytes(8), 1)
