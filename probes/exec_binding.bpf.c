@@ -31,10 +31,7 @@ __noinline int rf_bind_exec(const struct rf_exec_binding *binding)
 		/* Without memory, the program does not start. */
 		if (binding->newly_armed && !rf_bound(task)) {
 			rf_drop(RF_PROCESS_EXEC, RF_DROP_TABLE_FULL, slot);
-			if (config.refuse_unbound) {
-				rf_count(slot, RF_COUNT_REFUSED);
-				bpf_send_signal(9);
-			}
+			rf_refuse_current(slot);
 		}
 		return 0;
 	}

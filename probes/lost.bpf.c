@@ -49,15 +49,6 @@ __noinline int rf_forget_lost(__u32 tid)
 	return 0;
 }
 
-static __always_inline int rf_refuse_current(__u32 slot)
-{
-	if (!config.refuse_unbound)
-		return 0;
-	rf_count(slot, RF_COUNT_REFUSED);
-	bpf_send_signal(9);
-	return 0;
-}
-
 /* The table has no place: the children that are not in it are found by their cgroup. */
 static __always_inline int rf_settle_unnoted(struct task_struct *task)
 {

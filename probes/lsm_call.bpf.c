@@ -179,10 +179,7 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 		return RF_ACTION_NONE;
 	buffer = rf_scratch_claim(&armed->scratch);
 	if (!buffer) {
-		if (answer == RF_MATCH_NEED_MORE)
-			rf_fail_no_scratch(query, RF_MECHANISM_LSM);
-		else
-			rf_conclude_no_scratch(query, RF_MECHANISM_LSM);
+		rf_end_no_scratch(query, answer, RF_MECHANISM_LSM);
 		return query->action;
 	}
 	notes = rf_call_text(buffer, &call, known->text_arg, query->event);

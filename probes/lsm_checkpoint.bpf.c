@@ -25,178 +25,56 @@ static __always_inline int rf_checkpoint(__u32 at)
 	return rf_lsm_verdict(rf_drift_check(task, armed, at | RF_AT_HOOK));
 }
 
+#define RF_CHECKPOINT(hook, at)           \
+	SEC("lsm/" #hook)                 \
+	int checkpoint_##hook(void *ctx)  \
+	{                                 \
+		return rf_checkpoint(at); \
+	}
+
 /* ---- names --------------------------------------------------------------- */
 
-SEC("lsm/path_link")
-int checkpoint_path_link(void *ctx)
-{
-	return rf_checkpoint(RF_FILE_OPEN);
-}
-
-SEC("lsm/path_rename")
-int checkpoint_path_rename(void *ctx)
-{
-	return rf_checkpoint(RF_FILE_OPEN);
-}
-
-SEC("lsm/path_unlink")
-int checkpoint_path_unlink(void *ctx)
-{
-	return rf_checkpoint(RF_FILE_OPEN);
-}
-
-SEC("lsm/path_rmdir")
-int checkpoint_path_rmdir(void *ctx)
-{
-	return rf_checkpoint(RF_FILE_OPEN);
-}
-
-SEC("lsm/path_mkdir")
-int checkpoint_path_mkdir(void *ctx)
-{
-	return rf_checkpoint(RF_FILE_OPEN);
-}
-
-SEC("lsm/path_mknod")
-int checkpoint_path_mknod(void *ctx)
-{
-	return rf_checkpoint(RF_FILE_OPEN);
-}
-
-SEC("lsm/path_symlink")
-int checkpoint_path_symlink(void *ctx)
-{
-	return rf_checkpoint(RF_FILE_OPEN);
-}
-
-SEC("lsm/path_truncate")
-int checkpoint_path_truncate(void *ctx)
-{
-	return rf_checkpoint(RF_FILE_OPEN);
-}
-
-SEC("lsm/path_chmod")
-int checkpoint_path_chmod(void *ctx)
-{
-	return rf_checkpoint(RF_FILE_OPEN);
-}
-
-SEC("lsm/path_chown")
-int checkpoint_path_chown(void *ctx)
-{
-	return rf_checkpoint(RF_FILE_OPEN);
-}
-
-SEC("lsm/path_chroot")
-int checkpoint_path_chroot(void *ctx)
-{
-	return rf_checkpoint(RF_SYS_CHROOT);
-}
-
-SEC("lsm/inode_setxattr")
-int checkpoint_inode_setxattr(void *ctx)
-{
-	return rf_checkpoint(RF_SYS_SETXATTR);
-}
+RF_CHECKPOINT(path_link, RF_FILE_OPEN)
+RF_CHECKPOINT(path_rename, RF_FILE_OPEN)
+RF_CHECKPOINT(path_unlink, RF_FILE_OPEN)
+RF_CHECKPOINT(path_rmdir, RF_FILE_OPEN)
+RF_CHECKPOINT(path_mkdir, RF_FILE_OPEN)
+RF_CHECKPOINT(path_mknod, RF_FILE_OPEN)
+RF_CHECKPOINT(path_symlink, RF_FILE_OPEN)
+RF_CHECKPOINT(path_truncate, RF_FILE_OPEN)
+RF_CHECKPOINT(path_chmod, RF_FILE_OPEN)
+RF_CHECKPOINT(path_chown, RF_FILE_OPEN)
+RF_CHECKPOINT(path_chroot, RF_SYS_CHROOT)
+RF_CHECKPOINT(inode_setxattr, RF_SYS_SETXATTR)
 
 /* ---- mounts -------------------------------------------------------------- */
 
-SEC("lsm/sb_mount")
-int checkpoint_sb_mount(void *ctx)
-{
-	return rf_checkpoint(RF_SYS_MOUNT);
-}
-
-SEC("lsm/sb_umount")
-int checkpoint_sb_umount(void *ctx)
-{
-	return rf_checkpoint(RF_SYS_UMOUNT);
-}
-
-SEC("lsm/sb_pivotroot")
-int checkpoint_sb_pivotroot(void *ctx)
-{
-	return rf_checkpoint(RF_SYS_PIVOT_ROOT);
-}
-
-SEC("lsm/move_mount")
-int checkpoint_move_mount(void *ctx)
-{
-	return rf_checkpoint(RF_SYS_MOVE_MOUNT);
-}
+RF_CHECKPOINT(sb_mount, RF_SYS_MOUNT)
+RF_CHECKPOINT(sb_umount, RF_SYS_UMOUNT)
+RF_CHECKPOINT(sb_pivotroot, RF_SYS_PIVOT_ROOT)
+RF_CHECKPOINT(move_mount, RF_SYS_MOVE_MOUNT)
 
 /* ---- sockets ------------------------------------------------------------- */
 
-SEC("lsm/socket_create")
-int checkpoint_socket_create(void *ctx)
-{
-	return rf_checkpoint(RF_SYS_SOCKET);
-}
-
-SEC("lsm/socket_bind")
-int checkpoint_socket_bind(void *ctx)
-{
-	return rf_checkpoint(RF_NET_BIND);
-}
-
-SEC("lsm/socket_connect")
-int checkpoint_socket_connect(void *ctx)
-{
-	return rf_checkpoint(RF_NET_CONNECT);
-}
-
-SEC("lsm/unix_stream_connect")
-int checkpoint_unix_stream_connect(void *ctx)
-{
-	return rf_checkpoint(RF_UNIX_CONNECT);
-}
-
-SEC("lsm/unix_may_send")
-int checkpoint_unix_may_send(void *ctx)
-{
-	return rf_checkpoint(RF_UNIX_CONNECT);
-}
+RF_CHECKPOINT(socket_create, RF_SYS_SOCKET)
+RF_CHECKPOINT(socket_bind, RF_NET_BIND)
+RF_CHECKPOINT(socket_connect, RF_NET_CONNECT)
+RF_CHECKPOINT(unix_stream_connect, RF_UNIX_CONNECT)
+RF_CHECKPOINT(unix_may_send, RF_UNIX_CONNECT)
 
 /* ---- other processes, and new ones ---------------------------------------- */
 
-SEC("lsm/task_alloc")
-int checkpoint_task_alloc(void *ctx)
-{
-	return rf_checkpoint(RF_SYS_CLONE);
-}
+RF_CHECKPOINT(task_alloc, RF_SYS_CLONE)
 
 /* 6.1: 7cd4c5c2101c. Needs no capability, so what was entered before is judged here. */
-SEC("lsm/userns_create")
-int checkpoint_userns_create(void *ctx)
-{
-	return rf_checkpoint(RF_SYS_UNSHARE);
-}
-
-SEC("lsm/task_kill")
-int checkpoint_task_kill(void *ctx)
-{
-	return rf_checkpoint(RF_PROCESS_EXIT);
-}
-
-SEC("lsm/ptrace_access_check")
-int checkpoint_ptrace_access_check(void *ctx)
-{
-	return rf_checkpoint(RF_SYS_PTRACE);
-}
+RF_CHECKPOINT(userns_create, RF_SYS_UNSHARE)
+RF_CHECKPOINT(task_kill, RF_PROCESS_EXIT)
+RF_CHECKPOINT(ptrace_access_check, RF_SYS_PTRACE)
 
 /* ---- the kernel ----------------------------------------------------------- */
 
-SEC("lsm/bpf")
-int checkpoint_bpf(void *ctx)
-{
-	return rf_checkpoint(RF_SYS_BPF);
-}
-
-SEC("lsm/file_ioctl")
-int checkpoint_file_ioctl(void *ctx)
-{
-	return rf_checkpoint(RF_SYS_IOCTL);
-}
+RF_CHECKPOINT(bpf, RF_SYS_BPF)
+RF_CHECKPOINT(file_ioctl, RF_SYS_IOCTL)
 
 /*
  * What needs a capability and reaches no other hook: unshare among them. A call of setns comes

@@ -50,9 +50,7 @@ static __always_inline void rf_host_record(struct task_struct *task, const struc
 					   const struct rf_file *file, struct rf_query *query,
 					   struct rf_scratch *buffer, __u8 flags)
 {
-	__u32 event = RF_HOST_MAP, *level = bpf_map_lookup_elem(&observe, &event);
-
-	if (query->action == RF_ACTION_NONE && (!level || *level == RF_OBSERVE_OFF))
+	if (query->action == RF_ACTION_NONE && !rf_is_observed(RF_HOST_MAP))
 		return;
 	rf_file_record(task, no_task, file, query, buffer, RF_ROUTE_ALERTS, -1, flags);
 }

@@ -336,9 +336,10 @@ static __always_inline int rf_match_by(struct rf_query *query, const struct rf_a
 	RF_NARROW(2, RF_SET_OF_VALUE(2));
 	/* Of an exec, the program is the next one, which nobody has driven yet. */
 	if (rules->dim[RF_DIM_EXE] && query->known & RF_KNOWN_EXE &&
-	    !(query->known & RF_KNOWN_CHANGED) && event != RF_PROCESS_EXEC && rf_is_borrowed()) {
-		query->value[RF_DIM_EXE] ^= RF_EXE_CHANGED;
+	    !(query->known & RF_KNOWN_CHANGED) && event != RF_PROCESS_EXEC) {
 		query->known |= RF_KNOWN_CHANGED;
+		if (rf_is_borrowed())
+			query->value[RF_DIM_EXE] ^= RF_EXE_CHANGED;
 	}
 	RF_NARROW(RF_DIM_EXE, RF_SET_OF_VALUE(RF_DIM_EXE));
 	RF_NARROW(RF_DIM_FACTS, RF_SET_OF_VALUE(RF_DIM_FACTS));

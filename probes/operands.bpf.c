@@ -49,15 +49,6 @@ __noinline __u32 rf_relation_of_process(__u32 tgid)
 	return armed ? rf_relation_of_tgid(task, &armed->task, tgid) : RF_RELATION_UNKNOWN;
 }
 
-/* Returns true if some processes did not fit `processes`. */
-static __always_inline bool rf_has_unlisted(void)
-{
-	__u32 zero = 0;
-	__u64 *count = bpf_map_lookup_elem(&unlisted, &zero);
-
-	return count && *count;
-}
-
 /*
  * The relation of a task, by its address. A task that has ended is not in `processes` any more, and
  * one beyond its container's share never was: these are attributed by their cgroup.
@@ -66,15 +57,12 @@ static __always_inline __u32 rf_relation_of_task(struct task_struct *task,
 						 const struct rf_task *bound, __u64 address)
 {
 	struct task_struct *other = (struct task_struct *)address;
-	__u32 relation = rf_relation_of_tgid(task, bound, BPF_CORE_READ(other, tgid)), slot;
+	__u32 relation = rf_relation_of_tgid(task, bound, BPF_CORE_READ(other, tgid));
 
 	if (relation != RF_RELATION_HOST || BPF_CORE_READ(other, flags) & RF_PF_KTHREAD ||
 	    (BPF_CORE_READ(other, mm) && !rf_has_unlisted()))
 		return relation;
-	slot = rf_slot_of(rf_cgroup_of(other));
-	if (!rf_is_slot(slot))
-		return RF_RELATION_HOST;
-	return slot == bound->slot ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
+	return rf_relation_of_slot(bound, rf_slot_of(rf_cgroup_of(other)));
 }
 
 __noinline __u32 rf_relation_of_struct_pid(__u64 pid)

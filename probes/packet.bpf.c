@@ -11,7 +11,6 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_ETH_P_IP 0x0800
-#define RF_ETH_P_IPV6 0x86dd
 #define RF_IPPROTO_HOPOPTS 0
 #define RF_IPPROTO_DCCP 33
 #define RF_IPPROTO_ROUTING 43

@@ -247,7 +247,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid,
 	if (!container)
 		return 0;
 	armed = rf_bound(task);
-	buffer = armed ? rf_scratch_claim(&armed->scratch) : rf_scratch_get();
+	buffer = rf_exec_buffer(armed);
 	rf_exec_program(task, &binding, buffer, &exe, (__u64)BPF_CORE_READ(binprm, file));
 	rf_bind_exec(&binding);
 	armed = rf_bound(task);
@@ -257,10 +257,7 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, pid_t old_pid,
 		rf_report_exec(task, &armed->task, container, &exe, buffer,
 			       binding.newly_armed || armed->armed_by_exec);
 	}
-	if (!buffer || rf_has_loader_variables(buffer))
-		rf_borrow(task->tgid);
-	if (buffer)
-		rf_scratch_put(buffer);
+	rf_exec_done(task, buffer, false);
 	return 0;
 }
 

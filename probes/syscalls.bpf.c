@@ -84,10 +84,7 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 		return 0;
 	buffer = rf_scratch_claim(&armed->scratch);
 	if (!buffer) {
-		if (answer == RF_MATCH_NEED_MORE)
-			rf_fail_no_scratch(&query, RF_MECHANISM_KILL);
-		else
-			rf_conclude_no_scratch(&query, RF_MECHANISM_KILL);
+		rf_end_no_scratch(&query, answer, RF_MECHANISM_KILL);
 		return 0;
 	}
 	flags |= rf_call_text(buffer, call, known->text_arg, event);

@@ -19,13 +19,6 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-static __always_inline __u32 rf_relation_of_slot(const struct rf_task *bound, __u32 slot)
-{
-	if (!rf_is_slot(slot))
-		return RF_RELATION_HOST;
-	return slot == bound->slot ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
-}
-
 /* By the mount namespace that the socket was bound in; of an abstract one, by the network's. */
 static __always_inline __u32 rf_relation_of_bound(const struct rf_task *bound, __u64 socket)
 {

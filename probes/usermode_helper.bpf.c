@@ -111,11 +111,9 @@ static __always_inline __u32 rf_helper_finish(struct rf_helper_storage *storage,
 					      __u32 at_hook)
 {
 	struct rf_query *query = &storage->query;
-	__u32 event = RF_KERNEL_HELPER, *level;
 	__u8 flags = at_hook ? rf_lsm_enforce(query) : rf_enforce(query);
 
-	level = bpf_map_lookup_elem(&observe, &event);
-	if (query->action != RF_ACTION_NONE || (level && *level != RF_OBSERVE_OFF))
+	if (query->action != RF_ACTION_NONE || rf_is_observed(RF_KERNEL_HELPER))
 		rf_helper_record(task, &storage->no_task, &storage->object, buffer, query,
 				 RF_ROUTE_ALERTS, flags);
 	return query->action;

@@ -41,8 +41,8 @@ static __always_inline void rf_borrow_by_memory(const struct rf_file *file)
 }
 
 /*
- * The current task maps a file for execution. `root_mount`: the mount of the container's root. Code
- * from another mount, from memory, or that the image did not bring, is not of the image.
+ * The current task maps a file for execution. `facts`: rf_program_facts of the file. Code from
+ * another mount than the root's, from memory, or that the image did not bring, is not of the image.
  */
 static __always_inline void rf_borrow_by_code(struct task_struct *task, const struct rf_file *file,
 					      __u32 facts)

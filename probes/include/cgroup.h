@@ -38,8 +38,7 @@ static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct 
 	struct rf_container *container;
 	const struct rf_task *bound;
 	struct rf_armed *armed;
-	__u32 tgid = task->tgid, zero = 0, slot;
-	__u64 *lost;
+	__u32 tgid = task->tgid, slot;
 
 	if (config.cgroup_storage) {
 		armed = rf_bound(task);
@@ -53,8 +52,7 @@ static __always_inline const struct rf_task *rf_cgroup_bound(struct task_struct 
 		if (bound && bound->start_ns == BPF_CORE_READ(task, group_leader, start_boottime))
 			return bound;
 	}
-	lost = bpf_map_lookup_elem(&unlisted, &zero);
-	if ((!lost || !*lost) && !rf_any_lost())
+	if (!rf_has_unlisted() && !rf_any_lost())
 		return NULL;
 	slot = rf_slot_by_cgroup(rf_address(task));
 	container = bpf_map_lookup_elem(&slots, &slot);

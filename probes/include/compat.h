@@ -220,13 +220,13 @@ static __always_inline __u32 rf_ns_references(__u64 ns)
 	return count;
 }
 
-static __always_inline bool rf_mnt_ns_is_anonymous(__u64 ns, __u64 number)
+static __always_inline bool rf_mnt_ns_is_anonymous(__u64 ns)
 {
 	const struct mnt_namespace___anonymous *flagged = (void *)ns;
 
 	if (bpf_core_field_exists(flagged->is_anon))
 		return BPF_CORE_READ(flagged, is_anon);
-	return !number;
+	return !rf_mnt_ns_number(ns);
 }
 
 /* A failed or internal mount namespace is an error pointer (MNT_NS_INTERNAL is -EINVAL). */

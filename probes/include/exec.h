@@ -34,9 +34,9 @@ static __always_inline void rf_exec_query(struct rf_query *query, struct task_st
 
 /*
  * The program that is to run, without a buffer: its path and its name are unknown. `next` is the
- * task after the exec. Returns true if the program has to refuse.
+ * task after the exec.
  */
-static __always_inline bool rf_exec_fail_no_scratch(struct rf_query *query,
+static __always_inline void rf_exec_fail_no_scratch(struct rf_query *query,
 						    struct task_struct *task,
 						    const struct rf_task *next,
 						    const struct rf_container *container,
@@ -46,7 +46,7 @@ static __always_inline bool rf_exec_fail_no_scratch(struct rf_query *query,
 	rf_exec_operands(query, task, next, exe);
 	query->known = RF_KNOWN(0) | RF_KNOWN(1) | RF_KNOWN(2);
 	rf_query_facts(query, task, next);
-	return rf_fail_no_scratch(query, by);
+	rf_fail_no_scratch(query, by);
 }
 
 static __always_inline __u8 rf_exec_args(struct rf_exec_event *record, struct task_struct *task)

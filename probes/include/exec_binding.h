@@ -108,4 +108,23 @@ static __always_inline void rf_exec_program(struct task_struct *task,
 	}
 }
 
+/* A buffer for an exec: the task's own, if it is bound already. NULL: none is free. */
+static __always_inline struct rf_scratch *rf_exec_buffer(struct rf_armed *armed)
+{
+	return armed ? rf_scratch_claim(&armed->scratch) : rf_scratch_get();
+}
+
+/*
+ * The process counts as borrowed if its environment may change what the program does. `early`: the
+ * environment cannot be read yet. Gives the buffer back.
+ */
+static __always_inline void rf_exec_done(struct task_struct *task, struct rf_scratch *buffer,
+					 const bool early)
+{
+	if (early || !buffer || rf_has_loader_variables(buffer))
+		rf_borrow(task->tgid);
+	if (buffer)
+		rf_scratch_put(buffer);
+}
+
 #endif

@@ -53,7 +53,7 @@ static __always_inline void rf_follow_exec(struct task_struct *task, __u64 file,
 	if (!container)
 		return;
 	armed = rf_bound(task);
-	buffer = armed ? rf_scratch_claim(&armed->scratch) : rf_scratch_get();
+	buffer = rf_exec_buffer(armed);
 	rf_exec_program(task, &binding, buffer, &exe, file);
 	is_bound = rf_bind_exec(&binding);
 	armed = rf_bound(task);
@@ -70,10 +70,7 @@ static __always_inline void rf_follow_exec(struct task_struct *task, __u64 file,
 						RF_MECHANISM_KILL);
 		}
 	}
-	if (early || !buffer || rf_has_loader_variables(buffer))
-		rf_borrow(task->tgid);
-	if (buffer)
-		rf_scratch_put(buffer);
+	rf_exec_done(task, buffer, early);
 }
 
 #endif

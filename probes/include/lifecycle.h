@@ -43,6 +43,16 @@ rf_bind(struct task_struct *task, struct rf_container *container, const struct r
 	return armed;
 }
 
+/* Kills the current task, which cannot be bound, if the configuration wants that. Returns 0. */
+static __always_inline int rf_refuse_current(__u32 slot)
+{
+	if (!config.refuse_unbound)
+		return 0;
+	rf_count(slot, RF_COUNT_REFUSED);
+	bpf_send_signal(9);
+	return 0;
+}
+
 /* What a child inherits besides its container and its program. */
 static __always_inline void rf_inherit(struct rf_armed *child, const struct rf_armed *parent)
 {

@@ -249,10 +249,7 @@ static __always_inline int rf_lsm_finish(struct rf_lsm *lsm, struct rf_scratch *
 
 static __always_inline int rf_lsm_no_scratch(struct rf_lsm *lsm, int answer)
 {
-	if (answer == RF_MATCH_NEED_MORE)
-		rf_fail_no_scratch(&lsm->query, RF_MECHANISM_LSM);
-	else
-		rf_conclude_no_scratch(&lsm->query, RF_MECHANISM_LSM);
+	rf_end_no_scratch(&lsm->query, answer, RF_MECHANISM_LSM);
 	return rf_lsm_result(&lsm->query);
 }
 

@@ -15,7 +15,7 @@
 #define RF_KNOWN_FACTS RF_KNOWN(RF_DIM_FACTS)
 #define RF_KNOWN_EXE RF_KNOWN(RF_DIM_EXE)
 #define RF_KNOWN_OBJECT RF_KNOWN(RF_DIM_OBJECT)
-/* The program counts as changed: the bit is in value[] already. */
+/* It is known whether the program counts as changed: value[] has the bit if it does. */
 #define RF_KNOWN_CHANGED (1U << 31)
 #define RF_KNOWN_OPERANDS ((1U << RF_OPERANDS) - 1)
 
@@ -244,6 +244,15 @@ static __always_inline __u32 rf_conclude(struct rf_query *query, struct rf_conta
  * lost.
  */
 int rf_conclude_no_scratch(struct rf_query *query, __u32 by);
+
+/* Ends an evaluation with this answer, without a buffer for the text and the record. */
+static __always_inline void rf_end_no_scratch(struct rf_query *query, int answer, const __u32 by)
+{
+	if (answer == RF_MATCH_NEED_MORE)
+		rf_fail_no_scratch(query, by);
+	else
+		rf_conclude_no_scratch(query, by);
+}
 
 /* The second half of a header: the verdict, and the facts, which may be read only now. */
 static __always_inline void rf_header_verdict(struct rf_header *header, struct rf_query *query,

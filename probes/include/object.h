@@ -177,7 +177,7 @@ rf_subprogram __u32 rf_other_mount_owner(__u64 ns, const struct rf_task *bound)
 		return RF_MOUNT_NONE;
 	if (rf_is_error(ns))
 		return RF_MOUNT_INTERNAL;
-	if (rf_mnt_ns_is_anonymous(ns, rf_mnt_ns_number(ns)))
+	if (rf_mnt_ns_is_anonymous(ns))
 		return RF_MOUNT_NONE;
 	return rf_owns_ns(bound->slot, bound->container, RF_NS_COMMON(mnt_namespace, ns))
 		       ? RF_MOUNT_OWN

@@ -191,10 +191,7 @@ static __always_inline void rf_file_decide(struct rf_query *query, struct task_s
 	__u32 route;
 
 	if (!buffer) {
-		if (answer == RF_MATCH_NEED_MORE)
-			rf_fail_no_scratch(query, by);
-		else
-			rf_conclude_no_scratch(query, by);
+		rf_end_no_scratch(query, answer, by);
 		return;
 	}
 	if (answer == RF_MATCH_NEED_MORE)

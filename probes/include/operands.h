@@ -40,6 +40,14 @@ __u32 rf_relation_of_struct_pid(__u64 pid);
 /* Enum rf_relation of a process, by its number on the host, to the current task. */
 __u32 rf_relation_of_process(__u32 tgid);
 
+/* Enum rf_relation of a container, by its slot, or of what is in none. */
+static __always_inline __u32 rf_relation_of_slot(const struct rf_task *bound, __u32 slot)
+{
+	if (!rf_is_slot(slot))
+		return RF_RELATION_HOST;
+	return slot == bound->slot ? RF_RELATION_CONTAINER : RF_RELATION_OTHER;
+}
+
 /* Enum rf_relation of a namespace (its ns_common) to the current task. */
 __u32 rf_relation_of_ns(__u64 ns);
 

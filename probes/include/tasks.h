@@ -154,6 +154,15 @@ struct map_unlisted {
 };
 extern struct map_unlisted unlisted SEC(".maps");
 
+/* Returns true if some processes did not fit `processes`. */
+static __always_inline bool rf_has_unlisted(void)
+{
+	__u32 zero = 0;
+	__u64 *count = bpf_map_lookup_elem(&unlisted, &zero);
+
+	return count && *count;
+}
+
 /*
  * Thread id -> a task that could not be bound, because there was no memory: see lost.h.
  * Preallocated. `lost_count`: its entries. While there are none, nothing else is read.

@@ -137,15 +137,16 @@ static __always_inline int rf_arm_as_it_is(struct task_struct *task, __u32 slot)
 rf_subprogram int rf_unarmed_forks(struct task_struct *parent, struct task_struct *child,
 				   __u64 clone_flags)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
 	struct rf_armed *seen, *of_child;
 	__u32 slot;
+	__u64 now;
 
 	if (clone_flags & RF_CLONE_INTO_CGROUP)
 		rf_note_entrant(BPF_CORE_READ(child, cgroups, dfl_cgrp));
 	slot = rf_slot_of_unarmed(parent);
 	if (!rf_is_slot(slot))
 		return 0;
+	now = bpf_ktime_get_boot_ns();
 	seen = rf_see_unarmed(parent, now);
 	if (!seen)
 		return 0;

@@ -64,7 +64,6 @@ def test_every_map_of_a_header_is_defined_in_one_place() -> None:
     """Headers have `extern` alone, maps.bpf.c the definition; other maps are of one source."""
     text = "".join(map(code, HEADERS))
     externs = set(re.findall(r'^extern struct map_\w+ (\w+) SEC\("\.maps"\);', text, re.M))
-    externs |= set(re.findall(r"^RF_OUTER\((\w+),", text, re.M))
     found = re.findall(r'^struct map_(\w+) (\w+) SEC\("\.maps"\);', code(MAPS), re.M)
     assert {name for name, _ in found} == externs
     assert all(shape == name for shape, name in found)

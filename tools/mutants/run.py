@@ -22,7 +22,7 @@ from tools.vm.suite import FORCED, guest_environment
 __all__ = ["KILLED", "SURVIVED", "Result", "run_table", "score", "summary"]
 
 KILLED, SURVIVED, STALE, INVALID = "killed", "survived", "stale", "invalid"
-SECONDS = {HOST: 240.0}  # for the tests of one defect; a guest needs longer
+HOST_SECONDS = 240.0  # for the tests of one defect; a guest needs longer
 GUEST_SECONDS = 420.0
 #: a guest that ended by a defect is booted again for the rest, at most this often
 BOOTS = 8
@@ -114,7 +114,7 @@ def _command(copy: Tree, results: Path) -> list[str]:
 
 def _on_host(copy: Tree, mutants: Sequence[Mutant]) -> Iterator[Verdict]:
     results = copy.root / "results.jsonl"
-    judge.write_plan(copy.root / "plan.json", _plan(copy, mutants, SECONDS[HOST], first=True))
+    judge.write_plan(copy.root / "plan.json", _plan(copy, mutants, HOST_SECONDS, first=True))
     argv, known = _command(copy, results), environment(copy.root)
     reported = 0
     with subprocess.Popen(argv, cwd=copy.root, env=known, stdout=subprocess.DEVNULL) as process:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,30 +39,28 @@ class Tree:
         if done.returncode:
             raise Broken(done.stderr[-2000:])
 
-    def build(self) -> Path:
+    def build(self) -> None:
         """Compile the probes as they are."""
         self._make()
-        return self._keep("unchanged")
+        self._keep("unchanged")
 
-    def build_with(self, mutant: Mutant) -> Path:
+    def build_with(self, mutant: Mutant) -> None:
         """Compile the probes with a defect. The sources are as before afterwards."""
         path = self.root / mutant.file
         text = path.read_text()
         path.write_text(mutant.applied(text))
         try:
             self._make()
-            return self._keep(mutant.id)
+            self._keep(mutant.id)
         finally:
             path.write_text(text)
 
-    def _keep(self, name: str) -> Path:
-        kept = self.objects / f"{name}.o"
-        shutil.copyfile(self.root / "agent/ringfence/_bpf/ringfence.bpf.o", kept)
-        return kept
+    def _keep(self, name: str) -> None:
+        shutil.copyfile(self.root / "agent/ringfence/_bpf/ringfence.bpf.o", self.objects / f"{name}.o")
 
 
 @contextmanager
-def tree(parts: Sequence[str] = _COPIED) -> Iterator[Tree]:
+def tree() -> Iterator[Tree]:
     """A copy of the working tree below the build directory, removed at the end.
 
     Not in a temporary directory: a guest has one of its own.
@@ -70,7 +68,7 @@ def tree(parts: Sequence[str] = _COPIED) -> Iterator[Tree]:
     (ROOT / "build").mkdir(exist_ok=True)
     with TemporaryDirectory(prefix="mutants-", dir=ROOT / "build") as directory:
         root = Path(directory)
-        for part in parts:
+        for part in _COPIED:
             _copy(ROOT / part, root / part)
         yield Tree(root)
 

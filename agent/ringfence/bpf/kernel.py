@@ -145,11 +145,6 @@ class Kernel:
         return self._loaded.maps[name]
 
     @property
-    def writer(self) -> Writer:
-        """The program that writes maps for the agent."""
-        return Writer(self._loaded.programs[PROGRAM].fd)
-
-    @property
     def maps(self) -> list[Map]:
         """All maps."""
         return list(self._loaded.maps.values())

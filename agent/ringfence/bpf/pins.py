@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ringfence.abi import ABI_VERSION
@@ -179,17 +179,20 @@ class PinDirectory:
 
     @contextmanager
     def open_to_write(self, name: str) -> Iterator[Map | None]:
-        """Gives a map of an earlier agent that its program writes; None if one of them is not pinned."""
-        with ExitStack() as stack:
-            found = self.open_map(name)
-            if found is not None and self.same_abi:
-                stack.callback(found.close)
-                fd = _libbpf.get_pinned(str(self.path / _WRITER))
-                stack.callback(os.close, fd)
+        """Gives a map of an earlier agent that its program writes; None if it is not pinned, or of
+        another ABI. OSError if the program is not pinned.
+        """
+        found = self.open_map(name) if self.same_abi else None
+        if found is None:
+            yield None
+            return
+        with closing(found):
+            fd = _libbpf.get_pinned(str(self.path / _WRITER))
+            try:
                 found.write_by(Writer(fd), WRITTEN[name])
                 yield found
-            else:
-                yield None
+            finally:
+                os.close(fd)
 
     def links(self) -> list[Path]:
         """The pinned links."""

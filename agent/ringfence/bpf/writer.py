@@ -91,18 +91,18 @@ class Writer:
         key_size, value_size = len(keys) // count, len(values) // count
         done = 0
         while done < count:
-            rest = keys[done * key_size :], values[done * value_size :]
-            done += self._some(number, WRITE_SET, rest, (key_size, value_size), count - done, flags)
+            end = done + WRITE_BATCH
+            batch = keys[done * key_size : end * key_size], values[done * value_size : end * value_size]
+            done += self._some(number, WRITE_SET, batch, (key_size, value_size), count - done, flags)
 
     def delete(self, number: int, keys: bytes, count: int) -> int:
         """Deletes entries. Returns how many of them were there."""
         size = len(keys) // count
         done = found = 0
         while done < count:
+            batch = keys[done * size : (done + WRITE_BATCH) * size]
             try:
-                deleted = self._some(
-                    number, WRITE_DELETE, (keys[done * size :], b""), (size, 0), count - done
-                )
+                deleted = self._some(number, WRITE_DELETE, (batch, b""), (size, 0), count - done)
             except FileNotFoundError:
                 done += 1
             else:

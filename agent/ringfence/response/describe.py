@@ -75,7 +75,6 @@ _DEVICE_TYPES = {1: "b", 2: "c"}
 _DEVICE_ACCESS = {1: "mknod", 2: "read", 4: "write"}
 _SIGNALS = {int(one): one.name for one in signal.Signals}
 _TAMPERS = {int(one): one.label for one in Tamper}
-_EVENTS = {int(one): one.label for one in EventKind}
 _LABELS = {int(kind): kind.label for kind in EventKind}
 _ARCHITECTURE = 2 if platform.machine() == "aarch64" else 0
 _CALLS = (
@@ -256,7 +255,7 @@ def _tamper(event: TamperEvent) -> Details:
     elif what in (Tamper.MAP, Tamper.PROGRAM, Tamper.LINK):
         found["id"] = event.detail
     elif what == Tamper.CONDEMNED:
-        found["killed_for"] = _EVENTS.get(event.detail, str(event.detail))
+        found["killed_for"] = _LABELS.get(event.detail, str(event.detail))
     elif what == Tamper.TASKS:
         found["tasks"] = event.detail
     elif what == Tamper.CGROUP and event.detail:

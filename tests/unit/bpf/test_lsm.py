@@ -42,7 +42,7 @@ def test_the_table_and_the_probes_name_the_same_hooks() -> None:
     """A hook without a program would never decide; a program without an event would never be attached."""
     written = set()
     for source in PROBES.glob("lsm_*.bpf.c"):
-        written |= set(re.findall(r'^SEC\("lsm/(\w+)"\)', source.read_text(), re.M))
+        written |= set(re.findall(r'^(?:SEC\("lsm/|RF_CHECKPOINT\()(\w+)[",]', source.read_text(), re.M))
     assert written == HOOKS
 
 
@@ -119,7 +119,8 @@ def test_without_hooks_the_plan_is_the_old_one() -> None:
 
 def test_checkpoints_are_where_the_table_says() -> None:
     """And there is a program for each kind of namespace that setns enters."""
-    written = re.findall(r"^int checkpoint_(\w+)\(", (PROBES / "lsm_checkpoint.bpf.c").read_text(), re.M)
+    source = (PROBES / "lsm_checkpoint.bpf.c").read_text()
+    written = re.findall(r"^(?:int checkpoint_|RF_CHECKPOINT\()(\w+)[(,]", source, re.M)
     assert set(written) == CHECKPOINT_HOOKS
     written = re.findall(r"^RF_NOTES_ENTRY\((\w+)\)", (PROBES / "setns.bpf.c").read_text(), re.M)
     assert {f"setns_{kind}" for kind in written} == SETNS_PROGRAMS

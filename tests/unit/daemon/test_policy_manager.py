@@ -31,13 +31,20 @@ spec:
 
 
 class FakeKernel:
-    """Programs that can be attached without an effect."""
+    """Programs that can be attached without an effect. `attach` raises what `fails` holds, once."""
+
+    def __init__(self) -> None:
+        self.fails: list[OSError] = []
+        self.attached = 0
 
     def configure_syscalls(self, *_: Any) -> None:
         """Nothing to set."""
 
     def attach(self, _plan: AttachPlan) -> None:
-        """Nothing to attach."""
+        """Counts what succeeded."""
+        if self.fails:
+            raise self.fails.pop()
+        self.attached += 1
 
 
 class FakeGenerations:
@@ -65,12 +72,12 @@ class World:
         self.write("first")
         self.calls: list[Callable[[], None]] = []
         self.accepts, self.refused = True, 0
-        self.generations, self.stats = FakeGenerations(), Stats()
+        self.generations, self.stats, self.kernel = FakeGenerations(), Stats(), FakeKernel()
         config = load(None, {}, {"policies": [str(self.file)]})
         files, first = PolicyFiles(config), load_first(config, NodeTiers.usual())
         if changed_meanwhile:
             self.write(changed_meanwhile)
-        loaded = Loaded(cast(Any, FakeKernel()), cast(Any, None), cast(Any, self.generations))
+        loaded = Loaded(cast(Any, self.kernel), cast(Any, None), cast(Any, self.generations))
         planner = SimpleNamespace(tiers=NodeTiers.usual(), plan=lambda *sets: AttachPlan())
         self.manager = PolicyManager(
             files, loaded, cast(Any, planner), self.stats, self._take, dict, lambda compiled: None
@@ -134,6 +141,25 @@ def test_without_a_thread_the_attempt_is_refused_and_repeated(
     world.manager.watch()
     world.until(lambda: world.in_force() == ["second"], "the second attempt")
     assert not world.manager.state.refused
+    world.manager.close()
+
+
+@pytest.mark.parametrize("lacks", ["a thread", "a program"])
+def test_what_was_detached_is_attached_by_a_later_attempt(
+    world: World, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    """Nobody else asks for it again."""
+    world.kernel.attached = 0
+    with monkeypatch.context() as context:
+        if lacks == "a thread":
+            context.setattr(threading.Thread, "start", no_thread)
+        else:
+            world.kernel.fails.append(OSError(12, "Cannot allocate memory"))
+        world.manager.reattach()
+        world.until(lambda: bool(world.manager.state.refused), "the refusal")
+    assert world.kernel.attached == 0
+    world.manager.watch()
+    world.until(lambda: world.kernel.attached > 0 and not world.manager.state.refused, "the second attempt")
     world.manager.close()
 
 

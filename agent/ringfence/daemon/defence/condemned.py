@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,7 +51,9 @@ class CondemnedContainers:
             if value.state & STATE_CONDEMNED:
                 container = self._registry.get(slot, value.cgroup)
                 found[value.cgroup] = container.short_id if container else str(value.cgroup)
-                self._kill(value.cgroup, container.cgroup_path if container else "")
+                if container and container.cgroup_path:
+                    kill_cgroup(self._hierarchy.directory(container.cgroup_path))
+        self._kill_tasks(found.keys())
         for cgroup in found.keys() - self._live.keys():
             self._total += 1
             self._log.error("a container is condemned: all of its tasks are killed", container=found[cgroup])
@@ -60,13 +63,12 @@ class CondemnedContainers:
         """The condemned containers that are still there, and how many there were."""
         return condemned_metrics(list(self._live.values()), self._total)
 
-    def _kill(self, cgroup: int, path: str) -> None:
-        if path:
-            kill_cgroup(self._hierarchy.directory(path))
-        for key, raw in self._processes.items():
+    def _kill_tasks(self, condemned: Collection[int]) -> None:
+        """Kill every process of the kernel's table that belongs to these cgroups."""
+        for key, raw in self._processes.items() if condemned else ():
             task = TaskValue._make(TASK.unpack(raw))
-            if task.container == cgroup:
-                kill_process(int.from_bytes(key, "little"), task.start_ns, "condemned")
+            if task.container in condemned:
+                kill_process(int.from_bytes(key, sys.byteorder), task.start_ns, "condemned")
 
 
 def condemned_metrics(live: Iterable[str], total: int) -> Iterator[Metric]:
@@ -93,25 +95,30 @@ def kill_cgroup(directory: Path) -> None:
         (directory / "cgroup.kill").write_text("1")
         return
     for _ in range(_ROUNDS):
-        if not sum(_kill_if_in(directory, pid) for pid in _processes_below(directory)):
+        if not sum(_kill_if_in(list_, pid) for list_ in _lists_below(directory) for pid in _pids(list_)):
             return
 
 
-def _processes_below(directory: Path) -> Iterable[int]:
+def _lists_below(directory: Path) -> Iterator[Path]:
     for path, _, files in os.walk(directory):
         if "cgroup.procs" in files:
-            with suppress(OSError):
-                yield from map(int, Path(path, "cgroup.procs").read_text().split())
+            yield Path(path, "cgroup.procs")
 
 
-def _kill_if_in(directory: Path, pid: int) -> bool:
+def _pids(cgroup_procs: Path) -> list[int]:
+    with suppress(OSError):
+        return list(map(int, cgroup_procs.read_text().split()))
+    return []
+
+
+def _kill_if_in(cgroup_procs: Path, pid: int) -> bool:
     """Sends SIGKILL. The number may be of another process by now, so its cgroup is read again."""
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
         return False
     try:
-        if pid not in _processes_below(directory) or pid == os.getpid():
+        if pid not in _pids(cgroup_procs) or pid == os.getpid():
             return False
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except OSError:

@@ -46,9 +46,9 @@ class MemoryReserve:
     def tick(self) -> None:
         """Restore the reserve, as far as page cache can be given up for it."""
         wanted = wanted_of(self._limits.memory_limit)
-        free = self._limits.memory_free
         if not wanted:
             return
+        free = self._limits.memory_free
         if free < wanted:
             # Never more than half of the cache: what is in use or not written yet stays, and an
             # allocation beyond the limit would kill the agent.

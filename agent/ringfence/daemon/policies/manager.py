@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from prometheus_client.core import Metric
 
@@ -171,7 +172,7 @@ class PolicyManager:
             self._again = True  # the reload attaches it
             return
         self._busy = True
-        self._in_thread(lambda: self._tidy(compiled), self._untidied)
+        self._in_thread(lambda: self._tidy(compiled, self._put_off), self._put_off)
 
     def _in_thread(self, work: Callable[[], None], failed: Callable[[str], None]) -> None:
         """Call `failed` with the reason if no thread can be started (a fork bomb fills the node).
@@ -184,7 +185,7 @@ class PolicyManager:
 
     def _put_off(self, problem: str) -> None:
         self._retry = True
-        self._refuse([f"they cannot be read now: {problem}"])
+        self._refuse([f"they cannot be put in force now: {problem}"])
 
     def _hand_over(self, work: Callable[[], None]) -> None:
         """Hand work to the loop, from a thread. Waits while the loop accepts no more."""
@@ -295,22 +296,26 @@ class PolicyManager:
         except Exception as error:  # a bug: a caller that waits for this attempt must not wait for ever
             self._refuse([f"internal error: {type(error).__name__}: {error}"])
             return False
-        self._in_thread(lambda: self._tidy(compiled), self._untidied)
+        self._in_thread(lambda: self._tidy(compiled, self._untidied), self._untidied)
         return True
 
     def _untidied(self, problem: str) -> None:
         self._log.warning("programs that no policy needs stay attached", error=problem)
         self._done()
 
-    def _tidy(self, compiled: CompiledPolicies) -> None:
+    def _tidy(self, compiled: CompiledPolicies, failed: Callable[[str], None]) -> None:
+        """Attach what this set needs, and nothing else. In a thread; one of `failed` and `_done`
+        follows, in the loop.
+        """
+        after: Callable[[], None] = self._done
         try:
             plan = self._planner.plan(compiled)
             self._kernel.attach(plan)
             self._kernel.configure_syscalls(plan.entry, plan.hooked, plan.guarded)
         except (Error, OSError) as error:
-            self._log.warning("programs that no policy needs stay attached", error=str(error))
+            after = partial(failed, str(error))
         finally:
-            self._hand_over(self._done)
+            self._hand_over(after)
 
     def _done(self) -> None:
         self._busy = False

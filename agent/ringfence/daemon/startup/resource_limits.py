@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ringfence.containers.hierarchy import hierarchy_mounts
 
@@ -62,6 +63,18 @@ def raise_priority(nice: int = _NICE) -> bool:
     return True
 
 
+class _Version(NamedTuple):
+    """Names of a memory cgroup's files, and the prefix of its statistics."""
+
+    limit: str
+    usage: str
+    prefix: str
+
+
+_V2 = _Version("memory.max", "memory.current", "")
+_V1 = _Version("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+
+
 class ResourceLimits:
     """`memory_limit` in bytes and `cpus`, 0: none; `throttled_seconds` since the cgroup was made.
     `load` is for one thread only.
@@ -84,9 +97,7 @@ class ResourceLimits:
     @property
     def memory_limit(self) -> int:
         """The lowest limit of the cgroup and those above it."""
-        limits = [_number(path / "memory.max") for path in self._unified]
-        limits += [_number(path / "memory.limit_in_bytes") for path in self._memory]
-        return min((limit for limit in limits if 0 < limit < _NO_LIMIT), default=0)
+        return min((limit for _, limit, _ in self._limits()), default=0)
 
     @property
     def cpus(self) -> float:
@@ -131,20 +142,25 @@ class ResourceLimits:
         if nearest is None:
             return 0
         path, _, _, prefix = nearest
-        stat = path / "memory.stat"
-        cache = _stat(stat, f"{prefix}inactive_file") + _stat(stat, f"{prefix}active_file")
+        stats = _stats(path / "memory.stat")
         busy = ("dirty", "writeback") if prefix else ("file_dirty", "file_writeback")
-        return max(0, cache - sum(_stat(stat, f"{prefix}{name}") for name in busy))
+        cache, kept = (
+            sum(stats.get(f"{prefix}{name}", 0) for name in names)
+            for names in (("inactive_file", "active_file"), busy)
+        )
+        return max(0, cache - kept)
+
+    def _limits(self) -> Iterator[tuple[Path, int, _Version]]:
+        """Each cgroup with a limit: path, limit, and the names of its files."""
+        for paths, version in ((self._unified, _V2), (self._memory, _V1)):
+            for path in paths:
+                if 0 < (most := _number(path / version.limit)) < _NO_LIMIT:
+                    yield path, most, version
 
     def _levels(self) -> Iterator[tuple[Path, int, int, str]]:
         """Each cgroup with a limit: path, limit, usage, and the prefix of its statistics."""
-        for paths, limit, now, prefix in (
-            (self._unified, "memory.max", "memory.current", ""),
-            (self._memory, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
-        ):
-            for path in paths:
-                if 0 < (most := _number(path / limit)) < _NO_LIMIT:
-                    yield path, most, _number(path / now), prefix
+        for path, most, version in self._limits():
+            yield path, most, _number(path / version.usage), version.prefix
 
     def memory_used(self) -> float:
         """0 to 1 of the nearest limit, without memory that the kernel can reclaim at once (file
@@ -199,9 +215,10 @@ def _number(path: Path) -> int:
     return int(text) if text.lstrip("-").isdecimal() else -1
 
 
+def _stats(path: Path) -> dict[str, int]:
+    pairs = (line.partition(" ") for line in _text(path).splitlines())
+    return {key: int(value) for key, _, value in pairs if value.isdecimal()}
+
+
 def _stat(path: Path, name: str) -> int:
-    for line in _text(path).splitlines():
-        key, _, value = line.partition(" ")
-        if key == name and value.isdecimal():
-            return int(value)
-    return 0
+    return _stats(path).get(name, 0)

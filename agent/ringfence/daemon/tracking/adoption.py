@@ -77,7 +77,8 @@ class Adoption:
         until = time.monotonic() + _SETTLE_S
         while self._last.waiting and time.monotonic() < until:
             time.sleep(_PAUSE_S)
-            self.arm()
+            if self._round():
+                self.arm()
 
     def tick(self) -> None:
         """Arm tasks that entered a container and executed nothing. Called each second, in the
@@ -88,8 +89,9 @@ class Adoption:
         soon = entered != self._entered or last.waiting or last.failed
         if soon or (last.entering and self._idle >= _IDLE):
             self._entered, self._idle = entered, 0
-            if self._round() or self._last.failed or last.failed:
+            if self._round():
                 self.arm()
+            self._report_memory()
 
     def samples(self) -> Iterator[Metric]:
         """Tasks in containers that are not armed."""
@@ -116,9 +118,7 @@ class Adoption:
             self._log.warning(
                 "tasks are created faster than they are bound: trying again later", rounds=_ROUNDS
             )
-        if bool(self._last.failed) != self._lacking:
-            self._lacking = not self._lacking
-            self._complain_of_memory(self._last.failed)
+        self._report_memory()
         pids = self.pids()
         self._adopter.armed(pids)
         self._tracker.adopted(pids)
@@ -147,7 +147,12 @@ class Adoption:
         gone = Container.unnamed(cgroup, slot, state=State.REMOVED, created_ns=now, adopted=True)
         self._registry.add(gone)
 
-    def _complain_of_memory(self, tasks: int) -> None:
+    def _report_memory(self) -> None:
+        """Log when memory to bind tasks begins to lack, and when it does no more."""
+        tasks = self._last.failed
+        if bool(tasks) == self._lacking:
+            return
+        self._lacking = not self._lacking
         if tasks:
             self._log.error("no memory to bind tasks of containers: trying again each second", tasks=tasks)
         else:

@@ -69,20 +69,19 @@ class PredecessorTasks:
     def outlived(self) -> Iterator[int]:
         """The ids of removed cgroups of containers that still have tasks elsewhere."""
         alive = {task.container for pid, task in self._owners.items() if _is_it(pid, task)}
-        for table in self._slots:
-            for _, value in table.items():
-                slot = ContainerValue._make(CONTAINER.unpack(value))
-                if slot.state & STATE_REMOVED and slot.cgroup in alive:
-                    alive.discard(slot.cgroup)
-                    yield slot.cgroup
+        for slot in self._containers():
+            if slot.state & STATE_REMOVED and slot.cgroup in alive:
+                alive.discard(slot.cgroup)
+                yield slot.cgroup
 
     def condemned(self) -> Iterator[int]:
         """The ids of cgroups of condemned containers."""
+        return (slot.cgroup for slot in self._containers() if slot.state & STATE_CONDEMNED)
+
+    def _containers(self) -> Iterator[ContainerValue]:
         for table in self._slots:
             for _, value in table.items():
-                slot = ContainerValue._make(CONTAINER.unpack(value))
-                if slot.state & STATE_CONDEMNED:
-                    yield slot.cgroup
+                yield ContainerValue._make(CONTAINER.unpack(value))
 
     def close(self) -> None:
         """All tasks are bound: close the maps."""
