@@ -7,13 +7,11 @@ import os
 import struct
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.bpf import _libbpf
-from ringfence.bpf.maps import Map, open_map
-from tests.kernel.tamper import Target
+from tests.kernel.tamper import Target, id_of
 from tests.support.cgroups import Cgroup, new_cgroup
 
 __all__ = ["CHAINS", "HOWS", "Chain", "through"]
@@ -31,22 +29,18 @@ class Chain(NamedTuple):
     by_pin: bool = False
 
 
-def _pinned(target: Target, name: str) -> Map:
-    return open_map(_libbpf.get_pinned(str(target.pins / "maps" / name)))
-
-
 def _generation(target: Target, _cgroup: Cgroup) -> object:
-    with closing(_pinned(target, "generation")) as found:
+    with target.map("generation") as found:
         return found.get_int(0)
 
 
 def _owner(target: Target, cgroup: Cgroup) -> object:
-    with closing(_pinned(target, "containers")) as found:
+    with target.map("containers") as found:
         return found.get(cgroup.id)
 
 
 def _profile(target: Target, cgroup: Cgroup) -> object:
-    with closing(_pinned(target, "containers")) as owners, closing(_pinned(target, "slots")) as slots:
+    with target.map("containers") as owners, target.map("slots") as slots:
         return _SPOILED in struct.unpack_from("=2I", slots.get(owners.get_int(cgroup.id)) or b"", 16)
 
 
@@ -77,14 +71,6 @@ CHAINS = (
 )
 
 
-def _id(pin: Path) -> int:
-    fd = _libbpf.get_pinned(str(pin))
-    try:
-        return int(struct.unpack("=2I", _libbpf.info(fd, 8))[1])
-    finally:
-        os.close(fd)
-
-
 def through(target: Target, program: str, chain: Chain, how: str, rounds: int) -> int:
     """Returns in how many rounds the chain had an effect. Each round is a container of its own."""
     return sum(_is_through(target, program, chain, how) for _ in range(rounds))
@@ -97,7 +83,7 @@ def _is_through(target: Target, program: str, chain: Chain, how: str) -> bool:
         before = chain.state(target, cgroup)
         path = str(pin) if chain.by_pin else ""
         key = cgroup.id if chain.pin == "maps/containers" else 0
-        cgroup.run([program, how, chain.what, str(_id(pin)), path, str(key)], capture_output=True)
+        cgroup.run([program, how, chain.what, str(id_of(pin)), path, str(key)], capture_output=True)
         if chain.state(target, cgroup) == before:
             return False
         _wait_for_repair(lambda: chain.state(target, cgroup) == before)

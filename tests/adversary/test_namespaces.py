@@ -22,8 +22,8 @@ from ringfence.abi import DIM_FACTS, Action, EventKind, Fact, Mechanism, Relatio
 from tests.kernel.conftest import _reset_probes, cgroup, in_a_machine, probes
 from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, LABEL, Probes
 from tests.kernel.rules import Rule
-from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.scenes import program_fixture
 from tests.support.waiting import wait_for
 
 __all__ = ["_reset_probes", "cgroup", "in_a_machine", "probes"]
@@ -47,13 +47,8 @@ with socket.socket(socket.AF_UNIX) as server:
 """
 
 
-@pytest.fixture(scope="session")
-def enter(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """fixtures/enter.c, compiled."""
-    made = tmp_path_factory.mktemp("enter") / "enter"
-    source = Path(__file__).parent / "fixtures" / "enter.c"
-    subprocess.run([force.need_program("gcc"), "-O1", "-Wall", "-o", str(made), str(source)], check=True)
-    return str(made)
+#: ways into a namespace, and acts there
+enter = program_fixture(Path(__file__).parent / "fixtures" / "enter.c")
 
 
 @contextmanager

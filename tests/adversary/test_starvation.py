@@ -19,6 +19,7 @@ import pytest
 
 from ringfence.abi import EventKind
 from tests.kernel import conftest
+from tests.kernel.lsm import NAME
 from tests.kernel.probes import BOTH_WAYS, LABEL, Probes, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
@@ -27,7 +28,6 @@ from tests.support.cgroups import Cgroup, new_cgroup
 pytestmark = pytest.mark.root
 act, by_hook, cgroup, probes = conftest.act, conftest.by_hook, conftest.cgroup, conftest.probes
 K = EventKind
-NAME = 3
 THREADS = 400 if force.in_guest() else 32  # others use this machine
 TRIES = int(os.environ.get("RINGFENCE_ADVERSARY_TRIES", "10"))
 SYSCTL = "/proc/sys/kernel/hostname"

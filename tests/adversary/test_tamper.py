@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 from ringfence.abi import WRITE_GENERATION
 from ringfence.bpf import _libbpf
 from ringfence.bpf.capabilities import NodeCapabilities
-from ringfence.bpf.maps import open_map
 from ringfence.bpf.writer import UNSEALED, Writer
 from tests.adversary.chains import CHAINS, HOWS, Chain, through
 from tests.kernel.tamper import Target, target_of
@@ -23,6 +21,7 @@ from tests.kernel.test_self_defence import POLICY
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.policies import USERNS
+from tests.support.scenes import program_fixture
 from tests.support.waiting import patience, wait_for
 
 pytestmark = pytest.mark.root
@@ -64,13 +63,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The program of the chains."""
-    made = tmp_path_factory.mktemp("chain") / "chain"
-    source = Path(__file__).parent / "chain.c"
-    subprocess.run([force.need_program("gcc"), "-O1", "-Wall", "-static", "-o", made, source], check=True)
-    return str(made)
+#: the program of the chains
+chain = program_fixture(Path(__file__).parent / "chain.c", "-static")
 
 
 @pytest.fixture
@@ -95,11 +89,11 @@ def test_no_system_call_writes_a_map(target: Target) -> None:
     target.revive()
     open_ones = set()
     for pin in (target.pins / "maps").iterdir():
-        with open_map(_libbpf.get_pinned(str(pin))) as found:
+        with target.map(pin.name) as found:
             if "frozen:\t1" not in Path(f"/proc/self/fdinfo/{found.fd}").read_text():
                 open_ones.add(pin.name)
     assert open_ones == UNSEALED
-    with open_map(_libbpf.get_pinned(str(target.pins / "maps/generation"))) as found:
+    with target.map("generation") as found:
         with pytest.raises(PermissionError):
             found.set(0, 0)
 
@@ -108,7 +102,7 @@ def test_the_program_that_writes_serves_the_agent_alone(target: Target) -> None:
     """Another process that runs it, root on the host, changes nothing."""
     target.revive()
     fd = _libbpf.get_pinned(str(target.pins / "writer"))
-    with open_map(_libbpf.get_pinned(str(target.pins / "maps/generation"))) as generation:
+    with target.map("generation") as generation:
         before = generation.get_int(0)
         with pytest.raises(PermissionError):
             Writer(fd).set(WRITE_GENERATION, bytes(4), bytes(8), 1)

@@ -21,8 +21,8 @@ from ringfence.bpf.kernel import AdoptionRound
 from ringfence.bpf.settings import KernelSettings
 from tests.kernel.probes import LABEL, Probes, running
 from tests.kernel.rules import Rule
-from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.scenes import program_fixture
 from tests.support.starvation import MemoryCgroup, memory_cgroup
 from tests.support.waiting import patience, wait_for
 
@@ -44,14 +44,8 @@ BEFORE = {
 GRACE = KernelSettings().grace_ms / 1000
 
 
-@pytest.fixture(scope="session")
-def unbound_program(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """fixtures/unbound.c, static, so that it runs in any root."""
-    made = tmp_path_factory.mktemp("unbound") / "unbound"
-    source = Path(__file__).parent / "fixtures" / "unbound.c"
-    words = ["-O1", "-Wall", "-static", "-o", str(made), str(source)]
-    subprocess.run([force.need_program("gcc"), *words], check=True)
-    return str(made)
+#: static, so that it runs in any root
+unbound_program = program_fixture(Path(__file__).parent / "fixtures" / "unbound.c", "-static")
 
 
 @pytest.fixture(params=[{"lsm": True}, {}], ids=["lsm", "calls"])
@@ -107,15 +101,6 @@ def test_with_memory_no_child_is_refused(
         assert [probes.counters(cgroup)[Counter.REFUSED] for cgroup in (one, other)] == [0, 0]
 
 
-def enroll(probes: Probes, cgroup: Cgroup) -> None:
-    """As the agent enrolls a container that was there before it."""
-    slot = probes.kernel.map("free_slots").pop()
-    assert slot is not None
-    value = abi.ContainerValue(cgroup.id, 1, state=abi.STATE_USED | abi.STATE_ADOPTED)
-    probes.kernel.map("slots").set(slot, abi.CONTAINER.pack(*value))
-    probes.kernel.map("containers").set(cgroup.id.to_bytes(8, "little"), slot)
-
-
 def adopt(probes: Probes, seconds: float) -> AdoptionRound:
     """Runs the iterator as the agent does, until no task waits or the time is over."""
     until = time.monotonic() + seconds
@@ -158,7 +143,7 @@ def test_a_task_from_before_the_agent_is_bound(
         )  # fmt: skip
         wait_for(lambda: len(cgroup.pids()) == 1, "the last process to be there")
         with running(rules=[Rule(K.SYS_CHMOD, "deny")], **mode) as probes:
-            enroll(probes, cgroup)
+            probes.enroll(cgroup)
             last = adopt(probes, GRACE + 3)
             assert last == AdoptionRound([])
             assert not tries(child)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ from typing import Any
 import pytest
 
 from tests.kernel.enforcer import Enforcer
+from tests.kernel.looks import Holder, holding
 from tests.kernel.probes import LABEL, Probes, running
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.scenes import program_fixture
 
 
 class _Kept:
@@ -89,6 +90,13 @@ def cgroup(probes: Probes) -> Iterator[Cgroup]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[Holder]:
+    """A process of the host."""
+    with holding() as made:
+        yield made
+
+
 @pytest.fixture
 def by_hook(request: pytest.FixtureRequest) -> bool:
     """True if hooks of BPF-LSM decide: for tests that run both ways."""
@@ -110,31 +118,18 @@ def in_a_machine() -> None:
         force.elsewhere("changes the kernel itself: in virtual machines only")
 
 
-def _program(name: str, *options: str) -> Any:
-    """Returns a fixture: the path of fixtures/NAME.c, compiled once per run."""
-
-    @pytest.fixture(scope="session", name=name)
-    def program(tmp_path_factory: pytest.TempPathFactory) -> str:
-        source = Path(__file__).parent / "fixtures" / f"{name}.c"
-        made = tmp_path_factory.mktemp(name) / name
-        words = ["-O1", "-Wall", *options, "-o", str(made), str(source), "-lpthread"]
-        subprocess.run([force.need_program("gcc"), *words], check=True)
-        return str(made)
-
-    return program
-
-
+_FIXTURES = Path(__file__).parent / "fixtures"
 #: the actions of the probe tests in containers
-act = _program("act")
+act = program_fixture(_FIXTURES / "act.c")
 #: ways to a file other than by its name
-evade = _program("evade")
+evade = program_fixture(_FIXTURES / "evade.c")
 #: calls with arguments that the probes could misread
-dodge = _program("dodge", "-static")
+dodge = program_fixture(_FIXTURES / "dodge.c", "-static")
 #: any 32-bit system call of a 64-bit program
-narrow = _program("narrow")
+narrow = program_fixture(_FIXTURES / "narrow.c")
 #: attacks of a container on the agent
-tamper = _program("tamper")
+tamper = program_fixture(_FIXTURES / "tamper.c")
 #: operations on the names of files
-names = _program("names")
+names = program_fixture(_FIXTURES / "names.c")
 #: the actions of the custom probes' tests in containers
-probe_act = _program("probe_act", "-static")
+probe_act = program_fixture(_FIXTURES / "probe_act.c", "-static")

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from ringfence.abi import Relation
+from tests.kernel.lsm import TYPE
 from tests.support.cgroups import Cgroup
 
-__all__ = ["ACT_HELD", "HOST", "MOUNT_OF", "PROCESS", "THROUGH", "Holder", "held", "holding"]
+__all__ = ["ACT_HELD", "MOUNT_OF", "PROCESS", "THROUGH", "Holder", "held", "holding"]
 
-HOST = 4  # Relation
-TYPE = 2  # operand of file.open
 #: file.open reached through a foreign process: operand and mask of a rule
 THROUGH, MOUNT_OF = {TYPE: {5 << 16}}, {TYPE: 7 << 16}
 #: file.open of a file of /proc/PID of a host process
-PROCESS = ({TYPE: {(8 | HOST) << 20}}, {TYPE: 15 << 20})
+PROCESS = ({TYPE: {(8 | Relation.HOST) << 20}}, {TYPE: 15 << 20})
 ACT_HELD = "open:/proc/self/fd/1:0"  # its standard output, a pipe of the test
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared by the tests of LSM hooks: fixtures/evade.c in a container, and its outcome."""
+"""Shared by tests of files and LSM hooks: operands, and evade.c in a container with its outcome."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ringfence.abi import EventKind
 from tests.kernel.rules import Rule, name_hash
 from tests.support.cgroups import Cgroup
 
-__all__ = ["MAGIC", "NAME", "REFUSED", "TYPE", "Outcome", "evading", "mounted", "named"]
+__all__ = ["FLAGS", "MAGIC", "NAME", "REFUSED", "TYPE", "Outcome", "evading", "mounted", "named"]
 
-MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open
+MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of events on files
 
 
 class Outcome(NamedTuple):

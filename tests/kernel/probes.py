@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ringfence import abi
 from ringfence.abi import OBSERVE_ALERTS, PATTERN_ANY, Drop, EventKind
 from ringfence.bpf.attach import AttachPlan
 from ringfence.bpf.capabilities import NodeCapabilities
@@ -25,7 +26,10 @@ from tests.support import force
 from tests.support.cgroups import PREFIX, Cgroup
 from tests.support.waiting import wait_for
 
-__all__ = ["ALWAYS", "BOTH_WAYS", "HOOKS_DECIDE", "LABEL", "Probes", "results", "running"]
+__all__ = [
+    "ALWAYS", "BOTH_WAYS", "HOOKS_DECIDE", "LABEL", "Probes", "need_32_bit_calls", "results", "run",
+    "running", "values",
+]  # fmt: skip
 
 #: runs a module or test twice: where LSM hooks decide, and where only calls are seen
 BOTH_WAYS = pytest.mark.parametrize(
@@ -79,6 +83,15 @@ class Probes:
             lambda: found if len(found := self.events(cgroup, kind)) >= count else None,
             f"{count} x {kind.label}",
         )
+
+    def enroll(self, cgroup: Cgroup, state: int = abi.STATE_USED | abi.STATE_ADOPTED) -> int:
+        """Enroll a container that was there before, as the agent does. Returns its slot."""
+        slot = self.kernel.map("free_slots").pop()
+        assert slot is not None
+        value = abi.ContainerValue(cgroup.id, 1, state=state)
+        self.kernel.map("slots").set(slot, abi.CONTAINER.pack(*value))
+        self.kernel.map("containers").set(cgroup.id.to_bytes(8, "little"), slot)
+        return slot
 
     def slot(self, cgroup: Cgroup) -> int:
         """Returns the slot of a container."""
@@ -158,6 +171,24 @@ def running(
         prepare(kernel)
         kernel.attach(plan)
         yield probes
+
+
+def need_32_bit_calls() -> None:
+    """Skip where the kernel runs no 32-bit calls."""
+    if not NodeCapabilities.detect().compat:
+        force.elsewhere("this kernel runs no 32-bit calls")
+
+
+def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:
+    """Run commands of act.c, armed in the container, to their end."""
+    return cgroup.run([act, *commands], capture_output=True)
+
+
+def values(cgroup: Cgroup, act: str, *commands: str) -> list[int]:
+    """Returns the results of commands of act.c, in their order. They end by themselves."""
+    done = run(cgroup, act, *commands)
+    assert done.returncode == 0, done
+    return [int(line.split()[1]) for line in done.stdout.splitlines()]
 
 
 def results(done: subprocess.CompletedProcess[Any]) -> dict[str, int]:

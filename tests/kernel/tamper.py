@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ringfence.bpf import _libbpf
+from ringfence.bpf.maps import Map, open_map
 from tests.support.agent import Agent
 from tests.support.cgroups import PREFIX, Cgroup, hierarchies, new_cgroup
 from tests.support.waiting import patience, wait_for
 
 __all__ = [
-    "DENIED", "KILLED", "LOOKS", "NAME", "SEEN", "TAMPER", "Outcome", "Target", "attack", "target_of",
+    "DENIED", "KILLED", "LOOKS", "NAME", "SEEN", "TAMPER", "Outcome", "Target", "attack", "id_of",
+    "target_of",
 ]  # fmt: skip
 
 DENIED, KILLED, SEEN = "denied", "killed", "seen"
@@ -101,20 +103,17 @@ class Target:
         line = Path(f"/proc/{self.pid}/maps").read_text().splitlines()[0]
         return line.partition("-")[0]
 
-    def _id(self, pin: Path) -> int:
-        fd = _libbpf.get_pinned(str(pin))
-        try:
-            return int(struct.unpack("=2I", _libbpf.info(fd, 8))[1])
-        finally:
-            os.close(fd)
+    def map(self, name: str) -> Map:
+        """Opens one of the agent's maps by its pin."""
+        return open_map(_libbpf.get_pinned(str(self.pins / "maps" / name)))
 
     @property
     def map_id(self) -> int:
-        return self._id(self.pins / "maps" / "generation")
+        return id_of(self.pins / "maps" / "generation")
 
     @property
     def link_id(self) -> int:
-        return self._id(self.a_link)
+        return id_of(self.a_link)
 
     @property
     def program_id(self) -> int:
@@ -160,6 +159,15 @@ class Target:
         files = tuple((path.name, _identity(path)) for path in written)
         pins = tuple(sorted(str(path) for path in (self.agent.directory / "bpf").rglob("*")))
         return Things(self.pid, process, pins, files)
+
+
+def id_of(pin: Path) -> int:
+    """Returns the number of a pinned map or link: the second word of its info."""
+    fd = _libbpf.get_pinned(str(pin))
+    try:
+        return int(struct.unpack("=2I", _libbpf.info(fd, 8))[1])
+    finally:
+        os.close(fd)
 
 
 def _identity(path: Path) -> tuple[int, ...]:

@@ -6,32 +6,29 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ringfence.abi import DIM_EXE, EventKind
+from tests.kernel.lsm import NAME
 from tests.kernel.probes import BOTH_WAYS, Probes
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
 from tests.support.cgroups import Cgroup
 
 pytestmark = [pytest.mark.root, BOTH_WAYS]
-NAME = 3  # an operand of file.open
 SHELL = os.path.realpath("/bin/sh")
 KILLED = -signal.SIGKILL
 
 
 @pytest.fixture(autouse=True)
-def excepted(probes: Probes) -> Iterator[None]:
+def excepted(probes: Probes) -> None:
     """A file that only the shell may open."""
     probes.enforce(
         Rule(EventKind.FILE_OPEN, "kill", {NAME: {name_hash(b"protected")}}),
         Rule(EventKind.FILE_OPEN, clears=0, operands={DIM_EXE: {name_hash(SHELL.encode())}}),
     )
-    yield
-    probes.enforce()
 
 
 def opening(cgroup: Cgroup, path: Path, script: str = ": < {}", **environment: str) -> int:

@@ -96,14 +96,6 @@ CASES = [
 _NAMES = [f"{case.kind.label} {case.attack.replace('x' * 32, 'x')}" for case in CASES]
 
 
-@pytest.fixture(autouse=True)
-def reset_probes(probes: Probes) -> Iterator[None]:
-    """Reset rules and observation after each test."""
-    yield
-    probes.enforce()
-    probes.observe()
-
-
 @pytest.fixture
 def modprobe(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
     """A program of the test in modprobe's place, and its arguments. Only in a virtual machine."""

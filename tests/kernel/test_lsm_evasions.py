@@ -34,14 +34,6 @@ OSTYPE = "/proc/sys/kernel/ostype"
 OBJECT = Rule(K.FILE_OPEN, "deny", {MAGIC: {PROC}}, text=b"/sys/kernel/ostype\0")
 
 
-@pytest.fixture(autouse=True)
-def reset_rules(probes: Probes) -> Iterator[None]:
-    """Remove the rules after each test."""
-    yield
-    probes.enforce()
-    probes.events()  # the race fills the ring
-
-
 @pytest.fixture
 def secret(tmp_path: Path) -> Path:
     """A file that a rule can name."""

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,14 +25,6 @@ pytestmark = pytest.mark.root
 PROBES = {"lsm": True}
 K = EventKind
 TIOCGPTN = 0x80045430  # the number of a pty: a query without effect
-
-
-@pytest.fixture(autouse=True)
-def reset_probes(probes: Probes) -> Iterator[None]:
-    """Reset rules and observation after each test."""
-    yield
-    probes.enforce()
-    probes.observe()
 
 
 def run(cgroup: Cgroup, act: str, *commands: str) -> dict[str, int]:

@@ -5,26 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ringfence.abi import Action, EventKind, Mechanism, Relation
-from tests.kernel.looks import (
-    ACT_HELD,
-    HOST,
-    MOUNT_OF,
-    PROCESS,
-    SIGNALS,
-    THROUGH,
-    USR1,
-    Holder,
-    held,
-    holding,
-)
-from tests.kernel.probes import Probes
+from tests.kernel.looks import ACT_HELD, MOUNT_OF, PROCESS, SIGNALS, THROUGH, USR1, Holder, held, holding
+from tests.kernel.probes import Probes, values
 from tests.kernel.rules import Rule
 from tests.support.cgroups import Cgroup
 
@@ -35,20 +22,6 @@ CALL, OPEN, LOOKUP = 1, 2, 3
 READ, ATTACH = 1, 2
 
 
-@pytest.fixture(scope="module")
-def stranger() -> Iterator[Holder]:
-    """A process of the host."""
-    with holding() as made:
-        yield made
-
-
-def run(cgroup: Cgroup, act: str, *commands: str) -> list[int]:
-    """Returns the results of commands of act.c, armed in the container."""
-    done = cgroup.run([act, *commands], capture_output=True)
-    assert done.returncode == 0, done
-    return [int(value) for value in re.findall(r"^\w+ (-?\d+)$", done.stdout.decode(), re.M)]
-
-
 @pytest.mark.parametrize("what", ["memfd", "pipe"])
 def test_what_a_foreign_process_holds_is_refused(
     probes: Probes, cgroup: Cgroup, act: str, stranger: Holder, what: str, tmp_path: Path
@@ -57,10 +30,10 @@ def test_what_a_foreign_process_holds_is_refused(
     alias = tmp_path / "alias"
     alias.symlink_to(stranger.path(what))
     named = f"open:{alias}:{os.O_RDONLY | os.O_NONBLOCK}"
-    assert -errno.EPERM not in run(cgroup, act, held(stranger, what), named)
+    assert -errno.EPERM not in values(cgroup, act, held(stranger, what), named)
     probes.enforce(Rule(K.FILE_OPEN, "deny", THROUGH, MOUNT_OF))
-    assert run(cgroup, act, held(stranger, what)) == [-errno.EPERM]
-    assert run(cgroup, act, named) == [-errno.EPERM]
+    assert values(cgroup, act, held(stranger, what)) == [-errno.EPERM]
+    assert values(cgroup, act, named) == [-errno.EPERM]
     (one, other) = probes.wait(cgroup, K.FILE_OPEN, 2)
     assert one.action == other.action == Action.DENY
 
@@ -70,7 +43,7 @@ def test_what_is_its_own_is_not_foreign(probes: Probes, cgroup: Cgroup, act: str
     probes.enforce(Rule(K.FILE_OPEN, "deny", THROUGH, MOUNT_OF))
     read = f"sys:89:={stranger.path('pipe')}:={'x' * 64}:64"
     with holding(cgroup) as sibling:
-        found = run(cgroup, act, read, ACT_HELD, held(sibling, "memfd"), held(sibling, "pipe"))
+        found = values(cgroup, act, read, ACT_HELD, held(sibling, "memfd"), held(sibling, "pipe"))
     assert -errno.EPERM not in found
     assert probes.events(cgroup, K.FILE_OPEN) == []
 
@@ -80,7 +53,7 @@ def test_a_look_is_forgotten_by_the_next_open(
 ) -> None:
     """The same call with the same arguments: only its own look counts."""
     probes.enforce(Rule(K.FILE_OPEN, "deny", THROUGH, MOUNT_OF))
-    refused, opened = run(cgroup, act, held(stranger, "pipe"), ACT_HELD)
+    refused, opened = values(cgroup, act, held(stranger, "pipe"), ACT_HELD)
     assert refused == -errno.EPERM
     assert opened >= 0
 
@@ -92,19 +65,21 @@ def test_files_of_proc_have_the_relation_of_their_process(
     probes.enforce(Rule(K.FILE_OPEN, "deny", *PROCESS))
     pid = stranger.pid
     with holding(cgroup) as sibling:
-        own = run(
+        own = values(
             cgroup, act, "open:/proc/self/stat:0", f"open:/proc/{sibling.pid}/stat:0", "open:/proc/stat:0"
         )
         assert -errno.EPERM not in own
     names = (f"/proc/{pid}/stat", f"/proc/{pid}/task/{pid}/stat", f"/proc/self/../{pid}/stat")
-    assert run(cgroup, act, *(f"open:{name}:0" for name in names)) == [-errno.EPERM] * 3
+    assert values(cgroup, act, *(f"open:{name}:0" for name in names)) == [-errno.EPERM] * 3
 
 
 def test_a_look_says_how_it_came_about(probes: Probes, cgroup: Cgroup, act: str, stranger: Holder) -> None:
     """A call on the process, the open of one of its files, a link."""
     pid = stranger.pid
-    probes.enforce(*(Rule(K.PROCESS_LOOK, "alert", {1: {HOST}, 2: {via}}) for via in (CALL, OPEN, LOOKUP)))
-    run(cgroup, act, f"sys:312:{pid}:{pid}:1:0:0", f"open:/proc/{pid}/maps:0", f"open:/proc/{pid}/cwd:0")
+    probes.enforce(
+        *(Rule(K.PROCESS_LOOK, "alert", {1: {Relation.HOST}, 2: {via}}) for via in (CALL, OPEN, LOOKUP))
+    )
+    values(cgroup, act, f"sys:312:{pid}:{pid}:1:0:0", f"open:/proc/{pid}/maps:0", f"open:/proc/{pid}/cwd:0")
     found = [(event.operands[2], event.rule) for event in probes.wait(cgroup, K.PROCESS_LOOK, 3)]
     assert found == [(CALL, 0), (OPEN, 1), (LOOKUP, 2)]
 
@@ -123,21 +98,21 @@ def test_a_look_is_refused(probes: Probes, cgroup: Cgroup, act: str, stranger: H
     """kcmp of the host's processes; of the caller itself it works."""
     pid = stranger.pid
     call = f"sys:312:{pid}:{pid}:1:0:0"
-    assert run(cgroup, act, call) == [0]
-    probes.enforce(Rule(K.PROCESS_LOOK, "deny", {0: {READ}, 1: {HOST}, 2: {CALL}}))
-    assert run(cgroup, act, call) == [-errno.EPERM]
+    assert values(cgroup, act, call) == [0]
+    probes.enforce(Rule(K.PROCESS_LOOK, "deny", {0: {READ}, 1: {Relation.HOST}, 2: {CALL}}))
+    assert values(cgroup, act, call) == [-errno.EPERM]
     (event,) = probes.wait(cgroup, K.PROCESS_LOOK)
     assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
     with holding(cgroup) as sibling:
-        assert run(cgroup, act, f"sys:312:{sibling.pid}:{sibling.pid}:1:0:0") == [0]
+        assert values(cgroup, act, f"sys:312:{sibling.pid}:{sibling.pid}:1:0:0") == [0]
 
 
 def test_a_call_with_an_event_of_its_own_is_no_look(
     probes: Probes, cgroup: Cgroup, act: str, stranger: Holder
 ) -> None:
     """ptrace is decided by the rules on ptrace."""
-    probes.enforce(Rule(K.PROCESS_LOOK), Rule(K.SYS_PTRACE, "deny", {1: {HOST}}))
-    assert run(cgroup, act, f"ptrace:{stranger.pid}") == [-errno.EPERM]
+    probes.enforce(Rule(K.PROCESS_LOOK), Rule(K.SYS_PTRACE, "deny", {1: {Relation.HOST}}))
+    assert values(cgroup, act, f"ptrace:{stranger.pid}") == [-errno.EPERM]
     probes.wait(cgroup, K.SYS_PTRACE)
     assert probes.events(cgroup, K.PROCESS_LOOK) == []
 
@@ -148,22 +123,22 @@ def test_a_signal_to_the_host_is_refused(
 ) -> None:
     """By every call that has the number of a process. To its own container it arrives."""
     command = SIGNALS[call].format(pid=stranger.pid, sig=USR1)
-    assert run(cgroup, act, command) == [0]
-    probes.enforce(Rule(K.SYS_SIGNAL, "deny", {0: {USR1}, 1: {HOST}}))
-    assert run(cgroup, act, SIGNALS[call].format(pid=stranger.pid, sig=0)) == [0]
-    assert run(cgroup, act, command) == [-errno.EPERM]
+    assert values(cgroup, act, command) == [0]
+    probes.enforce(Rule(K.SYS_SIGNAL, "deny", {0: {USR1}, 1: {Relation.HOST}}))
+    assert values(cgroup, act, SIGNALS[call].format(pid=stranger.pid, sig=0)) == [0]
+    assert values(cgroup, act, command) == [-errno.EPERM]
     (event,) = probes.wait(cgroup, K.SYS_SIGNAL)
     assert event.operands[:2] == (USR1, Relation.HOST)
     with holding(cgroup) as sibling:
-        assert run(cgroup, act, SIGNALS[call].format(pid=sibling.pid, sig=USR1)) == [0]
+        assert values(cgroup, act, SIGNALS[call].format(pid=sibling.pid, sig=USR1)) == [0]
 
 
 def test_a_signal_to_a_group_does_not_reach_the_host(
     probes: Probes, cgroup: Cgroup, act: str, stranger: Holder
 ) -> None:
     """The hook is asked for each process: the caller's own gets it. The call is reported once."""
-    probes.enforce(Rule(K.SYS_SIGNAL, "deny", {1: {HOST}}))
+    probes.enforce(Rule(K.SYS_SIGNAL, "deny", {1: {Relation.HOST}}))
     group = os.getpgid(stranger.pid)
     assert group == os.getpgid(0) != stranger.pid
-    assert run(cgroup, act, f"sys:62:{-group}:0") == [0]
+    assert values(cgroup, act, f"sys:62:{-group}:0") == [0]
     assert len(probes.wait(cgroup, K.SYS_SIGNAL)) == 1

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import Action, EventKind, Mechanism
-from tests.kernel.lsm import REFUSED, TYPE, Outcome, evading, mounted, named
+from tests.kernel.lsm import FLAGS, NAME, REFUSED, TYPE, Outcome, evading, mounted, named
 from tests.kernel.probes import Probes, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
@@ -29,7 +29,6 @@ from tests.support.cgroups import Cgroup
 pytestmark = pytest.mark.root
 PROBES = {"lsm": True}
 K = EventKind
-FLAGS, NAME = 1, 3  # operands of file.open
 ACCESS, WRITE = 3, {1, 2}
 OTHER, NONE, OUTSIDE = 1 << 16, 2 << 16, 3 << 16
 WHOSE = 7 << 16
@@ -44,13 +43,6 @@ I2 = [
     Rule(kind, "deny", {TYPE: NOT_OWN}, {TYPE: WHOSE | 0o170000})
     for kind in (K.FILE_OPEN, K.FILE_MAP, K.PROCESS_EXEC)
 ]
-
-
-@pytest.fixture(autouse=True)
-def reset_rules(probes: Probes) -> Iterator[None]:
-    """Remove the rules after each test."""
-    yield
-    probes.enforce()
 
 
 def protected(action: str = "deny") -> Rule:

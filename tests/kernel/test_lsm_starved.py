@@ -20,6 +20,7 @@ import pytest
 
 from ringfence.abi import GUARD_DENY, Action, EventKind, Tamper
 from ringfence.bpf.capabilities import NodeCapabilities
+from tests.kernel.lsm import FLAGS, MAGIC, NAME
 from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, LABEL, Probes, running
 from tests.kernel.rules import Rule, name_hash
 from tests.kernel.starving import Act, pools_taken
@@ -28,7 +29,6 @@ from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
 K = EventKind
-MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open and process.exec
 NEWUSER, NEWUTS = 0x10000000, 0x04000000
 O_LARGEFILE = 0o100000  # of every 64-bit open; no other flag: for reading
 NOT_NAMED, NO_TEXT = {NAME: {name_hash(b"another")}}, b"no/such/text\0"
@@ -80,6 +80,20 @@ def rule_of(case: Case, action: str) -> Rule:
     return Rule(case.kind, action, **case.rule)  # type: ignore[arg-type]
 
 
+def check_passed(result: int | None) -> None:
+    """The call was done, and its process lives."""
+    assert result is not None
+    assert result >= 0
+
+
+def check_stopped(one: Act, result: int | None, *, refused: bool, refusal: int = errno.EPERM) -> None:
+    """Either the call was refused with that error, or its process was killed in it."""
+    if refused:
+        assert result == -refusal
+    else:
+        assert (result, one.status()) == (None, -signal.SIGKILL)
+
+
 @pytest.fixture
 def things(tmp_path: Path) -> Iterator[Path]:
     """A directory with a file, a server's socket and a program."""
@@ -126,11 +140,8 @@ def test_a_call_that_a_rule_could_match_does_not_pass(
         probes.enforce(rule_of(case, "alert"))
         one.take_buffer()
         probes.enforce(rule_of(case, "deny"))
-        result = one.starved_call()
-        if (by_hook and case.hooked) or case.cgroup:
-            assert result == -case.refusal
-        else:
-            assert (result, one.status()) == (None, -signal.SIGKILL)
+        refused = bool((by_hook and case.hooked) or case.cgroup)
+        check_stopped(one, one.starved_call(), refused=refused, refusal=case.refusal)
     assert probes.drops()[case.kind.label, "table_full"] > lost
 
 
@@ -176,11 +187,7 @@ def test_what_needs_no_text_is_decided_as_ever(
     with Act(probes, cgroup, act, *calls) as one, pools_taken(probes):
         one.take_buffer()
         assert one.call() not in (-errno.EPERM, None)
-        result = one.call()
-        if by_hook and kind is not K.SYS_MEMFD_CREATE:
-            assert result == -errno.EPERM
-        else:
-            assert (result, one.status()) == (None, -signal.SIGKILL)
+        check_stopped(one, one.call(), refused=by_hook and kind is not K.SYS_MEMFD_CREATE)
 
 
 @BOTH_WAYS
@@ -192,14 +199,8 @@ def test_an_exception_does_not_hold_for_what_is_unknown(
     deny = Rule(K.FILE_OPEN, "deny", {NAME: {name_hash(b"file")}})
     probes.enforce(deny, Rule(K.FILE_OPEN, operands={FLAGS: {O_LARGEFILE}}, clears=0))
     with Act(probes, cgroup, act, call, call) as one:
-        passed = one.call()
-        assert passed is not None
-        assert passed >= 0
-        result = one.starved_call()
-        if by_hook:
-            assert result == -errno.EPERM
-        else:
-            assert (result, one.status()) == (None, -signal.SIGKILL)
+        check_passed(one.call())
+        check_stopped(one, one.starved_call(), refused=by_hook)
 
 
 @BOTH_WAYS
@@ -217,9 +218,7 @@ def test_no_other_task_takes_the_buffer_of_a_task(
     before = probes.drops()
     with Act(probes, cgroup, act, f"mount:tmpfs:{things}/below", *calls[1:]) as one, pools_taken(probes):
         assert one.call() == 0
-        opened = one.call()
-        assert opened is not None
-        assert opened >= 0
+        check_passed(one.call())
         result = one.call()
         assert result == (-errno.EPERM if by_hook else None)
     assert probes.drops() == before
@@ -269,9 +268,7 @@ def test_an_open_is_refused_by_the_filesystem_which_is_known(
     probes.enforce(Rule(K.FILE_OPEN, "deny", {MAGIC: {magic}, **NOT_NAMED}))
     with Act(probes, cgroup, act, "open:/proc/uptime:0", f"open:{things}/file:0") as one:
         one.take_buffer()
-        known = one.call()
-        assert known is not None
-        assert known >= 0
+        check_passed(one.call())
         assert one.call() == (-errno.EPERM if by_hook else None)
     assert os.path.exists(things / "file")
 
@@ -281,15 +278,10 @@ def test_a_file_of_the_agents_process_counts_as_a_guarded_one(act: str) -> None:
     call = f"open:/proc/{os.getpid()}/stat:0"
     with running(guard=GUARD_DENY) as probes, new_cgroup(LABEL) as cgroup:
         with Act(probes, cgroup, act, call, "open:/proc/self/stat:0", call) as one:
-            passed = one.call()
-            assert passed is not None
-            assert passed >= 0
+            check_passed(one.call())
             one.take_buffer()
-            own = one.call()
-            assert own is not None
-            assert own >= 0
-            assert one.call() is None
-            assert one.status() == -signal.SIGKILL
+            check_passed(one.call())
+            check_stopped(one, one.call(), refused=False)
         event, condemned = probes.wait(cgroup, K.AGENT_TAMPER)
         assert event.action == Action.KILL
         assert (event.what, condemned.what) == (Tamper.PROC, Tamper.CONDEMNED)

@@ -19,11 +19,9 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import FLAG_COMPAT, Action, EventKind, Mechanism, Relation
-from ringfence.bpf.capabilities import NodeCapabilities
-from tests.kernel.lsm import REFUSED, Outcome, evading, mounted
-from tests.kernel.probes import Probes, results
+from tests.kernel.lsm import FLAGS, NAME, REFUSED, Outcome, evading, mounted
+from tests.kernel.probes import Probes, need_32_bit_calls, results, values
 from tests.kernel.rules import Rule, name_hash
-from tests.support import force
 from tests.support.cgroups import Cgroup
 
 pytestmark = pytest.mark.root
@@ -32,24 +30,9 @@ K = EventKind
 DONE = Outcome(0)
 HERE = "-100"  # AT_FDCWD
 IOCTL32, TIOCGWINSZ = 54, 0x5413
-FLAGS, NAME = 1, 3  # operands of file events
 CLIMBING = 2  # RF_LEADS_CLIMBING
 MS_REMOUNT, CMD_RECONFIGURE = 32, 7
 AF_PACKET, AF_SMC, SOCK_PACKET, PROTO_SMC = 17, 43, 10, 256
-
-
-@pytest.fixture(autouse=True)
-def reset_rules(probes: Probes) -> Iterator[None]:
-    """Remove the rules after each test."""
-    yield
-    probes.enforce()
-
-
-def did(cgroup: Cgroup, act: str, *commands: str) -> list[int]:
-    """Returns the results of commands of act.c."""
-    done: subprocess.CompletedProcess[str] = cgroup.run([act, *commands], capture_output=True, text=True)
-    assert done.returncode == 0, done
-    return [int(line.split()[1]) for line in done.stdout.splitlines()]
 
 
 # ---- files
@@ -68,7 +51,7 @@ def test_a_file_is_not_made_with_either_set_id_bit(
         call = f"sys:133:={path}:{stat.S_IFREG | bits}:0"
         if way == "open":
             call = f"sys:2:={path}:{os.O_CREAT | os.O_WRONLY}:{bits}"
-        return did(cgroup, act, call)[0]
+        return values(cgroup, act, call)[0]
 
     assert made("control") >= 0
     probes.enforce(Rule(K.SYS_CHMOD, "deny", {0: {mask}}, {0: mask}))
@@ -89,7 +72,7 @@ def test_a_kill_at_a_hook_has_no_effect_first(
     done = cgroup.run([act, f"sys:90:={tool}:{0o4755}"], capture_output=True)
     assert (done.returncode, stat.S_IMODE(tool.stat().st_mode)) == (-signal.SIGKILL, 0o755)
     probes.enforce()
-    assert did(cgroup, act, f"sys:90:={tool}:{0o4755}") == [0]
+    assert values(cgroup, act, f"sys:90:={tool}:{0o4755}") == [0]
     assert stat.S_IMODE(tool.stat().st_mode) == 0o4755
 
 
@@ -123,7 +106,7 @@ def test_a_link_that_may_climb_is_refused(
     """By its text. A text that does not fit may climb after its end."""
     (tmp_path / "d").mkdir()
     probes.enforce(Rule(K.FILE_LINK, "deny", {FLAGS: {CLIMBING}}, {FLAGS: CLIMBING}))
-    refused = did(cgroup, act, f"sys:88:={text}:={tmp_path}/d/link") == [-errno.EPERM]
+    refused = values(cgroup, act, f"sys:88:={text}:={tmp_path}/d/link") == [-errno.EPERM]
     assert refused is climbs
 
 
@@ -146,8 +129,7 @@ def test_a_capability_of_a_file_is_not_set_by_a_ring(
 
 def test_a_32_bit_ioctl_is_refused(probes: Probes, cgroup: Cgroup, narrow: str) -> None:
     """From 6.8 on it reaches a hook of its own."""
-    if not NodeCapabilities.detect().compat:
-        force.elsewhere("this kernel runs no 32-bit calls")
+    need_32_bit_calls()
 
     def result(command: int) -> int:
         done = cgroup.run([narrow, str(IOCTL32), "0", str(command), "0"], capture_output=True)
@@ -175,8 +157,8 @@ def test_a_family_by_another_name_is_that_family(
 ) -> None:
     """SMC by its protocol, and packet sockets by their old type."""
     probes.enforce(Rule(K.SYS_SOCKET, "deny", {0: {family}}))
-    assert did(cgroup, act, call) == [-errno.EPERM]
-    assert did(cgroup, act, twin)[0] > 0
+    assert values(cgroup, act, call) == [-errno.EPERM]
+    assert values(cgroup, act, twin)[0] > 0
 
 
 def test_a_datagram_to_a_socket_of_the_host_is_refused(
@@ -186,9 +168,9 @@ def test_a_datagram_to_a_socket_of_the_host_is_refused(
     path = tmp_path / "log"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(path))
-        assert did(cgroup, act, f"unixsend:{path}") == [1]
+        assert values(cgroup, act, f"unixsend:{path}") == [1]
         probes.enforce(Rule(K.UNIX_CONNECT, "deny", text=str(path).encode() + b"\0"))
-        assert did(cgroup, act, f"unixsend:{path}") == [-errno.EPERM]
+        assert values(cgroup, act, f"unixsend:{path}") == [-errno.EPERM]
     (event,) = probes.wait(cgroup, K.UNIX_CONNECT)
     assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
 
@@ -198,9 +180,9 @@ def test_a_datagram_to_a_socket_of_the_host_is_refused(
 
 def test_a_process_does_not_make_the_host_its_tracer(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """PTRACE_TRACEME concerns the parent, which is a process of the host here."""
-    assert did(cgroup, act, "sys:101:0") == [0]
+    assert values(cgroup, act, "sys:101:0") == [0]
     probes.enforce(Rule(K.SYS_PTRACE, "deny", {0: {0}, 1: {Relation.HOST}}))
-    assert did(cgroup, act, "sys:101:0") == [-errno.EPERM]
+    assert values(cgroup, act, "sys:101:0") == [-errno.EPERM]
     (event,) = probes.wait(cgroup, K.SYS_PTRACE)
     assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
 
@@ -211,9 +193,9 @@ def test_a_filesystem_is_not_reconfigured_by_the_new_calls(
     """fspick and fsconfig: the same as mount(2) with MS_REMOUNT."""
     with mounted("-t", "tmpfs", "none", tmp_path):
         ways = (f"sys:433:-100:={tmp_path}:0", f"sys:431:3:{CMD_RECONFIGURE}:0:0:0")
-        assert did(cgroup, act, *ways) == [3, 0]
+        assert values(cgroup, act, *ways) == [3, 0]
         probes.enforce(Rule(K.SYS_MOUNT, "deny", {0: {MS_REMOUNT}}, {0: MS_REMOUNT}))
-        assert did(cgroup, act, *ways) == [3, -errno.EPERM]
+        assert values(cgroup, act, *ways) == [3, -errno.EPERM]
         (event,) = probes.wait(cgroup, K.SYS_MOUNT)
         assert (event.text, event.mechanism) == (b"tmpfs", Mechanism.LSM)
 

@@ -6,14 +6,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
 from typing import Any
 
 import pytest
 
 from ringfence.abi import Action, EventKind, Mechanism
 from tests.kernel.enforcer import Enforcer
-from tests.kernel.probes import LABEL, results
+from tests.kernel.probes import LABEL, results, run
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.scenes import cgroup_fixture
 from tests.unit.policy.documents import Document, Seen, policy, rule
@@ -28,11 +27,6 @@ UNSHARE = f"unshare:{0x04000000}"
 
 
 cgroup = cgroup_fixture(LABEL, after="enforcer")
-
-
-def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:
-    """Run commands of act.c, armed in the container, to their end."""
-    return cgroup.run([act, *commands], capture_output=True)
 
 
 def test_deny_refuses_a_connection_before_it_is_made(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:

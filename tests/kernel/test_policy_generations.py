@@ -15,8 +15,8 @@ from ringfence.policy.encode import half_of
 from ringfence.policy.install import Generations
 from tests.kernel.binding import program_id
 from tests.kernel.enforcer import Enforcer
-from tests.kernel.probes import LABEL, results
-from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT, run
+from tests.kernel.probes import LABEL, results, run
+from tests.kernel.test_policy_enforcement import CONNECT, PORT, TO_PORT
 from tests.support import force
 from tests.support.cgroups import Cgroup
 from tests.support.descriptors import open_descriptors
@@ -62,6 +62,18 @@ def filler(number: int) -> Document:
         for n in range(number % 9 + 1)
     ]
     return policy(*rules, name=f"filler-{number}")
+
+
+def one_each(count: int) -> list[Document]:
+    """Returns that many policies: pN is for containers only-N, and its rule rN denies port 5000 + N."""
+    return [
+        policy(
+            rule(id=f"r{n}", event="network.connect", match={"port": 5000 + n}, action="deny"),
+            name=f"p{n}",
+            names=[f"only-{n}"],
+        )
+        for n in range(count)
+    ]
 
 
 def test_there_is_no_gap_between_generations(enforcer: Enforcer, cgroup: Cgroup) -> None:
@@ -172,15 +184,7 @@ def test_each_kind_of_container_has_its_rules(enforcer: Enforcer, cgroup: Cgroup
     """Three hundred kinds of containers, each with its
     own policies; the first and the last are right.
     """
-    documents = [
-        policy(
-            rule(id=f"r{n}", event="network.connect", match={"port": 5000 + n}, action="deny"),
-            name=f"p{n}",
-            names=[f"only-{n}"],
-        )
-        for n in range(300)
-    ]
-    enforcer.enforce(*documents)
+    enforcer.enforce(*one_each(300))
     slot = enforcer.probes.slot(cgroup)
     profiles = {enforcer.generations.profile_for(frozenset({n})) for n in range(300)}
     assert len(profiles) == 300
@@ -205,15 +209,7 @@ def test_another_agent_continues_the_generation_count(enforcer: Enforcer, cgroup
 
 def test_numbers_of_profiles_are_used_again(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
     """When every number was used: those that no container has; the container's own rules stay."""
-    documents = [
-        policy(
-            rule(id=f"r{n}", event="network.connect", match={"port": 5000 + n}, action="deny"),
-            name=f"p{n}",
-            names=[f"only-{n}"],
-        )
-        for n in range(13)
-    ]
-    enforcer.enforce(*documents)
+    enforcer.enforce(*one_each(13))
     slot = enforcer.probes.slot(cgroup)
     enforcer.generations.assign(slot, Seen("only-12"))
     kinds = [frozenset(n for n in range(12) if number >> n & 1) for number in range(1, 4096)]

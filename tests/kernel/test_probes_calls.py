@@ -13,10 +13,8 @@ import pytest
 
 from ringfence import abi
 from ringfence.abi import Action, Counter, EventKind, Fact, Mechanism, Relation
-from ringfence.bpf.capabilities import NodeCapabilities
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.probes import LABEL, Probes, need_32_bit_calls, results, run, running
 from tests.kernel.rules import Rule
-from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
@@ -25,11 +23,6 @@ NEWUTS, NEWIPC, NEWNET, NEWUSER = 0x4000000, 0x8000000, 0x40000000, 0x10000000
 AF_ALG, AF_INET, SOCK_DGRAM, SOCK_STREAM = 38, 2, 2, 1
 OBSERVED = (K.SYS_UNSHARE, K.SYS_SETNS, K.SYS_MOUNT, K.SYS_SOCKET, K.SYS_PTRACE, K.SYS_SETUID, K.SYS_MKNOD)
 PROBES = {"observe": OBSERVED}
-
-
-def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:
-    """Run commands of act.c, armed in the container, to their end."""
-    return cgroup.run([act, *commands], capture_output=True)
 
 
 def test_a_call_is_reported_with_its_arguments(probes: Probes, cgroup: Cgroup, act: str) -> None:
@@ -212,8 +205,7 @@ def test_32_bit_calls_are_watched(probes: Probes, cgroup: Cgroup, act: str) -> N
     """int 0x80 of a 64-bit program: seen with the 32-bit
     number, reported as such, killed like any other.
     """
-    if not NodeCapabilities.detect().compat:
-        force.elsewhere("this kernel runs no 32-bit calls")
+    need_32_bit_calls()
     run(cgroup, act, f"unshare32:{NEWUTS}", "socket32:2:2:17")
     (unshare,) = probes.wait(cgroup, K.SYS_UNSHARE)
     assert (unshare.nr, unshare.args[0]) == (310, NEWUTS)

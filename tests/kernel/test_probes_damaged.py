@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 
 import pytest
 
 from ringfence import abi
 from ringfence.abi import EventKind
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.probes import LABEL, Probes, results, run, running
 from tests.kernel.rules import Rule
 from tests.support.cgroups import Cgroup, new_cgroup
 
@@ -18,11 +17,6 @@ pytestmark = pytest.mark.root
 NEWUTS, NEWIPC = 0x4000000, 0x8000000
 NO_SET = 1 << 20
 KILLS = Rule(EventKind.SYS_UNSHARE, "kill", {0: {NEWUTS}})
-
-
-def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:
-    """Run commands of act.c in the container."""
-    return cgroup.run([act, *commands], capture_output=True)
 
 
 def u32(number: int) -> bytes:

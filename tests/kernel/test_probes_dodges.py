@@ -19,8 +19,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import Action, EventKind, Mechanism, Relation
-from ringfence.bpf.capabilities import NodeCapabilities
-from tests.kernel.probes import LABEL, Probes, results
+from tests.kernel.probes import LABEL, Probes, need_32_bit_calls, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
@@ -78,8 +77,7 @@ def test_unreadable_socketcall_arguments_are_treated_as_forbidden(
     """Programs push its arguments on the stack before
     the call; other placement is an attempt to hide them.
     """
-    if not NodeCapabilities.detect().compat:
-        force.elsewhere("this kernel runs no 32-bit calls")
+    need_32_bit_calls()
     probes.enforce(Rule(K.SYS_SOCKET, "kill", {0: {AF_ALG}}))
     assert cgroup.run([dodge, "socketcall", "38", "5", "0"]).returncode == -signal.SIGKILL
     probes.enforce(Rule(K.SYS_UNSHARE, "kill"))

@@ -224,14 +224,7 @@ def test_running_containers_are_adopted(act: str) -> None:
         child = cgroup.popen([act, "wait", "forks:1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         wait_for(lambda: os.readlink(f"/proc/{child.pid}/exe") == act, "the program to run")
         with running(observe=(K.PROCESS_FORK,)) as probes:
-            slot = probes.kernel.map("free_slots").pop()
-            assert slot is not None
-            key = cgroup.id.to_bytes(8, "little")
-            entry = abi.CONTAINER.pack(
-                *abi.ContainerValue(cgroup.id, 1, state=abi.STATE_USED | abi.STATE_ADOPTED)
-            )
-            probes.kernel.map("slots").set(slot, entry)
-            probes.kernel.map("containers").set(key, slot)
+            slot = probes.enroll(cgroup)
             assert [(one.pid, one.slot) for one in probes.kernel.adopt().bound] == [(child.pid, slot)]
             assert probes.kernel.adopt().bound == []
             (start,) = probes.wait(cgroup, K.CONTAINER_START)

@@ -5,23 +5,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from ringfence.abi import EventKind, Relation
-from tests.kernel.looks import (
-    ACT_HELD,
-    HOST,
-    MOUNT_OF,
-    PROCESS,
-    SIGNALS,
-    THROUGH,
-    USR1,
-    Holder,
-    held,
-    holding,
-)
+from tests.kernel.looks import ACT_HELD, MOUNT_OF, PROCESS, SIGNALS, THROUGH, USR1, Holder, held, holding
 from tests.kernel.probes import Probes
 from tests.kernel.rules import Rule
 from tests.support.cgroups import Cgroup
@@ -30,13 +18,6 @@ pytestmark = pytest.mark.root
 K = EventKind
 PROBES = {"observe": (K.SYS_SIGNAL, K.PROCESS_LOOK, K.SYS_SETTIME, K.SYS_KEYCTL, K.FILE_OPEN)}
 KILLED = -signal.SIGKILL
-
-
-@pytest.fixture(scope="module")
-def stranger() -> Iterator[Holder]:
-    """A process of the host."""
-    with holding() as made:
-        yield made
 
 
 def ended(cgroup: Cgroup, act: str, *commands: str) -> int:
@@ -70,7 +51,7 @@ def test_a_signal_has_the_relation_of_its_target(
     probes: Probes, cgroup: Cgroup, act: str, stranger: Holder, call: str
 ) -> None:
     """By every call that has a process's number."""
-    probes.enforce(Rule(K.SYS_SIGNAL, "kill", {0: {USR1}, 1: {HOST}}))
+    probes.enforce(Rule(K.SYS_SIGNAL, "kill", {0: {USR1}, 1: {Relation.HOST}}))
     with holding(cgroup) as sibling:
         own = SIGNALS[call].format(pid=sibling.pid, sig=USR1)
         assert ended(cgroup, act, own, SIGNALS[call].format(pid=stranger.pid, sig=0)) == 0

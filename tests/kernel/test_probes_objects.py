@@ -8,8 +8,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ import pytest
 
 from ringfence import abi
 from ringfence.abi import NO_CALL, Action, Counter, EventKind, Fact, Mechanism
-from ringfence.bpf.capabilities import NodeCapabilities
-from tests.kernel.probes import LABEL, Probes, results
+from tests.kernel.lsm import FLAGS, MAGIC, NAME, TYPE
+from tests.kernel.probes import LABEL, Probes, need_32_bit_calls, results, run
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
@@ -28,17 +26,8 @@ K = EventKind
 PROC = 0x9FA0
 AF_INET, AF_INET6 = 2, 10
 SOL_IP, IPT_SO_SET_REPLACE = 0, 64  # linux/netfilter_ipv4/ip_tables.h
-MAGIC, FLAGS, TYPE, NAME = range(4)  # operands of file.open
 OWN, OTHER = 0, 1
 WRITE = os.O_WRONLY
-
-
-@pytest.fixture(autouse=True)
-def reset_probes(probes: Probes) -> Iterator[None]:
-    """Reset rules and observation after each test."""
-    yield
-    probes.enforce()
-    probes.observe()
 
 
 def either_state(program: str) -> set[int]:
@@ -47,11 +36,6 @@ def either_state(program: str) -> set[int]:
     """
     as_in_image = name_hash(program.encode())
     return {as_in_image, as_in_image ^ abi.EXE_CHANGED}
-
-
-def run(cgroup: Cgroup, act: str, *commands: str) -> subprocess.CompletedProcess[bytes]:
-    """Run commands of act.c, armed in the container, to their end."""
-    return cgroup.run([act, *commands], capture_output=True)
 
 
 def named(probes: Probes, cgroup: Cgroup, path: bytes) -> list[Any]:
@@ -180,8 +164,7 @@ def test_opens_are_counted(probes: Probes, act: str) -> None:
 
 def test_32_bit_opens_are_seen(probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path) -> None:
     """An open by int 0x80 is decided like any other."""
-    if not NodeCapabilities.detect().compat:
-        force.elsewhere("this kernel runs no 32-bit calls")
+    need_32_bit_calls()
     (tmp_path / "watched").write_text("")
     probes.enforce(Rule(K.FILE_OPEN, "kill", {NAME: {name_hash(b"watched")}}))
     done = run(cgroup, act, f"open32:{tmp_path}/watched", "forks:1")

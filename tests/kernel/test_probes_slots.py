@@ -228,11 +228,7 @@ def test_a_task_that_left_its_cgroup_is_bound_again(act: str) -> None:
             assert value is not None
             start = abi.TaskValue._make(abi.TASK.unpack(value)).start_ns
         with running() as probes:
-            slot = probes.kernel.map("free_slots").pop()
-            assert slot is not None
-            entry = abi.CONTAINER.pack(*abi.ContainerValue(cgroup.id, 1, state=abi.STATE_USED))
-            probes.kernel.map("slots").set(slot, entry)
-            probes.kernel.map("containers").set(cgroup.id.to_bytes(8, "little"), slot)
+            slot = probes.enroll(cgroup, abi.STATE_USED)
             assert probes.kernel.adopt().bound == []
             carried = probes.kernel.map("carried")
             carried.set(child.pid, abi.CARRIED.pack(cgroup.id, start + 1, 0))

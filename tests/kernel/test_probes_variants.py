@@ -10,16 +10,17 @@ import os
 import platform
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from ringfence import abi
 from ringfence.abi import FLAG_COMPAT, Action, Drop, EventKind, Relation
-from ringfence.bpf.capabilities import NodeCapabilities
-from tests.kernel.probes import LABEL, Probes, results, running
+from tests.kernel.lsm import NAME
+from tests.kernel.probes import LABEL, Probes, need_32_bit_calls, results, running
 from tests.kernel.rules import Rule, name_hash
-from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
@@ -27,18 +28,11 @@ K = EventKind
 PROBES = {
     "observe": (K.SYS_SETNS, K.SYS_PERF_EVENT_OPEN, K.SYS_SOCKET, K.SYS_PTRACE, K.SYS_CHROOT, K.SYS_MOUNT)
 }
-NAME = 3  # operand of file.open
 CHROOTED, NEW_ROOT, ROOT_OF_HOST = 0, 1, 2  # operands of chroot
 X32 = 0x40000000
 NEWUTS = 0x4000000
 PTRACE_SEIZE = 0x4206
 SOCKETCALL, SOCKETPAIR, OPENAT2 = 102, 8, 437  # numbers of 32-bit calls
-
-
-def only_where_32_bit_calls_run() -> None:
-    """Skip elsewhere."""
-    if not NodeCapabilities.detect().compat:
-        force.elsewhere("this kernel runs no 32-bit calls")
 
 
 @pytest.mark.parametrize(
@@ -73,17 +67,22 @@ def test_a_namespace_of_its_own_is_the_containers(
     assert event.operands[1] == Relation.SELF
 
 
+@contextmanager
+def waiting(argv: list[str], said: bytes) -> Iterator[int]:
+    """A process that has said this, and waits until the end of the block; its number."""
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == said
+    try:
+        yield process.pid
+    finally:
+        process.communicate(b"x")
+
+
 def test_a_namespace_that_nobody_claimed_is_the_hosts(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Such as one of a service of the host."""
-    service = subprocess.Popen(
-        ["unshare", "-u", act, "name:there", "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert service.stdout
-    assert service.stdout.readline() == b"name 0\n"
-    try:
-        cgroup.run([act, f"setns:/proc/{service.pid}/ns/uts:0"], capture_output=True)
-    finally:
-        service.communicate(b"x")
+    with waiting(["unshare", "-u", act, "name:there", "wait"], b"name 0\n") as service:
+        cgroup.run([act, f"setns:/proc/{service}/ns/uts:0"], capture_output=True)
     (event,) = probes.wait(cgroup, K.SYS_SETNS)
     assert event.operands[1] == Relation.HOST
 
@@ -91,15 +90,9 @@ def test_a_namespace_that_nobody_claimed_is_the_hosts(probes: Probes, cgroup: Cg
 def test_a_namespace_of_another_container_is_the_others(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """It belongs to the container whose task is in it."""
     with new_cgroup(LABEL) as elsewhere:
-        other = elsewhere.popen(
-            ["unshare", "-u", act, "unshare:0", "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert other.stdout
-        assert other.stdout.readline() == b"unshare 0\n"
-        try:
-            cgroup.run([act, f"setns:/proc/{other.pid}/ns/uts:0"], capture_output=True)
-        finally:
-            other.communicate(b"x")
+        argv = elsewhere.command(["unshare", "-u", act, "unshare:0", "wait"])
+        with waiting(argv, b"unshare 0\n") as other:
+            cgroup.run([act, f"setns:/proc/{other}/ns/uts:0"], capture_output=True)
     (event,) = probes.wait(cgroup, K.SYS_SETNS)
     assert event.operands[1] == Relation.OTHER
 
@@ -158,7 +151,7 @@ def test_a_later_weaker_rule_does_not_replace_a_kill(probes: Probes, cgroup: Cgr
 
 def test_a_32_bit_socketpair_is_checked(probes: Probes, cgroup: Cgroup, narrow: str) -> None:
     """By socketcall, whose arguments lie in memory."""
-    only_where_32_bit_calls_run()
+    need_32_bit_calls()
     cgroup.run([narrow, str(SOCKETCALL), str(SOCKETPAIR), "@1,3,0,0"], capture_output=True)
     (event,) = probes.wait(cgroup, K.SYS_SOCKET)
     assert (event.nr, event.operands[:2]) == (SOCKETCALL, (1, 3))
@@ -167,7 +160,7 @@ def test_a_32_bit_socketpair_is_checked(probes: Probes, cgroup: Cgroup, narrow: 
 
 def test_every_32_bit_open_is_checked(probes: Probes, cgroup: Cgroup, narrow: str, tmp_path: Path) -> None:
     """open, creat, openat and openat2."""
-    only_where_32_bit_calls_run()
+    need_32_bit_calls()
     secret = tmp_path / "secret"
     secret.write_text("x")
     probes.enforce(Rule(K.FILE_OPEN, "kill", {NAME: {name_hash(b"secret")}}))

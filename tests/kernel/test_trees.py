@@ -22,9 +22,8 @@ READ, WRITE = os.O_RDONLY, os.O_WRONLY
 
 @pytest.fixture(autouse=True)
 def reset(probes: Probes) -> Iterator[None]:
-    """Remove rules and trees after each test."""
+    """Remove the trees after each test."""
     yield
-    probes.enforce()
     probes.kernel.map("host_trees").delete_all()
 
 

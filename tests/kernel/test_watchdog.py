@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import CONTAINER, GENERATIONS
-from ringfence.bpf import _libbpf
-from ringfence.bpf.maps import Map, open_map
 from tests.kernel.tamper import LABEL, Target, target_of
 from tests.kernel.test_self_defence_limits import userns
 from tests.support import force
@@ -51,11 +49,6 @@ def cgroup(target: Target) -> Iterator[Cgroup]:
         yield made
 
 
-def pinned(target: Target, name: str) -> Map:
-    """Opens one of the agent's maps."""
-    return open_map(_libbpf.get_pinned(str(target.pins / "maps" / name)))
-
-
 def count(target: Target, what: str) -> float:
     """Returns ringfence_tampered_total of that kind."""
     return target.agent.metrics()["ringfence_tampered_total", (("what", what),)]
@@ -75,7 +68,7 @@ def wait_reported(target: Target, what: str, before: float, times: int = 1) -> N
 def test_a_changed_generation_is_restored(target: Target, cgroup: Cgroup) -> None:
     """0 would mean that no rule decides."""
     before = count(target, "generation")
-    with pinned(target, "generation") as word:
+    with target.map("generation") as word:
         number = word.get_int(0)
         with pytest.raises(PermissionError):
             word.set(0, 0)
@@ -88,7 +81,7 @@ def test_a_changed_generation_is_restored(target: Target, cgroup: Cgroup) -> Non
 def test_a_containers_profile_is_restored(target: Target, cgroup: Cgroup) -> None:
     """A word of its slot."""
     before = count(target, "profile")
-    with pinned(target, "containers") as containers, pinned(target, "slots") as slots:
+    with target.map("containers") as containers, target.map("slots") as slots:
         slot = int.from_bytes(containers.get(cgroup.id) or b"", "little")
         memory = slots.mapped()
         offset = CONTAINER.offset_of("profile")
@@ -108,7 +101,7 @@ def test_a_containers_profile_is_restored(target: Target, cgroup: Cgroup) -> Non
         wait_reported(target, "profile", before)
         # A change made after the last check and before the count was read is found at the next
         # check.
-        with pinned(target, "generation") as word:
+        with target.map("generation") as word:
             live = word.get_int(0) % GENERATIONS * 4
         wait_for(lambda: memory[at + live : at + live + 4] == was[live : live + 4], "the profile")
         memory.close()

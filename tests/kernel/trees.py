@@ -9,12 +9,11 @@ from pathlib import Path
 
 from ringfence.abi import TREE_HOST, TREE_KEY, TREE_OF_HOST, TREE_SHIFT, EventKind
 from ringfence.bpf.host import identify, mount_devices
+from tests.kernel.lsm import FLAGS, TYPE
 from tests.kernel.probes import Probes
 from tests.kernel.rules import Rule
 
 __all__ = ["host_rule", "register"]
-
-_FLAGS, _TYPE = 1, 2  # operands of file.open
 
 
 def host_rule(action: str) -> Rule:
@@ -22,8 +21,8 @@ def host_rule(action: str) -> Rule:
     return Rule(
         EventKind.FILE_OPEN,
         action,
-        {_FLAGS: {1, 2}, _TYPE: {TREE_HOST << TREE_SHIFT}},
-        {_FLAGS: os.O_ACCMODE, _TYPE: 15 << TREE_SHIFT},
+        {FLAGS: {1, 2}, TYPE: {TREE_HOST << TREE_SHIFT}},
+        {FLAGS: os.O_ACCMODE, TYPE: 15 << TREE_SHIFT},
     )
 
 

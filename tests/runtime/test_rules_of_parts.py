@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import errno
-import json
 import os
 import struct
 from pathlib import Path
@@ -22,15 +21,14 @@ from ringfence_runtime.launch import idmap, moveroot
 from ringfence_runtime.launch.operations import sequence
 from ringfence_runtime.launch.operations.cgroups import MountLegacyCgroups, MountUnifiedCgroup
 from ringfence_runtime.security import landlock
-from ringfence_runtime.spec import parse_config
 from ringfence_runtime.spec.linux import Landlock
 from tests.runtime.conftest import CONFIG
-from tests.runtime.test_config import changed
+from tests.runtime.test_config import changed, parse
 
 
 def parsed(path: str, value: Any) -> Any:
     """Returns CONFIG with one member changed."""
-    return parse_config(json.dumps(changed(path, value)).encode())
+    return parse(changed(path, value))
 
 
 # ---- Landlock: what is handed to each kernel
@@ -58,7 +56,7 @@ def ruleset(monkeypatch: pytest.MonkeyPatch, abi: int, **rules: Any) -> Asked:
     monkeypatch.setattr(syscalls, "landlock_add_rule", lambda *words: None)
     config = copy.deepcopy(CONFIG)
     config["linux"]["landlock"] = {"derive": False, **rules}
-    made = parse_config(json.dumps(config).encode())
+    made = parse(config)
     landlock.build(cast(Landlock, made.linux.landlock), made)
     (attributes,) = asked
     return Asked(len(attributes), *struct.unpack("QQQ", attributes.ljust(24, b"\0")))
@@ -94,6 +92,14 @@ def _numbers(mapping: Any) -> tuple[int, int, int]:
     return mapping.container, mapping.host, mapping.size
 
 
+def with_ids(rows: list[dict[str, int]]) -> dict[str, Any]:
+    """Returns CONFIG with a user namespace that has these ranges of users and of groups."""
+    config = changed("linux.uidMappings", rows)
+    config["linux"]["gidMappings"] = rows
+    config["linux"]["namespaces"].append({"type": "user"})
+    return config
+
+
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [
@@ -109,11 +115,9 @@ def test_ranges_of_ids_neither_overlap_nor_leave_their_space(
 ) -> None:
     """On either side."""
     rows = [{"containerID": one, "hostID": other, "size": size} for one, other, size in ranges]
-    config = changed("linux.uidMappings", rows)
-    config["linux"]["gidMappings"] = rows
-    config["linux"]["namespaces"].append({"type": "user"})
+    config = with_ids(rows)
     with pytest.raises(SpecError, match=message):
-        parse_config(json.dumps(config).encode())
+        parse(config)
 
 
 def test_ranges_that_touch_are_accepted() -> None:
@@ -122,10 +126,7 @@ def test_ranges_that_touch_are_accepted() -> None:
         {"containerID": 0, "hostID": 1000, "size": 10},
         {"containerID": 10, "hostID": 1010, "size": 5},
     ]
-    config = changed("linux.uidMappings", rows)
-    config["linux"]["gidMappings"] = rows
-    config["linux"]["namespaces"].append({"type": "user"})
-    assert len(parse_config(json.dumps(config).encode()).linux.uid_map) == 2
+    assert len(parse(with_ids(rows)).linux.uid_map) == 2
 
 
 DEADLINE = {"policy": "SCHED_DEADLINE", "runtime": 1024, "deadline": 2048, "period": 4096}

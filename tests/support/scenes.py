@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support import force
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
 
-__all__ = ["agent_fixture", "cgroup_fixture"]
+__all__ = ["agent_fixture", "cgroup_fixture", "program_fixture"]
 
 
 def agent_fixture(label: str) -> Any:
@@ -37,3 +39,16 @@ def cgroup_fixture(label: str, *, after: str) -> Any:
             yield made
 
     return cgroup
+
+
+def program_fixture(source: Path, *options: str) -> Any:
+    """Returns a fixture: the path of a C program, compiled once per run with these options."""
+
+    @pytest.fixture(scope="session")
+    def program(tmp_path_factory: pytest.TempPathFactory) -> str:
+        made = tmp_path_factory.mktemp(source.stem) / source.stem
+        words = ["-O1", "-Wall", *options, "-o", str(made), str(source), "-lpthread"]
+        subprocess.run([force.need_program("gcc"), *words], check=True)
+        return str(made)
+
+    return program
