@@ -12,7 +12,7 @@ from ringfence.policy import CompiledPolicies, CompiledRule, NodeTiers, compile_
 from ringfence.policy.install import Generations
 from tests.kernel.probes import Probes
 from tests.support.cgroups import Cgroup
-from tests.unit.policy.documents import Document, load
+from tests.unit.policy.documents import Document, Seen, load
 
 __all__ = ["Enforcer"]
 
@@ -32,6 +32,10 @@ class Enforcer:
     def enforce(self, *documents: Document) -> None:
         """Put policies in force for every container."""
         self.generations.install(self.compile(*documents))
+
+    def assign(self, cgroup: Cgroup, name: str) -> frozenset[int]:
+        """A container's name becomes known: its policies come into force."""
+        return self.generations.assign(self.probes.slot(cgroup), cgroup.id, Seen(name))
 
     def alert(self, cgroup: Cgroup, kind: EventKind) -> tuple[Any, CompiledRule]:
         """Returns the first event of that kind with a verdict, and the rule that it names."""

@@ -144,12 +144,26 @@ def test_policies_apply_to_the_containers_they_select(enforcer: Enforcer, act: s
     enforcer.enforce(policy(rule(**NEW_UTS), names=["web-*"]))
     with new_cgroup(LABEL) as web, new_cgroup(LABEL) as other:
         assert results(run(web, act, UNSHARE)) == {"unshare": 0}
-        assert enforcer.generations.assign(enforcer.probes.slot(web), Seen("web-1")) == {0}
-        assert enforcer.generations.assign(enforcer.probes.slot(other), Seen("db-1")) == frozenset()
+        assert enforcer.assign(web, "web-1") == {0}
+        assert enforcer.assign(other, "db-1") == frozenset()
         assert run(web, act, UNSHARE).returncode == -signal.SIGKILL
         assert results(run(other, act, UNSHARE)) == {"unshare": 0}
         enforcer.generations.clear(enforcer.probes.slot(web))
         assert results(run(web, act, UNSHARE)) == {"unshare": 0}
+
+
+def test_what_is_learned_late_of_an_ended_container_changes_nothing(
+    enforcer: Enforcer, cgroup: Cgroup, act: str
+) -> None:
+    """Its slot has another owner by then, which keeps its own policies."""
+    enforcer.enforce(policy(rule(**NEW_UTS), names=["web-*"]))
+    slot, ended = enforcer.probes.slot(cgroup), cgroup.id + 1_000_000
+    enforcer.assign(cgroup, "db-1")
+    assert enforcer.generations.assign(slot, ended, Seen("web-1")) == frozenset()
+    assert results(run(cgroup, act, UNSHARE)) == {"unshare": 0}
+    enforcer.assign(cgroup, "web-1")
+    assert enforcer.generations.assign(slot, ended, Seen("db-1")) == frozenset()
+    assert run(cgroup, act, UNSHARE).returncode == -signal.SIGKILL
 
 
 def test_a_container_is_under_policy_before_anything_is_known(enforcer: Enforcer, act: str) -> None:

@@ -185,11 +185,10 @@ def test_each_kind_of_container_has_its_rules(enforcer: Enforcer, cgroup: Cgroup
     own policies; the first and the last are right.
     """
     enforcer.enforce(*one_each(300))
-    slot = enforcer.probes.slot(cgroup)
     profiles = {enforcer.generations.profile_for(frozenset({n})) for n in range(300)}
     assert len(profiles) == 300
     for mine, other in ((0, 299), (299, 0)):
-        enforcer.generations.assign(slot, Seen(f"only-{mine}"))
+        enforcer.assign(cgroup, f"only-{mine}")
         assert results(run(cgroup, act, f"connect:127.0.0.1:{5000 + mine}")) == {"connect": -errno.EPERM}
         assert results(run(cgroup, act, f"connect:127.0.0.1:{5000 + other}"))["connect"] != -errno.EPERM
 
@@ -210,8 +209,7 @@ def test_another_agent_continues_the_generation_count(enforcer: Enforcer, cgroup
 def test_numbers_of_profiles_are_used_again(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
     """When every number was used: those that no container has; the container's own rules stay."""
     enforcer.enforce(*one_each(13))
-    slot = enforcer.probes.slot(cgroup)
-    enforcer.generations.assign(slot, Seen("only-12"))
+    enforcer.assign(cgroup, "only-12")
     kinds = [frozenset(n for n in range(12) if number >> n & 1) for number in range(1, 4096)]
     numbers = [enforcer.generations.profile_for(kind) for kind in kinds]
     assert max(numbers) < enforcer.probes.kernel.map("rule_sets").max_entries // GENERATIONS

@@ -137,9 +137,13 @@ class Generations:
         """Returns the profile of containers to which these policies (by index) apply; creates it if new."""
         return self._profile_for(self._live, policies, self._assigned) if self._live else 0
 
-    def assign(self, slot: int, container: ContainerFacts | None) -> frozenset[int]:
-        """Puts a container's policies in force for its slot; None: nothing is known about it."""
-        if self._live is None:
+    def assign(self, slot: int, cgroup: int, container: ContainerFacts | None) -> frozenset[int]:
+        """Puts a container's policies in force for its slot; None: nothing is known about it.
+
+        Does nothing if the slot belongs to another cgroup by now: what is learned of a container that
+        has ended must not change the next one's policies.
+        """
+        if self._live is None or self._owner(slot) != cgroup:
             return frozenset()
         policies = self._live.compiled.select(container)
         profile = self.profile_for(policies)

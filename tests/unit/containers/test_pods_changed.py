@@ -40,7 +40,7 @@ class FakeGenerations:
     def __init__(self) -> None:
         self.chosen: list[Container | None] = []
 
-    def assign(self, slot: int, known: Container | None) -> frozenset[int]:
+    def assign(self, slot: int, cgroup: int, known: Container | None) -> frozenset[int]:
         self.chosen.append(known)
         return frozenset()
 

@@ -160,4 +160,4 @@ class ContainerTracker:
         # While an answer is awaited, the policies of the start stay: there is no moment without
         # policies.
         known = container if container.settled or container.enrolled_by_runtime else None
-        return self._generations.assign(container.slot, known)
+        return self._generations.assign(container.slot, container.cgroup_id, known)
