@@ -12,7 +12,7 @@ import pytest
 
 from tests.kernel.enforcer import Enforcer
 from tests.kernel.looks import Holder, holding
-from tests.kernel.probes import LABEL, Probes, running
+from tests.kernel.probes import LABEL, SLOTS, Probes, running
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.scenes import program_fixture
@@ -35,8 +35,9 @@ class _Kept:
         return self._made
 
     def release(self) -> None:
-        """Unload them, but if the next test needs the same."""
-        if self.next_item is None or _arguments_of(self.next_item) != self._arguments:
+        """Unload them, but if the next test needs the same and many slots are free: none is freed."""
+        unfit = self.next_item is None or _arguments_of(self.next_item) != self._arguments
+        if unfit or self._made is None or self._made.used_slots() > SLOTS // 3:
             self.close()
 
     def close(self) -> None:
@@ -87,6 +88,7 @@ def enforcer() -> Iterator[Enforcer]:
 def cgroup(probes: Probes) -> Iterator[Cgroup]:
     """A container that the probes enroll."""
     with new_cgroup(LABEL) as made:
+        assert probes.is_enrolled(made), "no slot is free"
         yield made
 
 

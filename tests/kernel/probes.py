@@ -97,6 +97,14 @@ class Probes:
         """Returns the slot of a container."""
         return self.kernel.map("containers").get_int(cgroup.id.to_bytes(8, "little"))
 
+    def is_enrolled(self, cgroup: Cgroup) -> bool:
+        """Returns True if the cgroup is a container's."""
+        return self.kernel.map("containers").get(cgroup.id.to_bytes(8, "little")) is not None
+
+    def used_slots(self) -> int:
+        """Returns the number of containers so far: no slot is freed here."""
+        return sum(any(value) for _, value in self.kernel.map("slots").items())
+
     def counters(self, cgroup: Cgroup) -> tuple[int, ...]:
         """Returns the activity counters of a container, by enum rf_counter."""
         return self.kernel.map("counters").sums(self.slot(cgroup))
