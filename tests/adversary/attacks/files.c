@@ -33,15 +33,9 @@ static int attack_write_openat2(char **args)
 /* write_32bit PATH TEXT: by the number of open(2) that 32-bit programs use. */
 static int attack_write_32bit(char **args)
 {
-#ifdef __x86_64__
+	need_32bit();
 	return put(call_32bit(5, (long)low_text(word(args, 0, "/tmp/x")), O_WRONLY | O_CREAT, 0644),
 		   word(args, 1, "x"));
-#else
-	(void)args;
-	errno = ENOSYS;
-	need(0, "a 32-bit call");
-	return SETUP;
-#endif
 }
 
 /* write_again PATH TEXT: by a descriptor that gives no access, opened again. */
