@@ -141,17 +141,6 @@ static int attack_read_map(char **args)
 	return result(0);
 }
 
-/* hold PATH [FLAGS]: a process keeps the file open, and the test sees it. */
-static int attack_hold(char **args)
-{
-	int fd = open(word(args, 0, "/tmp/x"), number(args, 1, O_RDONLY) | O_NONBLOCK);
-
-	if (fd < 0)
-		return result(-1);
-	linger();
-	return result(fd);
-}
-
 const struct attack file_attacks[] = {
 	{ "write", attack_write },
 	{ "append", attack_append },
@@ -165,6 +154,5 @@ const struct attack file_attacks[] = {
 	{ "read", attack_read },
 	{ "read_at", attack_read_at },
 	{ "read_map", attack_read_map },
-	{ "hold", attack_hold },
 	{ NULL, NULL },
 };
