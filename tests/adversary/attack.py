@@ -35,7 +35,6 @@ class Attack(NamedTuple):
     kinds: tuple[Kind, ...] = ALL
     guest: bool = False  # harms the machine if it gets through
     short: bool = False  # in the short set
-    tiers: tuple[str, ...] = ("lsm", "kill")
     alone: bool = False  # in a container that no other attack uses
 
     def key(self, kind: Kind) -> str:

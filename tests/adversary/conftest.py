@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent that is attacked, with the whole pack in enforce mode, and the host."""
+"""The agent that is attacked, and the host."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.adversary.world import World, kubelet_directory, new_world
+from tests.adversary.world import World, guarding, kubelet_directory, new_world
 from tests.support import force
-from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import PREFIX
-from tests.support.policies import PACK
+from tests.support.agent import Agent
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +17,7 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """One enforcing agent with self-defence for a module's attacks."""
     force.need_root()
     force.need_program("runc")
-    directory, patterns = tmp_path_factory.mktemp("agent"), [f"{PREFIX}adv-*"]
-    flags = {"self-defence": "deny"}
-    with (
-        kubelet_directory(),
-        running_agent(directory, policies=[PACK], mode="enforce", patterns=patterns, flags=flags) as agent,
-    ):
+    with kubelet_directory(), guarding(tmp_path_factory.mktemp("agent")) as agent:
         yield agent
 
 

@@ -9,15 +9,13 @@ directories of the host. None has a seccomp profile: what stops an attack is Rin
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from ringfence.proof.target_container import privileged_config
-from tests.benign.machine import DOCKER_CAPABILITIES
+from tests.benign.machine import DOCKER_CAPABILITIES, overlaid
 
 __all__ = ["ALL", "CAPS", "DOCKER", "PRIV", "Kind", "container_config", "new_root"]
 
@@ -77,7 +75,7 @@ def _device_rules() -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def new_root(directory: Path, program: Path) -> Iterator[Path]:
     """Mounts a root filesystem with the program alone: an overlay on a tmpfs, as engines do."""
-    image, layers, root = directory / "image", directory / "layers", directory / "root"
+    image = directory / "image"
     for name in ("bin", "etc", "root", "proc", "sys", "dev", "tmp", "run", "usr/local/bin"):
         (image / name).mkdir(parents=True)
     for name in ("bin/adversary", "usr/local/bin/kube-apiserver", "usr/local/bin/other"):
@@ -85,20 +83,5 @@ def new_root(directory: Path, program: Path) -> Iterator[Path]:
     (image / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/true\n")
     for name in ("lib", "lib64", "sbin"):  # the host's, for its tools
         (image / name).symlink_to(f"usr/{name}")
-    for path in (layers, root):
-        path.mkdir()
-    try:
-        _run("mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "none", str(layers))
-        for name in ("upper", "work"):
-            (layers / name).mkdir()
-        options = f"lowerdir={image},upperdir={layers}/upper,workdir={layers}/work"
-        _run("mount", "-t", "overlay", "-o", options, "none", str(root))
+    with overlaid(image, directory, "64m") as root:
         yield root
-    finally:
-        for path in (root, layers):
-            while os.path.ismount(path):
-                _run("umount", "--lazy", str(path))
-
-
-def _run(*argv: str) -> None:
-    subprocess.run(argv, check=True, capture_output=True)

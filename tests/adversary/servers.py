@@ -20,7 +20,6 @@ class Servers:
         self.directory, self.secret = directory, secret
         self.received: list[bytes] = []
         self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
         self.abstract = f"rfadversary-{secret[:6]}"
 
     def words(self) -> dict[str, str]:
@@ -32,9 +31,7 @@ class Servers:
         return any(token.encode() in one for one in list(self.received))
 
     def _start(self, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        self._threads.append(thread)
+        threading.Thread(target=work, daemon=True).start()
 
     def stream(self, address: str, kind: int = socket.SOCK_STREAM) -> None:
         """Gives the secret to every client that connects."""

@@ -14,21 +14,17 @@ from typing import NamedTuple
 import pytest
 
 from tests.adversary.kinds import DOCKER, PRIV, Kind
-from tests.adversary.recording import Record, judged
+from tests.adversary.recording import MARKS, Record, judged
 from tests.adversary.world import World
 from tests.support.waiting import patience
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.needs("runc", "gcc"),
-    pytest.mark.filterwarnings("ignore:record_property"),
-]
+pytestmark = MARKS
 
 TRIES = int(os.environ.get("RINGFENCE_ADVERSARY_TRIES", "2000"))
 THREADS = 4
 #: without BPF-LSM each try costs the life of a child
 SECONDS = 6.0 if TRIES <= 2000 else 3600.0
-#: what is tried, from which kind of container; the call that keeps programs busy (0: all in turn)
+#: what is tried, from which kind of container
 BLOWS: tuple[tuple[str, Kind], ...] = (
     ("open", DOCKER),
     ("userns", DOCKER),

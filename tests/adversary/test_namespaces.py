@@ -19,14 +19,14 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import DIM_FACTS, Action, EventKind, Fact, Mechanism, Relation
-from tests.kernel.conftest import _reset_probes, cgroup, in_a_machine, probes
+from tests.kernel.conftest import _reset_probes, cgroup, probes
 from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, LABEL, Probes
 from tests.kernel.rules import Rule
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.scenes import program_fixture
 from tests.support.waiting import wait_for
 
-__all__ = ["_reset_probes", "cgroup", "in_a_machine", "probes"]
+__all__ = ["_reset_probes", "cgroup", "probes"]
 
 pytestmark = pytest.mark.root
 K = EventKind

@@ -9,25 +9,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.adversary.container import Hostile, new_hostile
 from tests.adversary.effects import own_userns
 from tests.adversary.kinds import ALL, CAPS, PRIV, Kind, container_config
-from tests.adversary.recording import Record, judged
-from tests.adversary.world import World, new_round, new_world
+from tests.adversary.recording import MARKS, Record, judged
+from tests.adversary.world import World, guarding, new_round, new_world
 from tests.support import force
-from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import PREFIX
-from tests.support.policies import PACK
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.needs("runc", "gcc"),
-    pytest.mark.filterwarnings("ignore:record_property"),
-]
+pytestmark = MARKS
 
 #: what the first process makes of itself before the agent starts, and what that needs
 FIRST: tuple[tuple[str, tuple[Kind, ...]], ...] = (
@@ -38,11 +30,6 @@ FIRST: tuple[tuple[str, tuple[Kind, ...]], ...] = (
 )
 CASES = [(first, kind) for first, kinds in FIRST for kind in kinds]
 NAMES = [f"{first or 'plain'}-{kind}" for first, kind in CASES]
-
-
-def _agent(directory: Path) -> contextlib.AbstractContextManager[Agent]:
-    flags = {"self-defence": "deny", "containers-adopt": "yes"}
-    return running_agent(directory, policies=[PACK], mode="enforce", patterns=[f"{PREFIX}adv-*"], flags=flags)
 
 
 class Before:
@@ -67,13 +54,11 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Before]:
             label = f"adv-{first or 'plain'}-{kind}"
             hostile = stack.enter_context(new_hostile(directory / "first", config, label))
             made.containers[first, kind] = hostile
-        stack.enter_context(_agent(directory / "agent"))
+        stack.enter_context(guarding(directory / "agent", **{"containers-adopt": "yes"}))
         yield made
 
 
-@pytest.mark.parametrize(
-    ("first", "kind"), CASES, ids=[f"{first or 'plain'}-{kind}" for first, kind in CASES]
-)
+@pytest.mark.parametrize(("first", "kind"), CASES, ids=NAMES)
 def test_a_container_from_before_the_agent_is_guarded(
     first: str, kind: Kind, before: Before, record_property: Record
 ) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +26,11 @@ from tests.adversary.node import Node, mount_image, new_node
 from tests.adversary.program import Attempt, build
 from tests.adversary.servers import Servers, running_servers
 from tests.support import force
+from tests.support.agent import Agent, running_agent
+from tests.support.cgroups import PREFIX
+from tests.support.policies import PACK
 
-__all__ = ["Round", "Victim", "World", "kubelet_directory", "new_round", "new_world"]
+__all__ = ["Round", "Victim", "World", "guarding", "kubelet_directory", "new_round", "new_world"]
 
 #: where the host's directories are in a privileged container
 HOST = "/host"
@@ -223,6 +227,12 @@ def kubelet_directory() -> Iterator[None]:
         for path in missing[1:]:
             with contextlib.suppress(OSError):
                 path.rmdir()
+
+
+def guarding(directory: Path, **flags: str) -> AbstractContextManager[Agent]:
+    """The agent that is attacked: the whole pack in enforce mode, self-defence on. `flags`: more flags."""
+    patterns, given = [f"{PREFIX}adv-*"], {"self-defence": "deny", **flags}
+    return running_agent(directory, policies=[PACK], mode="enforce", patterns=patterns, flags=given)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.container import Bundle
 
-__all__ = ["DOCKER_CAPABILITIES", "host_root", "new_bundle"]
+__all__ = ["DOCKER_CAPABILITIES", "host_root", "new_bundle", "overlaid"]
 
 DOCKER_CAPABILITIES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
@@ -22,23 +22,30 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @contextlib.contextmanager
-def host_root(directory: Path) -> Iterator[Path]:
-    """Mounts a copy of the machine's root. The upper layer is a tmpfs: `directory` may be on an overlay."""
+def overlaid(lower: Path, directory: Path, size: str) -> Iterator[Path]:
+    """Mounts an overlay on `lower`. The upper layer is a tmpfs: `directory` may be on an overlay itself."""
     layers, root = directory / "layers", directory / "root"
     for path in (layers, root):
         path.mkdir(parents=True)
     try:
-        _run("mount", "-t", "tmpfs", "-o", "size=2g,mode=755", "none", str(layers))
+        _run("mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "none", str(layers))
         for name in ("upper", "work"):
             (layers / name).mkdir()
-        options = f"lowerdir=/,upperdir={layers}/upper,workdir={layers}/work"
+        options = f"lowerdir={lower},upperdir={layers}/upper,workdir={layers}/work"
         _run("mount", "-t", "overlay", "-o", options, "none", str(root))
-        _tidy(root)
         yield root
     finally:
         for path in (root, layers):
             while path.is_mount():
                 _run("umount", "--lazy", str(path))
+
+
+@contextlib.contextmanager
+def host_root(directory: Path) -> Iterator[Path]:
+    """Mounts a copy of the machine's root."""
+    with overlaid(Path("/"), directory, "2g") as root:
+        _tidy(root)
+        yield root
 
 
 def _tidy(root: Path) -> None:

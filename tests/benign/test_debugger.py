@@ -6,21 +6,16 @@ If BPF-LSM denies it, they do their work by ptrace(2); without BPF-LSM it is onl
 
 from __future__ import annotations
 
-import secrets
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from ringfence.bpf.capabilities import NodeCapabilities
 from tests.benign.machine import host_root, new_bundle
-from tests.benign.test_benign import need, stopped
+from tests.benign.running import need, run_to_end, stopped
 from tests.support import force
 from tests.support.agent import running_agent
-from tests.support.cgroups import PREFIX
-from tests.support.container import Container
 from tests.support.policies import PACK
-from tests.support.waiting import patience
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("runc")]
 
@@ -53,19 +48,10 @@ def test_a_debugger_does_its_work(tmp_path: Path) -> None:
         host_root(tmp_path / "root") as root,
     ):
         bundle = new_bundle(tmp_path / "bundle", root, SCRIPT, ("CAP_SYS_PTRACE",))
-        name = f"{PREFIX}benign-gdb-{secrets.token_hex(3)}"
-        container = Container(name, bundle.write(name))
-        try:
-            got = container.runc(
-                "run", "--bundle", str(container.bundle), name, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=patience(120),
-            )  # fmt: skip
-        finally:
-            container.remove()
-        said = got.stdout.decode(errors="replace")
-        reported = {(alert["rule"]["id"], alert["outcome"]) for alert in agent.alerts(name)}
-        assert "n is 42" in said, said
-        assert "$1 = 42" in said, said
-        assert got.returncode == 0, said
-        assert reported == {(RULE, "denied" if by_hook else "seen")}
+        done = run_to_end(agent, bundle, "gdb", 120)
+        assert "n is 42" in done.said, done.said
+        assert "$1 = 42" in done.said, done.said
+        assert done.status == 0, done.said
+        outcomes = {(rule, outcome) for rule, outcome, _ in done.reported}
+        assert outcomes == {(RULE, "denied" if by_hook else "seen")}
         assert set(stopped(agent)) == ({RULE} if by_hook else set())

@@ -8,7 +8,6 @@ for their container alone.
 from __future__ import annotations
 
 import re
-import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +16,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.benign.machine import host_root, new_bundle
-from tests.benign.test_benign import need, stopped
+from tests.benign.running import need, not_affected
 from tests.support import force
 from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import PREFIX, is_pure_v2
-from tests.support.container import Bundle, Container
+from tests.support.cgroups import is_pure_v2
+from tests.support.container import Bundle
 from tests.support.policies import PACK
-from tests.support.waiting import patience
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("runc")]
 
@@ -211,19 +209,4 @@ def test_work_for_the_node_is_not_affected(work: NodeWork, guard: Agent, root: P
         force.elsewhere("changes the host's network or mounts: in virtual machines only")
     if work.devices and not Path("/dev/net/tun").exists():
         subprocess.run(["modprobe", "-a", "tun", "fuse"], check=False)
-    name = f"{PREFIX}benign-{work.name}-{secrets.token_hex(3)}"
-    bundle = _bundle(work, tmp_path, root)
-    container = Container(name, bundle.write(name))
-    before = stopped(guard)
-    try:
-        got = container.runc(
-            "run", "--bundle", str(container.bundle), name, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=patience(60),
-        )  # fmt: skip
-    finally:
-        container.remove()
-    said = got.stdout.decode(errors="replace")[-1500:]
-    reported = {(one["rule"]["id"], one["outcome"], str(one["details"])) for one in guard.alerts(name)}
-    assert stopped(guard) == before, f"{reported}\n{said}"
-    assert got.returncode == 0, said
-    assert {rule for rule, _, _ in reported} <= work.reported, reported
+    not_affected(guard, _bundle(work, tmp_path, root), work.name, 60, work.reported)

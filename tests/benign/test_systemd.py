@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.benign.machine import host_root, new_bundle
-from tests.benign.test_benign import need, stopped
+from tests.benign.running import need, stopped
 from tests.support import force
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX, is_pure_v2

@@ -39,9 +39,6 @@ int result(long value);
 /* Prints what was read, so that the test finds its secret there. */
 void show(const char *data, long length);
 
-/* Exits with SETUP and the reason if the condition is false. */
-void need(int condition, const char *what);
-
 /* Leaves a process behind that has what this one has: the test looks at it. */
 void linger(void);
 

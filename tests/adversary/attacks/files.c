@@ -33,15 +33,9 @@ static int attack_write_openat2(char **args)
 /* write_32bit PATH TEXT: by the number of open(2) that 32-bit programs use. */
 static int attack_write_32bit(char **args)
 {
-#ifdef __x86_64__
+	need_32bit();
 	return put(call_32bit(5, (long)low_text(word(args, 0, "/tmp/x")), O_WRONLY | O_CREAT, 0644),
 		   word(args, 1, "x"));
-#else
-	(void)args;
-	errno = ENOSYS;
-	need(0, "a 32-bit call");
-	return SETUP;
-#endif
 }
 
 /* write_again PATH TEXT: by a descriptor that gives no access, opened again. */
@@ -147,17 +141,6 @@ static int attack_read_map(char **args)
 	return result(0);
 }
 
-/* hold PATH [FLAGS]: a process keeps the file open, and the test sees it. */
-static int attack_hold(char **args)
-{
-	int fd = open(word(args, 0, "/tmp/x"), number(args, 1, O_RDONLY) | O_NONBLOCK);
-
-	if (fd < 0)
-		return result(-1);
-	linger();
-	return result(fd);
-}
-
 const struct attack file_attacks[] = {
 	{ "write", attack_write },
 	{ "append", attack_append },
@@ -171,6 +154,5 @@ const struct attack file_attacks[] = {
 	{ "read", attack_read },
 	{ "read_at", attack_read_at },
 	{ "read_map", attack_read_map },
-	{ "hold", attack_hold },
 	{ NULL, NULL },
 };

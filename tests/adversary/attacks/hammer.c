@@ -9,8 +9,6 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 
-static volatile int over;
-
 /* Calls that rules watch, and that none forbids. */
 static void busy_once(unsigned int turn)
 {
@@ -48,15 +46,13 @@ static void busy_once(unsigned int turn)
 	}
 }
 
-static void *keep_busy(void *which)
+__attribute__((noreturn)) static void *keep_busy(void *which)
 {
 	unsigned int turn = (unsigned long)which;
-	long fixed = turn >> 8;
 
 	setpriority(PRIO_PROCESS, syscall(SYS_gettid), turn % 20);
-	while (!over)
-		busy_once(fixed ? (unsigned int)fixed - 1 : turn++);
-	return NULL;
+	for (;;)
+		busy_once(turn++);
 }
 
 static int try_open(void)
@@ -127,7 +123,7 @@ static void try_until(int (*attempt)(void), struct counts *counts, long most, lo
 	}
 }
 
-/* hammer WHAT TRIES THREADS MILLISECONDS [CALL]: prints "tried N through N answered N". */
+/* hammer WHAT TRIES THREADS MILLISECONDS: prints "tried N through N answered N". */
 static int attack_hammer(char **args)
 {
 	struct counts *counts = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -146,7 +142,7 @@ static int attack_hammer(char **args)
 	need(busy >= 0, "fork");
 	if (!busy) {
 		for (long i = 0; i < threads; i++)
-			pthread_create(&thread, NULL, keep_busy, (void *)(i | number(args, 4, 0) << 8));
+			pthread_create(&thread, NULL, keep_busy, (void *)i);
 		for (;;)
 			pause();
 	}

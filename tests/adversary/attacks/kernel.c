@@ -132,20 +132,16 @@ static int attack_filesystem_ioctl(char **args)
 /* filesystem_ioctl_32bit NUMBER PATH */
 static int attack_filesystem_ioctl_32bit(char **args)
 {
-#ifdef __x86_64__
-	unsigned int *argument = (void *)low_text("....");
-	int fd = open(word(args, 1, "/tmp"), O_RDONLY);
+	unsigned int *argument;
+	int fd;
 
+	need_32bit();
+	argument = (void *)low_text("....");
+	fd = open(word(args, 1, "/tmp"), O_RDONLY);
 	*argument = 2;
 	if (fd < 0)
 		return result(-1);
 	return result(call_32bit(54, fd, number(args, 0, FIFREEZE), (long)argument));
-#else
-	(void)args;
-	errno = ENOSYS;
-	need(0, "a 32-bit call");
-	return SETUP;
-#endif
 }
 
 /* request_key TYPE TEXT: the kernel runs the node's /sbin/request-key for it. */

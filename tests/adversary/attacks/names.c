@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Calls that change names or attributes and open nothing. */
 #include "adversary.h"
-#include <linux/fs.h>
 #include <sys/xattr.h>
 
 static int one_symlink(int at, const char *name, const char *to)
@@ -37,33 +36,18 @@ static int one_chmod(int at, const char *name, const char *to)
 	return fchmodat(at, name, 0777, 0);
 }
 
-static int one_chown(int at, const char *name, const char *to)
-{
-	(void)to;
-	return fchownat(at, name, 12345, 12345, 0);
-}
-
 static int one_mknod(int at, const char *name, const char *to)
 {
 	(void)to;
 	return mknodat(at, name, S_IFIFO | 0644, 0);
 }
 
-static int one_utimes(int at, const char *name, const char *to)
-{
-	struct timespec times[2] = { { 1, 0 }, { 1, 0 } };
-
-	(void)to;
-	return utimensat(at, name, times, 0);
-}
-
 static const struct {
 	const char *name;
 	int (*run)(int at, const char *name, const char *to);
 } calls[] = {
-	{ "symlink", one_symlink }, { "mkdir", one_mkdir }, { "unlink", one_unlink },
-	{ "rename", one_rename },   { "link", one_link },   { "chmod", one_chmod },
-	{ "chown", one_chown },	    { "mknod", one_mknod }, { "utimes", one_utimes },
+	{ "symlink", one_symlink }, { "mkdir", one_mkdir }, { "unlink", one_unlink }, { "rename", one_rename },
+	{ "link", one_link },	    { "chmod", one_chmod }, { "mknod", one_mknod },
 };
 
 static int run_call(const char *call, int at, const char *name, const char *to)
@@ -124,12 +108,6 @@ static int attack_truncate(char **args)
 	return result(truncate(word(args, 0, "/tmp/x"), 0));
 }
 
-/* exchange PATH PATH: two files of the host exchange names. */
-static int attack_exchange(char **args)
-{
-	return result(renameat2(AT_FDCWD, word(args, 0, "/tmp/x"), AT_FDCWD, word(args, 1, "/tmp/y"), RENAME_EXCHANGE));
-}
-
 /* replace PATH TEXT FROM: a file of the container's, moved over one of the same filesystem. */
 static int attack_replace(char **args)
 {
@@ -153,21 +131,19 @@ static int attack_other_name(char **args)
 	return result(write(fd, word(args, 1, "x"), strlen(word(args, 1, "x"))));
 }
 
-/* xattr PATH NAME [TEXT]: a file capability (all, effective) if NAME is security.capability. */
+/* All capabilities, effective. */
+static const unsigned int capability[5] = { 0x02000001, 0xffffffff, 0, 0x1ff, 0 };
+
+/* xattr PATH NAME: a file capability. */
 static int attack_xattr(char **args)
 {
-	const char *name = word(args, 1, "user.x"), *text = word(args, 2, "x");
-	unsigned int capability[5] = { 0x02000001, 0xffffffff, 0, 0x1ff, 0 };
-
-	if (!strcmp(name, "security.capability"))
-		return result(setxattr(word(args, 0, "/tmp/x"), name, capability, sizeof(capability), 0));
-	return result(setxattr(word(args, 0, "/tmp/x"), name, text, strlen(text), 0));
+	return result(setxattr(word(args, 0, "/tmp/x"), word(args, 1, "security.capability"), capability,
+			       sizeof(capability), 0));
 }
 
 /* fxattr PATH NAME: the same by a descriptor. */
 static int attack_fxattr(char **args)
 {
-	unsigned int capability[5] = { 0x02000001, 0xffffffff, 0, 0x1ff, 0 };
 	int fd = open(word(args, 0, "/tmp/x"), O_RDONLY);
 
 	if (fd < 0)
@@ -181,7 +157,6 @@ const struct attack name_attacks[] = {
 	{ "name_cwd", attack_name_cwd },
 	{ "name_root", attack_name_root },
 	{ "truncate", attack_truncate },
-	{ "exchange", attack_exchange },
 	{ "replace", attack_replace },
 	{ "other_name", attack_other_name },
 	{ "xattr", attack_xattr },

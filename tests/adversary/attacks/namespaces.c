@@ -34,17 +34,11 @@ static int attack_enter_pidfd(char **args)
 /* enter_32bit PATH [TYPE] */
 static int attack_enter_32bit(char **args)
 {
-#ifdef __x86_64__
+	need_32bit();
 	if (call_32bit(346, open_namespace(word(args, 0, "/proc/self/ns/uts")), number(args, 1, 0), 0))
 		return result(-1);
 	linger();
 	return result(0);
-#else
-	(void)args;
-	errno = ENOSYS;
-	need(0, "a 32-bit call");
-	return SETUP;
-#endif
 }
 
 /* enter_run PATH WORD...: enters, and makes another attempt from there. */

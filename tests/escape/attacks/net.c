@@ -18,9 +18,9 @@ static int attack_socket(char **args)
 /* socketcall FAMILY [TYPE]: the same by the 32-bit call that takes its arguments from memory. */
 static int attack_socketcall(char **args)
 {
-#ifdef __x86_64__
 	unsigned int *low = (unsigned int *)0x10000000;
 
+	need_32bit();
 	need(syscall(SYS_mmap, low, 4096, 3 /* rw */, 0x32 /* private, fixed, anonymous */, -1, 0) == (long)low,
 	     "memory below 4 GiB");
 	low[0] = number(args, 0, AF_INET);
@@ -28,12 +28,6 @@ static int attack_socketcall(char **args)
 	low[2] = 0;
 	try_now("socketcall");
 	return result(call_32bit(102, 1 /* SYS_SOCKET */, (long)low, 0));
-#else
-	(void)args;
-	errno = ENOSYS;
-	need(0, "a 32-bit call");
-	return SETUP;
-#endif
 }
 
 static socklen_t parse_address(const char *text, int port, struct sockaddr_storage *where)

@@ -19,15 +19,9 @@ static int attack_unshare(char **args)
 /* unshare32 FLAGS: by the number that 32-bit programs use. */
 static int attack_unshare32(char **args)
 {
-#ifdef __x86_64__
+	need_32bit();
 	try_now("unshare");
 	return result(call_32bit(310, number(args, 0, CLONE_FS), 0, 0));
-#else
-	(void)args;
-	errno = ENOSYS;
-	need(0, "a 32-bit call");
-	return SETUP;
-#endif
 }
 
 static int finish(pid_t child)

@@ -19,6 +19,10 @@ long number(char **args, int i, long otherwise)
 }
 
 #ifdef __x86_64__
+void need_32bit(void)
+{
+}
+
 long call_32bit(long number, long first, long second, long third)
 {
 	long value;
@@ -29,5 +33,21 @@ long call_32bit(long number, long first, long second, long third)
 		     : "memory", "r8", "r9", "r10", "r11");
 	errno = value < 0 ? (int)-value : 0;
 	return value < 0 ? -1 : value;
+}
+#else
+void need_32bit(void)
+{
+	errno = ENOSYS;
+	need(0, "a 32-bit call");
+}
+
+long call_32bit(long number, long first, long second, long third)
+{
+	(void)number;
+	(void)first;
+	(void)second;
+	(void)third;
+	errno = ENOSYS;
+	return -1;
 }
 #endif

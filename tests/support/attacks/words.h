@@ -16,9 +16,13 @@
 const char *word(char **args, int i, const char *otherwise);
 long number(char **args, int i, long otherwise);
 
-#ifdef __x86_64__
+/* Exits with SETUP and the reason if the condition is false. Each program has its own. */
+void need(int condition, const char *what);
+
+/* Exits with SETUP where no program can call by the 32-bit table. */
+void need_32bit(void);
+
 /* A system call by the 32-bit table; -1 with errno on failure. Pointers must be below 4 GiB. */
 long call_32bit(long number, long first, long second, long third);
-#endif
 
 #endif
