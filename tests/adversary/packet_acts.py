@@ -23,6 +23,15 @@ METADATA6, OTHER6 = "fd00:ec2::254", "fd00:ec2::253"
 PORT = 80
 IPPROTO_MPTCP = 262
 SYN, ACK = 0x02, 0x10
+#: packets to ::ffff:a.b.c.d go to a router, which may translate them
+MAPPED_BY_A_ROUTER = (
+    "link add rf0 type veth peer name rf1",
+    "link set rf0 up",
+    "link set rf1 up",
+    "addr add fd00:ec3::1/64 dev rf0 nodad",
+    "-6 neigh add fd00:ec3::2 lladdr 02:00:00:00:00:01 dev rf0",
+    "-6 route add ::ffff:0:0/96 via fd00:ec3::2 dev rf0",
+)
 
 
 def say(line: str) -> None:
@@ -215,6 +224,7 @@ def prepare() -> None:
     commands = [["link", "set", "lo", "up"], ["route", "add", "10.9.9.9/32", "dev", "lo"]]
     commands += [["addr", "add", f"{address}/32", "dev", "lo"] for address in (METADATA, OTHER)]
     commands += [["addr", "add", f"{address}/128", "dev", "lo", "nodad"] for address in (METADATA6, OTHER6)]
+    commands += [command.split() for command in MAPPED_BY_A_ROUTER]
     for command in commands:
         subprocess.run(["ip", *command], check=True)
     with open("/proc/sys/net/ipv4/ping_group_range", "w") as file:

@@ -39,6 +39,7 @@ RAW = (
     "short-fragment",
     "later-fragment",
     "source-route",
+    "raw-mapped",
 )
 RAW6 = ("raw6", "extension", "fragment6", "later-fragment6", "many-extensions", "routing-header")
 BY_CALL = ("connect", "mptcp", "fast-open", "datagram-connected")
