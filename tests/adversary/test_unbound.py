@@ -114,9 +114,9 @@ def adopt(probes: Probes, seconds: float) -> AdoptionRound:
 
 
 @contextmanager
-def long_running(mode: dict[str, Any], *rules: Rule) -> Iterator[Probes]:
+def long_running(mode: dict[str, Any], *rules: Rule, **settings: Any) -> Iterator[Probes]:
     """Probes whose first adoption is over: what enters now is new."""
-    with running(rules=rules, **mode) as probes:
+    with running(rules=rules, **mode, **settings) as probes:
         probes.kernel.adopt()
         time.sleep(1.1)
         yield probes
@@ -174,6 +174,19 @@ def test_a_runtime_that_executes_nothing_is_bound(
         wait_for(lambda: probes.kernel.map("unarmed").get_int(abi.UNARMED_ENTRANTS), "it to enter")
         wait_for(lambda: probes.kernel.adopt().waiting, "it to leave the host's root")
         assert adopt(probes, GRACE + 3) == AdoptionRound([])
+        assert not tries(child)
+
+
+def test_a_slow_node_grants_its_runtimes_more_time(unbound_program: str, root: Path) -> None:
+    """`containers.grace`: where starts take longer, a runtime is not taken for the workload so soon."""
+    with long_running({}, Rule(K.SYS_CHMOD, "deny"), grace_ms=10_000) as probes, new_cgroup(LABEL) as cgroup:
+        child: subprocess.Popen[str] = cgroup.popen(
+            [unbound_program, "inside", str(root), "once", "/victim"],
+            armed=False, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        wait_for(lambda: probes.kernel.adopt().waiting, "it to leave the host's root")
+        assert adopt(probes, GRACE + 1).waiting
+        assert adopt(probes, 10) == AdoptionRound([])
         assert not tries(child)
 
 

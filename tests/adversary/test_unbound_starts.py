@@ -87,6 +87,23 @@ def test_no_start_fails_while_agents_start(runtime: str, rootfs: Path, tmp_path:
     assert failed == []
 
 
+@pytest.mark.parametrize("adopt", ["yes", "no"])
+def test_the_first_container_may_have_slow_hooks(
+    adopt: str, runtime: str, rootfs: Path, tmp_path: Path
+) -> None:
+    """Its init waits for them in the host's root, for longer than it may take after that."""
+    name = f"{PREFIX}starts-{secrets.token_hex(3)}"
+    bundle = Bundle(tmp_path, rootfs)
+    bundle.config["process"]["args"] = ["/bin/true"]
+    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", str(GRACE * 2)]}]}
+    with running_agent(tmp_path / "agent", policies=[PACK], flags={"containers-adopt": adopt}) as agent:
+        time.sleep(2)  # what enters within a second counts as older than the agent
+        done = run(runtime, "run", "--bundle", str(bundle.write(name)), name)
+        Cgroup(name).remove()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert agent.alerts() == []
+
+
 def test_a_created_container_may_be_started_late(runtime: str, rootfs: Path, tmp_path: Path) -> None:
     """Its init waits outside of the host's root for longer than a runtime usually does."""
     name = f"{PREFIX}starts-{secrets.token_hex(3)}"

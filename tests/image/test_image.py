@@ -114,7 +114,9 @@ def _run(rootfs: Path, directory: Path, arguments: Sequence[str]) -> str:
             "noNewPrivileges": True, "capabilities": {},
         },
         "root": {"path": str(rootfs), "readonly": True},
-        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        # Without a /dev of its own, the runtime makes devices in the image that other tests look at.
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
+                   {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]}],
         "linux": {"namespaces": [{"type": kind} for kind in NAMESPACES],
                   "cgroupsPath": f"/{name}"},
     }  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 
 from tests.kernel.enforcer import Enforcer
 from tests.kernel.looks import Holder, holding
-from tests.kernel.probes import LABEL, SLOTS, Probes, running
+from tests.kernel.probes import LABEL, Probes, running
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.scenes import program_fixture
@@ -35,9 +35,8 @@ class _Kept:
         return self._made
 
     def release(self) -> None:
-        """Unload them, but if the next test needs the same and many slots are free: none is freed."""
-        unfit = self.next_item is None or _arguments_of(self.next_item) != self._arguments
-        if unfit or self._made is None or self._made.used_slots() > SLOTS // 3:
+        """Unload them, but if the next test needs the same."""
+        if self.next_item is None or _arguments_of(self.next_item) != self._arguments:
             self.close()
 
     def close(self) -> None:

@@ -65,6 +65,7 @@ class Agent:
             "state-dir": str(directory / "state"),
             "pins": "off",
             "canary": "no",
+            **({"containers-grace": "30"} if patience(1) > 1 else {}),
             **(flags or {}),
         }
         self.argv = [sys.executable, "-m", "ringfence", "agent"]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tools.vm import suite
 from tools.vm.catalogue import DEFAULT, Prepared, prepared
 from tools.vm.cpio import Archive
 from tools.vm.fetch import fetch
-from tools.vm.machine import Job, Outcome, run
+from tools.vm.machine import Job, Outcome, _follow, run
 from tools.vm.side_by_side import run_side_by_side
 from tools.vm.suite import FULL, LATE_BREAKPOINT, MORE, ROOT, SHARES, SUITE, Report, bad_lines
 
@@ -139,7 +141,10 @@ def test_shares_are_of_kernels_that_every_check_boots() -> None:
     assert set(SHARES) == set(DEFAULT)
 
 
-@pytest.mark.parametrize(("said", "boots"), [(f"{LATE_BREAKPOINT} 0000 [#1]", 2), ("Oops: 0002 [#1]", 1)])
+@pytest.mark.parametrize(
+    ("said", "boots"),
+    [(f"{LATE_BREAKPOINT} 0000 [#1]\nKernel panic", 2), ("Oops: 0002 [#1]\nKernel panic", 1), ("", 2)],
+)
 def test_a_guest_is_booted_again_for_the_emulators_sake_alone(
     monkeypatch: pytest.MonkeyPatch, said: str, boots: int
 ) -> None:
@@ -148,11 +153,20 @@ def test_a_guest_is_booted_again_for_the_emulators_sake_alone(
 
     def panicking(kernel: Prepared, job: Job, *, echo: object) -> Outcome:
         made.append(job)
-        return Outcome(None, "powered off without a report", 1.0, f"{said}\nKernel panic")
+        return Outcome(None, "powered off without a report", 1.0, said)
 
     monkeypatch.setattr(suite, "run", panicking)
     outcome = suite.boot(Prepared("6.1", "6.1.0-x", Path("/nowhere"), Path("/nowhere"), []), Job(["true"]))
     assert (outcome.status, len(made)) == (None, boots)
+
+
+def test_a_machine_that_says_nothing_is_not_waited_for() -> None:
+    """It did not boot. One that has said something has its whole time."""
+    for script, ended in (("sleep 30", True), ("echo x; sleep 2", False)):
+        with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as machine:
+            now = time.monotonic()
+            assert _follow(machine, now + 20, now + 1, None)[1] is ended
+            machine.terminate()
 
 
 def test_a_failed_test_of_a_guest_runs_once_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import stat
@@ -41,6 +42,7 @@ class Job(NamedTuple):
     shares: Sequence[Path] = ()
     timeout: float = 600.0  # seconds, from power-on
     memory: int = 2048  # MiB
+    silence: float = math.inf  # seconds from power-on within which something is printed
 
 
 class Outcome(NamedTuple):
@@ -64,7 +66,7 @@ def run(kernel: Prepared, job: Job, *, echo: IO[bytes] | None = None, verbose: b
             kernel, work / "initrd", work / "report", sockets, memory=job.memory, verbose=verbose
         )
         machine = stack.enter_context(_process(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-        console, expired = _follow(machine, started + job.timeout, echo)
+        console, expired = _follow(machine, started + job.timeout, started + job.silence, echo)
         report = (work / "report").read_text() if (work / "report").exists() else ""
     status, reason = _verdict(report, machine.returncode, expired=expired)
     return Outcome(status, reason, time.monotonic() - started, console)
@@ -81,13 +83,19 @@ def _verdict(report: str, qemu_status: int | None, *, expired: bool) -> tuple[in
     return int(found[1]), ""
 
 
-def _follow(machine: subprocess.Popen[bytes], end: float, echo: IO[bytes] | None) -> tuple[str, bool]:
-    """Read the console until the machine is off or the time is up: (last part of it, ran out of time)."""
+def _follow(
+    machine: subprocess.Popen[bytes], end: float, silent_until: float, echo: IO[bytes] | None
+) -> tuple[str, bool]:
+    """Read the console until the machine is off or the time is up: (last part of it, ran out of time).
+
+    The time is also up at `silent_until` if the console is empty until then.
+    """
     assert machine.stdout is not None
     os.set_blocking(machine.stdout.fileno(), False)
     text = b""
     while True:
-        over, expired = machine.poll() is not None, time.monotonic() > end
+        over = machine.poll() is not None
+        expired = time.monotonic() > (end if text else min(end, silent_until))
         while piece := machine.stdout.read(65536) or b"":
             text = (text + piece)[-100_000:]
             if echo is not None:

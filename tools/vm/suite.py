@@ -94,6 +94,8 @@ FORCED = "root,runc,busybox"  # what the guest must be able to run
 # environment variables passed to the guest
 _HANDED_ON = ("PYTHONPATH", "RINGFENCE_ADVERSARY", "RINGFENCE_ADVERSARY_TRIES", "RINGFENCE_KILLS")
 TIMEOUT, FULL_TIMEOUT = 3600.0, 4 * 3600.0  # seconds, from power-on
+#: seconds from power-on to the first line of pytest; one machine of some hundred does not boot
+SILENCE = 600.0
 MEMORY = 4096  # MiB; browsers and databases want it
 
 
@@ -207,7 +209,7 @@ def run_suite(
     argv += [f"--junitxml={junit}", *where]
     environment = {**guest_environment(kernel), "RINGFENCE_FORCE": FORCED}
     warm(where)
-    job = Job(argv, ROOT, environment, [RESULTS], timeout, MEMORY)
+    job = Job(argv, ROOT, environment, [RESULTS], timeout, MEMORY, SILENCE)
     started = time.monotonic()
     outcome = boot(kernel, job, echo)
     (RESULTS / f"{kernel.name}.log").write_text(outcome.console)
@@ -239,9 +241,12 @@ def _node_id(test: str) -> str:
 
 
 def boot(kernel: Prepared, job: Job, echo: IO[bytes] | None = None) -> Outcome:
-    """Runs the job; once more if the emulator itself, and not a program, ended it."""
+    """Runs the job; once more if the emulator itself, and not a program, ended it or did not begin."""
     outcome = run(kernel, job, echo=echo)
-    if outcome.status is None and LATE_BREAKPOINT in outcome.console:
+    if outcome.status is None and not outcome.console:
+        print(f"{kernel.release}: the machine did not boot; once more", file=sys.stderr)
+        outcome = run(kernel, job, echo=echo)
+    elif outcome.status is None and LATE_BREAKPOINT in outcome.console:
         print(f"{kernel.release}: a breakpoint was run that was no longer there; once more", file=sys.stderr)
         outcome = run(kernel, job, echo=echo)
     return outcome

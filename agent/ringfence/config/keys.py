@@ -30,6 +30,9 @@ KEYS: tuple[Key, ...] = (
     Key("containers.tasks", "max_tasks", values.integer(0, 1 << 22), 0,
         "maximum number of tasks (threads) per container; a container that exceeds it is handled as an"
         " attack on the agent; 0: as many as fit in half of the agent's free memory", "N"),
+    Key("containers.grace", "runtime_grace", values.integer(1, 30), 3,
+        "seconds that a runtime may take between leaving the host's root and executing the workload; then"
+        " policies apply to it; more on a node where containers start slowly", "SECONDS"),
     Key("host_files.writable", "writable", values.paths, (),
         "additional files and directories of the host that containers may write to (rules with `tree:"
         " host`); `*` is any part of one component", "PATH", many=True),

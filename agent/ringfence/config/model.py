@@ -32,6 +32,7 @@ class Config(NamedTuple):
     adopt: bool
     max_containers: int
     max_tasks: int  # per container; 0: derived from the agent's memory limit
+    runtime_grace: int  # seconds: see probes/include/unarmed.h
     writable: tuple[Path, ...]  # of the host's files, besides those that containers are commonly given
     helpers: tuple[Path, ...]  # usermode helpers to allow, besides those found configured on the node
     observe: Mapping[str, str]  # event label -> off, activity, alerts

@@ -126,6 +126,8 @@ class Agent:
             parts.adoption.take_in()
             parts.adoption.settle()
             self._beat()
+        else:
+            parts.adoption.begin()
         parts.continuity.adopted(parts.pipeline.handle)
         parts.adoption.predecessor.close()
         parts.defence.attached(parts.continuity.base)

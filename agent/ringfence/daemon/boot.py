@@ -134,4 +134,5 @@ def kernel_settings(
         learn=config.learn,
         guard=_GUARD[config.defence],
         refuse_unbound=config.mode != "audit",
+        grace_ms=config.runtime_grace * 1000,
     )

@@ -27,16 +27,19 @@ class ProofAgent(ChildAgent):
         mode: str,
         patterns: Sequence[str],
         writable: Sequence[Path] = (),
-        seconds: float = 60.0,
+        patience: float = 1.0,
     ) -> None:
+        """`patience`: factor by which this machine is slower than usual."""
         flags = ["--mode", mode]
+        if patience > 1:
+            flags += ["--containers-grace", "30"]
         for path in policies:
             flags += ["--policies", str(path)]
         for pattern in patterns:
             flags += ["--containers-patterns", pattern]
         for path in writable:
             flags += ["--host-files-writable", str(path)]
-        super().__init__(directory, ask, flags, seconds=seconds)
+        super().__init__(directory, ask, flags, seconds=60 * patience)
 
     def alerts(self, container: str | None, rule: str) -> list[Record]:
         """Returns the alerts of one rule for one container (None: for no container), in order."""

@@ -136,7 +136,7 @@ def run_cases(
                 mode=mode,
                 patterns=[f"{environment.prefix}{word}*" for word in ("attack", "twin")],
                 writable=fixtures.given,
-                seconds=60 * environment.patience,
+                patience=environment.patience,
             )
         )
         here = _Run(mode, environment, directory, fixtures, agent, stack)

@@ -62,6 +62,10 @@ class Adoption:
         if lineage:
             self._slots.exempt([one.cgroup_id for one in named[:-1]], (named or lineage)[-1].cgroup_id)
 
+    def begin(self) -> None:
+        """Where nothing is adopted: the kernel notes since when it looks. What enters later is new."""
+        self._last = self._kernel.adopt()
+
     def take_in(self) -> None:
         """Enroll every running container that is not known yet."""
         self.predecessor.refresh()
