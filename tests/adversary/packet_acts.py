@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 METADATA, OTHER = "169.254.169.254", "169.254.169.253"
@@ -219,6 +220,17 @@ def _answer(kind: int, family: int) -> None:
             server.sendto(b"ok", peer)
 
 
+def _wait_for_local_routes(*addresses: str) -> None:
+    """A kernel thread makes them. Until then the kernel discards packets without an error."""
+    end = time.monotonic() + 60
+    for address in addresses:
+        argv = ["ip", "-6", "route", "get", address]
+        while not subprocess.run(argv, capture_output=True, text=True).stdout.startswith("local "):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{address} is no address of this namespace")
+            time.sleep(0.01)
+
+
 def prepare() -> None:
     """Addresses and servers of a network namespace of its own."""
     commands = [["link", "set", "lo", "up"], ["route", "add", "10.9.9.9/32", "dev", "lo"]]
@@ -227,6 +239,7 @@ def prepare() -> None:
     commands += [command.split() for command in MAPPED_BY_A_ROUTER]
     for command in commands:
         subprocess.run(["ip", *command], check=True)
+    _wait_for_local_routes(METADATA6, OTHER6)
     with open("/proc/sys/net/ipv4/ping_group_range", "w") as file:
         file.write("0 1000\n")
     for kind, family in (
