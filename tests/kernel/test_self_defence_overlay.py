@@ -17,7 +17,7 @@ _FILES, _DIRECTORIES = 64, 24
 
 
 def test_a_file_is_not_taken_for_a_guarded_directory_of_the_same_number(tmp_path: Path) -> None:
-    """An overlay on several filesystems counts its directories, and files have the numbers of theirs."""
+    """An overlay on several filesystems counts its directories, and files have their own layer's numbers."""
     lower, policies = tmp_path / "lower", tmp_path / "policies"
     for path in (lower, policies):
         path.mkdir()
