@@ -14,6 +14,17 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_GUARD_DEPTH 256
 
 /*
+ * Returns true if an object can be of that kind. On an overlay, a directory and a file may have the
+ * same number.
+ */
+static __always_inline bool rf_can_be_guarded_as(__u64 inode, __u32 kind)
+{
+	__u32 type = RF_READ(struct inode, inode, i_mode) & RF_S_IFMT;
+
+	return (kind == RF_GUARD_FILE) == (type != RF_S_IFDIR);
+}
+
+/*
  * One step of rf_guard_kind, `depth` levels above the file. Returns the guard kind (<=
  * RF_GUARD_KIND), or the address of the parent dentry to check next. A function, so that the
  * verifier follows it once and not in each round.
@@ -31,7 +42,8 @@ __noinline __u64 rf_guard_step(__u64 device, __u64 dentry, __u32 depth)
 
 		bool of_files = kind == RF_GUARD_CGROUP || kind == RF_GUARD_CGROUP_ABOVE;
 
-		if (kind == RF_GUARD_TREE || depth == (of_files ? 1 : 0))
+		if (rf_can_be_guarded_as(inode, kind) &&
+		    (kind == RF_GUARD_TREE || depth == (of_files ? 1 : 0)))
 			return kind;
 	}
 	parent = (__u64)RF_READ(struct dentry, dentry, d_parent);

@@ -168,6 +168,20 @@ __noinline int rf_skip_extension(struct __sk_buff *skb, struct rf_packet *packet
 	return 1;
 }
 
+/* Rules on an IPv4 address also hold for it as ::ffff:a.b.c.d, which hosts may translate. */
+static __always_inline void rf_packet_to_ipv6(struct rf_packet *packet, const __u32 word[4])
+{
+	if (word[0] || word[1] || word[2] != bpf_htonl(0xffff)) {
+		packet->to.family = 6;
+		packet->to.prefixlen = 32 + 128;
+		__builtin_memcpy(packet->to.address, word, 16);
+		return;
+	}
+	packet->to.family = 4;
+	packet->to.prefixlen = 32 + 32;
+	__builtin_memcpy(packet->to.address, &word[3], sizeof(word[3]));
+}
+
 static __always_inline bool rf_read_ipv6(struct rf_packet *packet, struct __sk_buff *skb)
 {
 	struct rf_ipv6_header header;
@@ -175,9 +189,7 @@ static __always_inline bool rf_read_ipv6(struct rf_packet *packet, struct __sk_b
 
 	if (bpf_skb_load_bytes(skb, 0, &header, sizeof(header)))
 		return false;
-	packet->to.family = 6;
-	packet->to.prefixlen = 32 + 128;
-	__builtin_memcpy(packet->to.address, header.destination, sizeof(header.destination));
+	rf_packet_to_ipv6(packet, header.destination);
 	packet->protocol = header.next;
 	packet->at = sizeof(header);
 	for (i = 0; i < RF_IPV6_EXTENSIONS; i++)

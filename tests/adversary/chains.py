@@ -29,9 +29,10 @@ class Chain(NamedTuple):
     by_pin: bool = False
 
 
-def _generation(target: Target, _cgroup: Cgroup) -> object:
+def _no_generation(target: Target, _cgroup: Cgroup) -> object:
+    """Returns True if no rules are in force: chain.c writes 0. The agent itself only counts it up."""
     with target.map("generation") as found:
-        return found.get_int(0)
+        return found.get_int(0) == 0
 
 
 def _owner(target: Target, cgroup: Cgroup) -> object:
@@ -59,11 +60,11 @@ def _attached(target: Target, _cgroup: Cgroup) -> object:
 
 
 CHAINS = (
-    Chain("update", "maps/generation", _generation),
-    Chain("update-batch", "maps/generation", _generation),
-    Chain("load", "maps/generation", _generation),
-    Chain("pin-update", "maps/generation", _generation, by_pin=True),
-    Chain("pin-load", "maps/generation", _generation, by_pin=True),
+    Chain("update", "maps/generation", _no_generation),
+    Chain("update-batch", "maps/generation", _no_generation),
+    Chain("load", "maps/generation", _no_generation),
+    Chain("pin-update", "maps/generation", _no_generation, by_pin=True),
+    Chain("pin-load", "maps/generation", _no_generation, by_pin=True),
     Chain("delete", "maps/containers", _owner),
     Chain("take", "maps/containers", _owner),
     Chain("mmap", "maps/slots", _profile),

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 METADATA, OTHER = "169.254.169.254", "169.254.169.253"
@@ -23,6 +24,15 @@ METADATA6, OTHER6 = "fd00:ec2::254", "fd00:ec2::253"
 PORT = 80
 IPPROTO_MPTCP = 262
 SYN, ACK = 0x02, 0x10
+#: packets to ::ffff:a.b.c.d go to a router, which may translate them
+MAPPED_BY_A_ROUTER = (
+    "link add rf0 type veth peer name rf1",
+    "link set rf0 up",
+    "link set rf1 up",
+    "addr add fd00:ec3::1/64 dev rf0 nodad",
+    "-6 neigh add fd00:ec3::2 lladdr 02:00:00:00:00:01 dev rf0",
+    "-6 route add ::ffff:0:0/96 via fd00:ec3::2 dev rf0",
+)
 
 
 def say(line: str) -> None:
@@ -210,13 +220,26 @@ def _answer(kind: int, family: int) -> None:
             server.sendto(b"ok", peer)
 
 
+def _wait_for_local_routes(*addresses: str) -> None:
+    """A kernel thread makes them. Until then the kernel discards packets without an error."""
+    end = time.monotonic() + 60
+    for address in addresses:
+        argv = ["ip", "-6", "route", "get", address]
+        while not subprocess.run(argv, capture_output=True, text=True).stdout.startswith("local "):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{address} is no address of this namespace")
+            time.sleep(0.01)
+
+
 def prepare() -> None:
     """Addresses and servers of a network namespace of its own."""
     commands = [["link", "set", "lo", "up"], ["route", "add", "10.9.9.9/32", "dev", "lo"]]
     commands += [["addr", "add", f"{address}/32", "dev", "lo"] for address in (METADATA, OTHER)]
     commands += [["addr", "add", f"{address}/128", "dev", "lo", "nodad"] for address in (METADATA6, OTHER6)]
+    commands += [command.split() for command in MAPPED_BY_A_ROUTER]
     for command in commands:
         subprocess.run(["ip", *command], check=True)
+    _wait_for_local_routes(METADATA6, OTHER6)
     with open("/proc/sys/net/ipv4/ping_group_range", "w") as file:
         file.write("0 1000\n")
     for kind, family in (

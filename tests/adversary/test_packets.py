@@ -7,8 +7,11 @@ packet_acts.py: every address is one of the container's own network namespace.
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
 import socket
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ pytestmark = pytest.mark.root
 K = EventKind
 ACTS = Path(__file__).with_name("packet_acts.py")
 PYTHON = "/usr/bin/python3"
+CLONE_NEWNET = 0x40000000
 EXE = 5  # the dim of a task's program
 
 #: the container has sent a packet to the metadata service, if the kernel let it
@@ -39,6 +43,7 @@ RAW = (
     "short-fragment",
     "later-fragment",
     "source-route",
+    "raw-mapped",
 )
 RAW6 = ("raw6", "extension", "fragment6", "later-fragment6", "many-extensions", "routing-header")
 BY_CALL = ("connect", "mptcp", "fast-open", "datagram-connected")
@@ -171,9 +176,25 @@ def test_exceptions_hold_for_packets(probes: Probes, cgroup: Cgroup) -> None:
     }
 
 
+def _socket_of_another_network() -> socket.socket:
+    """A raw socket in a network namespace that is not the container's, and has a route to everywhere."""
+    made: list[socket.socket] = []
+
+    def make() -> None:
+        assert ctypes.CDLL(None).unshare(CLONE_NEWNET) == 0
+        for command in ("link set lo up", "route add default dev lo"):
+            subprocess.run(["ip", *command.split()], check=True)
+        made.append(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW))
+
+    thread = threading.Thread(target=make)  # which ends, and with it what it has unshared
+    thread.start()
+    thread.join()
+    return made[0]
+
+
 def test_a_socket_from_outside_is_under_the_senders_rules(probes: Probes, cgroup: Cgroup) -> None:
     """It was made by a process of the host, and passed in."""
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as made:
+    with _socket_of_another_network() as made:
         wanted = [f"inherited,{made.fileno()},{METADATA}", f"inherited,{made.fileno()},{OTHER}"]
         got = acts(cgroup, *wanted, pass_fds=(made.fileno(),))
         assert got[wanted[0]] == "refused"

@@ -22,7 +22,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @contextlib.contextmanager
-def overlaid(lower: Path, directory: Path, size: str) -> Iterator[Path]:
+def overlaid(lower: Path, directory: Path, size: str, *more: str) -> Iterator[Path]:
     """Mounts an overlay on `lower`. The upper layer is a tmpfs: `directory` may be on an overlay itself."""
     layers, root = directory / "layers", directory / "root"
     for path in (layers, root):
@@ -31,8 +31,8 @@ def overlaid(lower: Path, directory: Path, size: str) -> Iterator[Path]:
         _run("mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "none", str(layers))
         for name in ("upper", "work"):
             (layers / name).mkdir()
-        options = f"lowerdir={lower},upperdir={layers}/upper,workdir={layers}/work"
-        _run("mount", "-t", "overlay", "-o", options, "none", str(root))
+        options = (f"lowerdir={lower}", f"upperdir={layers}/upper", f"workdir={layers}/work", *more)
+        _run("mount", "-t", "overlay", "-o", ",".join(options), "none", str(root))
         yield root
     finally:
         for path in (root, layers):

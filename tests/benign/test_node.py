@@ -144,10 +144,10 @@ WORK = (
              reported=frozenset({"host-root"})),
     NodeWork("devices", _DEVICES, ("python3",), ("CAP_NET_ADMIN",),
              devices=(("/dev/fuse", 10, 229), ("/dev/net/tun", 10, 200))),
-    NodeWork("cni", _CNI, ("ip", "nft", "nsenter"), ("CAP_NET_ADMIN", "CAP_SYS_ADMIN"),
+    NodeWork("cni", _CNI, ("ip", "nft", "nsenter"), ("CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"),
              binds=(("/etc/cni/net.d", "/etc/cni/net.d"), ("/opt/cni/bin", "/opt/cni/bin")),
              shared=("network", "pid"), reported=frozenset({"netfilter-socket"}), excepted=True, guest=True),
-    NodeWork("csi", _CSI, ("mkfs.ext4", "python3"), ("CAP_SYS_ADMIN",), excepted=True, guest=True,
+    NodeWork("csi", _CSI, ("mkfs.ext4", "python3"), ("*",), excepted=True, guest=True,
              binds=(("/var/lib/kubelet", "/var/lib/kubelet"), ("/dev", "/dev"))),
     NodeWork("engine-inside", _ENGINE, ("runc", "busybox"), ("*",), excepted=True, guest=True),
 )  # fmt: skip

@@ -52,7 +52,7 @@ def result(case: Case, mode: str) -> Result:
     kind = "optional" if case.optional else "detectors" if case.detector else "pack"
     results = campaign(mode, kind)
     if isinstance(results, Exception):
-        raise results
+        raise results.with_traceback(None)  # it grows with each test otherwise
     got = results[case.id]
     if got.missing and case.disposable:
         force.elsewhere(got.missing)

@@ -39,7 +39,7 @@ class ProofAgent(ChildAgent):
             flags += ["--containers-patterns", pattern]
         for path in writable:
             flags += ["--host-files-writable", str(path)]
-        super().__init__(directory, ask, flags, seconds=60 * patience)
+        super().__init__(directory, ask, flags, seconds=100 * patience)
 
     def alerts(self, container: str | None, rule: str) -> list[Record]:
         """Returns the alerts of one rule for one container (None: for no container), in order."""
