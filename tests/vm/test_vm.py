@@ -170,19 +170,30 @@ def test_a_machine_that_says_nothing_is_not_waited_for() -> None:
 
 
 def test_a_failed_test_of_a_guest_runs_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In another boot, by itself. One that passes there is flaky; one that fails again is a failure."""
+    """In another boot, by itself. One that passes there is flaky; one that fails again is a failure.
+
+    What this kernel does not have is skipped there, as it would have been in the first boot.
+    """
     asked: list[list[str]] = []
 
     def another_boot(kernel: Prepared, tests: list[str]) -> Report:
         asked.append(tests)
-        return _report(passed=1, failures=[("tests.kernel.test_b::test_y", "again")])
+        absent = ("tests.kernel.test_c::test_z", "no module for this kernel")
+        return _report(passed=1, skips=[absent], failures=[("tests.kernel.test_b::test_y", "again")])
 
     monkeypatch.setattr(suite, "run_suite", another_boot)
     kernel = Prepared("6.1", "6.1.0-x", Path("/nowhere"), Path("/nowhere"), [])
     first, second = ("tests.kernel.test_a::test_x[1]", "late"), ("tests.kernel.test_b::test_y", "wrong")
-    report = suite.once_more(kernel, _report(failures=[first, second]))
-    assert asked == [["tests/kernel/test_a.py::test_x[1]", "tests/kernel/test_b.py::test_y"]]
+    third = ("tests.kernel.test_c::test_z", "late")
+    report = suite.once_more(kernel, _report(failures=[first, second, third]))
+    ids = [
+        "tests/kernel/test_a.py::test_x[1]",
+        "tests/kernel/test_b.py::test_y",
+        "tests/kernel/test_c.py::test_z",
+    ]
+    assert asked == [ids]
     assert (report.passed, report.failures, report.flaky) == (6, [second], [first])
+    assert [test for test, _ in report.skips] == [third[0]]
     assert not report.ok
     assert suite.once_more(kernel, _report(broken="it hangs")).broken
     many = [

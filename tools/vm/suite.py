@@ -224,13 +224,15 @@ def once_more(kernel: Prepared, report: Report) -> Report:
     if report.broken or not 0 < len({why for _, why in failures}) <= MOST_RERUNS:
         return report
     again = run_suite(kernel, [_node_id(test) for test, _ in failures])
-    if again.passed + len(again.failures) != len(failures):
+    if again.passed + len(again.failures) + len(again.skips) != len(failures):
         return report
     twice = {test for test, _ in again.failures}
+    skipped = {test for test, _ in again.skips}
     return report._replace(
         passed=report.passed + again.passed,
+        skips=report.skips + again.skips,
         failures=[(test, why) for test, why in failures if test in twice],
-        flaky=[(test, why) for test, why in failures if test not in twice],
+        flaky=[(test, why) for test, why in failures if test not in twice | skipped],
     )
 
 
