@@ -81,7 +81,7 @@ _DEVICES = tuple(
            short=name == "rtc")
     for name, number, flags in (
         ("rtc", "{rtc} 0", 0), ("console of the node", "4 64", 2), ("screen of the node", "7 1", 2),
-        ("virtual terminal", "4 1", 2), ("hpet", "10 228", 0), ("hardware random", "10 183", 0),
+        ("virtual terminal", "4 1", 2), ("hpet", "10 228", 0),
         ("memory heap", "{dma_heap} 0", 0), ("memory", "1 1", 0), ("kernel's log", "1 11", 0),
     )
 )  # fmt: skip

@@ -81,7 +81,15 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_MKNOD: Decided(("path_mknod",)),
     _K.SYS_SYMLINK: Decided(("path_symlink",), text=True),
     _K.SYS_CHMOD: Decided(("path_chmod", "path_mknod"), also={"file_open": "files created without a name"}),
-    _K.SYS_SETXATTR: Decided(("inode_setxattr",), text=True),
+    _K.SYS_SETXATTR: Decided(
+        ("inode_setxattr",),
+        also={
+            "inode_removexattr": "removal",
+            "inode_set_acl": "access lists, from 6.2 on",
+            "inode_remove_acl": "their removal, from 6.2 on",
+        },
+        text=True,
+    ),
     _K.SYS_CHROOT: Decided(("path_chroot",), less=_UNPRIVILEGED, text=True),
     _K.SYS_RENAME: Decided(("path_rename",), text=True),
     # ---- mounts: lsm_mount.bpf.c
