@@ -63,7 +63,7 @@ CLASSES = {
     "C3": Class("file capabilities on shared files", "denied on disks", "killed at the call",
                 "that one call, without BPF-LSM"),
     "C4": Class("signals to host processes", "denied", "killed at the call",
-                "signals by F_SETOWN; that one call, without BPF-LSM"),
+                "without BPF-LSM: that one call, signals by F_SETOWN"),
     "C5": Class("FIFOs of the host", "by the host's trees", "killed at the open"),
     "C6": Class("helpers that the kernel starts for keys", "only known helpers run", _SAME,
                 "a known helper gets the container's words"),

@@ -89,7 +89,7 @@ def test_an_attribute_of_a_file_of_the_host_is_not_changed(
     probes.enforce(Rule(EventKind.SYS_SETXATTR, "deny", {1: {TREE_HOST}}))
     before = _attributes(paths[0])
     script = _CHANGED.format(change=ATTRIBUTES[change])
-    statuses = [cgroup.run([sys.executable, "-c", script, path]).returncode for path in paths]
+    statuses = [cgroup.run([sys.executable, "-c", script, str(path)]).returncode for path in paths]
     assert statuses == [errno.EPERM, 0]
     assert _attributes(paths[0]) == before
     (event,) = probes.wait(cgroup, EventKind.SYS_SETXATTR)

@@ -121,7 +121,15 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_PIDFD_GETFD: Decided(("ptrace_access_check",), less="a process can do this to itself unseen"),
     # lsm_look.bpf.c
     _K.PROCESS_LOOK: Decided(("ptrace_access_check",)),
-    _K.SYS_SIGNAL: Decided(("task_kill",), less="a process can signal itself unseen"),
+    _K.SYS_SIGNAL: Decided(
+        ("task_kill",),
+        also={
+            "file_fcntl": "F_SETOWN",
+            "file_set_fowner": "F_SETOWN_EX and ioctls that another thread changes",
+            "file_send_sigiotask": "",
+        },
+        less="a process can signal itself unseen",
+    ),
     _K.SYS_CAPSET: Decided(("capset",)),
     _K.SYS_SETUID: Decided(("task_fix_setuid",), less=_UNPRIVILEGED),
     _K.SYS_SETGID: Decided(("task_fix_setgid", "task_fix_setgroups"), less=_UNPRIVILEGED),
