@@ -122,6 +122,8 @@ _WATCHES = tuple(
            "inotify {volume}", written("{target}/file"), (CAPS,), guest=True),
     Attack("B9", "opens of the host stall", "fanotify_stall {host} 4000", "inotify {volume}", stalled,
            (PRIV,), guest=True),
+    Attack("B9", "opens of the host stall by a lease", "lease {host}/file 4000", "inotify {volume}", stalled,
+           (PRIV,), guest=True),
 )  # fmt: skip
 
 _FREEZE, _SHUTDOWN = 0xC0045877, 0x8004587D

@@ -64,6 +64,7 @@ DECIDED: Mapping[EventKind, Decided] = {
             "path_truncate": "truncate",
             "path_chmod": "changes of mode",
             "path_chown": "changes of owner",
+            "file_fcntl": "leases",
         },
         less="an open with O_PATH, which gives no access, reaches no hook: it is not seen",
     ),
@@ -120,7 +121,16 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_PROCESS_VM: Decided(("ptrace_access_check",), less="a process can do this to itself unseen"),
     _K.SYS_PIDFD_GETFD: Decided(("ptrace_access_check",), less="a process can do this to itself unseen"),
     # lsm_look.bpf.c
-    _K.PROCESS_LOOK: Decided(("ptrace_access_check",)),
+    _K.PROCESS_LOOK: Decided(
+        ("ptrace_access_check",),
+        also={
+            "task_setrlimit": "changes of limits",
+            "task_setnice": "changes of priority",
+            "task_setioprio": "changes of I/O priority",
+            "task_setscheduler": "changes of scheduling",
+            "task_movememory": "memory moved between nodes",
+        },
+    ),
     _K.SYS_SIGNAL: Decided(
         ("task_kill",),
         also={
