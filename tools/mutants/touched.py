@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pytest plugin: which tests execute which lines of some source files.
 
-`python -m pytest -p tools.mutants.touched`; TOUCHED_SOURCES has the directories, separated by colons,
-and TOUCHED_FILE is written at the end: JSON, file -> line -> tests.
+`python -m pytest -p tools.mutants.touched`: the sources are separated by colons, and the file is written
+at the end: JSON, file -> line -> tests. What runs at an import has the test IMPORT as well.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 from collections import defaultdict
@@ -19,7 +18,9 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Lines", "pytest_configure", "read"]
+__all__ = ["IMPORT", "Lines", "pytest_addoption", "pytest_load_initial_conftests", "read"]
+
+IMPORT = "import"
 
 Lines = dict[str, dict[int, list[str]]]
 
@@ -54,19 +55,31 @@ class _Touched:
             if line and line not in left
         }
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """One test, with its fixtures."""
+    def start(self) -> None:
+        """Begin to note lines."""
         self._left = {}
         threading.settrace(self._global)
         sys.settrace(self._global)
+
+    def stop(self, test: str) -> None:
+        """Note the lines since the beginning as a test's."""
+        sys.settrace(None)
+        threading.settrace(None)
+        for file, line in self._executed():
+            self._lines[file][line].append(test)
+
+    def pytest_collection_finish(self) -> None:
+        """All modules are imported."""
+        self.stop(IMPORT)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """One test, with its fixtures."""
+        self.start()
         try:
             return (yield)
         finally:
-            sys.settrace(None)
-            threading.settrace(None)
-            for file, line in self._executed():
-                self._lines[file][line].append(item.nodeid)
+            self.stop(item.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a failure: tests of time fail where they are watched, and judge nothing."""
@@ -81,10 +94,19 @@ class _Touched:
         self._file.write_text(json.dumps(self._lines))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the plugin if it was asked for."""
-    if sources := os.environ.get("TOUCHED_SOURCES"):
-        config.pluginmanager.register(_Touched(sources, Path(os.environ["TOUCHED_FILE"])))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What is noted, and where."""
+    parser.addoption("--touched-sources", required=True)
+    parser.addoption("--touched-file", type=Path, required=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Begin before anything is imported."""
+    words = early_config.known_args_namespace
+    touched = _Touched(words.touched_sources, words.touched_file)
+    early_config.pluginmanager.register(touched)
+    touched.start()
 
 
 def read(file: Path, root: Path) -> Lines:
