@@ -95,8 +95,8 @@ def test_a_defect_knows_the_lines_of_its_statement(tmp_path: Path) -> None:
     """A constant in the middle of an expression has no line of its own; a block is judged by its header."""
     path = tmp_path / "a.py"
     path.write_text(
-        "def f(x):\n    if x == 1 and (\n        x == 2\n    ):\n        return [\n            3,\n        ]\n"
+        "def f(x):\n    if x == 1 and (\n        x == 2\n    ):\n        return [\n            3]\n"
     )
     lines = {one.what: one.lines for one in mutants_of(path, tmp_path)}
     assert lines["2 -> 3"] == (2, 4)
-    assert lines["3 -> 4"] == (5, 7)
+    assert lines["3 -> 4"] == (5, 6)

@@ -140,8 +140,11 @@ def run_python(options: argparse.Namespace) -> int:
         for _ in range(options.jobs):
             root = stack.enter_context(tree()).root
             servers.put(stack.enter_context(closing(Server(root, environment(root)))))
-        lines = _lines(servers, areas)
-        judged = _all(chosen, servers, options.jobs, lines)
+        judged = [
+            one
+            for area in areas
+            for one in _all(area, [mutant for of, mutant in chosen if of == area], servers, options.jobs)
+        ]
     for area in areas:
         mine = [one for one in judged if one.area == area]
         print(f"{area}: {sum(one.killed for one in mine)} of {len(mine)} killed")
@@ -150,36 +153,31 @@ def run_python(options: argparse.Namespace) -> int:
     return 0 if killed == len(judged) else 1
 
 
-def _lines(servers: SimpleQueue[Server], areas: Sequence[str]) -> dict[str, Lines]:
-    """Run each area's tests without a defect. Returns the tests that execute each line, by area."""
-    server, found = servers.get(), {}
-    for area in areas:
-        file = server.root / f"{area}.json"
-        sources = ":".join(str(server.root / source) for source in AREAS[area].sources)
-        words = ["-p", "tools.mutants.touched", f"--touched-sources={sources}", f"--touched-file={file}"]
-        outcome = _tests(server, words, AREAS[area].tests, 10 * SECONDS)
-        if not file.exists() or outcome.status not in (0, 1):
-            raise RuntimeError(f"the tests of {area} do not run without any defect: {outcome.failed}")
-        found[area] = read(file, server.root)
-        print(f"{area}: {outcome.ran} tests without a defect, {outcome.seconds} s", flush=True)
-    servers.put(server)
-    return found
+def _lines(server: Server, area: str) -> Lines:
+    """Run an area's tests without a defect. Returns the tests that execute each line."""
+    file = server.root / f"{area}.json"
+    sources = ":".join(str(server.root / source) for source in AREAS[area].sources)
+    words = ["-p", "tools.mutants.touched", f"--touched-sources={sources}", f"--touched-file={file}"]
+    outcome = _tests(server, words, AREAS[area].tests, 10 * SECONDS)
+    if not file.exists() or outcome.status not in (0, 1):
+        raise RuntimeError(f"the tests of {area} do not run without any defect: {outcome.failed}")
+    print(f"{area}: {outcome.ran} tests without a defect, {outcome.seconds} s", flush=True)
+    return read(file, server.root)
 
 
-def _all(
-    chosen: Sequence[tuple[str, PythonMutant]],
-    servers: SimpleQueue[Server],
-    jobs: int,
-    lines: Mapping[str, Lines],
-) -> list[Judged]:
-    def one(pair: tuple[str, PythonMutant]) -> Judged:
-        server, (area, mutant) = servers.get(), pair
+def _all(area: str, mutants: Sequence[PythonMutant], servers: SimpleQueue[Server], jobs: int) -> list[Judged]:
+    first = servers.get()
+    lines = _lines(first, area)
+    servers.put(first)
+
+    def one(mutant: PythonMutant) -> Judged:
+        server = servers.get()
         try:
-            judged = _judge(server, area, mutant, lines[area])
+            judged = _judge(server, area, mutant, lines)
         finally:
             servers.put(server)
         print(judged.line(), flush=True)
         return judged
 
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(one, chosen))
+        return list(pool.map(one, mutants))
