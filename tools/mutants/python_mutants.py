@@ -112,7 +112,9 @@ class _Skip(ast.NodeVisitor):
         if isinstance(node, (ast.arg, ast.AnnAssign)):
             self._leave_out(node.annotation)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            self._leave_out(node.returns, *node.decorator_list)
+            self._leave_out(node.returns)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            self._leave_out(*node.decorator_list)  # `frozen`: no code assigns, by the type checker
         if isinstance(node, ast.Raise):
             self._leave_out(node.exc)
         if isinstance(node, ast.JoinedStr):

@@ -49,6 +49,72 @@ def test_a_literal_is_read_with_and_without_huffman() -> None:
     assert hpack._integer(bytes.fromhex("1f9a0a"), 0, 5) == (1337, 3)  # C.1.2
 
 
+@pytest.mark.parametrize(
+    ("coded", "text"),
+    [("", b""), ("ff", None), ("f1e3c2e5f23a6ba0ab90f4ffff", None), ("00", None), ("1f", b"a"), ("18", None)],
+)
+def test_the_padding_of_huffman_codes_is_checked(coded: str, text: bytes | None) -> None:
+    """Fewer than eight ones (section 5.2): `a` is 00011, and `0` is 00000. EOS is no text."""
+    if text is not None:
+        assert hpack.unhuffman(bytes.fromhex(coded)) == text
+        return
+    with pytest.raises(hpack.HpackError):
+        hpack.unhuffman(bytes.fromhex(coded))
+
+
+def test_the_end_of_string_is_no_symbol() -> None:
+    """Thirty ones are EOS; a decoder must refuse it."""
+    with pytest.raises(hpack.HpackError, match="no such code"):
+        hpack.unhuffman(b"\xff" * 4)
+
+
+@pytest.mark.parametrize(
+    ("block", "fields"),
+    [
+        (b"\x8e", [(":status", "500")]),  # index 14 of appendix A
+        (b"\x81\xbd", []),  # 1 and 61 are in the static table
+        (b"\x20\x3f\x00", []),  # sizes of the table: 0, and 31
+        (b"\x48\x03200", [(":status", "200")]),  # a literal with an indexed name
+        (b"\x0e\x03500", [(":status", "500")]),  # without indexing
+        (b"\x1e\x03500", [(":status", "500")]),  # never indexed
+        (b"\x41\x01x", []),  # :authority
+        (b"\x00\x01a\x00", [("a", "")]),
+        (b"\x10\x01a\x01b", [("a", "b")]),
+    ],
+)
+def test_each_form_of_a_field_is_decoded(block: bytes, fields: list[tuple[str, str]]) -> None:
+    """Section 6."""
+    assert list(hpack.decode(block)) == fields
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b"\x80", b"\xbe", b"\xff", b"\xff\x80\x80\x80\x80\x80\x01", b"\x40", b"\x00\x01", b"\x00\x01a\x02b"],
+)
+def test_a_block_that_is_cut_off_or_names_no_field_is_refused(block: bytes) -> None:
+    """Index 0, and those beyond the static table; numbers and texts without an end."""
+    with pytest.raises(hpack.HpackError):
+        list(hpack.decode(block))
+
+
+def test_a_long_text_is_refused() -> None:
+    """More than 16 KiB is no header of gRPC."""
+    longest = "x" * (1 << 14)
+    assert list(hpack.decode(hpack.encode([("a", longest)]))) == [("a", longest)]
+    with pytest.raises(hpack.HpackError):
+        list(hpack.decode(hpack.encode([("a", longest + "x")])))
+
+
+@pytest.mark.parametrize(
+    ("text", "head"), [("x" * 126, "7e"), ("x" * 127, "7f00"), ("x" * 254, "7f7f"), ("x" * 255, "7f8001")]
+)
+def test_the_length_of_a_text_is_an_integer_of_seven_bits(text: str, head: str) -> None:
+    """Section 5.1."""
+    block = hpack.encode([("a", text)])
+    assert block[3 : 3 + len(head) // 2].hex() == head
+    assert list(hpack.decode(block)) == [("a", text)]
+
+
 @given(st.binary(max_size=200))
 def test_fuzz_any_block_is_decoded_or_refused(data: bytes) -> None:
     """It yields fields or raises HpackError."""
