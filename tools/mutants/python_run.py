@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -92,9 +94,9 @@ def sample(areas: Sequence[str], count: int, seed: int, root: Path = ROOT) -> li
     return found
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, left_out: Container[str] = _LEFT_OUT) -> list[Path]:
     every = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return [one for one in every if one.name not in _LEFT_OUT]
+    return [one for one in every if one.name not in left_out]
 
 
 def _judge(server: Server, area: str, mutant: PythonMutant, lines: Lines) -> Judged:
@@ -154,7 +156,27 @@ def run_python(options: argparse.Namespace) -> int:
 
 
 def _lines(server: Server, area: str) -> Lines:
-    """Run an area's tests without a defect. Returns the tests that execute each line."""
+    """Returns the tests that execute each line of an area, by a run without a defect.
+
+    It is kept as long as the area's sources and tests stay as they are.
+    """
+    kept = ROOT / "build/mutants-lines" / f"{area}-{_digest(AREAS[area])}.json"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(_run_whole(server, area)))
+    return {file: {int(line): tests for line, tests in lines.items()}
+            for file, lines in json.loads(kept.read_text()).items()}  # fmt: skip
+
+
+def _digest(area: Area) -> str:
+    places = [ROOT / place for place in (*area.sources, *area.tests, "tests/support", "tests/conftest.py")]
+    found = hashlib.sha256()
+    for path in sorted(path for place in places for path in _files(place, left_out=())):
+        found.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _run_whole(server: Server, area: str) -> Lines:
     file = server.root / f"{area}.json"
     sources = ":".join(str(server.root / source) for source in AREAS[area].sources)
     words = ["-p", "tools.mutants.touched", f"--touched-sources={sources}", f"--touched-file={file}"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Generator
 from pathlib import Path
 from types import CodeType, FrameType
@@ -24,6 +24,9 @@ IMPORT = "import"
 
 Lines = dict[str, dict[int, list[str]]]
 
+#: calls of a function that one test is watched for: a line that comes later is not noted
+_CALLS = 64
+
 
 class _Touched:
     def __init__(self, sources: str, file: Path) -> None:
@@ -31,6 +34,7 @@ class _Touched:
         self._lines: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
         self._failed: set[str] = set()
         self._left: dict[CodeType, set[int]] = {}  # lines that this test has not executed
+        self._calls: Counter[CodeType] = Counter()
 
     def _global(self, frame: FrameType, event: str, argument: object) -> Any:
         code = frame.f_code
@@ -40,7 +44,9 @@ class _Touched:
         if left is None:
             left = self._left[code] = {line for *_, line in code.co_lines() if line}
         left.discard(frame.f_lineno)
-        return self._local if left else None  # what was seen whole costs no more time
+        self._calls[code] += 1
+        # What was seen whole, or often enough, costs no more time.
+        return self._local if left and self._calls[code] <= _CALLS else None
 
     def _local(self, frame: FrameType, event: str, argument: object) -> Any:
         left = self._left[frame.f_code]
@@ -58,6 +64,7 @@ class _Touched:
     def start(self) -> None:
         """Begin to note lines."""
         self._left = {}
+        self._calls.clear()
         threading.settrace(self._global)
         sys.settrace(self._global)
 

@@ -389,10 +389,11 @@ def test_the_requested_posture_is_that_of_the_configuration() -> None:
     assert (empty.user_namespace, empty.seccomp, empty.no_new_privs) == (False, "disabled", False)
     assert (empty.apparmor, empty.uid_map, empty.capabilities, empty.bounding) == (None, (), (), ())
     mapping = {"containerID": 0, "hostID": 1000, "size": 10}
+    kinds = ("user", "mount", "network", "pid", "ipc", "uts", "cgroup")
     own = posture_of_config({
         "process": {"capabilities": {"effective": ["CAP_KILL", 7], "bounding": ["CAP_CHOWN"]}},
         "linux": {
-            "namespaces": [{"type": kind} for kind in ["user", "mount", "network", "pid", "ipc", "uts", "cgroup"]],
+            "namespaces": [{"type": kind} for kind in kinds],
             "uidMappings": [mapping, {"containerID": 1, "hostID": 2}, {**mapping, "size": "x"}],
             "seccomp": {},
         },

@@ -275,7 +275,9 @@ def test_the_lineage_of_this_process_begins_at_the_top(
 def test_the_hosts_root_is_that_of_process_1(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it is another one than this process's; unreadable, it is taken for the same."""
     inodes = {"/proc/1/ns/mnt": 1, "/proc/self/ns/mnt": 2}
-    monkeypatch.setattr(host.os, "stat", lambda path: SimpleNamespace(st_ino=inodes[path]))
+    monkeypatch.setattr(
+        "ringfence.containers.host.os.stat", lambda path: SimpleNamespace(st_ino=inodes[path])
+    )
     assert host.host_root() == Path("/proc/1/root")
     inodes["/proc/1/ns/mnt"] = 2
     assert host.host_root() == Path("/")
@@ -283,7 +285,7 @@ def test_the_hosts_root_is_that_of_process_1(monkeypatch: pytest.MonkeyPatch) ->
     def refused(path: str) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(host.os, "stat", refused)
+    monkeypatch.setattr("ringfence.containers.host.os.stat", refused)
     assert host.host_root() == Path("/")
 
 
