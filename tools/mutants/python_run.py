@@ -44,7 +44,16 @@ class Area(NamedTuple):
 _UNIT = "tests/unit"
 _SECURITY = tuple(
     f"tests/runtime/test_{name}.py"
-    for name in ("rules_of_parts", "seccomp", "landlock", "default_profile", "run_fences", "learn", "config")
+    for name in (
+        "rules_of_parts",
+        "seccomp",
+        "landlock",
+        "default_profile",
+        "run_fences",
+        "learn",
+        "config",
+        "security_parts",
+    )
 )
 AREAS: Mapping[str, Area] = {
     "policy": Area(("agent/ringfence/policy",), (f"{_UNIT}/policy", f"{_UNIT}/probes")),
@@ -160,7 +169,7 @@ def _lines(server: Server, area: str) -> Lines:
 
     It is kept as long as the area's sources and tests stay as they are.
     """
-    kept = ROOT / "build/mutants-lines" / f"{area}-{_digest(AREAS[area])}.json"
+    kept = ROOT / "build/mutants-lines" / f"{area}-{_digest(server.root, AREAS[area])}.json"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(_run_whole(server, area)))
@@ -168,11 +177,11 @@ def _lines(server: Server, area: str) -> Lines:
             for file, lines in json.loads(kept.read_text()).items()}  # fmt: skip
 
 
-def _digest(area: Area) -> str:
-    places = [ROOT / place for place in (*area.sources, *area.tests, "tests/support", "tests/conftest.py")]
+def _digest(root: Path, area: Area) -> str:
+    places = [root / place for place in (*area.sources, *area.tests, "tests/support", "tests/conftest.py")]
     found = hashlib.sha256()
     for path in sorted(path for place in places for path in _files(place, left_out=())):
-        found.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+        found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     return found.hexdigest()[:16]
 
 
