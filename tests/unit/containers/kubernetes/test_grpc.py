@@ -244,6 +244,132 @@ def test_a_bad_socket_costs_at_most_the_timeout(tmp_path: Path, name: str) -> No
         channel.close()
 
 
+Frame = tuple[int, int, int, bytes]
+_TRAILERS = hpack.encode([("grpc-status", "0")])
+
+
+class Server:
+    """Answers calls as RFC 9113 and gRPC's PROTOCOL-HTTP2 say, and keeps the client's frames."""
+
+    def __init__(self, *answers: Callable[[int], bytes]) -> None:
+        self.answers, self.frames = list(answers), list[Frame]()
+        self.preface = b""
+
+    def __call__(self, connection: socket.socket) -> None:
+        """Serves one connection."""
+        stream = connection.makefile("rb")
+        self.preface = stream.read(24)
+        while head := stream.read(9):
+            kind, flags, number = struct.unpack(">BBI", head[3:])
+            self.frames.append((kind, flags, number, stream.read(int.from_bytes(head[:3], "big"))))
+            if kind == 0 and flags & 1 and self.answers:  # END_STREAM
+                connection.sendall(self.answers.pop(0)(number))
+
+
+def message(data: bytes) -> bytes:
+    """A message of gRPC: not compressed, its length, and the data."""
+    return b"\0" + struct.pack(">I", len(data)) + data
+
+
+def plain(stream: int) -> bytes:
+    """The usual answer: headers, data, trailers."""
+    return (
+        frame(1, 4, stream, b"\x88")
+        + frame(0, 0, stream, message(b"answer"))
+        + frame(1, 5, stream, _TRAILERS)
+    )
+
+
+def test_a_call_is_sent_as_the_rfc_says(tmp_path: Path) -> None:
+    """Odd streams, in order, on one connection; no table, no push, and windows for the largest message."""
+    server = Server(plain, plain)
+    with listener(tmp_path, server) as path:
+        channel = Channel(path, timeout=60)
+        assert [channel.call("/x.Y/Z", b"question") for _ in range(2)] == [b"answer", b"answer"]
+        channel.close()
+    assert server.preface == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    settings, window, headers, data = server.frames[:4]
+    values = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, 4 << 20)
+    assert settings == (4, 0, 0, values)
+    assert window == (8, 0, 0, struct.pack(">I", 4 << 20))
+    assert headers[:3] == (1, 4, 1)  # END_HEADERS
+    assert dict(hpack.decode(headers[3])) == {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/x.Y/Z",
+        ":authority": "localhost",
+        "content-type": "application/grpc",
+        "te": "trailers",
+        "user-agent": "ringfence",
+    }
+    assert data == (0, 1, 1, message(b"question"))
+    assert [one[2] for one in server.frames if one[0] == 1] == [1, 3]
+
+
+def test_every_form_of_an_answer_is_read(tmp_path: Path) -> None:
+    """Padding, priority, continuation, frames of other streams; settings and pings are acknowledged."""
+    half = len(_TRAILERS) // 2
+
+    def answer(stream: int) -> bytes:
+        whole = message(b"x" * 300)
+        return (
+            frame(4, 0, 0, b"")
+            + frame(4, 1, 0, b"")
+            + frame(6, 0, 0, b"12345678")
+            + frame(6, 1, 0, b"87654321")
+            + frame(1, 4 | 8 | 32, stream, b"\2" + bytes(5) + b"\x88" + b"\0\0")
+            + frame(0, 0, stream + 2, b"other")
+            + frame(0, 8, stream, b"\3" + whole[:100] + b"\0\0\0")
+            + frame(0, 0, stream, whole[100:])
+            + frame(1, 1, stream, _TRAILERS[:half])
+            + frame(9, 4, stream, _TRAILERS[half:])
+        )
+
+    server = Server(answer)
+    with listener(tmp_path, server) as path:
+        channel = Channel(path, timeout=60)
+        assert channel.call("/x.Y/Z", b"") == b"x" * 300
+        channel.close()
+    acknowledged = [one for one in server.frames if one[0] in (4, 6) and one[1] == 1]
+    assert acknowledged == [(4, 1, 0, b""), (6, 1, 0, b"12345678")]
+    given = [struct.unpack(">I", one[3])[0] for one in server.frames if one[0] == 8]
+    assert given == [4 << 20, 5, 104, 205]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "words"),
+    [
+        ([("grpc-status", "5"), ("grpc-message", "no%20such")], 5, "no such"),
+        ([(":status", "503")], -1, "HTTP 503"),
+        ([("grpc-status", "1000")], -1, "HTTP ?"),
+        ([("grpc-status", "999")], 999, "HTTP ?"),
+    ],
+)
+def test_a_refusal_has_the_servers_status(
+    tmp_path: Path, fields: list[tuple[str, str]], status: int, words: str
+) -> None:
+    """5 is NOT_FOUND; without a valid status, the call itself failed."""
+    server = Server(*[lambda stream: frame(1, 5, stream, hpack.encode(fields))] * 2)
+    with listener(tmp_path, server) as path:
+        channel = Channel(path, timeout=60)
+        with pytest.raises(GrpcError) as caught:
+            channel.call("/x.Y/Z", b"")
+        assert caught.value.status == status
+        assert str(caught.value) == f"{path}: {words}"
+        channel.close()
+
+
+@pytest.mark.parametrize("data", [b"", b"\0\0\0\0", b"\1\0\0\0\0", b"\0\0\0\0\1", b"\0\0\0\0\0x"])
+def test_a_message_that_is_not_whole_is_refused(tmp_path: Path, data: bytes) -> None:
+    """Compressed, cut, or with something behind it."""
+    server = Server(lambda stream: frame(0, 0, stream, data) + frame(1, 5, stream, _TRAILERS))
+    with listener(tmp_path, server) as path:
+        channel = Channel(path, timeout=60)
+        with pytest.raises(GrpcError, match="incomplete message"):
+            channel.call("/x.Y/Z", b"")
+        channel.close()
+
+
 def test_a_hanging_socket_is_not_queried_for_a_while(tmp_path: Path) -> None:
     """After three consecutive failures, so that containers do not queue up without names."""
     with listener(tmp_path, hang) as path:
