@@ -105,3 +105,15 @@ def test_commands_of_quotas_are_those_of_their_headers() -> None:
     expected = {f"Q_{name}": 0x800001 + number << 8 for number, name in enumerate(generic.split())}
     expected |= {f"Q_{name}": (ord("X") << 8) + number << 8 for number, name in enumerate(xfs.split(), 1)}
     assert {name: constants.QUOTA_COMMANDS[name] for name in expected} == expected
+
+
+def test_a_word_of_several_filesystems_is_all_of_them() -> None:
+    """Of what a node's disks have, of both versions of cgroups, and of both of SMB (statfs(2))."""
+    found = constants.FILESYSTEMS
+
+    def together(*words: str) -> tuple[int, ...]:
+        return tuple(magic for word in words for magic in found[word])
+
+    assert found["disk"] == together("ext4", "xfs", "btrfs", "f2fs")
+    assert found["cgroup"] == together("cgroup1", "cgroup2")
+    assert found["cifs"] == (0xFF534D42, 0xFE534D42)

@@ -146,6 +146,15 @@ def test_messages_nest_repeat_and_map() -> None:
     }
 
 
+def test_the_image_of_a_container_is_that_of_the_cri() -> None:
+    """api.proto: ImageSpec has the image as 1, and as the user wrote it as 18."""
+    image = proto.text_field(1, "sha256:1") + proto.text_field(18, "shop/web:1")
+    status = proto.text_field(1, proto.text_field(8, image) + proto.text_field(9, "ref"))
+    assert proto.decode(status, proto.CONTAINER_STATUS) == {
+        "status": {"image": {"image": "sha256:1", "user_specified_image": "shop/web:1"}, "image_ref": "ref"}
+    }
+
+
 @contextmanager
 def listener(directory: Path, behave: Callable[[socket.socket], None]) -> Iterator[Path]:
     """A socket that calls `behave` for each connection."""
