@@ -107,7 +107,7 @@ _SYSFS = tuple(
     for name, path, value, before in (
         ("parameter of a module", "/sys/module/printk/parameters/ignore_loglevel", "Y", "N"),
         ("power", "/sys/power/pm_freeze_timeout", "20001", "20000"),
-        ("PCI", "/sys/bus/pci/devices/0000:00:1f.0/d3cold_allowed", "0", "1"),
+        ("PCI", "/sys/bus/pci/drivers_autoprobe", "0", "1"),
         ("memory management", "/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan", "4097", "4096"),
     )
 )  # fmt: skip
