@@ -148,8 +148,8 @@ WORK = (
     NodeWork("cni", _CNI, ("ip", "nft", "nsenter"), ("CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"),
              binds=(("/etc/cni/net.d", "/etc/cni/net.d"), ("/opt/cni/bin", "/opt/cni/bin")),
              shared=("network", "pid"), reported=frozenset({"netfilter-socket"}), excepted=True, guest=True),
-    NodeWork("csi", _CSI, ("mkfs.ext4", "python3"), ("*",), modules=("loop", "ext4"), excepted=True, guest=True,
-             binds=(("/var/lib/kubelet", "/var/lib/kubelet"), ("/dev", "/dev"))),
+    NodeWork("csi", _CSI, ("mkfs.ext4", "python3"), ("*",), excepted=True, guest=True,
+             modules=("loop", "ext4"), binds=(("/var/lib/kubelet", "/var/lib/kubelet"), ("/dev", "/dev"))),
     NodeWork("engine-inside", _ENGINE, ("runc", "busybox"), ("*",), excepted=True, guest=True),
 )  # fmt: skip
 
