@@ -13,7 +13,7 @@ import shutil
 import signal
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,7 @@ from ringfence.abi import (
 )  # fmt: skip
 from tests.kernel.probes import LABEL, Probes, running
 from tests.kernel.rules import Rule
+from tests.kernel.starving import offset_of
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.waiting import patience, wait_for
@@ -63,7 +64,9 @@ def forget(probes: Probes, pid: int, **changed: int) -> None:
         fields = list(_IDENTITY.unpack_from(value, TASK.size))
         assert fields[0], "the task is not watched"
         for name, number in changed.items():
-            if name == "uid":
+            if name == "entering":
+                struct.pack_into("=I", value, offset_of("rf_armed", "entering"), number)
+            elif name == "uid":
                 fields[_UIDS : _UIDS + 4] = [number] * 4
             else:
                 place = {"proxy": _PROXY, "user_ns": _USER_NS, "mnt": _MNT, "net": _NET}.get(name)
@@ -79,8 +82,14 @@ def forget(probes: Probes, pid: int, **changed: int) -> None:
 class Task:
     """act, armed, waiting for a line before each of its commands."""
 
-    def __init__(self, cgroup: Cgroup, act: str, *commands: str) -> None:
-        argv = [act, "name:ready", *(word for command in commands for word in ("wait", command)), "wait"]
+    def __init__(self, cgroup: Cgroup, act: str, *commands: str, before: Sequence[str] = ()) -> None:
+        argv = [
+            *before,
+            act,
+            "name:ready",
+            *(word for command in commands for word in ("wait", command)),
+            "wait",
+        ]
         self.process = cgroup.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout
         assert self.process.stdout.readline() == b"name 0\n"
@@ -161,6 +170,23 @@ def test_a_namespace_of_the_host_that_no_call_entered_is_decided(
     assert probes.events(cgroup, K.TASK_DRIFT) == []
     entries = [(event.nr, event.operands[:2]) for event in probes.events(cgroup, K.SYS_SETNS)]
     assert entries == ([(NO_CALL, (NEWNET, Relation.HOST))] if code else [])
+
+
+@pytest.mark.parametrize(("entering", "code"), [(0, 0), (1, -signal.SIGKILL)], ids=["made", "entered"])
+def test_an_unknown_namespace_is_the_hosts_after_setns(
+    probes: Probes, cgroup: Cgroup, act: str, entering: int, code: int
+) -> None:
+    """Without a call of setns since the last check, the task can only have made it."""
+    probes.enforce(Rule(K.TASK_DRIFT), Rule(K.SYS_SETNS, "kill", {0: {NEWNET}, 1: {Relation.HOST}}))
+    task = Task(cgroup, act, "open:/proc/uptime:0", before=("unshare", "-n"))
+    claims, slot = probes.kernel.map("namespace_claims"), probes.slot(cgroup)
+    value = claims.get(slot)
+    assert value
+    claims.set(slot, bytes(len(value)))
+    forget(probes, task.process.pid, proxy=0x1000, net=0x1000, entering=entering)
+    task.go()
+    task.go()
+    assert task.end() == code
 
 
 def test_a_child_is_compared_with_its_parents_record(probes: Probes, cgroup: Cgroup, act: str) -> None:
