@@ -123,7 +123,7 @@ _WATCHES = tuple(
     Attack("B9", "opens of the host stall", "fanotify_stall {host} 4000", "inotify {volume}", stalled,
            (PRIV,), guest=True),
     Attack("B9", "opens of the host stall by a lease", "lease {host}/file 4000", "inotify {volume}", stalled,
-           (PRIV,), guest=True),
+           (PRIV,), guest=True, short=True),
 )  # fmt: skip
 
 _FREEZE, _SHUTDOWN = 0xC0045877, 0x8004587D
