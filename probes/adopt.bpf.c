@@ -122,10 +122,7 @@ static __always_inline __u32 rf_adopt_into(struct task_struct *task, struct rf_s
 	exe = (__u64)BPF_CORE_READ(task, mm, exe_file);
 	if (!exe)
 		return RF_ADOPT_NOTHING;
-	/*
-	 * Not the task's root: a task in a chroot must not count as the container's first process.
-	 */
-	container_root = (__u64)BPF_CORE_READ(task, fs, root.mnt, mnt_root);
+	container_root = rf_root_of_mounts(rf_address(task));
 	like.facts = rf_program(rf_address(task), buffer, &file, exe, container_root);
 	like.exe_hash = buffer->hash;
 	if (!was_armed && rf_may_be_runtime(task, &file))

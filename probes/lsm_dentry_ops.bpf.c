@@ -2,8 +2,8 @@
 /*
  * Operations on names of files. A task that may not open a file for writing may not give it a name,
  * remove its name, or put another file in its place. So the rules of file.open decide link, rename,
- * unlink, mkdir, mknod, symlink, truncate, chmod and chown, by the path that the name has or will
- * have, with the attributes of its file. O_CREAT comes here, too, before the file exists.
+ * unlink, mkdir, mknod, symlink, truncate, chmod, chown and leases, by the path that the name has
+ * or will have, with the attributes of its file. O_CREAT comes here, too, before the file exists.
  *
  * In a directory that is not of the task's own mounts (a leaked descriptor, /proc/PID/root), the
  * directory is decided as well, for every operation in it.
@@ -18,6 +18,10 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* In `access`, beside the flags of an open: an open follows, which reports. */
 #define RF_NAME_QUIET (1U << 31)
+
+/* include/uapi/linux/fcntl.h */
+#define RF_F_SETLEASE 1024
+#define RF_F_UNLCK 2
 
 static __always_inline __u32 rf_name_evaluate(const struct rf_lsm *lsm, const struct rf_file *file,
 					      __u32 owner, bool quiet)
@@ -259,4 +263,15 @@ int BPF_PROG(names_path_chown, const struct path *path, unsigned int uid, unsign
 	if (ret)
 		return ret;
 	return rf_lsm_attributes_changed(path, 0);
+}
+
+/* A lease holds up everybody who opens the file, for as long as the kernel allows (45 s). */
+SEC("lsm/file_fcntl")
+int BPF_PROG(names_file_fcntl, struct file *file, unsigned int cmd, unsigned long arg, int ret)
+{
+	if (ret)
+		return ret;
+	if (cmd != RF_F_SETLEASE || arg == RF_F_UNLCK)
+		return 0;
+	return rf_lsm_attributes_changed(__builtin_preserve_access_index(&file->f_path), 0);
 }

@@ -7,8 +7,11 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/lsm.h"
+#include "include/trees.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define RF_DIM_XATTR_TREE 1
 
 /*
  * Returns true if a filesystem acts for the task, with credentials that it lent. An io_uring lends
@@ -23,9 +26,21 @@ static __always_inline bool rf_has_borrowed_creds(const struct rf_lsm *lsm)
 	       lsm->call.nr != RF_NO_CALL && lsm->call.nr != RF_NR_IO_URING_ENTER;
 }
 
-/* security.capability makes a program as good as setuid. By the kernel's copy of the name. */
-SEC("lsm/inode_setxattr")
-int BPF_PROG(lsm_inode_setxattr, void *idmap, struct dentry *dentry, const char *name)
+/* Enum rf_tree of a name, without a mount. On a stack of its own. */
+__noinline __u32 rf_tree_of_name(__u64 dentry, __u64 container_root)
+{
+	struct rf_file file;
+
+	rf_file_named(&file, 0, dentry, 0);
+	return rf_tree_of_file(&file, container_root, 0);
+}
+
+/*
+ * security.capability makes a program as good as setuid, an access list makes a file of the host
+ * writable. By the kernel's copy of the name. An inode has no mount: of the file only its
+ * filesystem and whose tree it is in are known.
+ */
+static __always_inline int rf_decide_attribute(struct dentry *dentry, const char *name)
 {
 	struct rf_lsm lsm;
 
@@ -35,5 +50,32 @@ int BPF_PROG(lsm_inode_setxattr, void *idmap, struct dentry *dentry, const char 
 	if (rf_has_borrowed_creds(&lsm))
 		return 0;
 	rf_lsm_operand(&lsm, 0, BPF_CORE_READ(dentry, d_sb, s_magic));
+	rf_lsm_operand(&lsm, RF_DIM_XATTR_TREE,
+		       rf_tree_of_name(rf_address(dentry), lsm.armed->container_root));
 	return rf_lsm_decide(&lsm, rf_address(name));
+}
+
+SEC("lsm/inode_setxattr")
+int BPF_PROG(lsm_inode_setxattr, void *idmap, struct dentry *dentry, const char *name)
+{
+	return rf_decide_attribute(dentry, name);
+}
+
+SEC("lsm/inode_removexattr")
+int BPF_PROG(lsm_inode_removexattr, void *idmap, struct dentry *dentry, const char *name, int ret)
+{
+	return ret ? ret : rf_decide_attribute(dentry, name);
+}
+
+/* 6.2: 72b3897e7736. Before, inode_setxattr sees access lists, too. */
+SEC("lsm/inode_set_acl")
+int BPF_PROG(lsm_inode_set_acl, void *idmap, struct dentry *dentry, const char *name)
+{
+	return rf_decide_attribute(dentry, name);
+}
+
+SEC("lsm/inode_remove_acl")
+int BPF_PROG(lsm_inode_remove_acl, void *idmap, struct dentry *dentry, const char *name, int ret)
+{
+	return ret ? ret : rf_decide_attribute(dentry, name);
 }

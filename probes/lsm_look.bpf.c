@@ -20,6 +20,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* include/linux/ptrace.h */
 #define RF_PTRACE_MODES 3 /* PTRACE_MODE_READ, PTRACE_MODE_ATTACH */
+#define RF_PTRACE_MODE_ATTACH 2
 #define RF_PTRACE_MODE_NOAUDIT 4
 #define RF_PTRACE_MODE_REALCREDS 16 /* of calls; those of procfs have PTRACE_MODE_FSCREDS */
 
@@ -162,4 +163,52 @@ int BPF_PROG(lsm_task_kill, struct task_struct *target, void *info, int sig,
 	rf_lsm_operand(&lsm, RF_DIM_SIGNAL, (__u32)sig);
 	rf_lsm_operand(&lsm, RF_DIM_SIGNAL_TARGET, rf_relation_of_target(&lsm, target));
 	return rf_lsm_decide_once(&lsm);
+}
+
+/*
+ * Limits, priorities and the place of memory of another process: who may change them can end it
+ * (RLIMIT_CPU) or take what it needs. The kernel asks for each process that a call is about.
+ */
+static __always_inline int rf_lsm_controls(struct task_struct *target)
+{
+	struct rf_lsm lsm;
+
+	if (!rf_lsm_armed(&lsm) || target->tgid == lsm.task->tgid)
+		return 0;
+	rf_lsm_query(&lsm, RF_PROCESS_LOOK);
+	rf_lsm_operand(&lsm, RF_DIM_LOOK_MODE, RF_PTRACE_MODE_ATTACH);
+	rf_lsm_operand(&lsm, RF_DIM_LOOK_TARGET, rf_relation_of_target(&lsm, target));
+	rf_lsm_operand(&lsm, RF_DIM_LOOK_VIA, RF_LOOK_BY_CALL);
+	return rf_lsm_decide_once(&lsm);
+}
+
+SEC("lsm/task_setrlimit")
+int BPF_PROG(look_task_setrlimit, struct task_struct *target, unsigned int resource, void *limit,
+	     int ret)
+{
+	return ret ? ret : rf_lsm_controls(target);
+}
+
+SEC("lsm/task_setnice")
+int BPF_PROG(look_task_setnice, struct task_struct *target, int nice, int ret)
+{
+	return ret ? ret : rf_lsm_controls(target);
+}
+
+SEC("lsm/task_setioprio")
+int BPF_PROG(look_task_setioprio, struct task_struct *target, int ioprio, int ret)
+{
+	return ret ? ret : rf_lsm_controls(target);
+}
+
+SEC("lsm/task_setscheduler")
+int BPF_PROG(look_task_setscheduler, struct task_struct *target, int ret)
+{
+	return ret ? ret : rf_lsm_controls(target);
+}
+
+SEC("lsm/task_movememory")
+int BPF_PROG(look_task_movememory, struct task_struct *target, int ret)
+{
+	return ret ? ret : rf_lsm_controls(target);
 }

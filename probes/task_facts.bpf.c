@@ -10,6 +10,53 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* Mounts between a directory and the root of its namespace. */
+#define RF_MOUNTS_ABOVE 32
+
+/* One mount on the way up, in a function that is verified once. */
+struct rf_mount_climb {
+	__u64 mount;
+	__u64 root; /* of these mounts, as far as is known; 0: not reached */
+};
+
+/*
+ * The mount that a namespace begins with is hidden by the container's root, which lies on its root
+ * directory, and may be hidden by another. So the root is the first mount from which on each lies
+ * on the root directory of the one above. Returns false at the namespace's first mount.
+ */
+__noinline int rf_mount_above(struct rf_mount_climb *climb)
+{
+	__u64 mount, parent;
+
+	if (!climb)
+		return false;
+	mount = climb->mount;
+	parent = (__u64)RF_READ(struct mount, mount, mnt_parent);
+	if (!climb->root)
+		climb->root = (__u64)RF_READ(struct mount, mount, mnt.mnt_root);
+	if (!parent || parent == mount)
+		return false;
+	if ((__u64)RF_READ(struct mount, mount, mnt_mountpoint) !=
+	    (__u64)RF_READ(struct mount, parent, mnt.mnt_root))
+		climb->root = 0;
+	climb->mount = parent;
+	return true;
+}
+
+__noinline __u64 rf_root_of_mounts(__u64 task)
+{
+	struct rf_mount_climb climb = {};
+	__u32 i;
+
+	climb.mount = (__u64)BPF_CORE_READ((struct task_struct *)task, fs, root.mnt) -
+		      bpf_core_field_offset(struct mount, mnt);
+	for (i = 0; i < RF_MOUNTS_ABOVE; i++) {
+		if (!rf_mount_above(&climb))
+			return climb.root;
+	}
+	return 0;
+}
+
 /* Compared at once: else the compiler keeps all numbers on the stack until the end. */
 #define RF_SHARES(number, hosts, flag)    \
 	do {                              \

@@ -23,6 +23,13 @@ static __always_inline __u64 rf_root_of(struct task_struct *task)
 	return (__u64)BPF_CORE_READ(task, fs, root.dentry);
 }
 
+/*
+ * The root directory of the mounts that a task is in, for a task that was not seen to begin; 0: it
+ * cannot be found. Not the task's own root directory, nor that of the mount that this one is on: a
+ * task chooses both (chroot).
+ */
+__u64 rf_root_of_mounts(__u64 task);
+
 struct rf_pid_numbers {
 	__s32 nr;
 	__u32 pad;

@@ -123,7 +123,7 @@ static __always_inline int rf_arm_as_it_is(struct task_struct *task, __u32 slot)
 	armed = rf_bind(task, container, &like);
 	if (!armed)
 		return !!rf_bound(task);
-	armed->container_root = (__u64)BPF_CORE_READ(task, fs, root.mnt, mnt_root);
+	armed->container_root = rf_root_of_mounts(rf_address(task));
 	rf_claim_namespaces(rf_address(task), &armed->task, RF_EVERY_KIND);
 	rf_drift_watch(task, armed);
 	rf_enter_binding(task, armed, container);

@@ -237,8 +237,12 @@ struct path {
 	struct vfsmount *mnt;
 	struct dentry *dentry;
 };
+struct fown_struct {
+	struct pid *pid;
+};
 struct file {
 	struct path f_path;
+	struct fown_struct f_owner;
 	struct inode *f_inode;
 	unsigned int f_flags;
 	unsigned int f_mode;

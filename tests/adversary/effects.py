@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import resource
 import stat
 import subprocess
 import time
@@ -16,8 +17,9 @@ from pathlib import Path
 from tests.adversary.world import Round
 
 __all__ = ["Effect", "accounted", "clock_moved", "device_held", "exists", "frozen", "gone"]
-__all__ += ["in_namespace", "mode_is", "own_userns", "parameter", "planted", "received"]
-__all__ += ["secret_shown", "shut_down", "signalled", "stalled", "swapped", "upcall", "written", "xattr_set"]
+__all__ += ["in_namespace", "limited", "mode_is", "own_userns", "parameter", "planted", "received"]
+__all__ += ["reniced", "rescheduled", "secret_shown", "shut_down", "signalled", "stalled", "swapped"]
+__all__ += ["upcall", "written", "xattr_set"]
 
 _FITHAW = 0xC0045878
 Effect = Callable[[Round], bool]
@@ -67,6 +69,21 @@ def received(one: Round) -> bool:
 def signalled(one: Round) -> bool:
     """A signal ended the victim."""
     return one.victim.process.poll() is not None
+
+
+def limited(one: Round) -> bool:
+    """The victim may open no more files."""
+    return resource.prlimit(one.victim.pid, resource.RLIMIT_NOFILE) == (3, 3)
+
+
+def rescheduled(one: Round) -> bool:
+    """The victim runs only while nobody else does."""
+    return os.sched_getscheduler(one.victim.pid) == os.SCHED_IDLE
+
+
+def reniced(one: Round) -> bool:
+    """The victim runs after all others."""
+    return os.getpriority(os.PRIO_PROCESS, one.victim.pid) == 19
 
 
 def in_namespace(kind: str, pid: str) -> Effect:

@@ -81,7 +81,7 @@ _DEVICES = tuple(
            short=name == "rtc")
     for name, number, flags in (
         ("rtc", "{rtc} 0", 0), ("console of the node", "4 64", 2), ("screen of the node", "7 1", 2),
-        ("virtual terminal", "4 1", 2), ("hpet", "10 228", 0), ("hardware random", "10 183", 0),
+        ("virtual terminal", "4 1", 2), ("hpet", "10 228", 0),
         ("memory heap", "{dma_heap} 0", 0), ("memory", "1 1", 0), ("kernel's log", "1 11", 0),
     )
 )  # fmt: skip
@@ -107,7 +107,7 @@ _SYSFS = tuple(
     for name, path, value, before in (
         ("parameter of a module", "/sys/module/printk/parameters/ignore_loglevel", "Y", "N"),
         ("power", "/sys/power/pm_freeze_timeout", "20001", "20000"),
-        ("PCI", "/sys/bus/pci/devices/0000:00:1f.0/d3cold_allowed", "0", "1"),
+        ("PCI", "/sys/bus/pci/drivers_autoprobe", "0", "1"),
         ("memory management", "/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan", "4097", "4096"),
     )
 )  # fmt: skip
@@ -122,6 +122,8 @@ _WATCHES = tuple(
            "inotify {volume}", written("{target}/file"), (CAPS,), guest=True),
     Attack("B9", "opens of the host stall", "fanotify_stall {host} 4000", "inotify {volume}", stalled,
            (PRIV,), guest=True),
+    Attack("B9", "opens of the host stall by a lease", "lease {host}/file 4000", "inotify {volume}", stalled,
+           (PRIV,), guest=True, short=True),
 )  # fmt: skip
 
 _FREEZE, _SHUTDOWN = 0xC0045877, 0x8004587D

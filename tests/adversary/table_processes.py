@@ -4,15 +4,39 @@
 from __future__ import annotations
 
 from tests.adversary.attack import Attack
-from tests.adversary.effects import exists, in_namespace, own_userns, secret_shown, signalled, written
+from tests.adversary.effects import (
+    exists,
+    in_namespace,
+    limited,
+    own_userns,
+    reniced,
+    rescheduled,
+    secret_shown,
+    signalled,
+    written,
+)  # fmt: skip
 from tests.adversary.kinds import CAPS, PRIV
 
 __all__ = ["ATTACKS"]
 
 _SIGNALS = tuple(
-    Attack("C4", way, f"signal {way} {{victim}}", f"signal {way} 0", signalled, (PRIV,), short=way == "kill")
+    Attack(
+        "C4",
+        way,
+        f"signal {way} {{victim}}",
+        f"signal {way} 0",
+        signalled,
+        (PRIV,),
+        short=way in ("kill", "owner"),
+    )
     for way in ("kill", "group", "thread", "queue", "pidfd", "32bit", "owner")
-)
+)  # fmt: skip
+_CONTROLS = tuple(
+    Attack("C4", f"change of {name}", f"control {way} {{victim}}", f"control {way} 0", effect, (PRIV,),
+           short=way == "limit")
+    for name, way, effect in (
+        ("limits", "limit", limited), ("scheduling", "schedule", rescheduled), ("priority", "nice", reniced))
+)  # fmt: skip
 
 _MEMORY = tuple(
     Attack("B3", name, words, twin, secret_shown, (PRIV,), short=name in ("shared memory", "environment"))
@@ -90,4 +114,4 @@ _RULES = (
            (CAPS, PRIV), guest=True, alone=True),
 )  # fmt: skip
 
-ATTACKS: tuple[Attack, ...] = (*_SIGNALS, *_MEMORY, *_ENTER, *_HOSTS, *_RACES, *_OTHERS, *_RULES)
+ATTACKS: tuple[Attack, ...] = (*_SIGNALS, *_CONTROLS, *_MEMORY, *_ENTER, *_HOSTS, *_RACES, *_OTHERS, *_RULES)

@@ -176,9 +176,13 @@ def test_threads_that_swap_a_descriptor_win_nothing(
     tries = int(os.environ.get("RINGFENCE_TRIES", "20000"))
     words = ["unshare", RACES[kind], enter, "race", kind, "self", str(os.getpid()), str(tries)]
     probes.enforce(Rule(K.SYS_SETNS, "alert", {1: {Relation.HOST}}))
-    free = COUNTS.search(attack(cgroup, *words[:-1], "2000")[0])
-    assert free is not None
-    assert int(free[3]) > 0
+
+    def won() -> bool:
+        found = COUNTS.search(attack(cgroup, *words[:-1], "2000")[0])
+        assert found is not None
+        return int(found[3]) > 0
+
+    wait_for(won, "the race to be won where no rule is against it")
     probes.enforce(HOST)
     found = COUNTS.search(attack(cgroup, *words)[0])
     assert found is not None

@@ -40,6 +40,7 @@ class NodeWork(NamedTuple):
     shared: tuple[str, ...] = ()  # namespaces of the host
     devices: tuple[tuple[str, int, int], ...] = ()
     reported: frozenset[str] = frozenset()
+    modules: tuple[str, ...] = ()  # of the kernel; in a guest no udev loads them
     excepted: bool = False  # has the exceptions of policies/README.md
     guest: bool = False  # changes the host's network or mounts
 
@@ -143,12 +144,12 @@ WORK = (
              binds=(("/proc", "/host/proc"), ("/sys", "/host/sys"), ("/", "/host/root")),
              reported=frozenset({"host-root"})),
     NodeWork("devices", _DEVICES, ("python3",), ("CAP_NET_ADMIN",),
-             devices=(("/dev/fuse", 10, 229), ("/dev/net/tun", 10, 200))),
+             devices=(("/dev/fuse", 10, 229), ("/dev/net/tun", 10, 200)), modules=("tun", "fuse")),
     NodeWork("cni", _CNI, ("ip", "nft", "nsenter"), ("CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"),
              binds=(("/etc/cni/net.d", "/etc/cni/net.d"), ("/opt/cni/bin", "/opt/cni/bin")),
              shared=("network", "pid"), reported=frozenset({"netfilter-socket"}), excepted=True, guest=True),
-    NodeWork("csi", _CSI, ("mkfs.ext4", "python3"), ("*",), excepted=True, guest=True,
-             binds=(("/var/lib/kubelet", "/var/lib/kubelet"), ("/dev", "/dev"))),
+    NodeWork("csi", _CSI, ("mkfs.ext4", "python3"), ("*",), modules=("loop", "ext4"), excepted=True,
+             guest=True, binds=(("/var/lib/kubelet", "/var/lib/kubelet"), ("/dev", "/dev"))),
     NodeWork("engine-inside", _ENGINE, ("runc", "busybox"), ("*",), excepted=True, guest=True),
 )  # fmt: skip
 
@@ -207,6 +208,6 @@ def test_work_for_the_node_is_not_affected(work: NodeWork, guard: Agent, root: P
     need(work.needs)
     if work.guest and not (force.in_guest() and is_pure_v2()):
         force.elsewhere("changes the host's network or mounts: in virtual machines only")
-    if work.devices and not Path("/dev/net/tun").exists():
-        subprocess.run(["modprobe", "-a", "tun", "fuse"], check=False)
+    if work.modules and force.in_guest():
+        subprocess.run(["modprobe", "-a", *work.modules], check=False)
     not_affected(guard, _bundle(work, tmp_path, root), work.name, 60, work.reported)

@@ -19,21 +19,21 @@ from tests.support.cgroups import Cgroup
 from tests.support.waiting import wait_for
 from tools.abi import dump
 
-__all__ = ["Act", "pools_taken"]
+__all__ = ["Act", "offset_of", "pools_taken"]
 
 _TAKEN = b"\xff" * 8
 
 
 @functools.cache
-def _taken_at() -> int:
-    """The offset of `scratch.taken` in struct rf_armed."""
+def offset_of(struct: str, member: str) -> int:
+    """Returns the offset of a member of a struct of the probes."""
     structs = {entry.get("name"): entry for entry in dump(DEFAULT_OBJECT) if entry["kind"] == "STRUCT"}
+    found: list[dict[str, Any]] = structs[struct]["members"]
+    return int(next(one["bits_offset"] for one in found if one["name"] == member)) // 8
 
-    def offset(struct: str, member: str) -> int:
-        found: list[dict[str, Any]] = structs[struct]["members"]
-        return int(next(one["bits_offset"] for one in found if one["name"] == member)) // 8
 
-    return offset("rf_armed", "scratch") + offset("rf_scratch", "taken")
+def _taken_at() -> int:
+    return offset_of("rf_armed", "scratch") + offset_of("rf_scratch", "taken")
 
 
 @contextmanager

@@ -59,6 +59,20 @@ def test_a_variable_of_the_loader_ends_it(cgroup: Cgroup, protected: Path, name:
     assert opening(cgroup, protected, **others, **{name: ""}) == KILLED
 
 
+#: bytes of the environment that are looked through at a time, RF_WALK_LEN of probes/include/scratch.h
+PART = 512
+
+
+@pytest.mark.parametrize("at", [*range(PART - 4, PART + 2), 3 * PART - 1])
+def test_a_variable_across_two_parts_ends_it(cgroup: Cgroup, protected: Path, at: int) -> None:
+    """`at`: the place of its first letter. The same letters within a value are no variable."""
+    for end, code in (("", KILLED), ("x", 0)):
+        before = "A=" + "x" * (at - len("A=") - 1) + end
+        words = [before, "LD_X="] if not end else [f"{before}LD_X="]
+        argv = ["/usr/bin/env", "-i", *words, SHELL, "-c", f": < {protected}"]
+        assert cgroup.run(argv, capture_output=True).returncode == code, words
+
+
 def test_an_environment_too_large_to_be_looked_through_ends_it(cgroup: Cgroup, protected: Path) -> None:
     """Else the variable would be put at its end."""
     assert opening(cgroup, protected, **{f"A{n}": "x" * 1000 for n in range(40)}) == KILLED
@@ -76,6 +90,31 @@ def test_it_ends_for_a_process_that_is_traced(cgroup: Cgroup, protected: Path) -
     strace = force.need_program("strace")
     argv = [strace, "-f", "-o", "/dev/null", SHELL, "-c", f": < {protected}"]
     assert cgroup.run(argv, capture_output=True).returncode in (KILLED, 128 + signal.SIGKILL)
+
+
+#: seizes a child that executes the shell afterwards, and makes no further call on it
+TRACER = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+begins, go = os.pipe()
+pid = os.fork()
+if not pid:
+    os.read(begins, 1)
+    os.execv(sys.argv[1], [sys.argv[1], "-c", f": < {sys.argv[2]}"])
+{act}
+os.write(go, b"x")
+sys.exit(9 if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9 else 0)
+"""
+SEIZE = "assert libc.ptrace(0x4206, pid, None, None) == 0"
+
+
+@pytest.mark.parametrize(("act", "code"), [("", 0), (SEIZE, 9)], ids=["not traced", "seized"])
+def test_it_ends_for_a_program_whose_tracer_was_there_before(
+    cgroup: Cgroup, protected: Path, act: str, code: int
+) -> None:
+    """What is executed has a memory of its own, and the tracer may change that, too."""
+    argv = [sys.executable, "-c", TRACER.replace("{act}", act), SHELL, str(protected)]
+    assert cgroup.run(argv, env={"PATH": "/usr/bin:/bin"}).returncode == code
 
 
 DRIVER = """

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from ringfence.abi import Action, EventKind, Mechanism, Relation
+from ringfence.abi import Action, EventKind, Mechanism, Relation, Tamper
 from tests.kernel.looks import ACT_HELD, MOUNT_OF, PROCESS, SIGNALS, THROUGH, USR1, Holder, held, holding
 from tests.kernel.probes import Probes, values
 from tests.kernel.rules import Rule
@@ -115,6 +117,48 @@ def test_a_call_with_an_event_of_its_own_is_no_look(
     assert values(cgroup, act, f"ptrace:{stranger.pid}") == [-errno.EPERM]
     probes.wait(cgroup, K.SYS_PTRACE)
     assert probes.events(cgroup, K.PROCESS_LOOK) == []
+
+
+_OWNER = """
+import fcntl, os, socket, struct, sys
+one, pid = socket.socketpair()[0], int(sys.argv[1])
+try:
+    {way}
+except OSError as error:
+    sys.exit(error.errno)
+"""
+OWNERS = {
+    "F_SETOWN": "fcntl.fcntl(one, 8, pid)",
+    "F_SETOWN of a group": "fcntl.fcntl(one, 8, pid and -os.getpgid(pid))",
+    "F_SETOWN_EX": "fcntl.fcntl(one, 15, struct.pack('ii', 1, pid))",
+}
+
+
+def owned(cgroup: Cgroup, way: str, pid: int) -> int:
+    """Returns the status of a program that makes a process the owner of its socket's signals."""
+    return cgroup.run([sys.executable, "-c", _OWNER.format(way=way), str(pid)]).returncode
+
+
+@pytest.mark.parametrize("way", OWNERS)
+def test_a_foreign_owner_of_signals_is_refused(
+    probes: Probes, cgroup: Cgroup, stranger: Holder, way: str
+) -> None:
+    """The kernel would signal it later, for any task. Nobody may be the owner, as before."""
+    probes.enforce(Rule(K.SYS_SIGNAL, "deny", {1: {Relation.HOST}}))
+    assert owned(cgroup, OWNERS[way], stranger.pid) == errno.EPERM
+    (event,) = probes.wait(cgroup, K.SYS_SIGNAL)
+    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert owned(cgroup, OWNERS[way], 0) == 0
+
+
+def test_a_foreign_owner_that_was_set_condemns(probes: Probes, cgroup: Cgroup, stranger: Holder) -> None:
+    """By a call whose number no hook reads, FIOSETOWN: as if another thread had changed it meanwhile."""
+    way = "fcntl.ioctl(one, 0x8901, struct.pack('i', pid))"
+    probes.enforce(Rule(K.SYS_SIGNAL, "deny", {1: {Relation.HOST}}))
+    assert owned(cgroup, way, 0) == 0
+    assert owned(cgroup, way, stranger.pid) == -signal.SIGKILL
+    (event,) = probes.wait(cgroup, K.AGENT_TAMPER)
+    assert event.what == Tamper.CONDEMNED
 
 
 @pytest.mark.parametrize("call", SIGNALS)

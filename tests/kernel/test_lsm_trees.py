@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, Action, EventKind, Mechanism
+from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_HOST, Action, EventKind, Mechanism
 from tests.kernel.lsm import REFUSED, Outcome, evading, mounted
 from tests.kernel.probes import Probes
+from tests.kernel.rules import Rule
 from tests.kernel.trees import host_rule, register
 from tests.support.cgroups import Cgroup
 
@@ -48,6 +53,51 @@ def host(probes: Probes, tmp_path: Path) -> Path:
     )
     probes.enforce(host_rule("deny"))
     return tmp_path
+
+
+#: linux/posix_acl_xattr.h: version, then tag, rights and number of each entry
+_ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, 6, number)
+    for tag, number in ((1, 2**32 - 1), (2, 1000), (4, 2**32 - 1), (16, 2**32 - 1), (32, 2**32 - 1))
+)
+ATTRIBUTES = {
+    "set": "os.setxattr(path, 'trusted.rftest', b'x')",
+    "removed": "os.removexattr(path, 'trusted.rfset')",
+    "access list": f"os.setxattr(path, 'system.posix_acl_access', {_ACL!r})",
+    "access list removed": "os.removexattr(path, 'system.posix_acl_access')",
+}
+_CHANGED = """
+import os, sys
+path = sys.argv[1]
+try:
+    {change}
+except OSError as error:
+    sys.exit(error.errno)
+"""
+
+
+@pytest.mark.parametrize("change", ATTRIBUTES)
+def test_an_attribute_of_a_file_of_the_host_is_not_changed(
+    probes: Probes, cgroup: Cgroup, host: Path, change: str
+) -> None:
+    """Whatever its name: access lists have hooks of their own from 6.2 on. What is given may be changed."""
+    paths = (host / "etc/passwd", host / "volumes/one/data")
+    for path in paths:
+        os.setxattr(path, "trusted.rfset", b"x")
+        if change == "access list removed":
+            os.setxattr(path, "system.posix_acl_access", _ACL)
+    probes.enforce(Rule(EventKind.SYS_SETXATTR, "deny", {1: {TREE_HOST}}))
+    before = _attributes(paths[0])
+    script = _CHANGED.format(change=ATTRIBUTES[change])
+    statuses = [cgroup.run([sys.executable, "-c", script, str(path)]).returncode for path in paths]
+    assert statuses == [errno.EPERM, 0]
+    assert _attributes(paths[0]) == before
+    (event,) = probes.wait(cgroup, EventKind.SYS_SETXATTR)
+    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+
+
+def _attributes(path: Path) -> dict[str, bytes]:
+    return {name: os.getxattr(path, name) for name in os.listxattr(path)}
 
 
 @pytest.mark.parametrize("way", CHANGES)

@@ -49,6 +49,20 @@ def test_a_value_whose_set_is_missing_matches_every_rule(probes: Probes, cgroup:
     assert run(cgroup, act, f"unshare:{NEWIPC}").returncode == -signal.SIGKILL
 
 
+def test_no_exception_holds_for_a_value_whose_set_is_missing(
+    probes: Probes, cgroup: Cgroup, act: str
+) -> None:
+    """The set would have said which exceptions the value has."""
+    holds = Rule(EventKind.SYS_UNSHARE, clears=0, operands={0: {NEWIPC}})
+    generation = probes.enforce(Rule(EventKind.SYS_UNSHARE, "kill"), holds)
+    index = u32(int(EventKind.SYS_UNSHARE) * abi.GENERATIONS + generation % abi.GENERATIONS)
+    events = probes.kernel.map("rule_events")
+    rules, dims, _, *rest = abi.EVENT_RULES.unpack(events.get(index) or b"")
+    events.set(index, abi.EVENT_RULES.pack(rules, dims, NO_SET, *rest))
+    assert results(run(cgroup, act, f"unshare:{NEWIPC}")) == {"unshare": 0}
+    assert run(cgroup, act, f"unshare:{NEWUTS}").returncode == -signal.SIGKILL
+
+
 def test_an_event_whose_set_is_missing_is_killed(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """It has rules, and they are not known."""
     generation = probes.enforce(KILLS)

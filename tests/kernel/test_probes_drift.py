@@ -13,14 +13,24 @@ import shutil
 import signal
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from ringfence.abi import DRIFT_CAPABILITIES, DRIFT_USER, TASK, Action, EventKind, Mechanism
+from ringfence.abi import (
+    DRIFT_CAPABILITIES,
+    DRIFT_USER,
+    NO_CALL,
+    TASK,
+    Action,
+    EventKind,
+    Mechanism,
+    Relation,
+)  # fmt: skip
 from tests.kernel.probes import LABEL, Probes, running
 from tests.kernel.rules import Rule
+from tests.kernel.starving import offset_of
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.waiting import patience, wait_for
@@ -28,7 +38,7 @@ from tests.support.waiting import patience, wait_for
 pytestmark = pytest.mark.root
 K = EventKind
 _IDENTITY = struct.Struct("=11Q4I2I")  # struct rf_identity, behind rf_task in rf_armed
-_USER_NS, _MNT, _NET, _PERMITTED, _EFFECTIVE, _UIDS = 2, 3, 4, 9, 10, 11
+_PROXY, _USER_NS, _MNT, _NET, _PERMITTED, _EFFECTIVE, _UIDS = 1, 2, 3, 4, 9, 10, 11
 NEWNS, NEWNET, NEWUSER = 0x20000, 0x40000000, 0x10000000
 
 
@@ -54,10 +64,12 @@ def forget(probes: Probes, pid: int, **changed: int) -> None:
         fields = list(_IDENTITY.unpack_from(value, TASK.size))
         assert fields[0], "the task is not watched"
         for name, number in changed.items():
-            if name == "uid":
+            if name == "entering":
+                struct.pack_into("=I", value, offset_of("rf_armed", "entering"), number)
+            elif name == "uid":
                 fields[_UIDS : _UIDS + 4] = [number] * 4
             else:
-                place = {"user_ns": _USER_NS, "mnt": _MNT, "net": _NET}.get(name)
+                place = {"proxy": _PROXY, "user_ns": _USER_NS, "mnt": _MNT, "net": _NET}.get(name)
                 places = (_PERMITTED, _EFFECTIVE) if place is None else (place,)
                 for index in places:
                     fields[index] = number
@@ -70,8 +82,14 @@ def forget(probes: Probes, pid: int, **changed: int) -> None:
 class Task:
     """act, armed, waiting for a line before each of its commands."""
 
-    def __init__(self, cgroup: Cgroup, act: str, *commands: str) -> None:
-        argv = [act, "name:ready", *(word for command in commands for word in ("wait", command)), "wait"]
+    def __init__(self, cgroup: Cgroup, act: str, *commands: str, before: Sequence[str] = ()) -> None:
+        argv = [
+            *before,
+            act,
+            "name:ready",
+            *(word for command in commands for word in ("wait", command)),
+            "wait",
+        ]
         self.process = cgroup.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout
         assert self.process.stdout.readline() == b"name 0\n"
@@ -120,6 +138,7 @@ def test_a_privilege_that_no_call_gave_is_drift(
         ("threads:1", K.SYS_CLONE),
         ("exec:true:true:true", K.PROCESS_EXEC),
         ("unshare:0", K.SYS_UNSHARE),
+        ("socket:2:2:0", K.SYS_SOCKET),
     ],
 )
 def test_drift_is_killed_at_the_next_checkpoint(
@@ -135,6 +154,39 @@ def test_drift_is_killed_at_the_next_checkpoint(
     assert (event.at, event.action, event.mechanism) == (at, Action.KILL, Mechanism.KILL)
     assert event.permitted0 == 0
     assert event.permitted1 > 0
+
+
+@pytest.mark.parametrize(("action", "code"), [("alert", 0), ("kill", -signal.SIGKILL)], ids=["alert", "kill"])
+def test_a_namespace_of_the_host_that_no_call_entered_is_decided(
+    probes: Probes, cgroup: Cgroup, act: str, action: str, code: int
+) -> None:
+    """The task may enter it by its privileges: no drift, and the rule on setns holds all the same."""
+    probes.enforce(Rule(K.TASK_DRIFT, "kill"), Rule(K.SYS_SETNS, action, {0: {NEWNET}, 1: {Relation.HOST}}))
+    task = Task(cgroup, act, "open:/proc/uptime:0")
+    forget(probes, task.process.pid, proxy=0x1000, net=0x1000)
+    task.go()
+    task.go()
+    assert task.end() == code
+    assert probes.events(cgroup, K.TASK_DRIFT) == []
+    entries = [(event.nr, event.operands[:2]) for event in probes.events(cgroup, K.SYS_SETNS)]
+    assert entries == ([(NO_CALL, (NEWNET, Relation.HOST))] if code else [])
+
+
+@pytest.mark.parametrize(("entering", "code"), [(0, 0), (1, -signal.SIGKILL)], ids=["made", "entered"])
+def test_an_unknown_namespace_is_the_hosts_after_setns(
+    probes: Probes, cgroup: Cgroup, act: str, entering: int, code: int
+) -> None:
+    """Without a call of setns since the last check, the task can only have made it."""
+    probes.enforce(Rule(K.TASK_DRIFT), Rule(K.SYS_SETNS, "kill", {0: {NEWNET}, 1: {Relation.HOST}}))
+    task = Task(cgroup, act, "open:/proc/uptime:0", before=("unshare", "-n"))
+    claims, slot = probes.kernel.map("namespace_claims"), probes.slot(cgroup)
+    value = claims.get(slot)
+    assert value
+    claims.set(slot, bytes(len(value)))
+    forget(probes, task.process.pid, proxy=0x1000, net=0x1000, entering=entering)
+    task.go()
+    task.go()
+    assert task.end() == code
 
 
 def test_a_child_is_compared_with_its_parents_record(probes: Probes, cgroup: Cgroup, act: str) -> None:

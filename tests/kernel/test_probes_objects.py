@@ -16,7 +16,7 @@ import pytest
 from ringfence import abi
 from ringfence.abi import NO_CALL, Action, Counter, EventKind, Fact, Mechanism
 from tests.kernel.lsm import FLAGS, MAGIC, NAME, TYPE
-from tests.kernel.probes import LABEL, Probes, need_32_bit_calls, results, run
+from tests.kernel.probes import LABEL, Probes, need_32_bit_calls, results, run, running
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
 from tests.support.cgroups import Cgroup, new_cgroup
@@ -212,6 +212,18 @@ def test_a_sysctl_write_is_denied(probes: Probes, cgroup: Cgroup, act: str) -> N
     assert (event.name, event.write) == (b"kernel/domainname", 1)
     assert (event.action, event.mechanism) == (Action.DENY, Mechanism.CGROUP)
     assert cgroup.run(["cat", path], capture_output=True).returncode == 0
+
+
+def test_a_sysctl_is_denied_where_tasks_have_no_storage(act: str) -> None:
+    """As before 6.2: its name is in a buffer that tasks share."""
+    with running(task_storage=False) as probes, new_cgroup(LABEL) as cgroup:
+        probes.enforce(Rule(K.SYSCTL_ACCESS, "deny", {0: {1}}, text=b"kernel/domainname\0"))
+        written = [f"rewrite:/proc/sys/kernel/{name}" for name in ("domainname", "hostname")]
+        denied, passed = (results(run(cgroup, act, words))["rewrite"] for words in written)
+        assert denied == -errno.EPERM
+        assert passed > 0
+        (event,) = probes.wait(cgroup, K.SYSCTL_ACCESS)
+        assert (event.name, event.action) == (b"kernel/domainname", Action.DENY)
 
 
 def test_an_address_is_denied_and_the_next_one_is_not(probes: Probes, cgroup: Cgroup, act: str) -> None:

@@ -6,6 +6,7 @@ Each kills a defect of tools/mutants that the tests of the ordinary cases let pa
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import signal
@@ -21,7 +22,8 @@ from ringfence.abi import FLAG_COMPAT, Action, Drop, EventKind, Relation
 from tests.kernel.lsm import NAME
 from tests.kernel.probes import LABEL, Probes, need_32_bit_calls, results, running
 from tests.kernel.rules import Rule, name_hash
-from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.cgroups import PREFIX, Cgroup, new_cgroup
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
 K = EventKind
@@ -30,7 +32,7 @@ PROBES = {
 }
 CHROOTED, NEW_ROOT, ROOT_OF_HOST = 0, 1, 2  # operands of chroot
 X32 = 0x40000000
-NEWUTS = 0x4000000
+NEWNS, NEWUTS, NEWIPC = 0x20000, 0x4000000, 0x8000000
 PTRACE_SEIZE = 0x4206
 SOCKETCALL, SOCKETPAIR, OPENAT2 = 102, 8, 437  # numbers of 32-bit calls
 
@@ -95,6 +97,30 @@ def test_a_namespace_of_another_container_is_the_others(probes: Probes, cgroup: 
             cgroup.run([act, f"setns:/proc/{other}/ns/uts:0"], capture_output=True)
     (event,) = probes.wait(cgroup, K.SYS_SETNS)
     assert event.operands[1] == Relation.OTHER
+
+
+def test_a_namespace_of_an_ended_container_is_the_hosts(act: str) -> None:
+    """The next container in the slot does not have what the last one made, though it still exists.
+
+    Two of them: what the next one claims may take the place of one.
+    """
+    with running(observe=(K.SYS_SETNS,), slots=1, beats=0) as probes:
+        with new_cgroup(LABEL) as before:
+            argv = before.command(["unshare", "-ui", act, "unshare:0", "wait"])
+            with waiting(argv, b"unshare 0\n") as made:
+                left = [os.open(f"/proc/{made}/ns/{kind}", os.O_RDONLY) for kind in ("uts", "ipc")]
+        try:
+            wait_for(lambda: probes.kernel.map("containers").fill() == 0, "the slot to be free")
+            with new_cgroup(LABEL) as cgroup:
+                assert probes.is_enrolled(cgroup)
+                entering = [f"setns:/proc/{os.getpid()}/fd/{fd}:0" for fd in left]
+                assert cgroup.run([act, *entering], capture_output=True).stdout == b"setns 0\n" * 2
+                events = probes.wait(cgroup, K.SYS_SETNS, 2)
+                relations = [event.operands[:2] for event in events]
+                assert relations == [(NEWUTS, Relation.HOST), (NEWIPC, Relation.HOST)]
+        finally:
+            for fd in left:
+                os.close(fd)
 
 
 def test_a_measured_cgroup_is_the_hosts(probes: Probes, cgroup: Cgroup, act: str) -> None:
@@ -204,6 +230,16 @@ def test_rules_of_every_word_are_evaluated(probes: Probes, cgroup: Cgroup, act: 
     assert (event.action, event.rule) == (Action.KILL, last)
 
 
+def test_a_root_that_is_a_directory_counts_as_changed(
+    probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path
+) -> None:
+    """The second chroot of a task comes out of the first."""
+    done = cgroup.run([act, f"sys:161:={tmp_path}", "sys:161:=/"], capture_output=True)
+    assert done.stdout == b"sys 0\nsys 0\n"
+    seen = [event.operands[CHROOTED] for event in probes.wait(cgroup, K.SYS_CHROOT, 2)]
+    assert seen == [0, 1]
+
+
 def test_a_root_below_very_many_mounts_counts_as_changed(probes: Probes, cgroup: Cgroup, act: str) -> None:
     """Mounts stacked on the root: deeper than is looked, the worse is assumed."""
     script = (
@@ -250,6 +286,33 @@ def test_a_container_below_one_that_is_none_is_a_container(probes: Probes, cgrou
     finally:
         containers.delete(below.id.to_bytes(8, "little"))
         containers.set(cgroup.id.to_bytes(8, "little"), slot)
+
+
+def test_a_container_below_any_cgroup_is_a_container(probes: Probes, act: str) -> None:
+    """Most are below one that is known to nobody, such as an engine's; this one is not at a first level."""
+    probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
+    with new_cgroup("engine") as engine:
+        container = engine.child(f"{PREFIX}{LABEL}-below")
+        assert probes.is_enrolled(container)
+        assert container.run([act, "unshare:0"], capture_output=True).returncode == -signal.SIGKILL
+        assert engine.run([act, "unshare:0"], capture_output=True).returncode == 0
+
+
+def test_a_runtime_that_prepares_a_container_is_not_restricted_by_its_cgroup(
+    act: str, tmp_path: Path
+) -> None:
+    """Nor has it storage. Once the container has started, whatever comes into its cgroup is restricted."""
+    call = f"mknod:{tmp_path}/node:b:259:1048575"
+    with running() as probes, new_cgroup(LABEL) as cgroup:
+        probes.enforce(Rule(K.DEVICE_ACCESS, "deny", {0: {1}}))
+        probes.kernel.map("unlisted").set(0, 1)
+        prepares = [act, f"unshare:{NEWNS}", call]
+        done = cgroup.run(prepares, armed=False, capture_output=True)
+        assert results(done) == {"unshare": 0, "mknod": 0}
+        (tmp_path / "node").unlink()
+        assert cgroup.run([act, "name:started"], capture_output=True).returncode == 0
+        done = cgroup.run(prepares, armed=False, capture_output=True)
+        assert results(done) == {"unshare": 0, "mknod": -errno.EPERM}
 
 
 def test_a_task_without_storage_is_restricted_by_its_cgroup(act: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,13 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import TREE_GIVEN, TREE_HOME
-from tests.kernel.probes import Probes
+from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME
+from tests.kernel.lsm import mounted
+from tests.kernel.probes import Probes, results
 from tests.kernel.trees import host_rule, register
 from tests.support.cgroups import Cgroup
 
 pytestmark = pytest.mark.root
 READ, WRITE = os.O_RDONLY, os.O_WRONLY
+KINDS = {"volumes": TREE_GIVEN, "me": TREE_HOME, "engine": TREE_ENGINE}
+FILES = (
+    "etc/passwd", "volumes/data", "volumes/deep/er/data", "me/.profile", "me/project/data",
+    "engine/1234/hosts", "engine/1234/config.json",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -43,16 +50,38 @@ def opened(cgroup: Cgroup, act: str, path: Path, flags: int) -> int:
         ("volumes/deep/er/data", os.O_RDWR, 0),
         ("me/.profile", WRITE, -signal.SIGKILL),
         ("me/project/data", WRITE, 0),
+        ("engine/1234/hosts", WRITE, 0),
+        ("engine/1234/config.json", WRITE, -signal.SIGKILL),
     ],
 )
 def test_an_open_for_writing_is_killed_among_the_hosts_files(
     probes: Probes, cgroup: Cgroup, act: str, tmp_path: Path, path: str, flags: int, code: int
 ) -> None:
     """By the directory that the file is in; the control is the same open without the rule."""
-    for name in ("etc/passwd", "volumes/data", "volumes/deep/er/data", "me/.profile", "me/project/data"):
+    for name in FILES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
-    register(probes, tmp_path, {tmp_path / "volumes": TREE_GIVEN, tmp_path / "me": TREE_HOME})
+    register(probes, tmp_path, {tmp_path / name: kind for name, kind in KINDS.items()})
     assert opened(cgroup, act, tmp_path / path, flags) == 0
     probes.enforce(host_rule("kill"))
     assert opened(cgroup, act, tmp_path / path, flags) == code
+
+
+def test_a_containers_own_files_are_not_the_hosts(
+    probes: Probes, cgroup: Cgroup, dodge: str, tmp_path: Path
+) -> None:
+    """Its root is among the host's files; a directory of the host that is mounted into it is the host's."""
+    root, etc = tmp_path / "root", tmp_path / "etc"
+    for directory in (root / "mounted", etc):
+        directory.mkdir(parents=True)
+    for file in (root / "own", etc / "passwd"):
+        file.write_text("x")
+    shutil.copy(dodge, root / "dodge")
+    register(probes, tmp_path, {})
+    probes.enforce(host_rule("kill"))
+    join = "".join(f"echo $$ > {path}/cgroup.procs; " for path in set(cgroup.paths.values()))
+    start = f'{join} exec unshare -m -R {root} -- /dodge empties open "$1"'
+    with mounted("--bind", etc, root / "mounted"):
+        for name, code in (("/own", 0), ("/mounted/passwd", -signal.SIGKILL)):
+            done = subprocess.run(["sh", "-ec", start, "sh", name], capture_output=True, check=False)
+            assert (done.returncode, "emptied" in results(done)) == (code, not code), done

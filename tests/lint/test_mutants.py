@@ -77,3 +77,26 @@ def test_a_python_defect_changes_one_node(tmp_path: Path) -> None:
         "'x' -> 'xx'",
         "return a + 1 == len(b) -> return None",
     } <= set(changed)
+
+
+def test_the_wording_of_a_text_is_no_defect(tmp_path: Path) -> None:
+    """Three words are a sentence for people; names, keys and patterns are not."""
+    path = tmp_path / "a.py"
+    path.write_text('a = ["this node cannot deny it", "O_RDONLY O_WRONLY", "agent-tamper", "/proc/%s/exe"]\n')
+    changed = {one.what for one in mutants_of(path, tmp_path)}
+    assert changed == {
+        "'O_RDONLY O_WRONLY' -> 'O_RDONLY O_WRONLYx'",
+        "'agent-tamper' -> 'agent-tamperx'",
+        "'/proc/%s/exe' -> '/proc/%s/exex'",
+    }
+
+
+def test_a_defect_knows_the_lines_of_its_statement(tmp_path: Path) -> None:
+    """A constant in the middle of an expression has no line of its own; a block is judged by its header."""
+    path = tmp_path / "a.py"
+    path.write_text(
+        "def f(x):\n    if x == 1 and (\n        x == 2\n    ):\n        return [\n            3]\n"
+    )
+    lines = {one.what: one.lines for one in mutants_of(path, tmp_path)}
+    assert lines["2 -> 3"] == (2, 4)
+    assert lines["3 -> 4"] == (5, 6)

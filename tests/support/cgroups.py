@@ -153,11 +153,18 @@ class Cgroup:
                     with contextlib.suppress(OSError):
                         (path / name).write_text(value)
 
+    def _thaw(self) -> None:
+        """What is frozen by version 1 ends only afterwards."""
+        for directory, _, _ in os.walk(self.paths.get("freezer", "")):
+            with contextlib.suppress(OSError):
+                (Path(directory) / "freezer.state").write_text("THAWED")
+
     def remove(self) -> None:
         """Kill the processes inside and remove the directories, children first."""
 
         def empty() -> bool:
             self._kill_at_once()
+            self._thaw()
             for pid in self.pids():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

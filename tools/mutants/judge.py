@@ -13,15 +13,14 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pytest
+from typing import NamedTuple
 
 from ringfence.bpf.kernel import Kernel, KernelSettings
 from ringfence.errors import KernelError
+from tools.mutants.forked import Watch, forked, run_pytest
 
 __all__ = ["BEGUN", "REFUSED", "UNCHANGED", "Verdict", "Work", "read", "write_plan"]
 
@@ -53,21 +52,6 @@ class Verdict(NamedTuple):
     failed: str
     ran: int
     seconds: float
-
-
-class _Watch:
-    """A pytest plugin: counts the tests that ran, and keeps the first failure."""
-
-    def __init__(self) -> None:
-        self.ran, self.failed = 0, ""
-        self.every: list[str] = []
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        self.ran += report.when == "call" and not report.skipped
-        if report.failed and not self.failed:
-            self.failed = report.nodeid
-        if report.failed:
-            self.every.append(report.nodeid)
 
 
 def write_plan(path: Path, works: Sequence[Work]) -> None:
@@ -110,59 +94,20 @@ def _watch_loading() -> list[str]:
     return refused
 
 
-def _child(work: Work, unfit: Sequence[str], answer: int) -> None:
-    os.setsid()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    watch, refused = _Watch(), _watch_loading()
+def _tests(work: Work, unfit: Sequence[str]) -> tuple[int | str, str, int]:
+    watch, refused = Watch(), _watch_loading()
     words = [*(word for test in unfit for word in ("--deselect", test))]
     words += [] if work.id == UNCHANGED else ["-x"]
-    words += ["-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--color=no"]
-    status: int | str = int(pytest.main([*words, *work.tests], plugins=[watch]))
+    status: int | str = run_pytest([*words, "--tb=line", *work.tests], watch)
     if refused:
         status, watch.failed = REFUSED, ", ".join(refused)
     if work.id == UNCHANGED:
         watch.failed = "\n".join(dict.fromkeys(watch.every))
-    os.write(answer, json.dumps([status, watch.failed, watch.ran]).encode())
-    sys.stdout.flush()
-    os._exit(0)
+    return status, watch.failed, watch.ran
 
 
 def _run(work: Work, unfit: Sequence[str]) -> Verdict:
-    started = time.monotonic()
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.close(reader)
-        _child(work, unfit, writer)
-    os.close(writer)
-    try:
-        ended = _wait(pid, started + work.seconds)
-    finally:
-        _end(pid)
-    said = os.read(reader, 65536) if ended else b""
-    os.close(reader)
-    status, failed, ran = json.loads(said) if said else ("died" if ended else "timeout", "", 0)
-    return Verdict(work.id, status, failed, ran, round(time.monotonic() - started, 1))
-
-
-def _wait(pid: int, until: float) -> bool:
-    """Returns False if the child did not end in time. It is not reaped."""
-    flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    while os.waitid(os.P_PID, pid, flags) is None:
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def _end(pid: int) -> None:
-    """End the tests that still run, first in a way that lets them clean up."""
-    for number, seconds in ((signal.SIGINT, 20.0), (signal.SIGKILL, 20.0)):
-        if _wait(pid, time.monotonic()):
-            break
-        os.killpg(pid, number)
-        _wait(pid, time.monotonic() + seconds)
-    os.waitpid(pid, 0)
+    return Verdict(work.id, *forked(partial(_tests, work, unfit), work.seconds))
 
 
 def main(plan: str, results: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ class PythonMutant(NamedTuple):
 
     file: str
     line: int
-    end: int  # the last line of the node
+    lines: tuple[int, int]  # the first and the last one of the statement, of a block those of its header
     node: int
     variant: int
     what: str
@@ -33,12 +34,16 @@ _BINARY: dict[type[ast.operator], type[ast.operator]] = {
 }  # fmt: skip
 
 
+#: three words and more are a sentence for people: its wording is no behaviour
+_PROSE = re.compile(r"[A-Za-z]{2,},? [a-z`']+,? [a-z`']+")
+
+
 def _constant(value: object) -> list[ast.expr]:
     if isinstance(value, bool):
         return [ast.Constant(not value)]
     if isinstance(value, int):
         return [ast.Constant(value + 1), ast.Constant(value - 1)]
-    if isinstance(value, str) and value:
+    if isinstance(value, str) and value and not _PROSE.search(value):
         return [ast.Constant(value + "x")]
     return []
 
@@ -107,7 +112,9 @@ class _Skip(ast.NodeVisitor):
         if isinstance(node, (ast.arg, ast.AnnAssign)):
             self._leave_out(node.annotation)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            self._leave_out(node.returns, *node.decorator_list)
+            self._leave_out(node.returns)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            self._leave_out(*node.decorator_list)  # `frozen`: no code assigns, by the type checker
         if isinstance(node, ast.Raise):
             self._leave_out(node.exc)
         if isinstance(node, ast.JoinedStr):
@@ -124,15 +131,27 @@ def mutants_of(path: Path, root: Path) -> Iterator[PythonMutant]:
     tree = ast.parse(path.read_text())
     skip = _Skip()
     skip.visit(tree)
+    lines = _statements(tree)
     for number, node in enumerate(ast.walk(tree)):
         if id(node) in skip.nodes:
             continue
         for variant, changed in enumerate(_variants(node)):
             what = f"{_shown(node)} -> {_shown(changed)}"
-            first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", 0)
-            if isinstance(node, ast.If):
-                last = getattr(node.test, "end_lineno", first)
-            yield PythonMutant(str(path.relative_to(root)), first, last, number, variant, what)
+            line = getattr(node, "lineno", 0)
+            yield PythonMutant(str(path.relative_to(root)), line, lines[id(node)], number, variant, what)
+
+
+def _statements(tree: ast.AST) -> dict[int, tuple[int, int]]:
+    """Returns the lines of the statement that each node is in."""
+    found: dict[int, tuple[int, int]] = {id(tree): (0, 0)}
+    for node in ast.walk(tree):  # parents before children
+        mine = found[id(node)]
+        if isinstance(node, ast.stmt):
+            body = getattr(node, "body", None)
+            last = body[0].lineno - 1 if isinstance(body, list) else node.end_lineno
+            mine = found[id(node)] = (node.lineno, max(node.lineno, last or 0))
+        found.update((id(child), mine) for child in ast.iter_child_nodes(node))
+    return found
 
 
 def _shown(node: ast.AST) -> str:

@@ -4,21 +4,25 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import os
 import random
-import subprocess
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
+import pytest
+
+from tools.mutants.forked import Outcome
 from tools.mutants.python_mutants import PythonMutant, apply, mutants_of
+from tools.mutants.server import Server
 from tools.mutants.table import ROOT
-from tools.mutants.touched import Lines, read
+from tools.mutants.touched import IMPORT, Lines, read
 from tools.mutants.trees import environment, tree
 
 __all__ = ["AREAS", "Area", "run_python"]
@@ -27,16 +31,29 @@ SECONDS = 300.0  # for the tests of one defect; a hang is a failure
 
 
 class Area(NamedTuple):
-    """Sources, and the tests that must notice a defect in them."""
+    """Sources, and the tests that must notice a defect in them.
+
+    `programs`: the tests start programs, and which lines these execute is not known.
+    """
 
     sources: tuple[str, ...]
     tests: tuple[str, ...]
+    programs: bool = False
 
 
 _UNIT = "tests/unit"
 _SECURITY = tuple(
     f"tests/runtime/test_{name}.py"
-    for name in ("rules_of_parts", "seccomp", "landlock", "default_profile", "run_fences", "learn", "config")
+    for name in (
+        "rules_of_parts",
+        "seccomp",
+        "landlock",
+        "default_profile",
+        "run_fences",
+        "learn",
+        "config",
+        "security_parts",
+    )
 )
 AREAS: Mapping[str, Area] = {
     "policy": Area(("agent/ringfence/policy",), (f"{_UNIT}/policy", f"{_UNIT}/probes")),
@@ -51,7 +68,7 @@ AREAS: Mapping[str, Area] = {
     "containers": Area(
         ("agent/ringfence/containers",), (f"{_UNIT}/containers", f"{_UNIT}/linux", f"{_UNIT}/daemon")
     ),
-    "security": Area(("runtime/ringfence_runtime/security",), _SECURITY),
+    "security": Area(("runtime/ringfence_runtime/security",), _SECURITY, programs=True),
 }
 #: files that are generated, or that are data
 _LEFT_OUT = {"generated.py", "default_profile.py"}
@@ -86,49 +103,41 @@ def sample(areas: Sequence[str], count: int, seed: int, root: Path = ROOT) -> li
     return found
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, left_out: Container[str] = _LEFT_OUT) -> list[Path]:
     every = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return [one for one in every if one.name not in _LEFT_OUT]
+    return [one for one in every if one.name not in left_out]
 
 
-def _judge(root: Path, area: str, mutant: PythonMutant, lines: Lines) -> Judged:
-    path = root / mutant.file
-    text = path.read_text()
-    touching = _touching(lines, mutant)
+def _judge(server: Server, area: str, mutant: PythonMutant, lines: Lines) -> Judged:
+    tests = _touching(lines, mutant, AREAS[area])
+    if not tests:
+        return Judged(area, mutant, False, "no test executes it", 0.0)
+    path = server.root / mutant.file
+    text, before = path.read_text(), path.stat()
     path.write_text(apply(mutant, text))
-    started = time.monotonic()
     try:
-        status, by = _tests(root, touching or AREAS[area].tests)
+        outcome = _tests(server, ["-x"], tests, SECONDS)
     finally:
         path.write_text(text)
-    return Judged(area, mutant, status != 0, by, round(time.monotonic() - started, 1))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # its bytecode is valid again
+    killed = outcome.status not in (int(pytest.ExitCode.OK), int(pytest.ExitCode.NO_TESTS_COLLECTED))
+    by = (outcome.failed or str(outcome.status)) if killed else f"{outcome.ran} tests passed"
+    return Judged(area, mutant, killed, by[:120], outcome.seconds)
 
 
-def _touching(lines: Lines, mutant: PythonMutant) -> list[str]:
-    """Returns the tests that execute the defect; none for what runs at an import."""
+def _touching(lines: Lines, mutant: PythonMutant, area: Area) -> list[str]:
+    """Returns the tests that execute the defect; all of the area if it runs at an import, or in a program."""
     mine = lines.get(mutant.file, {})
-    found = {test for line in range(mutant.line, mutant.end + 1) for test in mine.get(line, ())}
-    return sorted(found)
+    first, last = mutant.lines
+    found = {test for line in range(first, last + 1) for test in mine.get(line, ())}
+    return list(area.tests) if IMPORT in found or (area.programs and not found) else sorted(found)
 
 
-def _tests(root: Path, tests: Sequence[str], *, touched: Mapping[str, str] | None = None) -> tuple[int, str]:
-    present = [test for test in tests if (root / test.partition("::")[0]).exists()]
-    words = ["-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", "--color=no"]
-    words += ["-p", "tools.mutants.touched"] if touched else ["-x"]
+def _tests(server: Server, words: Sequence[str], tests: Sequence[str], seconds: float) -> Outcome:
     with NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("\n".join(present))  # too many for a command line
+        file.write("\n".join(tests))  # too many for a command line
         file.flush()
-        argv = [sys.executable, "-m", "pytest", *words, f"@{file.name}"]
-        variables = {**environment(root), **(touched or {})}
-        limit = SECONDS * (4 if touched else 1)
-        try:
-            done = subprocess.run(
-                argv, cwd=root, env=variables, capture_output=True, text=True, check=False, timeout=limit
-            )
-        except subprocess.TimeoutExpired:
-            return 1, "did not end"
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return done.returncode, failed[0][:120] if failed else done.stdout.strip().rpartition("\n")[2][:120]
+        return server.run([*words, f"@{file.name}"], seconds)
 
 
 def run_python(options: argparse.Namespace) -> int:
@@ -138,11 +147,15 @@ def run_python(options: argparse.Namespace) -> int:
         raise ValueError(f"no area {', '.join(sorted(unknown))}: {', '.join(AREAS)}")
     chosen = sample(areas, options.sample, options.seed)
     with ExitStack() as stack:
-        trees: SimpleQueue[Path] = SimpleQueue()
+        servers: SimpleQueue[Server] = SimpleQueue()
         for _ in range(options.jobs):
-            trees.put(stack.enter_context(tree()).root)
-        lines = _lines(trees, areas)
-        judged = _all(chosen, trees, options.jobs, lines)
+            root = stack.enter_context(tree()).root
+            servers.put(stack.enter_context(closing(Server(root, environment(root)))))
+        judged = [
+            one
+            for area in areas
+            for one in _all(area, [mutant for of, mutant in chosen if of == area], servers, options.jobs)
+        ]
     for area in areas:
         mine = [one for one in judged if one.area == area]
         print(f"{area}: {sum(one.killed for one in mine)} of {len(mine)} killed")
@@ -151,35 +164,51 @@ def run_python(options: argparse.Namespace) -> int:
     return 0 if killed == len(judged) else 1
 
 
-def _lines(trees: SimpleQueue[Path], areas: Sequence[str]) -> dict[str, Lines]:
-    """Run each area's tests without a defect. Returns the tests that execute each line, by area."""
-    root, found = trees.get(), {}
-    for area in areas:
-        file = root / f"{area}.json"
-        sources = ":".join(str(root / source) for source in AREAS[area].sources)
-        touched = {"TOUCHED_SOURCES": sources, "TOUCHED_FILE": str(file)}
-        _, said = _tests(root, AREAS[area].tests, touched=touched)
-        if not file.exists():
-            raise RuntimeError(f"the tests of {area} did not end without any defect: {said}")
-        found[area] = read(file, root)
-    trees.put(root)
-    return found
+def _lines(server: Server, area: str) -> Lines:
+    """Returns the tests that execute each line of an area, by a run without a defect.
+
+    It is kept as long as the area's sources and tests stay as they are.
+    """
+    kept = ROOT / "build/mutants-lines" / f"{area}-{_digest(server.root, AREAS[area])}.json"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(_run_whole(server, area)))
+    return {file: {int(line): tests for line, tests in lines.items()}
+            for file, lines in json.loads(kept.read_text()).items()}  # fmt: skip
 
 
-def _all(
-    chosen: Sequence[tuple[str, PythonMutant]],
-    trees: SimpleQueue[Path],
-    jobs: int,
-    lines: Mapping[str, Lines],
-) -> list[Judged]:
-    def one(pair: tuple[str, PythonMutant]) -> Judged:
-        root, (area, mutant) = trees.get(), pair
+def _digest(root: Path, area: Area) -> str:
+    places = [root / place for place in (*area.sources, *area.tests, "tests/support", "tests/conftest.py")]
+    found = hashlib.sha256()
+    for path in sorted(path for place in places for path in _files(place, left_out=())):
+        found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _run_whole(server: Server, area: str) -> Lines:
+    file = server.root / f"{area}.json"
+    sources = ":".join(str(server.root / source) for source in AREAS[area].sources)
+    words = ["-p", "tools.mutants.touched", f"--touched-sources={sources}", f"--touched-file={file}"]
+    outcome = _tests(server, words, AREAS[area].tests, 10 * SECONDS)
+    if not file.exists() or outcome.status not in (0, 1):
+        raise RuntimeError(f"the tests of {area} do not run without any defect: {outcome.failed}")
+    print(f"{area}: {outcome.ran} tests without a defect, {outcome.seconds} s", flush=True)
+    return read(file, server.root)
+
+
+def _all(area: str, mutants: Sequence[PythonMutant], servers: SimpleQueue[Server], jobs: int) -> list[Judged]:
+    first = servers.get()
+    lines = _lines(first, area)
+    servers.put(first)
+
+    def one(mutant: PythonMutant) -> Judged:
+        server = servers.get()
         try:
-            judged = _judge(root, area, mutant, lines[area])
+            judged = _judge(server, area, mutant, lines)
         finally:
-            trees.put(root)
+            servers.put(server)
         print(judged.line(), flush=True)
         return judged
 
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(one, chosen))
+        return list(pool.map(one, mutants))

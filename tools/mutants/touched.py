@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pytest plugin: which tests execute which lines of some source files.
 
-`python -m pytest -p tools.mutants.touched`; TOUCHED_SOURCES has the directories, separated by colons,
-and TOUCHED_FILE is written at the end: JSON, file -> line -> tests.
+`python -m pytest -p tools.mutants.touched`: the sources are separated by colons, and the file is written
+at the end: JSON, file -> line -> tests. What runs at an import has the test IMPORT as well.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Generator
 from pathlib import Path
 from types import CodeType, FrameType
@@ -19,9 +18,14 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Lines", "pytest_configure", "read"]
+__all__ = ["IMPORT", "Lines", "pytest_addoption", "pytest_load_initial_conftests", "read"]
+
+IMPORT = "import"
 
 Lines = dict[str, dict[int, list[str]]]
+
+#: calls of a function that one test is watched for: a line that comes later is not noted
+_CALLS = 64
 
 
 class _Touched:
@@ -30,6 +34,7 @@ class _Touched:
         self._lines: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
         self._failed: set[str] = set()
         self._left: dict[CodeType, set[int]] = {}  # lines that this test has not executed
+        self._calls: Counter[CodeType] = Counter()
 
     def _global(self, frame: FrameType, event: str, argument: object) -> Any:
         code = frame.f_code
@@ -39,7 +44,9 @@ class _Touched:
         if left is None:
             left = self._left[code] = {line for *_, line in code.co_lines() if line}
         left.discard(frame.f_lineno)
-        return self._local if left else None  # what was seen whole costs no more time
+        self._calls[code] += 1
+        # What was seen whole, or often enough, costs no more time.
+        return self._local if left and self._calls[code] <= _CALLS else None
 
     def _local(self, frame: FrameType, event: str, argument: object) -> Any:
         left = self._left[frame.f_code]
@@ -54,19 +61,32 @@ class _Touched:
             if line and line not in left
         }
 
+    def start(self) -> None:
+        """Begin to note lines."""
+        self._left = {}
+        self._calls.clear()
+        threading.settrace(self._global)
+        sys.settrace(self._global)
+
+    def stop(self, test: str) -> None:
+        """Note the lines since the beginning as a test's."""
+        sys.settrace(None)
+        threading.settrace(None)
+        for file, line in self._executed():
+            self._lines[file][line].append(test)
+
+    def pytest_collection_finish(self) -> None:
+        """All modules are imported."""
+        self.stop(IMPORT)
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """One test, with its fixtures."""
-        self._left = {}
-        threading.settrace(self._global)
-        sys.settrace(self._global)
+        self.start()
         try:
             return (yield)
         finally:
-            sys.settrace(None)
-            threading.settrace(None)
-            for file, line in self._executed():
-                self._lines[file][line].append(item.nodeid)
+            self.stop(item.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a failure: tests of time fail where they are watched, and judge nothing."""
@@ -81,10 +101,19 @@ class _Touched:
         self._file.write_text(json.dumps(self._lines))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the plugin if it was asked for."""
-    if sources := os.environ.get("TOUCHED_SOURCES"):
-        config.pluginmanager.register(_Touched(sources, Path(os.environ["TOUCHED_FILE"])))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What is noted, and where."""
+    parser.addoption("--touched-sources", required=True)
+    parser.addoption("--touched-file", type=Path, required=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Begin before anything is imported."""
+    words = early_config.known_args_namespace
+    touched = _Touched(words.touched_sources, words.touched_file)
+    early_config.pluginmanager.register(touched)
+    touched.start()
 
 
 def read(file: Path, root: Path) -> Lines:

@@ -15,8 +15,11 @@ from tools.mutants.table import ROOT, Mutant
 
 __all__ = ["Broken", "Tree", "environment", "tree"]
 
-#: what tests of the probes read; the rest of the tree is left out
-_COPIED = ("agent", "runtime", "probes", "tests", "tools", "policies", "build", "docs", "pyproject.toml")
+#: what tests read; the rest of the tree is left out
+_COPIED = (
+    "agent", "runtime", "probes", "tests", "tools", "policies", "build", "docs", "examples", "charts",
+    "pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md",
+)  # fmt: skip
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "results", ".hypothesis", "build-*")
 
 

@@ -53,6 +53,7 @@ UNSEEN: Mapping[str, str] = {
     "log-symlink": "only the hook knows the link's directory; `host-symlink` reports its target",
     "rename-exchange-link": "only the hook knows the files' types; `rename-exchange` reports the call",
     "capability-on-disk": "only the hook knows the filesystem; `capability-file` reports the call",
+    "host-file-attribute": "only the hook knows the file; a call on a name opens nothing",
     "process-control": "the check is made at a read: no hook, no sign of it",
     "forged-uevent": "only the hook sees what is sent on a netlink socket",
     "host-loads-container-code": "a program of the host maps the file: there is no call of a container",

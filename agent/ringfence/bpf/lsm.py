@@ -64,6 +64,7 @@ DECIDED: Mapping[EventKind, Decided] = {
             "path_truncate": "truncate",
             "path_chmod": "changes of mode",
             "path_chown": "changes of owner",
+            "file_fcntl": "leases",
         },
         less="an open with O_PATH, which gives no access, reaches no hook: it is not seen",
     ),
@@ -81,7 +82,15 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_MKNOD: Decided(("path_mknod",)),
     _K.SYS_SYMLINK: Decided(("path_symlink",), text=True),
     _K.SYS_CHMOD: Decided(("path_chmod", "path_mknod"), also={"file_open": "files created without a name"}),
-    _K.SYS_SETXATTR: Decided(("inode_setxattr",), text=True),
+    _K.SYS_SETXATTR: Decided(
+        ("inode_setxattr",),
+        also={
+            "inode_removexattr": "removal",
+            "inode_set_acl": "access lists, from 6.2 on",
+            "inode_remove_acl": "their removal, from 6.2 on",
+        },
+        text=True,
+    ),
     _K.SYS_CHROOT: Decided(("path_chroot",), less=_UNPRIVILEGED, text=True),
     _K.SYS_RENAME: Decided(("path_rename",), text=True),
     # ---- mounts: lsm_mount.bpf.c
@@ -112,8 +121,25 @@ DECIDED: Mapping[EventKind, Decided] = {
     _K.SYS_PROCESS_VM: Decided(("ptrace_access_check",), less="a process can do this to itself unseen"),
     _K.SYS_PIDFD_GETFD: Decided(("ptrace_access_check",), less="a process can do this to itself unseen"),
     # lsm_look.bpf.c
-    _K.PROCESS_LOOK: Decided(("ptrace_access_check",)),
-    _K.SYS_SIGNAL: Decided(("task_kill",), less="a process can signal itself unseen"),
+    _K.PROCESS_LOOK: Decided(
+        ("ptrace_access_check",),
+        also={
+            "task_setrlimit": "changes of limits",
+            "task_setnice": "changes of priority",
+            "task_setioprio": "changes of I/O priority",
+            "task_setscheduler": "changes of scheduling",
+            "task_movememory": "memory moved between nodes",
+        },
+    ),
+    _K.SYS_SIGNAL: Decided(
+        ("task_kill",),
+        also={
+            "file_fcntl": "F_SETOWN",
+            "file_set_fowner": "F_SETOWN_EX and ioctls that another thread changes",
+            "file_send_sigiotask": "",
+        },
+        less="a process can signal itself unseen",
+    ),
     _K.SYS_CAPSET: Decided(("capset",)),
     _K.SYS_SETUID: Decided(("task_fix_setuid",), less=_UNPRIVILEGED),
     _K.SYS_SETGID: Decided(("task_fix_setgid", "task_fix_setgroups"), less=_UNPRIVILEGED),

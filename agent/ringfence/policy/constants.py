@@ -372,7 +372,10 @@ FILESYSTEMS: Mapping[str, tuple[int, ...]] = {
     "debugfs": (0x64626720,),
     "tracefs": (0x74726163,),
     "securityfs": (0x73636673,),
+    "aafs": (0x5A3C69F0,),  # AppArmor's policy: securityfs links to it
     "selinuxfs": (0xF97CFF8C,),
+    "smackfs": (0x43415D53,),
+    "resctrl": (0x7655821,),
     "bpf": (0xCAFE4A11,),
     "binfmt_misc": (0x42494E4D,),
     "configfs": (0x62656570,),

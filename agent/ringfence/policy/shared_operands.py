@@ -17,6 +17,7 @@ __all__ = [
     "MOUNTS",
     "NET",
     "NO_YES",
+    "OF_TREE",
     "OPENED",
     "REACHED",
     "TASK_WORDS",
@@ -128,6 +129,8 @@ TREE = choice(
     {"host": TREE_HOST << TREE_SHIFT},
     mask=15 << TREE_SHIFT,
 )
+#: of a changed attribute
+OF_TREE = choice("tree", 1, "whose file it is, as for file.open", {"host": TREE_HOST})
 NET = (
     Operand("port", Kind.NUMBER, 0, "the remote port (bind: the local port)", largest=65535),
     Operand("family", Kind.CHOICE, 1, "IPv4 or IPv6", {"AF_INET": (2,), "AF_INET6": (10,)}),

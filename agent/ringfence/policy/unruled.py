@@ -19,7 +19,6 @@ _K = EventKind
 REASONS: Mapping[EventKind, str] = {
     _K.CONTAINER_START: "its owner decides what a container may do; detectors report dangerous ones",
     _K.NET_BIND: "a service listens on any port; the host's ports need the host's network, which was granted",
-    _K.NET_SENDMSG: "services of the node and the cloud use TCP; name resolution by UDP is ordinary",
     _K.SETSOCKOPT: "filters and redirection are ordinary, and the kernel would copy every option's value",
     _K.MODULE_REQUEST: "benign calls cause requests; unknown-helper decides which program the kernel runs",
     _K.SYS_CAPSET: "programs drop capabilities so; it cannot add one that was not permitted",

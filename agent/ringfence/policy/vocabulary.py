@@ -27,6 +27,7 @@ from ringfence.policy.shared_operands import (
     MOUNTS,
     NET,
     NO_YES,
+    OF_TREE,
     OPENED,
     REACHED,
     TREE,
@@ -358,8 +359,9 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
         ),
         _event(
             _K.SYS_SETXATTR,
-            "sets an extended attribute of a file",
+            "sets an extended attribute of a file (BPF-LSM: or removes it)",
             replace(FILE[0], by_hook=True),
+            replace(OF_TREE, by_hook=True),
             text("name", "the attribute's name, such as security.capability"),
         ),
         _event(

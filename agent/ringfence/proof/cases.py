@@ -82,6 +82,7 @@ CASES = (
     Case("setuid-on-disk", (32,), B, "chmod 04755 /run/shared/tool", "chmod 0755 /run/shared/tool"),
     Case("setuid-file", (32,), S, "chmod 04755", "chmod 0755"),
     Case("capability-on-disk", (64,), B, f"setxattr {CAPABILITY} /run/shared/tool", "setxattr user.rftest /run/shared/tool"),
+    Case("host-file-attribute", (14,), B, "setxattr user.rftest /run/host-passwd", "setxattr user.rftest /tmp/mode"),
     Case("capability-file", (64,), S, f"setxattr {CAPABILITY} /tmp/mode", "setxattr user.rftest /tmp/mode"),
     Case("block-device", (1, 2), D, "mknod b 259 1048575", "mknod b 0 0"),
     Case("raw-device", (26,), D, "mknod c 1 1", "mknod c 1 3"),

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Processes of the host: signals, and a process of the host itself (victim). */
 #include "adversary.h"
+#include <sched.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -76,6 +78,33 @@ static int attack_signal(char **args)
 	return USAGE;
 }
 
+/* control WAY PID: changes what a process may use, or when it runs; PID 0 is the caller. */
+static int attack_control(char **args)
+{
+	pid_t pid = number(args, 1, 0);
+	struct rlimit few = { 3, 3 };
+	struct sched_param param = { 0 };
+
+	if (!strcmp(word(args, 0, ""), "limit"))
+		return result(prlimit(pid, RLIMIT_NOFILE, &few, NULL));
+	if (!strcmp(word(args, 0, ""), "schedule"))
+		return result(sched_setscheduler(pid, SCHED_IDLE, &param));
+	if (!strcmp(word(args, 0, ""), "nice"))
+		return result(setpriority(PRIO_PROCESS, pid, 19));
+	return USAGE;
+}
+
+/* lease PATH MILLISECONDS: others who open it wait. */
+static int attack_lease(char **args)
+{
+	int fd = open(word(args, 0, "/tmp"), O_RDONLY);
+
+	if (fd < 0 || signal(SIGIO, SIG_IGN) == SIG_ERR || fcntl(fd, F_SETLEASE, F_WRLCK))
+		return result(-1);
+	usleep(number(args, 1, 2000) * 1000);
+	return result(0);
+}
+
 /*
  * victim SECRET: a process of the host that keeps the secret where a container could look for it.
  * Prints the addresses and the descriptor: "SHARED-END MEMFD-END PIPE MEMFD".
@@ -102,6 +131,8 @@ __attribute__((noreturn)) static int attack_victim(char **args)
 
 const struct attack task_attacks[] = {
 	{ "signal", attack_signal },
+	{ "control", attack_control },
+	{ "lease", attack_lease },
 	{ "victim", attack_victim },
 	{ NULL, NULL },
 };

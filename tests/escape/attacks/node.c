@@ -33,7 +33,8 @@ static int attack_setxattr(char **args)
 	struct vfs_cap_data none = { .magic_etc = VFS_CAP_REVISION_2 };
 
 	need(args[0] && args[1], "a name and a path");
-	close(open(args[1], O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+	if (access(args[1], F_OK))
+		close(open(args[1], O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
 	try_now("setxattr");
 	return result(setxattr(args[1], args[0], &none, sizeof(none), 0));
 }

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from ringfence.containers.enrich import safejson
 from ringfence.containers.enrich.bundles import ContainerdBundles, CrunState, RuncState, safe_name
 from ringfence.containers.enrich.docker import Docker
-from ringfence.containers.enrich.oci import facts_of_config
+from ringfence.containers.enrich.oci import facts_of_config, posture_of_config
 from ringfence.containers.enrich.podman import ContainersStorage
 from ringfence.containers.enrich.request import Request
 from ringfence_linux.numbers import NUMBERS
+from tests.support.descriptors import open_descriptors
 from tests.support.waiting import wait_for
 
 HEX = "ab" * 32
@@ -333,3 +334,118 @@ def test_labels_are_bounded(tmp_path: Path) -> None:
     found = facts_of_config({"annotations": many}, source="test")
     assert len(found.labels) == safejson.LABELS_MAX
     assert {len(value) for value in found.labels.values()} == {safejson.TEXT_MAX}
+
+
+@pytest.mark.parametrize(
+    ("manager", "asked", "runtime"),
+    [("libpod", "", "podman"), ("cri-o", "", "cri-o"), ("other", "x", "x"), ("", "containerd", "containerd")],
+)
+def test_the_manager_of_a_bundle_is_its_runtime(manager: str, asked: str, runtime: str) -> None:
+    """Podman and CRI-O write it; others do not."""
+    config = {"annotations": {"io.container.manager": manager} if manager else {}}
+    found = facts_of_config(config, source="x", runtime=asked)
+    assert (found.runtime, found.source, found.enrichment) == (runtime, "x", "done")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        ({"io.kubernetes.cri.container-type": "sandbox"}, {"name": "POD"}),
+        ({"io.kubernetes.cri-o.ContainerType": "sandbox"}, {"name": "POD"}),
+        ({"io.kubernetes.cri.container-type": "container"}, {"name": ""}),
+        ({"io.kubernetes.container.name": "web", "io.kubernetes.cri.container-type": "sandbox"},
+         {"name": "web"}),
+        ({"org.ringfence.name": "own", "nerdctl/name": "n"}, {"name": "own"}),
+        ({"ringfence.io/name": "own", "ringfence.io/image": "i:1"}, {"name": "own", "image": "i:1"}),
+        ({"nerdctl/name": "n"}, {"name": "n"}),
+        ({"io.kubernetes.cri-o.ImageName": "a:1", "io.kubernetes.cri-o.ImageRef": "id"},
+         {"image": "a:1", "image_id": "id"}),
+        ({"org.opencontainers.image.ref.name": "b:1"}, {"image": "b:1"}),
+        ({"io.kubernetes.pod.name": "p", "io.kubernetes.pod.namespace": "n", "io.kubernetes.pod.uid": UID},
+         {"pod": "p", "namespace": "n", "pod_uid": UID}),
+    ],
+)  # fmt: skip
+def test_annotations_of_each_engine_are_read(annotations: dict[str, str], expected: dict[str, str]) -> None:
+    """The first name that is present counts."""
+    found = facts_of_config({"annotations": annotations}, source="x")
+    assert {key: getattr(found, key) for key in expected} == expected
+    assert found.labels == annotations
+
+
+def test_only_podmans_own_annotations_count_for_it() -> None:
+    """The others are the image's."""
+    config = {
+        "annotations": {"io.container.manager": "libpod", "io.podman.image.name": "a:1", "nerdctl/name": "n"}
+    }
+    found = facts_of_config(config, source="x")
+    assert (found.image, found.name) == ("a:1", "")
+
+
+def test_the_requested_posture_is_that_of_the_configuration() -> None:
+    """A namespace that is not listed is the host's; `time` and `user` are not counted as shared."""
+    assert facts_of_config({}, source="x").posture == posture_of_config(None)
+    empty = posture_of_config({})
+    assert empty.shared_namespaces == ("mnt", "cgroup", "uts", "ipc", "pid", "net")
+    assert (empty.user_namespace, empty.seccomp, empty.no_new_privs) == (False, "disabled", False)
+    assert (empty.apparmor, empty.uid_map, empty.capabilities, empty.bounding) == (None, (), (), ())
+    mapping = {"containerID": 0, "hostID": 1000, "size": 10}
+    kinds = ("user", "mount", "network", "pid", "ipc", "uts", "cgroup")
+    own = posture_of_config({
+        "process": {"capabilities": {"effective": ["CAP_KILL", 7], "bounding": ["CAP_CHOWN"]}},
+        "linux": {
+            "namespaces": [{"type": kind} for kind in kinds],
+            "uidMappings": [mapping, {"containerID": 1, "hostID": 2}, {**mapping, "size": "x"}],
+            "seccomp": {},
+        },
+    })  # fmt: skip
+    assert (own.user_namespace, own.shared_namespaces) == (True, ())
+    assert (own.capabilities, own.bounding) == (("CAP_KILL",), ("CAP_CHOWN",))
+    assert (own.uid_map, own.seccomp) == (((0, 1000, 10),), "disabled")
+
+
+def test_reading_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    """Neither of a document, nor of one that is refused."""
+    good = write(tmp_path / "good.json", {"a": 1})
+    before = open_descriptors()
+    for _ in range(5):
+        assert safejson.read(good) == {"a": 1}
+        with pytest.raises(safejson.Unusable):
+            safejson.read(good, size_max=3)
+        with pytest.raises(safejson.Unusable):
+            safejson.read(tmp_path)
+    assert open_descriptors() == before
+
+
+def test_the_bounds_of_a_document_are_exact(tmp_path: Path) -> None:
+    """Bytes of a file, characters of a text, entries of a list, and numbers that are numbers."""
+    file = write(tmp_path / "a", "12345")
+    assert safejson.read_text(file, size_max=5) == "12345"
+    with pytest.raises(safejson.Unusable, match="larger than 4"):
+        safejson.read_text(file, size_max=4)
+    value = {"t": "x" * 2000, "l": [0] * 2000, "b": True, "f": 1.5, "n": 3, "d": {"e": "deep"}}
+    assert len(safejson.text(value, "t")) == 1024
+    assert len(safejson.children(value, "l")) == 1024
+    assert [safejson.integer(value, key) for key in ("n", "b", "f", "t", "x")] == [3, None, None, None, None]
+    assert (safejson.text(value, "d", "e"), safejson.text(value, "n"), safejson.text(value, "t", "e")) == (
+        "deep",
+        "",
+        "",
+    )
+    assert safejson.children(value, "t") == []
+    assert safejson.labels({"a": "x" * 2000, "k" * 256: "1", "k" * 257: "2", "n": 3}) == {
+        "a": "x" * 1024,
+        "k" * 256: "1",
+    }
+    assert safejson.labels([]) == {}
+
+
+def test_a_path_that_cannot_be_opened_is_unusable(tmp_path: Path) -> None:
+    """Except one that does not exist, also below a file."""
+    file = write(tmp_path / "a", "1")
+    for path in (tmp_path / "none", file / "below"):
+        with pytest.raises(FileNotFoundError):
+            safejson.read(path)
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("loop", "x" * 300, "a\0b"):
+        with pytest.raises(safejson.Unusable, match="cannot be opened"):
+            safejson.read_text(f"{tmp_path}/{name}")

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from ringfence.containers.enrich.mounts import MOUNTS_MAX, from_config, from_mountinfo
+from ringfence.containers.model import Posture
+from ringfence.containers.posture import scored
 
 HOST = (
     "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
@@ -153,3 +155,46 @@ def test_a_container_with_thousands_of_mounts_is_bounded() -> None:
     """It can make them itself."""
     task = "".join(f"{n} 1 8:1 /etc /e{n} rw - ext4 /dev/sda1 rw\n" for n in range(10_000))
     assert len(from_mountinfo(task, HOST)) == MOUNTS_MAX
+
+
+@pytest.mark.parametrize(
+    ("place", "root", "source"),
+    [
+        ("25 22 8:2 / /var/lib/kubelet rw - xfs x rw", "/pki", "/var/lib/kubelet/pki"),
+        ("25 22 8:2 /a /var/log rw - xfs x rw", "/a", "/var/log"),
+        ("25 22 8:2 /a/b /etc rw - xfs x rw", "/a/b/c", "/etc/c"),
+        ("25 22 8:2 /a /etc rw - xfs x rw", "/ab", ""),
+        ("25 22 8:2 / / rw - xfs x rw", "/", "/"),
+    ],
+)
+def test_the_hosts_path_of_a_mount_is_found_by_device_and_root(place: str, root: str, source: str) -> None:
+    """A host may have mounted only a part of the filesystem."""
+    found = from_mountinfo(f"50 1 8:2 {root} /x rw - xfs x rw\n", place + "\n")
+    assert [one.source for one in found] == ([source] if source else [])
+
+
+def test_a_mount_of_the_configuration_is_judged_by_its_path() -> None:
+    """A slash at its end is no other path; a bind is one by its type or an option."""
+    for mount in (
+        bind("/etc/"),
+        {"source": "/etc/", "type": "none", "options": ["bind"]},
+        {"source": "/etc", "type": "bind"},
+    ):
+        assert [one.kind for one in from_config([mount])] == ["host-etc"]
+    assert from_config([{"source": "/etc", "type": "none", "options": []}]) == ()
+    [root] = from_config([bind("//")])
+    assert root.kind == "host-root"
+
+
+def test_every_kind_of_a_mount_adds_to_the_score() -> None:
+    """A read-only one half as much (Posture.score)."""
+    sources = ("/", "/run", "/etc", "/proc", "/sys", "/dev", "/var/lib/kubelet", "/var/log", "/home")
+    scores = {}
+    for source in sources:
+        [written], [read] = from_config([bind(source)]), from_config([bind(source, "ro")])
+        score, less = (scored(Posture(sensitive_mounts=(one,))).score for one in (written, read))
+        assert 0 < less == score // 2 < score
+        assert scored(Posture(sensitive_mounts=(written, read, written))).score == score
+        scores[written.kind] = score
+    assert scores["host-root"] == scores["runtime-socket"] == max(scores.values())
+    assert scores["host-path"] == min(scores.values())

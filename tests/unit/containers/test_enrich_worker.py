@@ -235,6 +235,58 @@ def test_configured_roots_are_used(tmp_path: Path) -> None:
     assert (found.source, found.pid) == ("crun", 3)
 
 
+def test_each_configured_root_is_its_sources(tmp_path: Path) -> None:
+    """By its key in the configuration; a directory of docker is its data, and no socket."""
+    write = Path.write_text
+    for path in ("runc", "containerd/k8s.io", "podman/overlay-containers", "docker/containers"):
+        (tmp_path / path / HEX).mkdir(parents=True)
+    write(tmp_path / "runc" / HEX / "state.json", json.dumps({"init_process_pid": 4}))
+    write(tmp_path / "containerd/k8s.io" / HEX / "config.json", "{}")
+    write(tmp_path / "podman/overlay-containers/containers.json", json.dumps([{"id": HEX, "names": ["n"]}]))
+    write(tmp_path / "docker/containers" / HEX / "config.v2.json", json.dumps({"Name": "/n"}))
+    for name in ("runc", "containerd", "podman", "docker"):
+        found = enrich(REQUEST, default_sources({name: tmp_path / name}), exists=there)
+        assert (found.source, found.enrichment) == (name, Enrichment.DONE)
+
+
+def fake_task(proc: Path, status: str) -> None:
+    """A process 5 of /proc, in its own user namespace, and PID 1."""
+    for pid in ("5", "self", "1"):
+        (proc / pid / "ns").mkdir(parents=True)
+        (proc / pid / "ns/user").symlink_to(f"user:[{11 if pid == '5' else 12}]")
+        (proc / pid / "mountinfo").write_text("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n")
+    (proc / "5/stat").write_text("5 (x) S 1 " + "0 " * 17 + "70 0 0\n")  # proc(5): the start is field 22
+    (proc / "5/status").write_text(status)
+    (proc / "5/uid_map").write_text("0 1000 10\n1 x 2\n3 4\n")
+    (proc / "5/attr").mkdir()
+    (proc / "5/attr/current").write_bytes(b"docker-default (enforce)\n\0")
+    (proc / "5/mountinfo").write_text("51 1 8:1 /etc /e rw - ext4 /dev/sda1 rw\n")
+
+
+def test_the_fields_of_a_task_are_its_posture(tmp_path: Path) -> None:
+    """As proc(5) has them."""
+    fake_task(tmp_path, "Name:\tx\nCapEff:\t200000\nCapBnd:\t1\nNoNewPrivs:\t1\nSeccomp:\t2\n")
+    found = posture_of_task(5, 0, tmp_path)
+    assert found is not None
+    assert (found.capabilities, found.bounding) == (("CAP_SYS_ADMIN",), ("CAP_CHOWN",))
+    assert (found.no_new_privs, found.seccomp, found.user_namespace) == (True, "filter", True)
+    assert (found.uid_map, found.apparmor) == (((0, 1000, 10),), "docker-default (enforce)")
+    assert [(one.kind, one.source) for one in found.sensitive_mounts] == [("host-etc", "/etc")]
+    (tmp_path / "5/status").write_text("NoNewPrivs:\t0\nSeccomp:\t0\n")
+    (tmp_path / "5/ns/user").unlink()
+    found = posture_of_task(5, 70 * TICK_NS, tmp_path)
+    assert found is not None
+    assert (found.no_new_privs, found.seccomp, found.capabilities) == (False, "disabled", None)
+    assert found.user_namespace is False  # it cannot be read: nothing is claimed
+    assert posture_of_task(5, 71 * TICK_NS, tmp_path) is None
+    (tmp_path / "5/status").write_text("Seccomp:\t3\n")
+    found = posture_of_task(5, 0, tmp_path)
+    assert found is not None
+    assert (found.no_new_privs, found.seccomp) == (None, None)
+    (tmp_path / "5/status").unlink()
+    assert posture_of_task(5, 0, tmp_path) is None
+
+
 def test_the_posture_of_a_task_is_read_from_proc() -> None:
     """For the test's own process."""
     ticks = start_ticks(os.getpid())

@@ -5,19 +5,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ringfence.abi import LEVELS
-from ringfence.containers import hierarchy
+from ringfence.containers import hierarchy, host
 from ringfence.containers.hierarchy import (
     CgroupDir,
     Hierarchy,
     HierarchyKind,
     detect,
+    hierarchy_mounts,
     host_namespaces,
     own_cgroup,
     own_cgroups,
+    own_directories,
+    own_lineage,
     walk,
 )
 from ringfence.errors import KernelError
@@ -208,3 +212,85 @@ def test_an_agent_in_another_pid_namespace_does_not_take_its_own_pid_1_for_the_h
     found = host_namespaces(tmp_path)
     assert found.mnt == 11
     assert "hostPID" in found.notes[0]
+
+
+def test_the_mounts_of_all_hierarchies_are_listed(tmp_path: Path) -> None:
+    """Only those that are mounted whole."""
+    part = v1("memory", root="/docker/abc")
+    place = proc(tmp_path, v1("pids") + part + UNIFIED, "")
+    assert hierarchy_mounts(place / "self") == ({"pids": "/sys/fs/cgroup/pids"}, "/sys/fs/cgroup/unified")
+
+
+def test_a_disabled_controller_identifies_nothing(tmp_path: Path) -> None:
+    """Nor one of version 2; without /proc/cgroups, what is mounted counts."""
+    both = v1("devices") + v1("pids")
+    place = proc(tmp_path, both, "devices\t5\t1\t0\npids\t8\t1\t1\n")
+    assert detect(place).controller == "pids"
+    (place / "cgroups").write_text(CGROUPS + "devices\t5\t1\npids\t8\t1\t1\n")
+    assert detect(place).controller == "pids"
+    (place / "cgroups").unlink()
+    assert detect(place).controller == "devices"
+
+
+def test_the_own_directories_are_found_in_every_hierarchy(tmp_path: Path) -> None:
+    """Those of this process and those above it, where they are mounted whole, and no root."""
+    root = tmp_path / "fs"
+    numbers = f"{os.getpid()}\n"
+    for path, text in (("pids/a/b", numbers), ("pids/a", ""), ("v2/x", numbers), ("memory", "")):
+        (root / path).mkdir(parents=True, exist_ok=True)
+        (root / path / "cgroup.procs").write_text(text)
+    part = v1("cpu", root="/docker/abc")
+    lines = (v1("pids") + v1("memory") + part).replace("/sys/fs/cgroup", str(root))
+    unified = f"41 31 0:38 / {root}/v2 rw - cgroup2 cgroup2 rw\n42 31 0:39 / {root} rw - tmpfs none rw\n"
+    place = proc(tmp_path, lines + unified, "pids\t8\t1\t1\n")
+    (place / "self/cgroup").write_text("5:memory:/\n4:pids:/a/b\n0::/x\n")
+    found = {one.path: one.own for one in own_directories(place)}
+    assert found == {root / "pids/a/b": True, root / "pids/a": False, root / "v2/x": True}
+
+
+def test_a_cgroup_namespace_does_not_hide_the_own_directories(tmp_path: Path) -> None:
+    """There /proc/self/cgroup says `/`: the place in the main hierarchy is tried in the others."""
+    root = tmp_path / "fs"
+    for controller in ("pids", "memory"):
+        (root / controller / "a").mkdir(parents=True)
+        (root / controller / "a/cgroup.procs").write_text(f"{os.getpid()}\n")
+    lines = (v1("pids") + v1("memory")).replace("/sys/fs/cgroup", str(root))
+    place = proc(tmp_path, lines, "pids\t8\t1\t1\nmemory\t9\t1\t1\n")
+    (place / "self/cgroup").write_text("5:memory:/\n4:pids:/\n")
+    found = {one.path: one.own for one in own_directories(place)}
+    assert found == {root / "pids/a": True, root / "memory/a": True}
+
+
+def test_the_lineage_of_this_process_begins_at_the_top(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its parent's id."""
+    layout = tree(tmp_path, "a/b")
+    monkeypatch.setattr(hierarchy, "own_cgroup", lambda layout: tmp_path / "a/b")
+    ids = [path.stat().st_ino for path in (tmp_path, tmp_path / "a", tmp_path / "a/b")]
+    assert own_lineage(layout) == [CgroupDir("/a", ids[1], ids[0]), CgroupDir("/a/b", ids[2], ids[1])]
+    assert own_lineage(layout)[1].name == "b"
+
+
+def test_the_hosts_root_is_that_of_process_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it is another one than this process's; unreadable, it is taken for the same."""
+    inodes = {"/proc/1/ns/mnt": 1, "/proc/self/ns/mnt": 2}
+    monkeypatch.setattr(
+        "ringfence.containers.host.os.stat", lambda path: SimpleNamespace(st_ino=inodes[path])
+    )
+    assert host.host_root() == Path("/proc/1/root")
+    inodes["/proc/1/ns/mnt"] = 2
+    assert host.host_root() == Path("/")
+
+    def refused(path: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("ringfence.containers.host.os.stat", refused)
+    assert host.host_root() == Path("/")
+
+
+def test_namespaces_of_kthreadd_are_the_hosts_as_well(tmp_path: Path) -> None:
+    """Where PID 1 is hidden."""
+    namespaces(tmp_path, "self", {**ALL, "pid": INITIAL_INODES["pid"], "mnt": 99})
+    namespaces(tmp_path, "2", {**ALL, "mnt": 12})
+    assert (host_namespaces(tmp_path).mnt, host_namespaces(tmp_path).notes) == (12, ())

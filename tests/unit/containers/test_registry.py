@@ -126,6 +126,7 @@ def test_moved_tasks_keep_the_slot_of_a_removed_container() -> None:
     registry.sweep()
     assert slots.freed == []
     assert registry.unfreed == 1
+    assert registry.counts.removed == 1  # not once more for each sweep
     held = registry.get(slot, 5)
     assert held is not None
     assert held.id == "rftest-a"

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence.abi import EventKind
-from ringfence.containers.tree import DEPTH_MAX, ProcessTree
+from ringfence.containers.tree import DEPTH_MAX, Process, ProcessTree, read_processes
 from ringfence.events import ExecEvent, TaskEvent
 from ringfence_linux.procfs import TICK_NS
 
@@ -237,3 +238,101 @@ def test_a_fork_bomb_only_evicts_its_own_container() -> None:
     assert tree.capacity == (100, 100)
     assert tree.capacity_of_dead == (50, 50)
     assert tree.evicted == 1000 - 80 + 1
+
+
+def test_processes_are_reconciled_with_those_that_are_there() -> None:
+    """Unknown ones are added, and those gone are ended, unless they began after the list was asked for."""
+    tree = tree_of(
+        execute(10, b"/a", at=S),
+        execute(11, b"/b", at=2 * S),
+        execute(12, b"/c", at=3 * S),
+        execute(13, b"/d", at=S),
+    )
+    there = [
+        Process(10, S, 1, 0, 5, b"a", b"/a", b"", 0),
+        Process(20, 4 * S, 10, 0, 5, b"n", b"/n", b"", 0),
+    ]
+    assert tree.reconcile(5, there, asked_ns=3 * S) == (1, 2)
+    assert sorted(process.pid for process in tree.of_container(5)) == [10, 12, 20]
+    assert tree.dead == 2
+    assert [step.pid for step in tree.ancestry(20, 4 * S)] == [10]
+    assert tree.reconcile(5, there, asked_ns=3 * S) == (0, 0)
+
+
+def test_a_start_time_matches_to_a_tick() -> None:
+    """/proc has no finer ones; an exec makes it exact."""
+    tree = tree_of(execute(10, b"/a", at=TICK_NS))
+    process = tree.find(10, 2 * TICK_NS - 1)
+    assert process is not None
+    assert tree.find(10, 2 * TICK_NS) is None
+    assert tree.find(10, 0) is process
+    tree.on_event(execute(10, b"/b", at=2 * TICK_NS - 1, args=b"x" * 300))
+    assert (len(tree), tree.dead, process.exe, process.start_ns) == (1, 0, b"/b", 2 * TICK_NS - 1)
+    assert process.args == b"x" * 256
+    tree.on_event(leave(10, at=2 * TICK_NS))
+    assert len(tree) == 1
+    tree.on_event(leave(10, at=TICK_NS))
+    assert (len(tree), tree.dead) == (0, 1)
+
+
+def test_an_exec_of_an_unknown_process_makes_one() -> None:
+    """With the user and the container of the event; a known one keeps its parent."""
+    event = execute(10, b"/a", at=S, ppid=9)._replace(uid=7)
+    tree = tree_of(event)
+    process = tree.find(10, S)
+    assert process is not None
+    assert (process.ppid, process.uid, process.container, process.comm.rstrip(b"\0")) == (9, 7, 5, b"/a")
+    tree.on_event(fork(10, 11, at=2 * S)._replace(uid=8))
+    child = tree.find(11, 2 * S)
+    assert child is not None
+    assert (child.ppid, child.pstart_ns, child.uid, child.container) == (10, S, 8, 5)
+    tree.on_event(execute(11, b"/b", at=2 * S, ppid=1)._replace(uid=9))
+    assert (child.ppid, child.exe, child.uid) == (10, b"/b", 9)
+    assert tree.ancestry(11, 2 * S)[0].comm == b"/a"
+
+
+def test_a_fork_of_a_pids_previous_owner_has_no_program() -> None:
+    """The parent's start time is another one."""
+    tree = tree_of(execute(10, b"/a", at=9 * S), fork(10, 11, at=2 * S, parent_at=S))
+    child = tree.find(11, 2 * S)
+    assert child is not None
+    assert (child.exe, child.args) == (b"", b"")
+
+
+def test_a_pid_that_is_taken_again_retires_its_owner() -> None:
+    """Its exit was lost."""
+    tree = tree_of(execute(10, b"/a", at=S), execute(10, b"/b", at=9 * S))
+    old, new = tree.find(10, S), tree.find(10, 9 * S)
+    assert old is not None
+    assert new is not None
+    assert (old.exe, new.exe, len(tree), tree.dead) == (b"/a", b"/b", 1, 1)
+
+
+def test_a_parent_that_began_with_its_child_is_its_parent() -> None:
+    """Times of /proc are those of a tick."""
+    tree = tree_of(execute(10, b"/a", at=S))
+    assert not tree.ancestry(11, S, ppid=10)[0].missing
+    assert tree.ancestry(11, S - 1, ppid=10)[0].missing
+    assert tree.ancestry(11, S) == []
+
+
+def stat_line(pid: int, ppid: int, start: int) -> str:
+    """A line of /proc/PID/stat (proc(5): the parent is field 4, the start field 22)."""
+    return f"{pid} (a b) S {ppid} " + "0 " * 17 + f"{start} 0 0\n"
+
+
+def test_processes_that_cannot_be_read_are_skipped(tmp_path: Path) -> None:
+    """A kernel thread has no program; what has no arguments is gone."""
+    for pid in (1, 2, 3):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(stat_line(pid, 7, 100 * pid))
+    (tmp_path / "1/exe").symlink_to("/bin/one")
+    for pid in (1, 2):
+        (tmp_path / str(pid) / "cmdline").write_bytes(b"a\0" * 200)
+    found = read_processes([1, 2, 3, 4], 5, tmp_path)
+    assert [(one.pid, one.exe, one.ppid, one.container) for one in found] == [
+        (1, b"/bin/one", 7, 5),
+        (2, b"", 7, 5),
+    ]
+    assert [one.start_ns for one in found] == [100 * TICK_NS, 200 * TICK_NS]
+    assert {(len(one.args), one.uid, one.pstart_ns) for one in found} == {(256, os.getuid(), 0)}

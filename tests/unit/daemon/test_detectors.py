@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ringfence.containers.model import (
 )
 from ringfence.containers.registry import Registry
 from ringfence.daemon.verdicts.detectors import Detectors
-from ringfence.response.detectors import DETECTORS, Sweep
+from ringfence.response.detectors import DETECTORS, Sweep, finding
 from tests.unit.containers.fakes import FakeSlots, create, start
 
 CGROUP = 5
@@ -161,3 +162,54 @@ def test_refused_calls_long_apart_are_no_sweep() -> None:
     found = sweep.verdict(1, "a", 2 * window + 1, refused=True)
     assert found == {"refused": Sweep.REFUSED, "seconds": 10}
     assert sweep.verdict(1, "a", 2 * window + 2, refused=True) is None  # the count begins again
+
+
+def test_matched_rules_are_counted_within_their_window() -> None:
+    """Both ends of it belong to it, and the names are sorted."""
+    for late, found in ((Sweep.WINDOW_NS, True), (Sweep.WINDOW_NS + 1, False)):
+        sweep = Sweep()
+        early = [sweep.verdict(1, f"r{n}", 0, refused=False) for n in (5, 4, 3, 2, 1)]
+        assert not any(early)
+        details = sweep.verdict(1, "r0", late, refused=False)
+        assert details == ({"rules": [f"r{n}" for n in range(6)], "seconds": 10} if found else None)
+        # reported, or begun again with the last one
+        assert not any(sweep.verdict(1, f"s{n}", late, refused=False) for n in range(4))
+        assert bool(sweep.verdict(1, "s4", late, refused=False)) is not found
+
+
+def test_a_container_that_is_gone_is_not_counted_on() -> None:
+    """Its number may be another container's."""
+    sweep = Sweep()
+    for n in range(Sweep.RULES - 1):
+        sweep.verdict(1, f"r{n}", 0, refused=False)
+    for _ in range(Sweep.REFUSED - 1):
+        sweep.verdict(1, "r0", 0, refused=True)
+    sweep.forget(1)
+    sweep.forget(2)
+    assert sweep.verdict(1, "last", 0, refused=True) is None
+
+
+@pytest.mark.parametrize(("others", "found"), [(4095, True), (4096, False)])
+def test_a_sweep_does_not_count_without_bound(others: int, found: bool) -> None:
+    """Beyond 4,096 containers, all counts begin again."""
+    sweep = Sweep()
+    for n in range(Sweep.RULES - 1):
+        sweep.verdict(0, f"r{n}", 0, refused=False)
+    refusing = Sweep()
+    for _ in range(Sweep.REFUSED - 1):
+        refusing.verdict(0, "r", 0, refused=True)
+    for cgroup in range(1, others + 1):
+        sweep.verdict(cgroup, "r", 0, refused=False)
+        refusing.verdict(cgroup, "r", 0, refused=True)
+    assert bool(sweep.verdict(0, "last", 0, refused=False)) is found
+    assert bool(refusing.verdict(0, "r", 0, refused=True)) is found
+
+
+def test_a_finding_has_an_id_of_its_own_and_the_time() -> None:
+    """CLOCK_BOOTTIME, as the events have."""
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    one, two = finding("sweep", None, {"a": 1}), finding("sweep", None, {})
+    assert one.id != two.id
+    assert "-d-" in one.id
+    assert (one.detector.id, one.container, one.details, one.event) == ("sweep", None, {"a": 1}, None)
+    assert before <= one.time_ns <= two.time_ns <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)

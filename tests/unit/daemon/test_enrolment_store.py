@@ -56,3 +56,13 @@ def test_a_file_of_a_container_that_was_not_enrolled_goes(tmp_path: Path) -> Non
     for key in ("file:aa", "file:bb"):
         store.release(key)
     assert files(tmp_path) == {"1", "file-aa"}
+
+
+def test_a_forgotten_file_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    """An agent sees a new text with each `ringfence run --policy FILE`."""
+    store = EnrolmentStore(tmp_path)
+    for number in range(3):
+        store.keep_file(f"file:{number}", "a.yaml", b"text")
+        store.keep(record(number, f"file:{number}"))
+        store.forget(number)
+    assert not store._users

@@ -61,6 +61,17 @@ def test_metrics_are_served(server: HttpServer) -> None:
     assert "fake 7.0" in body
 
 
+def test_an_answer_ends_without_the_clients_close(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that reads to the end does not wait until the server gives it up."""
+    monkeypatch.setattr("ringfence.export.http_server._DRAIN_S", 3600.0)
+    with socket.create_connection((server.address.host, server.address.port), timeout=60) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 def test_checks_say_what_is_wrong(server: HttpServer, state: State) -> None:
     """200 ok, or 503 and the reason."""
     assert get(server, "/healthz") == (200, "ok\n")

@@ -341,3 +341,11 @@ _JSONISH = st.recursive(
 def test_fuzz_a_rule_with_any_value_loads_or_is_refused(key: str, value: Any) -> None:
     """Any value for any key."""
     _try(text(policy({**rule(), key: value})))
+
+
+def test_the_number_of_files_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one too many is named; those before it are read."""
+    monkeypatch.setattr(reader, "MAX_FILES", 2)
+    files = [tmp_path / f"{name}.yaml" for name in "abc"]
+    assert reader.expand(files[:2]) == (files[:2], [])
+    assert reader.expand(files) == (files[:2], [Problem(str(files[2]), 0, 0, "", "more than 2 files")])

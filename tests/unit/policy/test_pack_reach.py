@@ -46,6 +46,12 @@ def connected(address: str, port: int) -> Sample:
     return sample(K.NET_CONNECT, f"{address}:{port} is connected to", address=packed, port=port)
 
 
+def sent(address: str, port: int) -> Sample:
+    """Returns a datagram without a connection."""
+    packed = ipaddress.ip_address(address).packed
+    return sample(K.NET_SENDMSG, f"{address}:{port} is sent to", address=packed, port=port, protocol="udp")
+
+
 def reached(name: str) -> Sample:
     """Returns a connection to a unix socket."""
     return sample(K.UNIX_CONNECT, f"{name} is connected to", text=name.encode())
@@ -98,8 +104,16 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
                 "/acpi/wakeup",
                 "/dynamic_debug/control",
             )
+        ]
+        + [
+            written("aafs", "/.remove"),
+            written("selinuxfs", "/enforce"),
+            written("selinuxfs", "/booleans/deny_ptrace"),
+            written("smackfs", "/load2"),
+            written("resctrl", "/schemata"),
         ],
         [
+            written("selinuxfs", "/access"),
             read("proc", "/irq/default_smp_affinity"),
             written("proc", "/self/oom_score_adj"),
             written("proc", "/7/uid_map"),
@@ -133,6 +147,9 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
                 "/bus/pci/drivers/e1000/bind",
                 "/power/state",
                 "/devices/system/cpu/cpu1/online",
+                "/devices/pci0000:00/0000:00:01.0/uevent",
+                "/devices/pci0000:00/0000:00:01.0/d3cold_allowed",
+                "/fs/ext4/sda1/trigger_fs_error",
             )
         ],
         [
@@ -194,8 +211,9 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
             connected("169.254.0.23", 80),  # Tencent
             connected("fe80::a9fe:a9fe", 80),  # OpenStack
             connected("fd00:c1::a9fe:a9fe", 80),  # Oracle
+            sent("169.254.169.254", 80),
         ],
-        [connected("169.254.42.42", 53), connected("169.254.20.10", 80)],
+        [connected("169.254.42.42", 53), connected("169.254.20.10", 80), sent("169.254.169.254", 53)],
     ),
     # kubeadm, RKE2 and others run the control plane as static pods on the node's network.
     "kubelet-api": (
@@ -248,6 +266,10 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
     "process-look": (
         [looked("host", "open"), looked("other", "call")],
         [looked("host", "lookup"), looked("self", "open"), looked("container", "call")],
+    ),
+    "host-file-attribute": (
+        [sample(K.SYS_SETXATTR, "an attribute of a host's file", tree="host", text=b"user.x")],
+        [sample(K.SYS_SETXATTR, "an attribute of its own file", text=b"user.x")],
     ),
     "process-control": (
         [looked("host", "lookup", "attach")],

@@ -11,7 +11,9 @@ import pytest
 from ringfence.abi import (
     DIM_EXE,
     DIM_OBJECT,
+    FLAG_COMPAT,
     FLAG_SIGNAL_FAILED,
+    MATCH_TEXT,
     Action,
     EventKind,
     Mechanism,
@@ -34,8 +36,17 @@ from ringfence.export.records import alert_record
 from ringfence.policy import NodeTiers, compile_policies, load_bytes
 from ringfence.policy.compiled import CompiledRule
 from ringfence.policy.operand import Bits, Networks, Texts, Values, fnv1a
-from ringfence.response.alert import Alert, Outcome, assemble, outcome_of
-from ringfence.response.allow import exception_keys
+from ringfence.response.alert import (
+    Alert,
+    Outcome,
+    assemble,
+    deduplication_key_of,
+    is_half_killed,
+    outcome_of,
+    program_of,
+    severity_of,
+)
+from ringfence.response.allow import allow_text, exception_keys
 from ringfence.response.kill import KillOutcome, KillResult
 from ringfence.wire import make
 
@@ -350,3 +361,82 @@ def test_only_operands_that_are_exact_are_proposed() -> None:
     found = exception_keys(opened, details, b"/bin/sh")
     assert found["path"] == "tmpfs:etc/passwd"
     assert not set(found) & {"flags", "type", "filesystem", "mount"}
+
+
+def test_how_to_allow_a_call_names_the_rule() -> None:
+    """By its place; the whole text, as the alert shows it."""
+    rule = rule_of("unshare")
+    texts = {
+        "with a program": allow_text(make(K.SYS_UNSHARE), rule, {}, b"/bin/sh", None),
+        "without": allow_text(make(K.SYS_UNSHARE), rule, {}, b"", Container("a" * 64, 5, 0, image="x:1")),
+        "relative": allow_text(make(K.SYS_UNSHARE), rule, {}, b"sh", Container("a" * 64, 5, 0)),
+    }
+    place = f"p.yaml:{rule.line}"
+    assert texts == {
+        "with a program": f'add to rule test-rule ({place}):\n  exceptions:\n    - exe: "/bin/sh"\n'
+        "or exclude this container in the selector of test-policy",
+        "without": f"add an exception to rule test-rule ({place})\n"
+        'or exclude image "x:1" in the selector of test-policy',
+        "relative": f"add an exception to rule test-rule ({place})\n"
+        "or exclude this container in the selector of test-policy",
+    }
+
+
+def test_what_no_policy_allows_is_said() -> None:
+    """An attack on the agent has no rule in a file, and a rule may be gone."""
+    rule = rule_of("unshare")
+    assert "no policy can allow it" in allow_text(make(K.AGENT_TAMPER), rule, {}, b"/bin/sh", None)
+    assert "no longer loaded" in allow_text(make(K.SYS_UNSHARE), None, {}, b"/bin/sh", None)
+
+
+def test_a_word_that_does_not_fit_is_not_proposed() -> None:
+    """A text of a policy has MATCH_TEXT bytes with its end; a filesystem without a word has none."""
+    event = make(K.SYSCTL_ACCESS)
+    longest = b"/" + b"x" * (MATCH_TEXT - 2)
+    assert exception_keys(event, {}, longest) == {"exe": longest.decode()}
+    assert exception_keys(event, {}, longest + b"x") == {}
+    opened = make(K.FILE_OPEN)
+    assert exception_keys(opened, {"path": b"/a", "filesystem": "0x1234"}, b"") == {}
+    assert exception_keys(opened, {"path": b"", "filesystem": "tmpfs"}, b"") == {"filesystem": "tmpfs"}
+    assert exception_keys(event, {"access": "other", "sysctl": b""}, b"") == {}
+
+
+def test_a_verdict_of_the_cgroup_tier_is_only_denied() -> None:
+    """The agent kills afterwards; of other mechanisms, the kernel has."""
+    half = DeviceEvent(event=K.DEVICE_ACCESS, action=Action.KILL, mechanism=Mechanism.CGROUP)
+    assert is_half_killed(half)
+    assert not is_half_killed(half._replace(mechanism=Mechanism.LSM))
+    assert not is_half_killed(half._replace(action=Action.DENY))
+    failed = half._replace(flags=FLAG_SIGNAL_FAILED)
+    assert outcome_of(failed, None) is Outcome.DENIED
+    assert outcome_of(half._replace(mechanism=Mechanism.LSM), None) is Outcome.KILLED
+    assert outcome_of(half._replace(action=Action.ALERT), None) is Outcome.SEEN
+
+
+def test_a_program_is_that_of_the_call() -> None:
+    """An exec's own; else the one that runs; none if the process is not known."""
+    executed = ExecEvent(event=K.PROCESS_EXEC, path_raw=b"/x\0", path_len=2, args_raw=b"x\0y", args_len=3)
+    assert program_of(executed, ProcessTree()) == (b"/x", b"x\0y")
+    assert program_of(unshare(), tree()) == (b"/bin/sh", b"sh\0-c\0")
+    assert program_of(unshare(), ProcessTree()) == (b"", b"")
+
+
+def test_arguments_and_inodes_make_no_other_alert() -> None:
+    """They differ at each repetition; program and outcome do not."""
+    event = unshare()
+    key = deduplication_key_of(event, Outcome.SEEN, b"/x", {"flags": "A", "args": [1], "inode": 1})
+    assert key == deduplication_key_of(event, Outcome.SEEN, b"/x", {"flags": "A", "args": [2], "inode": 2})
+    assert key != deduplication_key_of(event, Outcome.SEEN, b"/x", {"flags": "B"})
+    assert key != deduplication_key_of(event, Outcome.SEEN, b"/y", {"flags": "A"})
+    assert key != deduplication_key_of(event, Outcome.DENIED, b"/x", {"flags": "A"})
+    assert key != deduplication_key_of(make(K.SYS_MOUNT), Outcome.SEEN, b"/x", {"flags": "A"})
+
+
+def test_an_alert_keeps_what_it_was_made_of() -> None:
+    """Nothing is suppressed or answered before it is said."""
+    container = Container("a" * 64, 5, 0)
+    alert = assemble(unshare(flags=FLAG_COMPAT), container, None, ProcessTree())
+    assert (alert.container, alert.node, alert.suppressed, alert.response) == (container, "", 0, None)
+    assert alert.notes == ("32-bit call",)
+    assert assemble(unshare(), None, None, ProcessTree(), suppressed=3).suppressed == 3
+    assert severity_of(rule_of("unshare")) == "critical"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ringfence.abi import NO_RULE, Action, EventKind, Tamper
+from ringfence.abi import NO_RULE, Action, EventKind, Mechanism, Tamper
 from ringfence.response.builtin import BuiltinRules
 from ringfence.response.describe import describe
 from ringfence.wire import make
@@ -44,3 +44,58 @@ def test_the_call_is_named_for_which_a_container_was_condemned() -> None:
     for detail, text in ((int(EventKind.SYS_UNSHARE), "unshare"), (1 << 40, str(1 << 40))):
         event = make(EventKind.AGENT_TAMPER, what=int(Tamper.CONDEMNED), detail=detail)
         assert describe(event)["killed_for"] == text
+
+
+_DENY, _KILL = (Action.DENY, Mechanism.LSM), (Action.KILL, Mechanism.KILL)
+_SEEN = (Action.ALERT, Mechanism.OBSERVE)
+
+
+@pytest.mark.parametrize("defence", ["deny", "alert"])
+@pytest.mark.parametrize(
+    ("guarding", "outcomes"),
+    [
+        ("lsm", {"agent-tamper": _DENY, "agent-name": _SEEN, "agent-look": _DENY}),
+        ("calls", {"agent-tamper": _KILL, "agent-name": _SEEN, "agent-look": _SEEN}),
+    ],
+)
+def test_the_rules_do_what_the_configuration_and_the_node_allow(
+    defence: str, guarding: str, outcomes: dict[str, tuple[Action, Mechanism]]
+) -> None:
+    """`alert` only reports; a condemned container is killed in every configuration."""
+    rules = {rule.rule_id: rule for rule in BuiltinRules(defence, guarding).all}
+    condemned = rules.pop("container-condemned")
+    assert (condemned.action, condemned.mechanism, condemned.mode) == (*_KILL, "enforce")
+    assert (condemned.enforced.action, condemned.enforced.mechanism) == _KILL
+    enforced = {name: (rule.enforced.action, rule.enforced.mechanism) for name, rule in rules.items()}
+    assert enforced == outcomes
+    done = {name: (rule.action, rule.mechanism) for name, rule in rules.items()}
+    assert done == (outcomes if defence == "deny" else dict.fromkeys(outcomes, _SEEN))
+    assert {rule.mode for rule in rules.values()} == {"enforce" if defence == "deny" else "audit"}
+
+
+def test_the_rules_are_no_rules_of_a_file() -> None:
+    """Their severities are those of docs/self-defence.md; they are about attacks on the agent alone."""
+    rules = BuiltinRules("deny", "lsm").all
+    assert {rule.rule_id: rule.severity for rule in rules} == {
+        "agent-tamper": "critical",
+        "agent-name": "high",
+        "agent-look": "medium",
+        "container-condemned": "critical",
+    }
+    for rule in rules:
+        assert (rule.number, rule.policy, rule.file, rule.line) == (NO_RULE, "self-defence", "", 0)
+        assert (rule.attack, rule.asked_action) == (("T1562.001",), Action.DENY)
+        assert rule.events == {EventKind.AGENT_TAMPER}
+
+
+def test_a_look_that_may_be_one_is_named_so() -> None:
+    """By the name of a file only, whatever it is about; a look is everything from LOOK on."""
+    rules = BuiltinRules("deny", "lsm")
+
+    def of(what: int) -> str:
+        found = rules.of(make(EventKind.AGENT_TAMPER, what=what))
+        return found.rule_id if found else ""
+
+    assert of(Tamper.LOOK | Tamper.MAYBE) == "agent-name"
+    assert of(Tamper.LOOK | Tamper.PROC) == "agent-look"
+    assert of(Tamper.LOOK - 1) == "agent-tamper"

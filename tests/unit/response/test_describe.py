@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.abi import FLAG_COMPAT, FLAG_UNREADABLE, NO_CALL, EventKind, Fact, Tamper
+from ringfence.abi import (
+    FLAG_ADOPTED,
+    FLAG_COMPAT,
+    FLAG_SIGNAL_FAILED,
+    FLAG_TRUNCATED,
+    FLAG_UNREADABLE,
+    NO_CALL,
+    EventKind,
+    Fact,
+    Tamper,
+)
 from ringfence.events import (
     CgroupEvent,
     ContainerEvent,
@@ -27,7 +37,8 @@ from ringfence.events import (
     TaskEvent,
     UnixEvent,
 )
-from ringfence.response.describe import call_name, describe, filesystem, notes, task_words
+from ringfence.policy.constants import FILESYSTEMS
+from ringfence.response.describe import call_name, describe, device_text, filesystem, notes, task_words
 
 K = EventKind
 x86_only = pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86_64")
@@ -254,3 +265,186 @@ def test_an_attack_on_the_agent_names_its_call_and_its_path() -> None:
     """Where they are known."""
     event = TamperEvent(event=K.AGENT_TAMPER, what=Tamper.FILE, nr=87, path_raw=b"/x\0", path_len=2)
     assert (describe(event)["call"], describe(event)["path"]) == ("unlink", b"/x")
+
+
+_BLOCK, _CHARACTER, _FIFO = 0o060000, 0o020000, 0o010000  # stat(2)
+
+
+def test_a_container_is_described_as_it_starts() -> None:
+    """An unknown mode of seccomp stays a number."""
+    event = ContainerEvent(
+        event=K.CONTAINER_START, cap_effective=1, cap_bounding=1 | 1 << 21, user_ns_level=1, seccomp=0
+    )
+    assert describe(event) == {
+        "capabilities": ["CAP_CHOWN"],
+        "bounding": ["CAP_CHOWN", "CAP_SYS_ADMIN"],
+        "seccomp": "disabled",
+        "user_namespace": True,
+        "shares": [],
+    }
+    assert detail(event, user_ns_level=0)["user_namespace"] is False
+    assert [detail(event, seccomp=number)["seccomp"] for number in (1, 2, 3)] == ["strict", "filter", 3]
+
+
+def test_other_events_of_a_container_name_its_cgroup() -> None:
+    """Its path is where it was made."""
+    event = ContainerEvent(event=K.CONTAINER_CREATE, cgroup=7, path_raw=b"/a\0", path_len=2)
+    assert describe(event) == {"cgroup": 7, "path": b"/a"}
+    assert describe(CgroupEvent(event=K.CGROUP_MKDIR, cgroup=7, parent=6, path_raw=b"/a\0", path_len=2)) == {
+        "cgroup": 7,
+        "parent": 6,
+        "path": b"/a",
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (0, {"exit_code": 0}),
+        (255 << 8, {"exit_code": 255}),
+        (1 << 8, {"exit_code": 1}),
+        (1, {"signal": 1}),
+        (126, {"signal": 126}),
+        (0x80 | 11, {"signal": 11}),  # with a core dump
+        (1 << 16 | 2 << 8, {"exit_code": 2}),
+    ],
+)
+def test_a_status_is_an_exit_code_or_a_signal(status: int, expected: dict[str, int]) -> None:
+    """As wait(2) packs them."""
+    assert describe(TaskEvent(event=K.PROCESS_EXIT, exit_code=status)) == expected
+    assert describe(ContainerEvent(event=K.CONTAINER_STOP, exit_code=status)) == expected
+
+
+def test_a_fork_makes_a_process_or_a_thread() -> None:
+    """The low byte of the flags is the signal at its end, and no flag."""
+    event = TaskEvent(event=K.PROCESS_FORK, child_pid=7, child_tid=8, clone_flags=0x100 | 0xFF)
+    assert describe(event) == {"child_pid": 7, "thread": True, "flags": "CLONE_VM"}
+
+
+def test_a_program_is_described_with_its_file() -> None:
+    """Without arguments, if they are not known; empty ones are left out."""
+    event = ExecEvent(event=K.PROCESS_EXEC, device=8 << 20 | 3, inode=44)
+    assert describe(event) == {"path": b"", "args": [], "filesystem": "0x0", "device": "8:3", "inode": 44}
+    assert detail(event, args_raw=b"a\0\0b\0", args_len=5)["args"] == [b"a", b"b"]
+
+
+def test_a_link_is_described_by_where_it_leads() -> None:
+    """In the words of `leads`."""
+    event = FileEvent(
+        event=K.FILE_LINK, fs_magic=0x01021994, path_raw=b"/a\0", path_len=2, device=5, mnt_ns=9, open_flags=3
+    )
+    assert describe(event) == {
+        "filesystem": "tmpfs",
+        "path": b"/a",
+        "leads": "absolute|climbing",
+        "device": "0:5",
+        "mount_namespace": 9,
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "access", "words"),
+    [
+        (0, "read", "O_RDONLY"),
+        (1, "write", "O_WRONLY"),
+        (2, "write", "O_RDWR"),
+        (3, "write", "3"),
+        (0o100, "read", "O_RDONLY|O_CREAT"),
+    ],
+)
+def test_an_open_file_has_its_access_and_flags(flags: int, access: str, words: str) -> None:
+    """O_ACCMODE is the number of a mode, and no set of bits."""
+    found = describe(FileEvent(event=K.FILE_OPEN, open_flags=flags))
+    assert (found["access"], found["open"]) == (access, words)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        (0o100644, {"type": "file", "mode": "0o644"}),
+        (0o104755, {"type": "file", "mode": "0o4755"}),
+        (_BLOCK, {"type": "block-device", "mode": "0o0", "node": "b 1:5"}),
+        (_CHARACTER | 0o777, {"type": "character-device", "mode": "0o777", "node": "c 1:5"}),
+        (_FIFO, {"type": "fifo", "mode": "0o0"}),
+        (1 << 16 | 0o100600, {"type": "file", "mode": "0o600"}),
+        (0o030000, {"type": "0o30000", "mode": "0o0"}),
+    ],
+)
+def test_an_object_has_its_type_and_mode(mode: int, expected: dict[str, str]) -> None:
+    """A device has the number of its node as well."""
+    found = describe(FileEvent(event=K.FILE_OPEN, mode=mode, rdev=1 << 20 | 5, device=6, inode=8, mnt_ns=4))
+    assert {key: found[key] for key in found if key in ("type", "mode", "node")} == expected
+    assert (found["device"], found["inode"], found["mount_namespace"]) == ("0:6", 8, 4)
+    assert "mount" not in found
+
+
+def test_an_object_below_no_mount_has_no_namespace() -> None:
+    """It is detached, or of the kernel."""
+    found = describe(FileEvent(event=K.FILE_OPEN))
+    assert found["mount"] == "none"
+    assert "mount_namespace" not in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "access", "expected"),
+    [
+        (1, 1, {"device": "b 10:229", "access": ["mknod"]}),
+        (2, 2, {"device": "c 10:229", "access": ["read"]}),
+        (3, 7, {"device": "? 10:229", "access": ["mknod", "read", "write"]}),
+        (2, 4, {"device": "c 10:229", "access": ["write"]}),
+    ],
+)
+def test_a_device_has_its_type_numbers_and_access(kind: int, access: int, expected: dict[str, Any]) -> None:
+    """As bpf(2) gives them to a program of devices."""
+    event = DeviceEvent(event=K.DEVICE_ACCESS, type=kind, access=access, major=10, minor=229)
+    assert describe(event) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "word"), [(1, "icmp"), (6, "tcp"), (17, "udp"), (58, "icmpv6"), (132, "sctp"), (99, "99")]
+)
+def test_a_protocol_has_its_name(number: int, word: str) -> None:
+    """IANA's numbers; an unknown family or protocol stays a number."""
+    found = describe(NetEvent(event=K.NET_CONNECT, family=999, protocol=number, address_raw=bytes(16)))
+    assert (found["protocol"], found["family"]) == (word, "999")
+
+
+def test_a_read_sysctl_is_no_written_one() -> None:
+    """Its access has the words of the policy language."""
+    event = SysctlEvent(event=K.SYSCTL_ACCESS, name_raw=b"vm/a\0", name_len=4)
+    assert describe(event) == {"sysctl": b"vm/a", "access": "read"}
+
+
+def test_an_attack_on_the_agent_by_a_32_bit_call_has_its_name() -> None:
+    """10 is unlink there; without a call, none is named."""
+    event = TamperEvent(event=K.AGENT_TAMPER, what=Tamper.FILE, nr=10, flags=FLAG_COMPAT, agent_pid=77)
+    assert describe(event) == {"what": "file", "agent": 77, "call": "unlink"}
+    assert detail(event, nr=NO_CALL) == {"what": "file", "agent": 77}
+    assert detail(event, nr=NO_CALL, what=200)["what"] == "200"
+
+
+def test_a_call_that_is_not_known_has_no_arguments() -> None:
+    """A module that the kernel requests has a name, and no call."""
+    event = call(K.MODULE_REQUEST, text=b"net-pf-10", nr=NO_CALL)
+    assert set(describe(event)) & {"call", "args"} == set()
+    assert b"net-pf-10" in describe(event).values()
+
+
+def test_each_flag_of_an_event_has_a_note() -> None:
+    """And no flag has another's."""
+    texts = {
+        FLAG_TRUNCATED: "text was cut",
+        FLAG_ADOPTED: "existed before the agent",
+        FLAG_SIGNAL_FAILED: "SIGKILL could not be sent",
+    }
+    for flag, text in texts.items():
+        assert notes(call(K.SYS_MOUNT, flags=flag)) == [text]
+    assert notes(call(K.SYS_MOUNT)) == []
+
+
+def test_a_word_of_one_filesystem_is_preferred() -> None:
+    """`ext4` and its relatives share a number; each word of the policies leads to its own number."""
+    for word, magics in FILESYSTEMS.items():
+        if len(magics) == 1:
+            assert filesystem(magics[0]) == word
+    assert device_text(8 << 20 | 0xFFFFF) == "8:1048575"

@@ -159,3 +159,101 @@ def test_a_flush_reports_only_what_was_suppressed() -> None:
     clock.now += 6 * S
     assert [tuple(one) for one in limit.flush()] == [(2, "r", 1, "what")]
     assert limit.flush() == []
+
+
+def test_a_repetition_passes_when_its_time_is_over() -> None:
+    """At the end of `same_ns`, and not before."""
+    clock = Clock()
+    limit = limiter(clock)
+    clock.now = 10 * S
+    assert limit.admit(1, "r", "x") == (True, 0)
+    clock.now += S // 2 - 1
+    assert limit.admit(1, "r", "x") == (False, 1)
+    clock.now += 1
+    assert limit.admit(1, "r", "x") == (True, 1)
+
+
+def test_tokens_come_back_up_to_the_burst() -> None:
+    """In proportion to the time, and no more than fit."""
+    clock = Clock()
+    limit = limiter(clock, rate=2.0)
+    assert [limit.admit(1, "r", n).passes for n in range(4)] == [True, True, True, False]
+    clock.now += S // 2 - 1
+    assert not limit.may_pass(1, "r")
+    clock.now += 1
+    assert limit.may_pass(1, "r")
+    clock.now += 100 * S
+    assert [limit.admit(1, "r", n).passes for n in range(10, 14)] == [True, True, True, False]
+
+
+def test_pairs_like_new_ones_are_forgotten() -> None:
+    """Their bucket is full and their last alert may be repeated; those after a younger one stay."""
+    clock = Clock()
+    limit = limiter(clock)  # full after three seconds
+    limit.admit(1, "r", 1)
+    clock.now += 3 * S
+    limit.admit(2, "r", 1)
+    limit.flush()
+    assert len(limit) == 2
+    clock.now += 1
+    limit.flush()
+    assert len(limit) == 1
+    assert limit.capacity == (1, 4096)
+    patient = limiter(clock, same_ns=20 * S)
+    patient.admit(1, "r", 1)
+    clock.now += 20 * S
+    patient.flush()
+    assert len(patient) == 1
+    clock.now += 1
+    patient.flush()
+    assert len(patient) == 0
+
+
+def test_a_pair_is_quiet_from_a_time_on() -> None:
+    """A pair whose alerts were held a moment ago is not flushed."""
+    clock = Clock()
+    limit = limiter(clock)
+    limit.hold(1, "r", "x")
+    clock.now += S - 1
+    assert limit.flush(S) == []
+    clock.now += 1
+    assert [tuple(one) for one in limit.flush(S)] == [(1, "r", 1, "x")]
+
+
+def test_what_was_suppressed_before_a_sent_alert_is_not_flushed() -> None:
+    """It was reported with that alert."""
+    clock = Clock()
+    limit = limiter(clock, burst=1)
+    limit.admit(1, "r", 1)
+    limit.hold(1, "r", "old")
+    clock.now += S
+    assert limit.admit(1, "r", 2) == (True, 1)
+    clock.now += 10 * S
+    assert limit.flush() == []
+    limit.hold(1, "r")
+    clock.now += 10 * S
+    assert [one.what for one in limit.flush()] == [None]
+
+
+def test_a_pair_that_is_used_again_is_not_the_oldest() -> None:
+    """Admitted or held, it counts as used."""
+    clock = Clock()
+    limit = limiter(clock, size=2)
+    for container in (1, 2, 1, 3):
+        limit.hold(container, "r")
+    assert [one.container for one in limit.flush()] == [2]
+    clock = Clock()
+    limit = limiter(clock, size=2, burst=1)
+    for container in (1, 2, 1, 3):
+        limit.admit(container, "r", 1)
+    assert limit.may_pass(2, "r")
+    assert not limit.may_pass(1, "r")
+
+
+def test_a_limit_without_a_rate_never_forgets_by_time() -> None:
+    """Its bucket never fills, but the same alert may be repeated."""
+    clock = Clock()
+    limit = limiter(clock, rate=0.0, burst=1)
+    assert limit.admit(1, "r", 1).passes
+    clock.now += 10**6 * S
+    assert not limit.may_pass(1, "r")

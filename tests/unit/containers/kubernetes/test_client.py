@@ -88,6 +88,17 @@ def test_an_invalid_token_is_not_sent(tmp_path: Path, content: str) -> None:
         assert not fake.requests
 
 
+def test_a_document_is_cut_nowhere() -> None:
+    """One byte too many is an error, and no shorter document."""
+    with fake_apiserver() as fake:
+        client = Client(fake.url, None, None)
+        whole = client.get(LIST)
+        assert client.get(LIST, most=len(whole)) == whole
+        with pytest.raises(ApiError) as caught:
+            client.get(LIST, most=len(whole) - 1)
+        assert caught.value.reason == "too_large"
+
+
 def test_without_an_api_server_nothing_is_followed() -> None:
     """If the configuration requires it, this is an error at start."""
     assert api_server(load(None, {}), {}) == ""

@@ -49,6 +49,72 @@ def test_a_literal_is_read_with_and_without_huffman() -> None:
     assert hpack._integer(bytes.fromhex("1f9a0a"), 0, 5) == (1337, 3)  # C.1.2
 
 
+@pytest.mark.parametrize(
+    ("coded", "text"),
+    [("", b""), ("ff", None), ("f1e3c2e5f23a6ba0ab90f4ffff", None), ("00", None), ("1f", b"a"), ("18", None)],
+)
+def test_the_padding_of_huffman_codes_is_checked(coded: str, text: bytes | None) -> None:
+    """Fewer than eight ones (section 5.2): `a` is 00011, and `0` is 00000. EOS is no text."""
+    if text is not None:
+        assert hpack.unhuffman(bytes.fromhex(coded)) == text
+        return
+    with pytest.raises(hpack.HpackError):
+        hpack.unhuffman(bytes.fromhex(coded))
+
+
+def test_the_end_of_string_is_no_symbol() -> None:
+    """Thirty ones are EOS; a decoder must refuse it."""
+    with pytest.raises(hpack.HpackError, match="no such code"):
+        hpack.unhuffman(b"\xff" * 4)
+
+
+@pytest.mark.parametrize(
+    ("block", "fields"),
+    [
+        (b"\x8e", [(":status", "500")]),  # index 14 of appendix A
+        (b"\x81\xbd", []),  # 1 and 61 are in the static table
+        (b"\x20\x3f\x00", []),  # sizes of the table: 0, and 31
+        (b"\x48\x03200", [(":status", "200")]),  # a literal with an indexed name
+        (b"\x0e\x03500", [(":status", "500")]),  # without indexing
+        (b"\x1e\x03500", [(":status", "500")]),  # never indexed
+        (b"\x41\x01x", []),  # :authority
+        (b"\x00\x01a\x00", [("a", "")]),
+        (b"\x10\x01a\x01b", [("a", "b")]),
+    ],
+)
+def test_each_form_of_a_field_is_decoded(block: bytes, fields: list[tuple[str, str]]) -> None:
+    """Section 6."""
+    assert list(hpack.decode(block)) == fields
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b"\x80", b"\xbe", b"\xff", b"\xff\x80\x80\x80\x80\x80\x01", b"\x40", b"\x00\x01", b"\x00\x01a\x02b"],
+)
+def test_a_block_that_is_cut_off_or_names_no_field_is_refused(block: bytes) -> None:
+    """Index 0, and those beyond the static table; numbers and texts without an end."""
+    with pytest.raises(hpack.HpackError):
+        list(hpack.decode(block))
+
+
+def test_a_long_text_is_refused() -> None:
+    """More than 16 KiB is no header of gRPC."""
+    longest = "x" * (1 << 14)
+    assert list(hpack.decode(hpack.encode([("a", longest)]))) == [("a", longest)]
+    with pytest.raises(hpack.HpackError):
+        list(hpack.decode(hpack.encode([("a", longest + "x")])))
+
+
+@pytest.mark.parametrize(
+    ("text", "head"), [("x" * 126, "7e"), ("x" * 127, "7f00"), ("x" * 254, "7f7f"), ("x" * 255, "7f8001")]
+)
+def test_the_length_of_a_text_is_an_integer_of_seven_bits(text: str, head: str) -> None:
+    """Section 5.1."""
+    block = hpack.encode([("a", text)])
+    assert block[3 : 3 + len(head) // 2].hex() == head
+    assert list(hpack.decode(block)) == [("a", text)]
+
+
 @given(st.binary(max_size=200))
 def test_fuzz_any_block_is_decoded_or_refused(data: bytes) -> None:
     """It yields fields or raises HpackError."""
@@ -77,6 +143,15 @@ def test_messages_nest_repeat_and_map() -> None:
     data = proto.text_field(1, container) + proto.text_field(1, proto.text_field(1, "c2"))
     assert proto.decode(data, proto.CONTAINERS) == {
         "containers": [{"id": "c1", "metadata": {"name": "nginx"}, "labels": {"app": "web"}}, {"id": "c2"}]
+    }
+
+
+def test_the_image_of_a_container_is_that_of_the_cri() -> None:
+    """api.proto: ImageSpec has the image as 1, and as the user wrote it as 18."""
+    image = proto.text_field(1, "sha256:1") + proto.text_field(18, "shop/web:1")
+    status = proto.text_field(1, proto.text_field(8, image) + proto.text_field(9, "ref"))
+    assert proto.decode(status, proto.CONTAINER_STATUS) == {
+        "status": {"image": {"image": "sha256:1", "user_specified_image": "shop/web:1"}, "image_ref": "ref"}
     }
 
 
@@ -175,6 +250,132 @@ def test_a_bad_socket_costs_at_most_the_timeout(tmp_path: Path, name: str) -> No
             with pytest.raises(GrpcError):
                 channel.call("/x.Y/Z", b"")
             assert time.monotonic() - began < 20
+        channel.close()
+
+
+Frame = tuple[int, int, int, bytes]
+_TRAILERS = hpack.encode([("grpc-status", "0")])
+
+
+class Server:
+    """Answers calls as RFC 9113 and gRPC's PROTOCOL-HTTP2 say, and keeps the client's frames."""
+
+    def __init__(self, *answers: Callable[[int], bytes]) -> None:
+        self.answers, self.frames = list(answers), list[Frame]()
+        self.preface = b""
+
+    def __call__(self, connection: socket.socket) -> None:
+        """Serves one connection."""
+        stream = connection.makefile("rb")
+        self.preface = stream.read(24)
+        while head := stream.read(9):
+            kind, flags, number = struct.unpack(">BBI", head[3:])
+            self.frames.append((kind, flags, number, stream.read(int.from_bytes(head[:3], "big"))))
+            if kind == 0 and flags & 1 and self.answers:  # END_STREAM
+                connection.sendall(self.answers.pop(0)(number))
+
+
+def message(data: bytes) -> bytes:
+    """A message of gRPC: not compressed, its length, and the data."""
+    return b"\0" + struct.pack(">I", len(data)) + data
+
+
+def plain(stream: int) -> bytes:
+    """The usual answer: headers, data, trailers."""
+    return (
+        frame(1, 4, stream, b"\x88")
+        + frame(0, 0, stream, message(b"answer"))
+        + frame(1, 5, stream, _TRAILERS)
+    )
+
+
+def test_a_call_is_sent_as_the_rfc_says(tmp_path: Path) -> None:
+    """Odd streams, in order, on one connection; no table, no push, and windows for the largest message."""
+    server = Server(plain, plain)
+    with listener(tmp_path, server) as path:
+        channel = Channel(path, timeout=60)
+        assert [channel.call("/x.Y/Z", b"question") for _ in range(2)] == [b"answer", b"answer"]
+        channel.close()
+    assert server.preface == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    settings, window, headers, data = server.frames[:4]
+    values = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, 4 << 20)
+    assert settings == (4, 0, 0, values)
+    assert window == (8, 0, 0, struct.pack(">I", 4 << 20))
+    assert headers[:3] == (1, 4, 1)  # END_HEADERS
+    assert dict(hpack.decode(headers[3])) == {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/x.Y/Z",
+        ":authority": "localhost",
+        "content-type": "application/grpc",
+        "te": "trailers",
+        "user-agent": "ringfence",
+    }
+    assert data == (0, 1, 1, message(b"question"))
+    assert [one[2] for one in server.frames if one[0] == 1] == [1, 3]
+
+
+def test_every_form_of_an_answer_is_read(tmp_path: Path) -> None:
+    """Padding, priority, continuation, frames of other streams; settings and pings are acknowledged."""
+    half = len(_TRAILERS) // 2
+
+    def answer(stream: int) -> bytes:
+        whole = message(b"x" * 300)
+        return (
+            frame(4, 0, 0, b"")
+            + frame(4, 1, 0, b"")
+            + frame(6, 0, 0, b"12345678")
+            + frame(6, 1, 0, b"87654321")
+            + frame(1, 4 | 8 | 32, stream, b"\2" + bytes(5) + b"\x88" + b"\0\0")
+            + frame(0, 0, stream + 2, b"other")
+            + frame(0, 8, stream, b"\3" + whole[:100] + b"\0\0\0")
+            + frame(0, 0, stream, whole[100:])
+            + frame(1, 1, stream, _TRAILERS[:half])
+            + frame(9, 4, stream, _TRAILERS[half:])
+        )
+
+    server = Server(answer)
+    with listener(tmp_path, server) as path:
+        channel = Channel(path, timeout=60)
+        assert channel.call("/x.Y/Z", b"") == b"x" * 300
+        channel.close()
+    acknowledged = [one for one in server.frames if one[0] in (4, 6) and one[1] == 1]
+    assert acknowledged == [(4, 1, 0, b""), (6, 1, 0, b"12345678")]
+    given = [struct.unpack(">I", one[3])[0] for one in server.frames if one[0] == 8]
+    assert given == [4 << 20, 5, 104, 205]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "words"),
+    [
+        ([("grpc-status", "5"), ("grpc-message", "no%20such")], 5, "no such"),
+        ([(":status", "503")], -1, "HTTP 503"),
+        ([("grpc-status", "1000")], -1, "HTTP ?"),
+        ([("grpc-status", "999")], 999, "HTTP ?"),
+    ],
+)
+def test_a_refusal_has_the_servers_status(
+    tmp_path: Path, fields: list[tuple[str, str]], status: int, words: str
+) -> None:
+    """5 is NOT_FOUND; without a valid status, the call itself failed."""
+    server = Server(*[lambda stream: frame(1, 5, stream, hpack.encode(fields))] * 2)
+    with listener(tmp_path, server) as path:
+        channel = Channel(path, timeout=60)
+        with pytest.raises(GrpcError) as caught:
+            channel.call("/x.Y/Z", b"")
+        assert caught.value.status == status
+        assert str(caught.value) == f"{path}: {words}"
+        channel.close()
+
+
+@pytest.mark.parametrize("data", [b"", b"\0\0\0\0", b"\1\0\0\0\0", b"\0\0\0\0\1", b"\0\0\0\0\0x"])
+def test_a_message_that_is_not_whole_is_refused(tmp_path: Path, data: bytes) -> None:
+    """Compressed, cut, or with something behind it."""
+    server = Server(lambda stream: frame(0, 0, stream, data) + frame(1, 5, stream, _TRAILERS))
+    with listener(tmp_path, server) as path:
+        channel = Channel(path, timeout=60)
+        with pytest.raises(GrpcError, match="incomplete message"):
+            channel.call("/x.Y/Z", b"")
         channel.close()
 
 
