@@ -32,9 +32,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_LOOK_BY_OPEN 2
 #define RF_LOOK_BY_LOOKUP 3 /* a link of /proc/PID, or a value that is read */
 
-#define RF_DIM_SIGNAL 0
-#define RF_DIM_SIGNAL_TARGET 1
-
 /* Events with a hook program of their own for the same look. */
 #define RF_LOOKS_OF_CALLS                                                \
 	(RF_EVENT_BIT(RF_SYS_PTRACE) | RF_EVENT_BIT(RF_SYS_PROCESS_VM) | \

@@ -12,6 +12,7 @@
 #include <bpf/bpf_tracing.h>
 #include "include/condemn.h"
 #include "include/lsm.h"
+#include "include/lsm_look.h"
 #include "include/operands.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -23,9 +24,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_SIGIO 29
 #define RF_OWNER_ARG 2
-
-#define RF_DIM_SIGNAL 0
-#define RF_DIM_SIGNAL_TARGET 1
 
 /* F_SETOWN's argument: a process, or a group by its negative number. */
 static __always_inline __u64 rf_owner_number(unsigned int cmd, unsigned long arg)

@@ -14,23 +14,17 @@ from tests.adversary.effects import (
     secret_shown,
     signalled,
     written,
-)  # fmt: skip
+)
 from tests.adversary.kinds import CAPS, PRIV
 
 __all__ = ["ATTACKS"]
 
 _SIGNALS = tuple(
-    Attack(
-        "C4",
-        way,
-        f"signal {way} {{victim}}",
-        f"signal {way} 0",
-        signalled,
-        (PRIV,),
-        short=way in ("kill", "owner"),
-    )
+    Attack("C4", way, f"signal {way} {{victim}}", f"signal {way} 0", signalled, (PRIV,),
+           short=way in ("kill", "owner"))
     for way in ("kill", "group", "thread", "queue", "pidfd", "32bit", "owner")
 )  # fmt: skip
+
 _CONTROLS = tuple(
     Attack("C4", f"change of {name}", f"control {way} {{victim}}", f"control {way} 0", effect, (PRIV,),
            short=way == "limit")

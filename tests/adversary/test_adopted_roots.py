@@ -22,10 +22,11 @@ pytestmark = [pytest.mark.root, pytest.mark.needs("runc", "busybox")]
 LABEL = "root"
 #: waits for the host's word, then writes a file of the host
 _WRITER = "while :; do [ -e {top}/go ] && echo evil > {top}/file; sleep 0.2; done"
+#: what precedes the shell; the directory as the shell sees it; the directory, below that of the host
 WAYS = {
-    "by its path": ["/bin/sh", "-c", _WRITER.format(top="/host")],
-    "below its root directory": ["chroot", "/host", "/bin/sh", "-c", _WRITER.format(top="")],
-    "below that of a mount in it": ["chroot", "/host/deeper", "/bin/sh", "-c", _WRITER.format(top="")],
+    "by its path": ((), "/host", ""),
+    "below its root directory": (("chroot", "/host"), "", ""),
+    "below that of a mount in it": (("chroot", "/host/deeper"), "", "deeper"),
 }
 
 
@@ -53,15 +54,14 @@ def host() -> Iterator[Path]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_root_directory_is_not_the_containers_own(
-    agent: Agent, host: Path, tmp_path: Path, way: str
+    agent: Agent, host: Path, bundle: Bundle, way: str
 ) -> None:
     """The container is there when an agent starts; then it writes, and is killed at the open."""
-    busybox = force.need_program("busybox")
-    top = host / "deeper" if "deeper" in str(WAYS[way]) else host
+    before, seen_as, below = WAYS[way]
+    top = host / below
     (top / "file").write_text("kept")
-    bundle = Bundle(tmp_path, make_rootfs(tmp_path / "rootfs", busybox=busybox))
     bundle.bind(host, "/host")
-    bundle.config["process"]["args"] = WAYS[way]
+    bundle.config["process"]["args"] = [*before, "/bin/sh", "-c", _WRITER.format(top=seen_as)]
     agent.start()
     with new_container(bundle, LABEL) as container:
         agent.stop()

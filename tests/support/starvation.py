@@ -26,12 +26,18 @@ class MemoryCgroup:
         self.path = path
         self._limit = path / ("memory.max" if v2 else "memory.limit_in_bytes")
         self._usage = path / ("memory.current" if v2 else "memory.usage_in_bytes")
+        self._peak = path / ("memory.peak" if v2 else "memory.max_usage_in_bytes")
         self._none = "max" if v2 else "-1"
 
     @property
     def usage(self) -> int:
         """Bytes that are charged to it, with page cache."""
         return int(self._usage.read_text())
+
+    @property
+    def peak(self) -> int:
+        """The most bytes that were ever charged to it."""
+        return int(self._peak.read_text())
 
     def enter(self, pid: int = 0) -> None:
         """Move a process into it; 0: this one."""

@@ -78,6 +78,14 @@ def _call(kind: EventKind, counter: Counter, *operands: _Source, text: int = -1)
     return Syscall(kind, counter, text, operands)
 
 
+_LOOKS, _CHANGES, _BY_CALL = 1, 2, 1  # `mode` and `via` of process.look: ringfence.policy.vocabulary
+
+
+def _look(counter: Counter, mode: int, target: OperandSource = _S.PID_TARGET) -> Syscall:
+    """A call on another process, which is the first argument."""
+    return _call(_K.PROCESS_LOOK, counter, _const(mode), (target, 0), _const(_BY_CALL))
+
+
 #: Name as in syscalls(2). Several names can be one event: operand `call` distinguishes them if needed.
 #: fork and vfork are not listed: they have no flags, and PROCESS_FORK counts them.
 CALLS: dict[str, Syscall] = {
@@ -111,15 +119,15 @@ CALLS: dict[str, Syscall] = {
     "rt_sigqueueinfo": _call(_K.SYS_SIGNAL, _C.SYS_PROCESS, _arg(1), (_S.PID_TARGET, 0)),
     "rt_tgsigqueueinfo": _call(_K.SYS_SIGNAL, _C.SYS_PROCESS, _arg(2), (_S.PID_TARGET, 1)),
     "pidfd_send_signal": _call(_K.SYS_SIGNAL, _C.SYS_PROCESS, _arg(1), (_S.PIDFD_TARGET, 0)),
-    "kcmp": _call(_K.PROCESS_LOOK, _C.SYS_TRACE, _const(1), (_S.PIDS_TARGET, 0), _const(1)),
-    "get_robust_list": _call(_K.PROCESS_LOOK, _C.SYS_TRACE, _const(1), (_S.PID_TARGET, 0), _const(1)),
-    "move_pages": _call(_K.PROCESS_LOOK, _C.SYS_TRACE, _const(1), (_S.PID_TARGET, 0), _const(1)),
-    "prlimit64": _call(_K.PROCESS_LOOK, _C.SYS_PROCESS, _const(2), (_S.PID_TARGET, 0), _const(1)),
-    "sched_setscheduler": _call(_K.PROCESS_LOOK, _C.SYS_PROCESS, _const(2), (_S.PID_TARGET, 0), _const(1)),
-    "sched_setparam": _call(_K.PROCESS_LOOK, _C.SYS_PROCESS, _const(2), (_S.PID_TARGET, 0), _const(1)),
-    "sched_setattr": _call(_K.PROCESS_LOOK, _C.SYS_PROCESS, _const(2), (_S.PID_TARGET, 0), _const(1)),
-    "sched_setaffinity": _call(_K.PROCESS_LOOK, _C.SYS_PROCESS, _const(2), (_S.PID_TARGET, 0), _const(1)),
-    "migrate_pages": _call(_K.PROCESS_LOOK, _C.SYS_TRACE, _const(1), (_S.PID_TARGET, 0), _const(1)),
+    "kcmp": _look(_C.SYS_TRACE, _LOOKS, _S.PIDS_TARGET),
+    "get_robust_list": _look(_C.SYS_TRACE, _LOOKS),
+    "move_pages": _look(_C.SYS_TRACE, _LOOKS),
+    "prlimit64": _look(_C.SYS_PROCESS, _CHANGES),
+    "sched_setscheduler": _look(_C.SYS_PROCESS, _CHANGES),
+    "sched_setparam": _look(_C.SYS_PROCESS, _CHANGES),
+    "sched_setattr": _look(_C.SYS_PROCESS, _CHANGES),
+    "sched_setaffinity": _look(_C.SYS_PROCESS, _CHANGES),
+    "migrate_pages": _look(_C.SYS_TRACE, _LOOKS),
     "bpf": _call(_K.SYS_BPF, _C.SYS_KERNEL, _arg(0)),
     "perf_event_open": _call(_K.SYS_PERF_EVENT_OPEN, _C.SYS_KERNEL, (_S.PERF_TARGET, 1)),
     "init_module": _call(_K.SYS_MODULE_LOAD, _C.SYS_KERNEL, _const(1), text=2),

@@ -47,7 +47,7 @@ class Slots:
 class Stack(list[int]):
     """The map `free_slots`: a stack."""
 
-    def pop(self) -> int | None:  # type: ignore[override]
+    def pop(self) -> int | None:  # type: ignore[override]  # a map with nothing left says so
         return super().pop() if self else None
 
     push = list.append
