@@ -97,7 +97,7 @@ def runc_state(bundle: Path, cgroup: str) -> dict[str, Any]:
         "config": {
             "cgroups": {"path": cgroup},
             "labels": [f"bundle={bundle}"],
-            "capabilities": {"Bounding": ["CAP_KILL"], "Effective": ["CAP_KILL"]},
+            "capabilities": {"Bounding": ["CAP_CHOWN", "CAP_KILL"], "Effective": ["CAP_KILL"]},
             "mounts": [{"source": "/etc", "destination": "/e", "device": "bind", "flags": 4097}],
             "namespaces": [{"type": "NEWNS", "path": ""}, {"type": "NEWPID", "path": ""}],
             "no_new_privileges": True,
@@ -123,6 +123,7 @@ def test_runcs_state_alone_gives_a_posture(tmp_path: Path) -> None:
     posture = found.posture
     assert posture is not None
     assert (posture.capabilities, posture.seccomp, posture.no_new_privs) == (("CAP_KILL",), "disabled", True)
+    assert posture.bounding == ("CAP_CHOWN", "CAP_KILL")
     assert [(mount.kind, mount.writable) for mount in posture.sensitive_mounts] == [("host-etc", False)]
 
 

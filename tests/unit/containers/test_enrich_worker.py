@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from ringfence.containers.enrich import default_sources
 from ringfence.containers.enrich.docker import Docker, socket_path
 from ringfence.containers.enrich.proc import posture_of_task
@@ -81,6 +83,18 @@ def test_a_broken_source_does_not_stop_the_others() -> None:
     assert enrich(REQUEST, [BrokenSource()], exists=there).enrichment is Enrichment.FAILED
 
 
+def test_the_message_of_a_broken_source_is_bounded() -> None:
+    """It may quote what the runtime answered."""
+
+    class Verbose(BrokenSource):
+        def find(self, request: Request) -> Facts | None:
+            raise ValueError("x" * 1000)
+
+    heard: list[tuple[str, str]] = []
+    enrich(REQUEST, [Verbose()], exists=there, on_error=lambda name, text: heard.append((name, text)))
+    assert heard == [("broken", ("ValueError: " + "x" * 1000)[:500])]
+
+
 def test_a_container_that_is_gone_has_the_state_gone() -> None:
     """No source knows it, and its cgroup is gone."""
     assert enrich(REQUEST, [], exists=lambda path: False).enrichment is Enrichment.GONE
@@ -115,6 +129,19 @@ def test_a_runtime_that_is_not_ready_is_queried_again() -> None:
         assert worker.submit(REQUEST)
         [answer] = wait_answers(worker)
     assert (answer.cgroup_id, answer.facts.name, source.asked) == (5, "web", 3)
+
+
+def test_a_stopped_worker_leaves_no_descriptor() -> None:
+    """Neither one that ran, nor one that did not."""
+    for started in (True, False):
+        worker = Worker([], exists=there)
+        if started:
+            worker.start()
+        descriptor = worker.fileno()
+        os.fstat(descriptor)
+        worker.stop()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 def test_the_number_of_retries_is_limited() -> None:

@@ -278,6 +278,21 @@ def test_reconciling_follows_the_kernels_table() -> None:
     assert registry.reconcile() == (0, 0)
 
 
+def test_a_container_that_was_removed_is_not_removed_again_by_reconciling() -> None:
+    """Its slot stayed, as a task used it, and was freed by the kernel since."""
+    slots = FakeSlots()
+    registry = Registry(slots)
+    ended, lost = slots.enroll(5), slots.enroll(6)
+    registry.on_event(create(5, ended, "/rftest-a"))
+    registry.on_event(create(6, lost, "/rftest-b"))
+    registry.on_event(remove(5, ended))
+    assert registry.counts.removed == 1
+    for slot in (ended, lost):
+        slots.recycled(slot)
+    assert registry.reconcile() == (0, 2)
+    assert registry.counts.removed == 2
+
+
 def test_on_free_is_called_before_the_counters_are_cleared() -> None:
     """Exporters of counters read them a last time."""
     slots, freed = FakeSlots(), list[Container]()
