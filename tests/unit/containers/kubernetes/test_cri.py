@@ -50,7 +50,7 @@ class Runtime:
     path = Path("/run/test.sock")
 
     def __init__(self, **answers: bytes | None) -> None:
-        self.answers = {
+        self.answers: dict[str, bytes | None] = {
             "Version": text_field(2, "containerd") + text_field(3, "1.7.2"),
             "ListContainers": listed(),
             "ContainerStatus": status_of("web:1"),
@@ -120,7 +120,7 @@ def test_labels_of_the_kubelet_are_left_out(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_image_has_the_name_that_the_pod_asked_for(
     monkeypatch: pytest.MonkeyPatch, status: bytes | None, image: str, digest: str
 ) -> None:
-    """A runtime resolves the name to the image's id; a container that ended meanwhile keeps the listed one."""
+    """A runtime resolves the name to the image's id; a container that ended keeps the listed one."""
     found = found_in(monkeypatch, Runtime(ContainerStatus=status))
     assert (found.image, found.image_digest) == (image, digest)
 
