@@ -55,7 +55,8 @@ class Runtime:
             "ListContainers": listed(),
             "ContainerStatus": status_of("web:1"),
             "PodSandboxStatus": pod_of(),
-        } | answers
+            **answers,
+        }
         self.calls: list[tuple[str, bytes]] = []
 
     def call(self, method: str, message: bytes) -> bytes:
