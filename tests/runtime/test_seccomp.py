@@ -207,11 +207,13 @@ class Machine:
 def test_calls_newer_than_a_profile_are_known_by_architecture() -> None:
     """Each has its own numbers; x32 shares the architecture of x86_64 (linux/audit.h)."""
     x86_64, i386, x32, arm, bit = 0xC000003E, 0x40000003, 0x4000003E, 0x40000028, 0x40000000
-    machine = Machine(seccomp.unknown_calls({x86_64: 450, i386: 460, x32: bit | 440}))
+    arm64 = 0xC00000B7
+    machine = Machine(seccomp.unknown_calls({x86_64: 450, i386: 460, x32: bit | 440, arm64: 430}))
     expected = {
         (x86_64, 450): "filter", (x86_64, 451): "errno 38", (x86_64, 0): "filter",
         (x86_64, bit | 440): "filter", (x86_64, bit | 441): "errno 38",
         (i386, 451): "filter", (i386, 461): "errno 38", (arm, 999): "filter",
+        (arm64, 430): "filter", (arm64, 431): "errno 38",
     }  # fmt: skip
     assert {key: machine.run(*key) for key in expected} == expected
     alone = Machine(seccomp.unknown_calls({x86_64: 450}))

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import copy
 import errno
+import io
 import os
+import re
 import struct
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +17,7 @@ import pytest
 from ringfence_linux import syscalls
 from ringfence_linux.capabilities import CAPABILITIES
 from ringfence_runtime.errors import Error
-from ringfence_runtime.security import caps, labels, landlock
+from ringfence_runtime.security import caps, labels, landlock, seccomp
 from ringfence_runtime.spec.linux import Landlock
 from tests.runtime.conftest import CONFIG
 from tests.runtime.test_config import parse
@@ -251,6 +253,37 @@ def test_a_label_that_cannot_be_set_is_an_error(
 ) -> None:
     """Without the module, or without the attribute: the container must not start unconfined."""
     attributes = Attributes(monkeypatch, tmp_path)
-    with pytest.raises(Error, match=f"process.{member}"):
+    with pytest.raises(Error, match=f"config: process.{member}: "):
         labels.apply_labels(9, **words, hosts=(there, there))
     assert bool(attributes.opened) is there
+
+
+@pytest.mark.parametrize(
+    ("content", "enabled"), [(b"Y\n", True), (b"N\n", False), (b"", False), (None, False)]
+)
+def test_apparmor_is_in_force_if_its_module_says_so(
+    monkeypatch: pytest.MonkeyPatch, content: bytes | None, enabled: bool
+) -> None:
+    """Y or N in the parameter of the module; no module, no AppArmor."""
+
+    def opened(path: str, mode: str) -> io.BytesIO:
+        # Documentation/admin-guide/LSM/apparmor.rst
+        assert (path, mode) == ("/sys/module/apparmor/parameters/enabled", "rb")
+        if content is None:
+            raise FileNotFoundError(path)
+        return io.BytesIO(content)
+
+    monkeypatch.setattr(labels, "open", opened, raising=False)
+    assert labels.apparmor_enabled() is enabled
+
+
+def test_the_actions_of_seccomp_are_the_kernels() -> None:
+    """As linux/seccomp.h has them. Two names of the specification mean the same."""
+    header = Path("/usr/include/linux/seccomp.h").read_text()
+    found = re.findall(r"^#define SECCOMP_RET_(\w+)\s+(0x[0-9a-f]+)U /\*", header, re.MULTILINE)
+    numbers = {name: int(value, 16) for name, value in found}
+    assert len(numbers) == 8
+    kernel = {"ERRNO": numbers.pop("ERRNO"), "NOTIFY": numbers.pop("USER_NOTIF"), **numbers}
+    expected = {f"SCMP_ACT_{name}": value for name, value in kernel.items()}
+    expected["SCMP_ACT_KILL"] = numbers["KILL_THREAD"]
+    assert expected == seccomp.ACTIONS
