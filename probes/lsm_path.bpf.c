@@ -10,6 +10,7 @@
 #include "include/lsm.h"
 #include "include/lsm_path.h"
 #include "include/open.h"
+#include "include/own_root.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -17,24 +18,29 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* operands */
 #define RF_DIM_CHMOD_FILESYSTEM 1
+#define RF_DIM_CHMOD_TREE 2
 #define RF_DIM_EXCHANGED 1
 #define RF_EXCHANGED_ALIKE 1
 #define RF_EXCHANGED_DIRECTORY_AND_LINK 2
 
-static __always_inline __u64 rf_magic_of(const struct dentry *dentry)
+/* The operands of an event chmod. */
+static __always_inline void rf_chmod_operands(struct rf_lsm *lsm, __u32 mode, __u64 dentry)
 {
-	return BPF_CORE_READ(dentry, d_sb, s_magic);
+	__u64 super = (__u64)RF_READ(struct dentry, dentry, d_sb);
+
+	rf_lsm_operand(lsm, 0, mode);
+	rf_lsm_operand(lsm, RF_DIM_CHMOD_FILESYSTEM, RF_READ(struct super_block, super, s_magic));
+	rf_lsm_operand(lsm, RF_DIM_CHMOD_TREE, rf_whose_name(dentry, lsm->armed->container_root));
 }
 
-__noinline int rf_decide_setid(__u32 mode, __u64 magic, __u64 name)
+__noinline int rf_decide_setid(__u32 mode, __u64 dentry, __u64 name)
 {
 	struct rf_lsm lsm;
 
 	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
 	rf_lsm_query(&lsm, RF_SYS_CHMOD);
-	rf_lsm_operand(&lsm, 0, mode);
-	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, magic);
+	rf_chmod_operands(&lsm, mode, dentry);
 	rf_lsm_decide(&lsm, name);
 	return lsm.query.action;
 }
@@ -48,14 +54,13 @@ int BPF_PROG(setid_path_mknod, const struct path *dir, struct dentry *dentry, um
 	     unsigned int dev, int ret)
 {
 	__u32 type = mode & RF_S_IFMT;
-	__u64 magic = rf_magic_of(BPF_CORE_READ(dir, dentry));
 
 	if (ret)
 		return ret;
 	if ((type && type != RF_S_IFREG) || !(mode & RF_S_ISUGID))
 		return 0;
-	return rf_lsm_verdict(
-		rf_decide_setid(mode, magic, (__u64)BPF_CORE_READ(dentry, d_name.name)));
+	return rf_lsm_verdict(rf_decide_setid(mode, rf_address(dentry),
+					      (__u64)BPF_CORE_READ(dentry, d_name.name)));
 }
 
 /* A socket that is bound comes here, too, and is no mknod. */
@@ -190,8 +195,7 @@ int BPF_PROG(lsm_path_chmod, const struct path *path, umode_t mode, int ret)
 	if (!rf_lsm_armed(&lsm))
 		return 0;
 	rf_lsm_query(&lsm, RF_SYS_CHMOD);
-	rf_lsm_operand(&lsm, 0, mode);
-	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, rf_magic_of(BPF_CORE_READ(path, dentry)));
+	rf_chmod_operands(&lsm, mode, (__u64)BPF_CORE_READ(path, dentry));
 	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt),
 				  (__u64)BPF_CORE_READ(path, dentry));
 }

@@ -15,6 +15,7 @@ enum rf_tree {
 	RF_TREE_SHIFT = 20,
 	RF_TREE_NONE = 0,
 	RF_TREE_HOST = 1,
+	RF_TREE_OWN = 4, /* the container's root filesystem; of rf_whose_name() alone */
 };
 
 /* Values of `host_trees`. */

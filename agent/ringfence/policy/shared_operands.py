@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from ringfence.abi import DIM_EXE, DIM_FACTS, DIM_OBJECT, TREE_HOST, TREE_SHIFT, Fact, Relation
+from ringfence.abi import DIM_EXE, DIM_FACTS, DIM_OBJECT, TREE_HOST, TREE_OWN, TREE_SHIFT, Fact, Relation
 from ringfence.policy import constants as c
 from ringfence.policy.operand import FULL, Kind, Operand
 
@@ -17,13 +18,12 @@ __all__ = [
     "MOUNTS",
     "NET",
     "NO_YES",
-    "OF_TREE",
     "OPENED",
     "REACHED",
     "TASK_WORDS",
     "TREE",
 ]
-__all__ += ["call", "choice", "flags", "one", "target", "text"]
+__all__ += ["call", "choice", "flags", "one", "target", "text", "whose"]
 
 LOW32 = 0xFFFFFFFF
 AT_ENTRY = "read from the caller's memory at the start of the call: another thread can change it afterwards"
@@ -129,8 +129,15 @@ TREE = choice(
     {"host": TREE_HOST << TREE_SHIFT},
     mask=15 << TREE_SHIFT,
 )
-#: of a changed attribute
-OF_TREE = choice("tree", 1, "whose file it is, as for file.open", {"host": TREE_HOST})
+
+
+def whose(dim: int) -> Operand:
+    """Returns the operand for whose file a call changes. Hooks alone know it."""
+    meaning = "whose file it is: of the host, as for file.open, or below the container's root directory and "
+    meaning += "on that filesystem, so on no volume (own)"
+    return replace(choice("tree", dim, meaning, {"host": TREE_HOST, "own": TREE_OWN}), by_hook=True)
+
+
 NET = (
     Operand("port", Kind.NUMBER, 0, "the remote port (bind: the local port)", largest=65535),
     Operand("family", Kind.CHOICE, 1, "IPv4 or IPv6", {"AF_INET": (2,), "AF_INET6": (10,)}),

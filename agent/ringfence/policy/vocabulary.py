@@ -27,7 +27,6 @@ from ringfence.policy.shared_operands import (
     MOUNTS,
     NET,
     NO_YES,
-    OF_TREE,
     OPENED,
     REACHED,
     TREE,
@@ -37,6 +36,7 @@ from ringfence.policy.shared_operands import (
     one,
     target,
     text,
+    whose,
 )
 
 __all__ = ["EVENTS", "describe", "event_words", "labels"]
@@ -335,6 +335,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             "changes the mode of a file",
             flags(0, "the mode bits", c.MODE_BITS, "mode"),
             _ON_DISK,
+            whose(2),
         ),
         _event(
             _K.SYS_IOCTL,
@@ -361,7 +362,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             _K.SYS_SETXATTR,
             "sets an extended attribute of a file (BPF-LSM: or removes it)",
             replace(FILE[0], by_hook=True),
-            replace(OF_TREE, by_hook=True),
+            whose(1),
             text("name", "the attribute's name, such as security.capability"),
         ),
         _event(
