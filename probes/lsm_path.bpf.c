@@ -126,14 +126,17 @@ static __always_inline __u32 rf_link_flags(struct rf_scratch *buffer)
 	return buffer->link_flags | RF_LEADS_CLIMBING;
 }
 
-/* Decides file.link: a link that is about to be made. */
-__noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
+/*
+ * Decides file.link: a link gets a name, or a directory that may have links in it. `target`: the
+ * text; 0: it is not known, and counts as the worst.
+ */
+__noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target, __u32 type)
 {
 	struct rf_query query;
 	struct rf_scratch *buffer;
 	struct rf_file file;
 	struct rf_lsm lsm;
-	__u32 answer;
+	__u32 answer, tree;
 
 	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
@@ -144,15 +147,15 @@ __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
 		return query.action;
 	}
 	rf_file_named(&file, mnt, dentry, 0);
-	file.mode = RF_S_IFLNK;
+	file.mode = type;
 	file.flags = RF_LEADS_ABSOLUTE | RF_LEADS_CLIMBING;
-	if (bpf_probe_read_kernel_str(buffer->name, RF_NAME_MAX, (void *)target) > 0)
+	if (target && bpf_probe_read_kernel_str(buffer->name, RF_NAME_MAX, (void *)target) > 0)
 		file.flags = rf_link_flags(buffer);
 	rf_scratch_release(buffer);
-	answer = rf_file_query(
-		&query, RF_FILE_LINK, lsm.task, &lsm.armed->task, lsm.container, &file,
-		rf_file_type(&file, rf_mount_owner(lsm.task, &lsm.armed->task, &file)),
-		rf_in_compat(lsm.task));
+	tree = rf_tree_of_file(&file, lsm.armed->container_root, 0) << RF_TREE_SHIFT;
+	tree |= rf_file_type(&file, rf_mount_owner(lsm.task, &lsm.armed->task, &file));
+	answer = rf_file_query(&query, RF_FILE_LINK, lsm.task, &lsm.armed->task, lsm.container,
+			       &file, tree, rf_in_compat(lsm.task));
 	if (!rf_file_is_relevant(&query, RF_FILE_LINK, answer, &lsm.armed->task, lsm.container))
 		return RF_ACTION_NONE;
 	rf_file_decide(&query, lsm.task, lsm.armed, lsm.container, &file, answer, -1, 0,
@@ -181,8 +184,59 @@ int BPF_PROG(link_path_symlink, const struct path *dir, struct dentry *dentry, c
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(
-		rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_address(dentry), (__u64)target));
+	return rf_lsm_verdict(rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_address(dentry),
+					     (__u64)target, RF_S_IFLNK));
+}
+
+/*
+ * Returns true if a link, or a directory that may have links in it, gets a name in another tree:
+ * that is as good as a new link there. Within a tree it was decided when it was made, or the host
+ * has made it.
+ */
+__noinline int rf_link_crosses(__u64 from, __u64 to)
+{
+	__u64 inode = (__u64)RF_READ(struct dentry, from, d_inode);
+	__u32 type = inode ? RF_READ(struct inode, inode, i_mode) & RF_S_IFMT : 0;
+	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
+
+	if (!armed || (type != RF_S_IFLNK && type != RF_S_IFDIR))
+		return false;
+	return rf_whose_name(from, armed->container_root) !=
+	       rf_whose_name(to, armed->container_root);
+}
+
+static __always_inline __u32 rf_link_moved(const struct path *dir, const struct dentry *from,
+					   const struct dentry *to)
+{
+	const struct inode *inode = BPF_CORE_READ(from, d_inode);
+	__u32 type;
+
+	if (!rf_link_crosses(rf_address(from), rf_address(to)))
+		return RF_ACTION_NONE;
+	type = BPF_CORE_READ(inode, i_mode) & RF_S_IFMT;
+	return rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_address(to),
+			      type == RF_S_IFLNK ? (__u64)BPF_CORE_READ(inode, i_link) : 0, type);
+}
+
+SEC("lsm/path_link")
+int BPF_PROG(link_path_link, struct dentry *old_dentry, const struct path *new_dir,
+	     struct dentry *new_dentry, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_link_moved(new_dir, old_dentry, new_dentry));
+}
+
+/* Of an exchange the other file moves as well. The flags: see names_path_rename. */
+SEC("lsm/path_rename")
+int BPF_PROG(link_path_rename, const struct path *old_dir, struct dentry *old_dentry,
+	     const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
+{
+	if (rf_refuses(rf_link_moved(new_dir, old_dentry, new_dentry)))
+		return rf_lsm_refused();
+	if (!(flags & RF_RENAME_EXCHANGE))
+		return 0;
+	return rf_lsm_verdict(rf_link_moved(old_dir, new_dentry, old_dentry));
 }
 
 SEC("lsm/path_chmod")

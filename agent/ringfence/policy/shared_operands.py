@@ -6,7 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ringfence.abi import DIM_EXE, DIM_FACTS, DIM_OBJECT, TREE_HOST, TREE_OWN, TREE_SHIFT, Fact, Relation
+from ringfence.abi import (
+    DIM_EXE,
+    DIM_FACTS,
+    DIM_OBJECT,
+    TREE_HOST,
+    TREE_LOGS,
+    TREE_OWN,
+    TREE_SHIFT,
+    Fact,
+    Relation,
+)
 from ringfence.policy import constants as c
 from ringfence.policy.operand import FULL, Kind, Operand
 
@@ -125,17 +135,18 @@ TREE = choice(
     "tree",
     2,
     "whose file it is, if it is opened for writing or its name changes: of the host's filesystems and not "
-    "below what containers are commonly given (host)",
-    {"host": TREE_HOST << TREE_SHIFT},
+    "below what containers are commonly given (host), or below a directory of the host's logs (logs)",
+    {"host": TREE_HOST << TREE_SHIFT, "logs": TREE_LOGS << TREE_SHIFT},
     mask=15 << TREE_SHIFT,
 )
 
 
 def whose(dim: int) -> Operand:
-    """Returns the operand for whose file a call changes. Hooks alone know it."""
-    meaning = "whose file it is: of the host, as for file.open, or below the container's root directory and "
-    meaning += "on that filesystem, so on no volume (own)"
-    return replace(choice("tree", dim, meaning, {"host": TREE_HOST, "own": TREE_OWN}), by_hook=True)
+    """Returns the operand for the tree of the file that a call changes. Hooks alone know it."""
+    meaning = "whose file it is: of the host or its logs, as for file.open, or below the container's root "
+    meaning += "directory and on that filesystem, so on no volume (own)"
+    words = {"host": TREE_HOST, "logs": TREE_LOGS, "own": TREE_OWN}
+    return replace(choice("tree", dim, meaning, words), by_hook=True)
 
 
 NET = (
