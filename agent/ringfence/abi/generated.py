@@ -394,6 +394,8 @@ class OperandSource(IntEnum):
     USER_U32_SET = 16
     SIGNAL_TARGET = 17
     PIDS_TARGET = 18
+    PRIORITY_TARGET = 19
+    IOPRIORITY_TARGET = 20
 
 
 class Relation(LowerName):
