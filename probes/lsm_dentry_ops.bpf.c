@@ -155,8 +155,8 @@ static __always_inline int rf_lsm_name_removed(const struct path *dir, struct de
 		return 0;
 	if (rf_refuses_in_directory(dir))
 		return rf_lsm_refused();
-	return rf_lsm_verdict(
-		rf_decide_name(mnt, rf_address(dentry), rf_inode_of(dentry), 0, RF_O_WRONLY));
+	return rf_lsm_verdict(rf_decide_name(mnt, rf_address(dentry), rf_inode_of(dentry), 0,
+					     RF_O_WRONLY | RF_NAME_REMOVED));
 }
 
 SEC("lsm/path_unlink")

@@ -7,7 +7,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/lsm.h"
-#include "include/trees.h"
+#include "include/own_root.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -26,15 +26,6 @@ static __always_inline bool rf_has_borrowed_creds(const struct rf_lsm *lsm)
 	       lsm->call.nr != RF_NO_CALL && lsm->call.nr != RF_NR_IO_URING_ENTER;
 }
 
-/* Enum rf_tree of a name, without a mount. On a stack of its own. */
-__noinline __u32 rf_tree_of_name(__u64 dentry, __u64 container_root)
-{
-	struct rf_file file;
-
-	rf_file_named(&file, 0, dentry, 0);
-	return rf_tree_of_file(&file, container_root, 0);
-}
-
 /*
  * security.capability makes a program as good as setuid, an access list makes a file of the host
  * writable. By the kernel's copy of the name. An inode has no mount: of the file only its
@@ -51,7 +42,7 @@ static __always_inline int rf_decide_attribute(struct dentry *dentry, const char
 		return 0;
 	rf_lsm_operand(&lsm, 0, BPF_CORE_READ(dentry, d_sb, s_magic));
 	rf_lsm_operand(&lsm, RF_DIM_XATTR_TREE,
-		       rf_tree_of_name(rf_address(dentry), lsm.armed->container_root));
+		       rf_whose_name(rf_address(dentry), lsm.armed->container_root));
 	return rf_lsm_decide(&lsm, rf_address(name));
 }
 

@@ -41,7 +41,7 @@ int BPF_PROG(beside_file_open, struct file *opened, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_armed *armed = rf_bound(task);
-	__u64 magic;
+	__u64 dentry;
 	__u32 mode;
 
 	if (ret)
@@ -50,8 +50,8 @@ int BPF_PROG(beside_file_open, struct file *opened, int ret)
 		return 0;
 	if (opened->f_flags & RF_O_TMPFILE) {
 		mode = BPF_CORE_READ(opened, f_inode, i_mode);
-		magic = BPF_CORE_READ(opened, f_inode, i_sb, s_magic);
-		if (mode & RF_TMPFILE_SETID && rf_decide_setid(mode, magic, 0) > RF_ACTION_ALERT)
+		dentry = (__u64)BPF_CORE_READ(opened, f_path.dentry);
+		if (mode & RF_TMPFILE_SETID && rf_decide_setid(mode, dentry, 0) > RF_ACTION_ALERT)
 			return rf_lsm_refused();
 	}
 	return rf_lsm_verdict(rf_drift_check(task, armed, RF_FILE_OPEN | RF_AT_HOOK));

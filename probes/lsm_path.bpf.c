@@ -10,6 +10,7 @@
 #include "include/lsm.h"
 #include "include/lsm_path.h"
 #include "include/open.h"
+#include "include/own_root.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -17,24 +18,29 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* operands */
 #define RF_DIM_CHMOD_FILESYSTEM 1
+#define RF_DIM_CHMOD_TREE 2
 #define RF_DIM_EXCHANGED 1
 #define RF_EXCHANGED_ALIKE 1
 #define RF_EXCHANGED_DIRECTORY_AND_LINK 2
 
-static __always_inline __u64 rf_magic_of(const struct dentry *dentry)
+/* The operands of an event chmod. */
+static __always_inline void rf_chmod_operands(struct rf_lsm *lsm, __u32 mode, __u64 dentry)
 {
-	return BPF_CORE_READ(dentry, d_sb, s_magic);
+	__u64 super = (__u64)RF_READ(struct dentry, dentry, d_sb);
+
+	rf_lsm_operand(lsm, 0, mode);
+	rf_lsm_operand(lsm, RF_DIM_CHMOD_FILESYSTEM, RF_READ(struct super_block, super, s_magic));
+	rf_lsm_operand(lsm, RF_DIM_CHMOD_TREE, rf_whose_name(dentry, lsm->armed->container_root));
 }
 
-__noinline int rf_decide_setid(__u32 mode, __u64 magic, __u64 name)
+__noinline int rf_decide_setid(__u32 mode, __u64 dentry, __u64 name)
 {
 	struct rf_lsm lsm;
 
 	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
 	rf_lsm_query(&lsm, RF_SYS_CHMOD);
-	rf_lsm_operand(&lsm, 0, mode);
-	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, magic);
+	rf_chmod_operands(&lsm, mode, dentry);
 	rf_lsm_decide(&lsm, name);
 	return lsm.query.action;
 }
@@ -48,14 +54,13 @@ int BPF_PROG(setid_path_mknod, const struct path *dir, struct dentry *dentry, um
 	     unsigned int dev, int ret)
 {
 	__u32 type = mode & RF_S_IFMT;
-	__u64 magic = rf_magic_of(BPF_CORE_READ(dir, dentry));
 
 	if (ret)
 		return ret;
 	if ((type && type != RF_S_IFREG) || !(mode & RF_S_ISUGID))
 		return 0;
-	return rf_lsm_verdict(
-		rf_decide_setid(mode, magic, (__u64)BPF_CORE_READ(dentry, d_name.name)));
+	return rf_lsm_verdict(rf_decide_setid(mode, rf_address(dentry),
+					      (__u64)BPF_CORE_READ(dentry, d_name.name)));
 }
 
 /* A socket that is bound comes here, too, and is no mknod. */
@@ -121,14 +126,17 @@ static __always_inline __u32 rf_link_flags(struct rf_scratch *buffer)
 	return buffer->link_flags | RF_LEADS_CLIMBING;
 }
 
-/* Decides file.link: a link that is about to be made. */
-__noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
+/*
+ * Decides file.link: a link gets a name, or a directory that may have links in it. `target`: the
+ * text; 0: it is not known, and counts as the worst.
+ */
+__noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target, __u32 type)
 {
 	struct rf_query query;
 	struct rf_scratch *buffer;
 	struct rf_file file;
 	struct rf_lsm lsm;
-	__u32 answer;
+	__u32 answer, tree;
 
 	if (!rf_lsm_armed(&lsm))
 		return RF_ACTION_NONE;
@@ -139,15 +147,15 @@ __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target)
 		return query.action;
 	}
 	rf_file_named(&file, mnt, dentry, 0);
-	file.mode = RF_S_IFLNK;
+	file.mode = type;
 	file.flags = RF_LEADS_ABSOLUTE | RF_LEADS_CLIMBING;
-	if (bpf_probe_read_kernel_str(buffer->name, RF_NAME_MAX, (void *)target) > 0)
+	if (target && bpf_probe_read_kernel_str(buffer->name, RF_NAME_MAX, (void *)target) > 0)
 		file.flags = rf_link_flags(buffer);
 	rf_scratch_release(buffer);
-	answer = rf_file_query(
-		&query, RF_FILE_LINK, lsm.task, &lsm.armed->task, lsm.container, &file,
-		rf_file_type(&file, rf_mount_owner(lsm.task, &lsm.armed->task, &file)),
-		rf_in_compat(lsm.task));
+	tree = rf_tree_of_file(&file, lsm.armed->container_root, 0) << RF_TREE_SHIFT;
+	tree |= rf_file_type(&file, rf_mount_owner(lsm.task, &lsm.armed->task, &file));
+	answer = rf_file_query(&query, RF_FILE_LINK, lsm.task, &lsm.armed->task, lsm.container,
+			       &file, tree, rf_in_compat(lsm.task));
 	if (!rf_file_is_relevant(&query, RF_FILE_LINK, answer, &lsm.armed->task, lsm.container))
 		return RF_ACTION_NONE;
 	rf_file_decide(&query, lsm.task, lsm.armed, lsm.container, &file, answer, -1, 0,
@@ -176,8 +184,59 @@ int BPF_PROG(link_path_symlink, const struct path *dir, struct dentry *dentry, c
 {
 	if (ret)
 		return ret;
-	return rf_lsm_verdict(
-		rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_address(dentry), (__u64)target));
+	return rf_lsm_verdict(rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_address(dentry),
+					     (__u64)target, RF_S_IFLNK));
+}
+
+/*
+ * Returns true if a link, or a directory that may have links in it, gets a name in another tree:
+ * that is as good as a new link there. Within a tree it was decided when it was made, or the host
+ * has made it.
+ */
+__noinline int rf_link_crosses(__u64 from, __u64 to)
+{
+	__u64 inode = (__u64)RF_READ(struct dentry, from, d_inode);
+	__u32 type = inode ? RF_READ(struct inode, inode, i_mode) & RF_S_IFMT : 0;
+	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
+
+	if (!armed || (type != RF_S_IFLNK && type != RF_S_IFDIR))
+		return false;
+	return rf_whose_name(from, armed->container_root) !=
+	       rf_whose_name(to, armed->container_root);
+}
+
+static __always_inline __u32 rf_link_moved(const struct path *dir, const struct dentry *from,
+					   const struct dentry *to)
+{
+	const struct inode *inode = BPF_CORE_READ(from, d_inode);
+	__u32 type;
+
+	if (!rf_link_crosses(rf_address(from), rf_address(to)))
+		return RF_ACTION_NONE;
+	type = BPF_CORE_READ(inode, i_mode) & RF_S_IFMT;
+	return rf_link_decide((__u64)BPF_CORE_READ(dir, mnt), rf_address(to),
+			      type == RF_S_IFLNK ? (__u64)BPF_CORE_READ(inode, i_link) : 0, type);
+}
+
+SEC("lsm/path_link")
+int BPF_PROG(link_path_link, struct dentry *old_dentry, const struct path *new_dir,
+	     struct dentry *new_dentry, int ret)
+{
+	if (ret)
+		return ret;
+	return rf_lsm_verdict(rf_link_moved(new_dir, old_dentry, new_dentry));
+}
+
+/* Of an exchange the other file moves as well. The flags: see names_path_rename. */
+SEC("lsm/path_rename")
+int BPF_PROG(link_path_rename, const struct path *old_dir, struct dentry *old_dentry,
+	     const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
+{
+	if (rf_refuses(rf_link_moved(new_dir, old_dentry, new_dentry)))
+		return rf_lsm_refused();
+	if (!(flags & RF_RENAME_EXCHANGE))
+		return 0;
+	return rf_lsm_verdict(rf_link_moved(old_dir, new_dentry, old_dentry));
 }
 
 SEC("lsm/path_chmod")
@@ -190,8 +249,7 @@ int BPF_PROG(lsm_path_chmod, const struct path *path, umode_t mode, int ret)
 	if (!rf_lsm_armed(&lsm))
 		return 0;
 	rf_lsm_query(&lsm, RF_SYS_CHMOD);
-	rf_lsm_operand(&lsm, 0, mode);
-	rf_lsm_operand(&lsm, RF_DIM_CHMOD_FILESYSTEM, rf_magic_of(BPF_CORE_READ(path, dentry)));
+	rf_chmod_operands(&lsm, mode, (__u64)BPF_CORE_READ(path, dentry));
 	return rf_lsm_decide_path(&lsm, (__u64)BPF_CORE_READ(path, mnt),
 				  (__u64)BPF_CORE_READ(path, dentry));
 }

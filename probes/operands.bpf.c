@@ -215,6 +215,25 @@ static __always_inline __u32 rf_relation_of_signalled(struct task_struct *task,
 	return other && in_host_pid_ns ? RF_RELATION_HOST : relation;
 }
 
+/* include/uapi/linux/resource.h; those of ioprio_set begin with 1 */
+#define RF_PRIO_PROCESS 0
+#define RF_PRIO_PGRP 1
+
+/*
+ * The relation of the processes that setpriority() changes: one, a group of processes (0: the
+ * caller's own), or all of a user that are in the caller's pid namespace.
+ */
+static __always_inline __u32 rf_relation_of_changed(struct task_struct *task,
+						    const struct rf_task *bound, __u32 which,
+						    __s32 who)
+{
+	if (which == RF_PRIO_PROCESS)
+		return rf_relation_of_pid(task, bound, who);
+	if (which == RF_PRIO_PGRP && !who)
+		return RF_RELATION_SELF;
+	return rf_relation_of_signalled(task, bound, which == RF_PRIO_PGRP && who > 1 ? -who : -1);
+}
+
 #define RF_OWN_NS(task, kind) BPF_CORE_READ(task, nsproxy, kind, ns.inum)
 
 static __always_inline bool rf_is_in_ns(struct task_struct *task, __u64 ns)
@@ -361,6 +380,12 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 		word = rf_relation_of_pid(task, &armed->task, value);
 		other = rf_relation_of_pid(task, &armed->task, next);
 		word = other > word ? other : word;
+		break;
+	case RF_FROM_PRIORITY_TARGET:
+		word = rf_relation_of_changed(task, &armed->task, value, next);
+		break;
+	case RF_FROM_IOPRIORITY_TARGET:
+		word = rf_relation_of_changed(task, &armed->task, value - 1, next);
 		break;
 	case RF_FROM_PERF_TARGET:
 		/*

@@ -51,17 +51,20 @@ static __always_inline bool rf_is_engine_name(__u64 dentry)
 
 /*
  * What a registered directory says of a file. `child`: the name in it on the way; 0: itself, whose
- * name belongs to the directory above.
+ * name belongs to the directory above. The engine's files are written in place: a link there would
+ * make the engine write elsewhere.
  */
-static __always_inline __u64 rf_tree_says(__u32 kind, __u64 child, __u64 file, __u32 moved)
+static __always_inline __u64 rf_tree_says(__u32 kind, __u64 child, __u64 file, __u32 how)
 {
 	switch (kind) {
 	case RF_TREE_GIVEN:
-		return !child && moved ? RF_TREE_HOST : RF_TREE_NONE;
+		return !child && how & RF_NAME_CHANGES ? RF_TREE_HOST : RF_TREE_NONE;
+	case RF_TREE_LOG_DIRECTORY:
+		return !child && how & RF_NAME_CHANGES ? RF_TREE_HOST : RF_TREE_LOGS;
 	case RF_TREE_HOME:
 		return !child || rf_is_private_name(child) ? RF_TREE_HOST : RF_TREE_NONE;
 	case RF_TREE_ENGINE:
-		return child && rf_is_engine_name(file) ? RF_TREE_NONE : RF_TREE_HOST;
+		return child && !how && rf_is_engine_name(file) ? RF_TREE_NONE : RF_TREE_HOST;
 	default:
 		return RF_TREE_HOST;
 	}
@@ -71,7 +74,7 @@ static __always_inline __u64 rf_tree_says(__u32 kind, __u64 child, __u64 file, _
  * One directory on the way up. Returns an enum rf_tree, or the address of the parent to check next.
  * A function, so that the verifier follows it once and not in each round.
  */
-__noinline __u64 rf_tree_step(__u64 device, __u64 dentry, __u64 child, __u64 file, __u32 moved)
+__noinline __u64 rf_tree_step(__u64 device, __u64 dentry, __u64 child, __u64 file, __u32 how)
 {
 	struct rf_tree_key key = { .device = device };
 	__u64 inode = (__u64)RF_READ(struct dentry, dentry, d_inode), parent;
@@ -81,13 +84,13 @@ __noinline __u64 rf_tree_step(__u64 device, __u64 dentry, __u64 child, __u64 fil
 	if (key.inode)
 		found = bpf_map_lookup_elem(&host_trees, &key);
 	if (found)
-		return rf_tree_says(*found, child, file, moved);
+		return rf_tree_says(*found, child, file, how);
 	parent = (__u64)RF_READ(struct dentry, dentry, d_parent);
 	/* The filesystem's root, or a name without a place, which was reached by its handle. */
 	return parent <= RF_STEP_RESULTS || parent == dentry ? RF_TREE_HOST : parent;
 }
 
-__noinline __u32 rf_tree_of(__u64 device, __u64 dentry, __u64 container_root, __u32 moved)
+__noinline __u32 rf_tree_of(__u64 device, __u64 dentry, __u64 container_root, __u32 how)
 {
 	__u64 file = dentry, child = 0, next;
 	__u32 depth;
@@ -97,7 +100,7 @@ __noinline __u32 rf_tree_of(__u64 device, __u64 dentry, __u64 container_root, __
 	for (depth = 0; depth < RF_TREE_DEPTH; depth++) {
 		if (dentry == container_root)
 			return RF_TREE_NONE;
-		next = rf_tree_step(device, dentry, child, file, moved);
+		next = rf_tree_step(device, dentry, child, file, how);
 		if (next <= RF_STEP_RESULTS)
 			return next;
 		child = dentry;

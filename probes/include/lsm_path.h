@@ -9,6 +9,6 @@
  * Decides a file that has set-id bits from the start. `name` 0: it has none (O_TMPFILE). Returns
  * the verdict.
  */
-int rf_decide_setid(__u32 mode, __u64 magic, __u64 name);
+int rf_decide_setid(__u32 mode, __u64 dentry, __u64 name);
 
 #endif

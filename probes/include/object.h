@@ -197,17 +197,14 @@ static __always_inline __u32 rf_mount_owner(struct task_struct *task, const stru
 }
 
 /*
- * Returns true if a file is below the root of the mount through which it was opened. A handle
- * reaches any file of the filesystem. A mount of the whole filesystem has nothing else. A file that
- * is too deep counts as outside.
+ * Returns true if a name is `root` or below it, both of the filesystem `super`. Everything is below
+ * the root of the whole filesystem. A name that is too deep counts as outside.
  */
-rf_subprogram bool rf_below_root(const struct rf_file *file)
+rf_subprogram bool rf_is_below(__u64 dentry, __u64 root, __u64 super)
 {
-	__u64 root = (__u64)RF_READ(struct vfsmount, file->mnt, mnt_root);
-	__u64 dentry = file->dentry;
 	__u32 depth;
 
-	if (root == (__u64)RF_READ(struct super_block, file->super, s_root))
+	if (root == (__u64)RF_READ(struct super_block, super, s_root))
 		return true;
 	for (depth = 0; depth < RF_CLIMBS; depth++) {
 		dentry = rf_climb(dentry, root);
@@ -217,6 +214,16 @@ rf_subprogram bool rf_below_root(const struct rf_file *file)
 			return false;
 	}
 	return false;
+}
+
+/*
+ * Returns true if a file is below the root of the mount through which it was opened. A handle
+ * reaches any file of the filesystem.
+ */
+static __always_inline bool rf_below_root(const struct rf_file *file)
+{
+	return rf_is_below(file->dentry, (__u64)RF_READ(struct vfsmount, file->mnt, mnt_root),
+			   file->super);
 }
 
 /* RF_MOUNT_*, including the check of the mount's root. */

@@ -27,6 +27,7 @@
 #define RF_O_PATH 010000000
 /* Not of an open, for rules (flags: [moved]): a name that is added or removed, by a hook. */
 #define RF_NAME_MOVED (1U << 30)
+#define RF_NAME_REMOVED (1U << 29)
 
 /* Half of the hash of a task's call, never 0. */
 static __always_inline __u32 rf_call_mark(struct task_struct *task, bool compat)
@@ -125,9 +126,14 @@ static __always_inline __u32 rf_file_type_opened(const struct rf_file *file, __u
 {
 	__u32 type = rf_file_type(file, owner);
 
+	__u32 how = 0;
+
+	if (file->flags & (RF_NAME_MOVED | RF_NAME_REMOVED))
+		how |= RF_NAME_CHANGES;
+	if ((file->mode & RF_S_IFMT) != RF_S_IFREG)
+		how |= RF_NAME_NO_FILE;
 	if (file->flags & RF_O_ACCMODE && !(owner >> RF_OWNER_PROCESS))
-		type |= rf_tree_of_file(file, armed->container_root, file->flags & RF_NAME_MOVED)
-			<< RF_TREE_SHIFT;
+		type |= rf_tree_of_file(file, armed->container_root, how) << RF_TREE_SHIFT;
 	return type;
 }
 

@@ -38,6 +38,9 @@ enum rf_operand_source {
 	RF_FROM_SIGNAL_TARGET = 17,
 	/* enum rf_relation of the processes args[arg] and args[arg + 1]: the most foreign */
 	RF_FROM_PIDS_TARGET = 18,
+	/* the same of the processes that setpriority(which, who), or ioprio_set, means */
+	RF_FROM_PRIORITY_TARGET = 19,
+	RF_FROM_IOPRIORITY_TARGET = 20,
 };
 
 enum rf_relation {

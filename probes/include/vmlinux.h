@@ -212,6 +212,7 @@ struct inode {
 	unsigned int i_nlink;
 	dev_t i_rdev;
 	void *i_private;
+	char *i_link; /* of a symbolic link; NULL: its text is elsewhere */
 };
 struct proc_inode { /* fs/proc/internal.h: private to the kernel, but in its BTF */
 	struct pid *pid;

@@ -131,6 +131,6 @@ narrow = program_fixture(_FIXTURES / "narrow.c")
 #: attacks of a container on the agent
 tamper = program_fixture(_FIXTURES / "tamper.c")
 #: operations on the names of files
-names = program_fixture(_FIXTURES / "names.c")
+names = program_fixture(_FIXTURES / "names.c", "-static")
 #: the actions of the custom probes' tests in containers
 probe_act = program_fixture(_FIXTURES / "probe_act.c", "-static")

@@ -70,6 +70,20 @@ def test_a_signal_to_a_group_has_the_relation_of_its_processes(
     assert found == [Relation.HOST, Relation.HOST, Relation.CONTAINER]
 
 
+@pytest.mark.parametrize(("call", "first"), [(141, 0), (251, 1)])
+def test_a_change_of_priority_has_the_relation_of_its_processes(
+    probes: Probes, cgroup: Cgroup, act: str, stranger: Holder, call: int, first: int
+) -> None:
+    """One, a group, the caller's own group, or those of a user; setpriority and ioprio_set count otherwise."""
+    process, group, user = first, first + 1, first + 2
+    probes.enforce(Rule(K.PROCESS_LOOK, "kill", {1: {Relation.HOST}}))
+    with holding(cgroup) as sibling:
+        for which, who in ((process, 0), (process, sibling.pid), (group, 0)):
+            assert ended(cgroup, act, f"sys:{call}:{which}:{who}:0") == 0
+    for which, who in ((process, stranger.pid), (group, os.getpgid(stranger.pid)), (user, 65533)):
+        assert ended(cgroup, act, f"sys:{call}:{which}:{who}:{2 << 13 | 4 if first else 0}") == KILLED
+
+
 def test_kcmp_has_the_relation_of_the_more_foreign_process(
     probes: Probes, cgroup: Cgroup, act: str, stranger: Holder
 ) -> None:

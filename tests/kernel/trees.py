@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ringfence.abi import TREE_HOST, TREE_KEY, TREE_OF_HOST, TREE_SHIFT, EventKind
+from ringfence.abi import TREE_HOST, TREE_KEY, TREE_OF_HOST, TREE_OF_LOGS, TREE_SHIFT, EventKind
 from ringfence.bpf.host import identify, mount_devices
 from tests.kernel.lsm import FLAGS, TYPE
 from tests.kernel.probes import Probes
@@ -26,15 +26,17 @@ def host_rule(action: str) -> Rule:
     )
 
 
-def register(probes: Probes, filesystem: Path, directories: Mapping[Path, int]) -> None:
-    """Makes the filesystem the host's, with these directories (TREE_*); replaces earlier ones."""
+def register(
+    probes: Probes, filesystem: Path, directories: Mapping[Path, int], kind: int = TREE_OF_HOST
+) -> None:
+    """Makes the filesystem the host's (or of `kind`), with these directories (TREE_*); replaces others."""
     table = probes.kernel.map("host_trees")
     table.delete_all()
     devices = mount_devices(Path("/proc/self/mountinfo").read_text())
-    for path, kind in {filesystem: TREE_OF_HOST, **directories}.items():
+    for path, what in ((filesystem, kind), *directories.items()):
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             device, inode = identify(fd, devices)
         finally:
             os.close(fd)
-        table.set(TREE_KEY.pack(device, 0 if kind == TREE_OF_HOST else inode), kind)
+        table.set(TREE_KEY.pack(device, 0 if what in (TREE_OF_HOST, TREE_OF_LOGS) else inode), what)

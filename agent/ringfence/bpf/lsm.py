@@ -70,7 +70,9 @@ DECIDED: Mapping[EventKind, Decided] = {
     ),
     _K.FILE_MAP: Decided(("mmap_file", "file_mprotect")),
     _K.FILE_RECEIVE: Decided(("file_receive",)),
-    _K.FILE_LINK: Decided(("path_symlink",)),
+    _K.FILE_LINK: Decided(
+        ("path_symlink",), also={"path_rename": "links that are moved", "path_link": "hard links of links"}
+    ),
     _K.HOST_MAP: Decided(("mmap_file",), also={"file_mprotect": ""}),
     _K.SYS_IOCTL: Decided(("file_ioctl",), also={"file_ioctl_compat": ""}),
     # ---- programs: lsm_program.bpf.c

@@ -127,6 +127,8 @@ CALLS: dict[str, Syscall] = {
     "sched_setparam": _look(_C.SYS_PROCESS, _CHANGES),
     "sched_setattr": _look(_C.SYS_PROCESS, _CHANGES),
     "sched_setaffinity": _look(_C.SYS_PROCESS, _CHANGES),
+    "setpriority": _look(_C.SYS_PROCESS, _CHANGES, _S.PRIORITY_TARGET),
+    "ioprio_set": _look(_C.SYS_PROCESS, _CHANGES, _S.IOPRIORITY_TARGET),
     "migrate_pages": _look(_C.SYS_TRACE, _LOOKS),
     "bpf": _call(_K.SYS_BPF, _C.SYS_KERNEL, _arg(0)),
     "perf_event_open": _call(_K.SYS_PERF_EVENT_OPEN, _C.SYS_KERNEL, (_S.PERF_TARGET, 1)),

@@ -138,6 +138,7 @@ OPEN_FLAGS: Mapping[str, int] = {
     "O_APPEND": 0o2000,
     "O_NONBLOCK": 0o4000,
     "O_PATH": 0o10000000,
+    "removed": 1 << 29,  # the same: an unlink
     "moved": 1 << 30,  # defined by the probes: a link or a rename, see probes/lsm_dentry_ops.bpf.c
 }
 #: linux/stat.h

@@ -4,8 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from ringfence.abi import DIM_EXE, DIM_FACTS, DIM_OBJECT, TREE_HOST, TREE_SHIFT, Fact, Relation
+from ringfence.abi import (
+    DIM_EXE,
+    DIM_FACTS,
+    DIM_OBJECT,
+    TREE_HOST,
+    TREE_LOGS,
+    TREE_OWN,
+    TREE_SHIFT,
+    Fact,
+    Relation,
+)
 from ringfence.policy import constants as c
 from ringfence.policy.operand import FULL, Kind, Operand
 
@@ -17,13 +28,12 @@ __all__ = [
     "MOUNTS",
     "NET",
     "NO_YES",
-    "OF_TREE",
     "OPENED",
     "REACHED",
     "TASK_WORDS",
     "TREE",
 ]
-__all__ += ["call", "choice", "flags", "one", "target", "text"]
+__all__ += ["call", "choice", "flags", "one", "target", "text", "whose"]
 
 LOW32 = 0xFFFFFFFF
 AT_ENTRY = "read from the caller's memory at the start of the call: another thread can change it afterwards"
@@ -125,12 +135,20 @@ TREE = choice(
     "tree",
     2,
     "whose file it is, if it is opened for writing or its name changes: of the host's filesystems and not "
-    "below what containers are commonly given (host)",
-    {"host": TREE_HOST << TREE_SHIFT},
+    "below what containers are commonly given (host), or below a directory of the host's logs (logs)",
+    {"host": TREE_HOST << TREE_SHIFT, "logs": TREE_LOGS << TREE_SHIFT},
     mask=15 << TREE_SHIFT,
 )
-#: of a changed attribute
-OF_TREE = choice("tree", 1, "whose file it is, as for file.open", {"host": TREE_HOST})
+
+
+def whose(dim: int) -> Operand:
+    """Returns the operand for the tree of the file that a call changes. Hooks alone know it."""
+    meaning = "whose file it is: of the host or its logs, as for file.open, or below the container's root "
+    meaning += "directory and on that filesystem, so on no volume (own)"
+    words = {"host": TREE_HOST, "logs": TREE_LOGS, "own": TREE_OWN}
+    return replace(choice("tree", dim, meaning, words), by_hook=True)
+
+
 NET = (
     Operand("port", Kind.NUMBER, 0, "the remote port (bind: the local port)", largest=65535),
     Operand("family", Kind.CHOICE, 1, "IPv4 or IPv6", {"AF_INET": (2,), "AF_INET6": (10,)}),

@@ -27,7 +27,6 @@ from ringfence.policy.shared_operands import (
     MOUNTS,
     NET,
     NO_YES,
-    OF_TREE,
     OPENED,
     REACHED,
     TREE,
@@ -37,6 +36,7 @@ from ringfence.policy.shared_operands import (
     one,
     target,
     text,
+    whose,
 )
 
 __all__ = ["EVENTS", "describe", "event_words", "labels"]
@@ -97,17 +97,18 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             *OPENED,
             _PROCESS,
             TREE,
-            flags(1, "other open flags; moved: a rename or a link, not an open (BPF-LSM)", c.OPEN_FLAGS),
+            flags(1, "other open flags; moved: a rename or link; removed: an unlink (LSM)", c.OPEN_FLAGS),
             hot=_ON_OPEN,
         ),
         _event(_K.FILE_MAP, "maps a file for execution", *FILE, *OPENED, hot=_ON_OPEN),
         _event(_K.FILE_RECEIVE, "receives a descriptor from another process", *FILE, *OPENED),
         _event(
             _K.FILE_LINK,
-            "creates a symbolic link",
+            "creates a symbolic link, or moves one, or a directory, from one tree to another",
             *FILE,
             flags(1, "the form of the link's target", {"absolute": 1, "climbing": 2}, "leads"),
             choice("mount", 2, "the mount it is created on, as for file.open", MOUNTS, 7 << 16),
+            replace(TREE, meaning="whose directory it gets its name in, as for file.open"),
         ),
         _event(
             _K.DEVICE_ACCESS,
@@ -335,6 +336,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             "changes the mode of a file",
             flags(0, "the mode bits", c.MODE_BITS, "mode"),
             _ON_DISK,
+            whose(2),
         ),
         _event(
             _K.SYS_IOCTL,
@@ -361,7 +363,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             _K.SYS_SETXATTR,
             "sets an extended attribute of a file (BPF-LSM: or removes it)",
             replace(FILE[0], by_hook=True),
-            replace(OF_TREE, by_hook=True),
+            whose(1),
             text("name", "the attribute's name, such as security.capability"),
         ),
         _event(

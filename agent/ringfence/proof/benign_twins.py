@@ -85,9 +85,9 @@ def _link(words: Words) -> Sample:
     target, where = (*words, "/tmp/link")[:2]
     filesystem, path = ("disk", where) if where.startswith("/var/log") else ("tmpfs", where)
     leads = 1 if target.startswith("/") else 2 if ".." in target.split("/") else 0
-    return file_sample(
-        _K.FILE_LINK, filesystem, path.encode(), f"symlink {' '.join(words)}", vital=False, leads=leads
-    )  # fmt: skip
+    tree: dict[str, Any] = {"tree": "logs"} if where.startswith("/var/log") else {}
+    what = f"symlink {' '.join(words)}"
+    return file_sample(_K.FILE_LINK, filesystem, path.encode(), what, vital=False, leads=leads, **tree)
 
 
 def _kill(words: Words) -> Sample:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import TREE_GIVEN, TREE_HOME, TREE_KEY, TREE_OF_HOST
+from ringfence.abi import (
+    TREE_GIVEN,
+    TREE_HOME,
+    TREE_KEY,
+    TREE_LOG_DIRECTORY,
+    TREE_OF_HOST,
+    TREE_OF_LOGS,
+)
 from ringfence.bpf.maps import Map
 from ringfence.daemon.tracking.host_trees import HostTrees
 
@@ -99,8 +106,9 @@ def test_directories_that_containers_are_given_are_known_by_their_inode(root: Pa
     """So a bind mount or a link to them changes nothing."""
     table = Table()
     HostTrees(table, ["/var/lib/app*"], root=root).close()
-    assert table.kind(root / "var/log") == TREE_GIVEN
+    assert table.kind(root / "var/log") == TREE_LOG_DIRECTORY
     assert table.kind(root / "var/lib/docker/volumes") == TREE_GIVEN
+    assert table.kind(root / "mnt") == TREE_GIVEN
     assert table.kind(root / "home/alice") == TREE_HOME
     assert table.kind(root / "root") == TREE_HOME
     assert table.kind(root / "var/lib") is None
@@ -112,7 +120,32 @@ def test_a_directory_that_is_bound_elsewhere_is_given_all_the_same(root: Path) -
     mounted(root, f"20 1 {own_device(root)} /var/log /var/copy rw - ext4 /dev/sda1 rw")
     table = Table()
     HostTrees(table, root=root).close()
-    assert table.kind(root / "var/log") == TREE_GIVEN
+    assert table.kind(root / "var/log") == TREE_LOG_DIRECTORY
+
+
+def test_a_filesystem_for_logs_is_not_the_hosts_and_has_a_directory_of_logs(root: Path) -> None:
+    """Mounted at /var/log or below; not storage of other machines, which may not answer."""
+    mounted(
+        root,
+        "20 1 0:60 / /var/log rw - xfs /dev/sdb1 rw",
+        "21 20 0:61 / /var/log/remote rw - nfs4 server:/x rw",
+        "22 1 0:62 / /mnt rw - xfs /dev/sdc1 rw",
+    )
+    table = Table()
+    HostTrees(table, root=root).close()
+    assert table.kind(root / "var/log") == TREE_LOG_DIRECTORY
+    assert {key for key, kind in table.entries.items() if kind == TREE_OF_LOGS} == {(device("0:60"), 0)}
+    assert device("0:60") not in table.filesystems()
+
+
+def test_a_directory_of_the_host_that_is_bound_among_logs_stays_the_hosts(root: Path) -> None:
+    """`mount --bind /etc /var/log/etc`: a link stands for the mount."""
+    (root / "etc").mkdir()
+    (root / "var/log/etc").symlink_to("../../etc")
+    mounted(root, f"20 1 {own_device(root)} /etc /var/log/etc rw - ext4 /dev/sda1 rw")
+    table = Table()
+    HostTrees(table, root=root).close()
+    assert table.kind(root / "etc") is None
 
 
 def test_directories_of_the_configuration_are_added(root: Path) -> None:

@@ -150,9 +150,30 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
                 "/devices/pci0000:00/0000:00:01.0/uevent",
                 "/devices/pci0000:00/0000:00:01.0/d3cold_allowed",
                 "/fs/ext4/sda1/trigger_fs_error",
+                "/devices/platform/30be0000.ethernet/driver_override",
+                "/devices/platform/30be0000.ethernet/net/eth0/device/reset",
+                "/devices/platform/30be0000.ethernet/net/eth0/uevent",
+                "/devices/platform/soc/1c19000.usb/remove",
+                "/devices/platform/regulatory.0/firmware/regulatory.db/loading",
+                "/devices/platform/soc/any/attribute_of_a_driver",
+                "/devices/pci0000:00/0000:00:01.0/net/eth0/device/rescan",
             )
         ],
         [
+            *(
+                written("sysfs", f"/devices/platform/30be0000.ethernet/net/eth0/{name}")
+                for name in (
+                    "queues/rx-0/rps_cpus",
+                    "queues/rx-0/rps_flow_cnt",
+                    "queues/tx-0/xps_cpus",
+                    "queues/tx-0/xps_rxqs",
+                    "queues/tx-0/tx_maxrate",
+                    "queues/tx-0/byte_queue_limits/limit_max",
+                    "gro_flush_timeout",
+                    "threaded",
+                    "mtu",
+                )
+            ),
             written("sysfs", "/devices/virtual/net/lo/mtu"),
             written("sysfs", "/devices/pci0000:00/0000:00:01.0/host0/scsi_host/host0/scan"),
             read("sysfs", "/devices/pci0000:00/0000:00:01.0/config"),

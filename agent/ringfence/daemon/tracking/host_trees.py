@@ -18,7 +18,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from ringfence import log
-from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_KEY, TREE_OF_HOST
+from ringfence.abi import (
+    TREE_ENGINE,
+    TREE_GIVEN,
+    TREE_HOME,
+    TREE_KEY,
+    TREE_LOG_DIRECTORY,
+    TREE_OF_HOST,
+    TREE_OF_LOGS,
+)
 from ringfence.bpf.host import identify
 from ringfence.bpf.maps import Map
 from ringfence.containers.host import host_root
@@ -70,6 +78,8 @@ _OF_KERNEL = frozenset((
 ))  # fmt: skip
 #: storage that other machines share; a look-up there may wait for them
 _REMOTE = re.compile(r"9p|afs|ceph|cifs|fuse\..*|gfs2|glusterfs|lustre|nfs4?|ocfs2|smb3")
+#: what runs as root on the host reads files below these, and follows links
+_LOGS = re.compile(r".*/var/log(/.*)?", re.DOTALL)
 _ROUNDS = 10  # calls of `refresh` between two looks at the directories
 
 
@@ -134,22 +144,40 @@ class HostTrees:
         roots = self._roots([mount for mount in of_host if mount.whole], devices)
         for kind, path, fd in self._directories(elsewhere):
             key = _key(*identify(fd, devices))
+            if kind == TREE_GIVEN and _LOGS.fullmatch(path):
+                kind = TREE_LOG_DIRECTORY
             # The root of a filesystem that the host has in another place, too, is not given.
             if roots.get(key, {path}) == {path}:
                 found.setdefault(key, kind)
+        hosts = set(found)
+        for mount in apart:
+            if _is_for_logs(mount) and _key(_device(mount), 0) not in hosts:
+                found.update(self._filesystem_for_logs(mount, devices))
         return found
+
+    def _filesystem_for_logs(self, mount: MountLine, devices: Mapping[str, str]) -> dict[bytes, int]:
+        """Entries for a filesystem that the host has at, or below, a directory of logs only."""
+        key = self._at(mount, devices)
+        return {key: TREE_LOG_DIRECTORY, _key(_device(mount), 0): TREE_OF_LOGS} if key else {}
 
     def _roots(self, mounts: Iterable[MountLine], devices: Mapping[str, str]) -> dict[bytes, set[str]]:
         """The directories at which these mounts are, with the places of the mounts."""
         found: dict[bytes, set[str]] = {}
         for mount in mounts:
-            with suppress(OSError):
-                fd = os.open(os.path.join(self._root, mount.target.lstrip("/")), os.O_PATH | os.O_CLOEXEC)
-                try:
-                    found.setdefault(_key(*identify(fd, devices)), set()).add(mount.target)
-                finally:
-                    os.close(fd)
+            key = self._at(mount, devices)
+            if key:
+                found.setdefault(key, set()).add(mount.target)
         return found
+
+    def _at(self, mount: MountLine, devices: Mapping[str, str]) -> bytes | None:
+        """The directory that is at a mount point; None: it cannot be opened."""
+        with suppress(OSError):
+            fd = os.open(os.path.join(self._root, mount.target.lstrip("/")), os.O_PATH | os.O_CLOEXEC)
+            try:
+                return _key(*identify(fd, devices))
+            finally:
+                os.close(fd)
+        return None
 
     def _is_apart(self, mount: MountLine) -> bool:
         """Returns True for a mount that does not make its filesystem the host's."""
@@ -184,7 +212,7 @@ class HostTrees:
     def _write(self, wanted: dict[bytes, int]) -> None:
         changed = {key: kind for key, kind in wanted.items() if self._written.get(key) != kind}
         # Filesystems last: until then, nothing is the host's that a container was given.
-        for key in sorted(changed, key=lambda key: changed[key] == TREE_OF_HOST):
+        for key in sorted(changed, key=lambda key: changed[key] in (TREE_OF_HOST, TREE_OF_LOGS)):
             self._table.set(key, changed[key])
         for key in self._written.keys() - wanted.keys():
             self._table.delete(key)
@@ -239,6 +267,11 @@ def _expand(top: int, pattern: str, elsewhere: Sequence[str]) -> Iterator[str]:
 
 def _is_below(path: str, directories: Iterable[str]) -> bool:
     return any(path == above or path.startswith(f"{above}/") for above in directories)
+
+
+def _is_for_logs(mount: MountLine) -> bool:
+    remote = _REMOTE.fullmatch(mount.fstype) is not None
+    return _LOGS.fullmatch(mount.target) is not None and mount.fstype not in _OF_KERNEL and not remote
 
 
 def _apart(given: Mapping[int, Iterable[str]]) -> re.Pattern[str]:
