@@ -12,6 +12,7 @@
 #include "include/borrowed.h"
 #include "include/lsm.h"
 #include "include/lsm_look.h"
+#include "include/own_root.h"
 #include "include/program.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -144,7 +145,7 @@ int BPF_PROG(lsm_file_receive, struct file *file, int ret)
 	return rf_lsm_file(RF_FILE_RECEIVE, (__u64)file);
 }
 
-static __always_inline int rf_lsm_ioctl(unsigned int cmd)
+static __always_inline int rf_lsm_ioctl(const struct file *file, unsigned int cmd)
 {
 	struct rf_lsm lsm;
 
@@ -152,6 +153,9 @@ static __always_inline int rf_lsm_ioctl(unsigned int cmd)
 		return 0;
 	rf_lsm_query(&lsm, RF_SYS_IOCTL);
 	rf_lsm_operand(&lsm, 0, cmd);
+	rf_lsm_operand(&lsm, RF_DIM_IOCTL_TREE,
+		       rf_whose_name((__u64)BPF_CORE_READ(file, f_path.dentry),
+				     lsm.armed->container_root));
 	return rf_lsm_decide(&lsm, 0);
 }
 
@@ -160,7 +164,7 @@ int BPF_PROG(lsm_file_ioctl, struct file *file, unsigned int cmd, unsigned long 
 {
 	if (ret)
 		return ret;
-	return rf_lsm_ioctl(cmd);
+	return rf_lsm_ioctl(file, cmd);
 }
 
 /* Since 6.8 32-bit callers come here (f1bb47a31dff); before, to file_ioctl. */
@@ -169,5 +173,5 @@ int BPF_PROG(lsm_file_ioctl_compat, struct file *file, unsigned int cmd, unsigne
 {
 	if (ret)
 		return ret;
-	return rf_lsm_ioctl(cmd);
+	return rf_lsm_ioctl(file, cmd);
 }

@@ -70,3 +70,46 @@ int BPF_PROG(lsm_inode_remove_acl, void *idmap, struct dentry *dentry, const cha
 {
 	return ret ? ret : rf_decide_attribute(dentry, name);
 }
+
+/*
+ * Inode flags, by file_setattr(2) and by the ioctls that a rule on ioctl() also sees. From 6.17 on
+ * ("lsm: introduce new hooks for setting/getting inode fsxattr").
+ */
+SEC("lsm/inode_file_setattr")
+int BPF_PROG(lsm_inode_file_setattr, struct dentry *dentry, void *flags, int ret)
+{
+	return ret ? ret : rf_decide_attribute(dentry, NULL);
+}
+
+/* include/linux/fs.h. Mode, owner and size come to the hooks on paths. */
+#define RF_ATTR_SIZE 8
+#define RF_ATTR_TIMES 0x30 /* ATTR_ATIME, ATTR_MTIME */
+
+/*
+ * Times, by utimensat(2). In 6.9 the hook got a first argument ("security: Align inode_setattr hook
+ * definition with EVM"), and inode_post_setattr came with it.
+ */
+SEC("lsm/inode_setattr")
+int lsm_inode_setattr(unsigned long long *ctx)
+{
+	struct dentry *dentry;
+	struct iattr *changes;
+	unsigned int valid;
+	int ret;
+
+	if (bpf_core_field_exists(union security_list_options, inode_post_setattr)) {
+		dentry = (struct dentry *)ctx[1];
+		changes = (struct iattr *)ctx[2];
+		ret = ctx[3];
+	} else {
+		dentry = (struct dentry *)ctx[0];
+		changes = (struct iattr *)ctx[1];
+		ret = ctx[2];
+	}
+	if (ret)
+		return ret;
+	valid = BPF_CORE_READ(changes, ia_valid);
+	if (valid & RF_ATTR_SIZE || !(valid & RF_ATTR_TIMES))
+		return 0;
+	return rf_decide_attribute(dentry, NULL);
+}

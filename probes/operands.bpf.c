@@ -9,6 +9,7 @@
 #include "include/membership.h"
 #include "include/namespaces.h"
 #include "include/operands.h"
+#include "include/own_root.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -314,6 +315,18 @@ static __always_inline bool rf_fd_is_setuid(struct task_struct *task, __u32 fd)
 		return false;
 	mode = RF_READ(struct file, file, f_inode, i_mode);
 	return (mode & RF_S_IFMT) == RF_S_IFREG && mode & RF_S_ISUGID;
+}
+
+__noinline __u32 rf_tree_of_fd(__u32 fd)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct rf_armed *armed = rf_bound(task);
+	__u64 file = rf_file_of_fd(task, fd);
+
+	if (!armed || !file)
+		return RF_TREE_NONE;
+	return rf_whose_name((__u64)RF_READ(struct file, file, f_path.dentry),
+			     armed->container_root);
 }
 
 #define RF_PERF_FLAGS 4 /* argument of perf_event_open */

@@ -22,10 +22,8 @@ static __always_inline bool rf_is_on_own_root(__u64 dentry, __u64 container_root
 
 __noinline __u32 rf_whose_name(__u64 dentry, __u64 container_root)
 {
-	struct rf_file file;
-
 	if (rf_is_on_own_root(dentry, container_root))
 		return RF_TREE_OWN;
-	rf_file_named(&file, 0, dentry, 0);
-	return rf_tree_of_file(&file, container_root, 0);
+	return rf_tree_of_name((__u64)RF_READ(struct dentry, dentry, d_sb), dentry, container_root,
+			       0);
 }

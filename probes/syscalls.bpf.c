@@ -14,6 +14,7 @@
 #include "include/guard.h"
 #include "include/lost.h"
 #include "include/namespaces.h"
+#include "include/own_root.h"
 #include "include/self.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -68,6 +69,8 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 	rf_query_init(&query, event, &armed->task, container);
 	for (i = 0; i < RF_OPERANDS; i++)
 		query.value[i] = rf_operand(call, known->source[i], known->arg[i]);
+	if (event == RF_SYS_IOCTL)
+		query.value[RF_DIM_IOCTL_TREE] = rf_tree_of_fd(call->args[0]);
 	if (call->compat) {
 		flags |= RF_FLAG_COMPAT;
 		query.value[RF_DIM_FACTS] = rf_compat_facts(task);

@@ -10,6 +10,12 @@
 /* The operand that a rule tests. A global function, as it is called for each of them. */
 __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg);
 
+/*
+ * Enum rf_tree of the file behind a descriptor of the current task: the operand of RF_FROM_FD_TREE.
+ * Apart from rf_operand(), which is called where no stack is left for it.
+ */
+__u32 rf_tree_of_fd(__u32 fd);
+
 /* Operands of chroot, and the new root. */
 #define RF_DIM_CHROOTED 0
 #define RF_DIM_NEW_ROOT 1

@@ -8,6 +8,8 @@
 
 #include "trees.h"
 
+#define RF_DIM_IOCTL_TREE 1 /* operand of ioctl */
+
 /* Enum rf_tree of a name, RF_TREE_OWN included. `container_root` 0: it is not known. */
 __u32 rf_whose_name(__u64 dentry, __u64 container_root);
 

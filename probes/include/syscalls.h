@@ -41,6 +41,8 @@ enum rf_operand_source {
 	/* the same of the processes that setpriority(which, who), or ioprio_set, means */
 	RF_FROM_PRIORITY_TARGET = 19,
 	RF_FROM_IOPRIORITY_TARGET = 20,
+	/* enum rf_tree of the file behind the descriptor args[arg]: by rf_tree_of_fd() */
+	RF_FROM_FD_TREE = 21,
 };
 
 enum rf_relation {

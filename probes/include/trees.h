@@ -55,18 +55,24 @@ extern struct map_host_trees host_trees SEC(".maps");
  */
 __u32 rf_tree_of(__u64 device, __u64 dentry, __u64 container_root, __u32 how);
 
-/* Enum rf_tree of a file. Most are on no filesystem of the host. */
-static __always_inline __u32 rf_tree_of_file(const struct rf_file *file, __u64 container_root,
+/* Enum rf_tree of a name on a filesystem. Most are on no filesystem of the host. */
+static __always_inline __u32 rf_tree_of_name(__u64 super, __u64 dentry, __u64 container_root,
 					     __u32 how)
 {
-	struct rf_tree_key key = { .device = RF_READ(struct super_block, file->super, s_dev) };
+	struct rf_tree_key key = { .device = RF_READ(struct super_block, super, s_dev) };
 	__u32 *whose = bpf_map_lookup_elem(&host_trees, &key), tree;
 
 	if (!whose)
 		return RF_TREE_NONE;
-	tree = rf_tree_of(key.device, file->dentry, container_root, how);
+	tree = rf_tree_of(key.device, dentry, container_root, how);
 	/* Only a part of such a filesystem is for logs, and no part is the host's. */
 	return *whose == RF_TREE_OF_LOGS && tree == RF_TREE_HOST ? RF_TREE_NONE : tree;
+}
+
+static __always_inline __u32 rf_tree_of_file(const struct rf_file *file, __u64 container_root,
+					     __u32 how)
+{
+	return rf_tree_of_name(file->super, file->dentry, container_root, how);
 }
 
 #endif

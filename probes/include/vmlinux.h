@@ -214,6 +214,12 @@ struct inode {
 	void *i_private;
 	char *i_link; /* of a symbolic link; NULL: its text is elsewhere */
 };
+struct iattr {
+	unsigned int ia_valid;
+};
+union security_list_options { /* of which hooks there are */
+	void *inode_post_setattr;
+};
 struct proc_inode { /* fs/proc/internal.h: private to the kernel, but in its BTF */
 	struct pid *pid;
 	struct inode vfs_inode;

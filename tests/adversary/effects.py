@@ -16,12 +16,24 @@ from pathlib import Path
 
 from tests.adversary.world import Round
 
-__all__ = ["Effect", "accounted", "clock_moved", "device_held", "exists", "frozen", "gone"]
-__all__ += ["in_namespace", "limited", "mode_is", "own_userns", "parameter", "planted", "received"]
+__all__ = ["Effect", "accounted", "aged", "clock_moved", "device_held", "exists", "frozen", "gone"]
+__all__ += [
+    "in_namespace",
+    "io_idle",
+    "limited",
+    "mode_is",
+    "nodump",
+    "own_userns",
+    "parameter",
+    "planted",
+    "received",
+]
 __all__ += ["reniced", "rescheduled", "secret_shown", "shut_down", "signalled", "stalled", "swapped"]
 __all__ += ["upcall", "written", "xattr_set"]
 
 _FITHAW = 0xC0045878
+_SYS_IOPRIO_GET = 252  # x86-64
+_FS_IOC_GETFLAGS, _FS_NODUMP_FL = 0x80086601, 0x40
 Effect = Callable[[Round], bool]
 
 
@@ -61,6 +73,23 @@ def xattr_set(path: str, name: str) -> Effect:
     return lambda one: name in os.listxattr(path.format_map(one.words()))
 
 
+def nodump(path: str) -> Effect:
+    """The file has the inode flag that it has not by itself."""
+
+    def look(one: Round) -> bool:
+        flags = ctypes.c_int(0)
+        with open(path.format_map(one.words()), "rb") as file:
+            fcntl.ioctl(file, _FS_IOC_GETFLAGS, flags)
+        return bool(flags.value & _FS_NODUMP_FL)
+
+    return look
+
+
+def aged(path: str) -> Effect:
+    """The file seems to be from 1970."""
+    return lambda one: os.lstat(path.format_map(one.words())).st_mtime < 100
+
+
 def received(one: Round) -> bool:
     """A server of the host received the attacker's text."""
     return one.world.servers.got(one.token)
@@ -84,6 +113,12 @@ def rescheduled(one: Round) -> bool:
 def reniced(one: Round) -> bool:
     """The victim runs after all others."""
     return os.getpriority(os.PRIO_PROCESS, one.victim.pid) == 19
+
+
+def io_idle(one: Round) -> bool:
+    """The victim reads and writes only while nobody else does."""
+    found = ctypes.CDLL(None, use_errno=True).syscall(_SYS_IOPRIO_GET, 1, one.victim.pid)
+    return bool(found >> 13 == 3)
 
 
 def in_namespace(kind: str, pid: str) -> Effect:

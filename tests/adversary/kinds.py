@@ -78,7 +78,7 @@ def new_root(directory: Path, program: Path) -> Iterator[Path]:
     image = directory / "image"
     for name in ("bin", "etc", "root", "proc", "sys", "dev", "tmp", "run", "usr/local/bin"):
         (image / name).mkdir(parents=True)
-    for name in ("bin/adversary", "usr/local/bin/kube-apiserver", "usr/local/bin/other"):
+    for name in ("bin/adversary", "bin/rpm", "usr/local/bin/kube-apiserver", "usr/local/bin/other"):
         shutil.copy(program, image / name)
     (image / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/true\n")
     for name in ("lib", "lib64", "sbin"):  # the host's, for its tools

@@ -49,7 +49,8 @@ CLASSES = {
     "B5": Class("calls on the whole node: swap, clock, accounting", "denied", "killed at the call",
                 "that one call, without BPF-LSM"),
     "B6": Class("module parameters, PCI and power by sysfs", "denied by subtree", "killed at the open",
-                "attributes of devices outside of these subtrees only alert"),
+                "attributes of devices outside of these subtrees, and of network cards on the "
+                "platform bus, only alert"),
     "B7": Class("packets to the metadata service", "cgroup-BPF judges each packet of a socket", _SAME,
                 "what the kernel rewrites, forwards or encapsulates after that"),
     "B8": Class("files of the host through its processes", "by the mount that the file is reached by",
@@ -63,7 +64,7 @@ CLASSES = {
     "C3": Class("file capabilities on shared files", "denied on disks", "killed at the call",
                 "that one call, without BPF-LSM"),
     "C4": Class("signals to host processes, changes of them", "denied", "killed at the call",
-                "without BPF-LSM: that one call, signals by F_SETOWN, priorities"),
+                "without BPF-LSM: that one call, signals by F_SETOWN"),
     "C5": Class("FIFOs of the host", "by the host's trees", "killed at the open"),
     "C6": Class("helpers that the kernel starts for keys", "only known helpers run", _SAME,
                 "a known helper gets the container's words"),

@@ -4,7 +4,18 @@
 from __future__ import annotations
 
 from tests.adversary.attack import Attack
-from tests.adversary.effects import exists, gone, mode_is, planted, received, secret_shown, written, xattr_set
+from tests.adversary.effects import (
+    aged,
+    exists,
+    gone,
+    mode_is,
+    nodump,
+    planted,
+    received,
+    secret_shown,
+    written,
+    xattr_set,
+)
 from tests.adversary.kinds import ALL, CAPS, DOCKER, PRIV
 
 __all__ = ["ATTACKS"]
@@ -134,6 +145,53 @@ _CAPABILITIES = tuple(
     )
 )
 
+#: the image's package manager stores privilege on a volume
+_PACKAGES = tuple(
+    Attack(
+        "C2",
+        f"{call} of a package manager",
+        f"exec /bin/rpm {call} {{volume}}/{name} {words}",
+        f"exec /bin/rpm {call} /tmp/{{token}}-{name} {words}" if call == "setid_new" else
+        f"exec /bin/rpm {call} /etc/passwd {words}",
+        effect,
+        short=call == "setid",
+        guest=True,
+    )
+    for call, name, words, effect in (
+        ("setid", "file", "", mode_is("{given}/file", 0o4755)),
+        ("setid_new", "new", "", mode_is("{given}/new", 0o4755)),
+        ("xattr", "file", "security.capability", xattr_set("{given}/file", "security.capability")),
+    )
+)  # fmt: skip
+
+#: the kubelet follows links below /var/log as root
+_HERE, _BELOW = "{volume}", "{volume}/below"
+_LOGS = tuple(
+    Attack("B1", f"{name} in the host's logs", f"{call} {words} {{volume}}/file",
+           f"{call} {words.replace('/host/var/log', _HERE).replace('/host/var/tmp', _BELOW)} file",
+           exists("/var/log/rf-{token}"), (PRIV,), guest=True, short=name == "a link moved")
+    for name, call, words in (
+        ("a link made", "name_path", "symlink /host/var/log rf-{token}"),
+        ("a link moved", "link_into", "rename /host/var/tmp/rf-{token} /host/var/log/rf-{token}"),
+        ("another name of a link", "link_into", "link /host/var/tmp/rf-{token} /host/var/log/rf-{token}"),
+        ("a directory with a link moved", "link_within",
+         "rename /host/var/tmp/rf-{token} /host/var/log/rf-{token}"),
+    )
+)  # fmt: skip
+
+#: attributes, by a descriptor that is only for reading or by the path
+_ATTRIBUTES = tuple(
+    Attack("B1", f"{name} of a file", f"{call} {{host}}/file",
+           f"{'times' if call == 'file_setattr' else call} {{volume}}/file", effect, (PRIV,),
+           guest=True, short=call == "flags")
+    for call, name, effect in (
+        ("flags", "inode flags", nodump("{target}/file")),
+        ("xflags", "flags of XFS", nodump("{target}/file")),
+        ("file_setattr", "flags by file_setattr", nodump("{target}/file")),
+        ("times", "times", aged("{target}/file")),
+    )
+)  # fmt: skip
+
 _PIPES = tuple(
     Attack("C5", label, f"{call} {where}/host.fifo {{token}}", "write {volume}/file {token}", received, kinds,
            short=label == "given")
@@ -161,6 +219,9 @@ ATTACKS: tuple[Attack, ...] = (
     *_FOREIGN,
     _TRUNCATE,
     *_CAPABILITIES,
+    *_PACKAGES,
+    *_LOGS,
+    *_ATTRIBUTES,
     *_PIPES,
     *_READ,
 )

@@ -7,6 +7,7 @@ from tests.adversary.attack import Attack
 from tests.adversary.effects import (
     exists,
     in_namespace,
+    io_idle,
     limited,
     own_userns,
     reniced,
@@ -29,7 +30,8 @@ _CONTROLS = tuple(
     Attack("C4", f"change of {name}", f"control {way} {{victim}}", f"control {way} 0", effect, (PRIV,),
            short=way == "limit")
     for name, way, effect in (
-        ("limits", "limit", limited), ("scheduling", "schedule", rescheduled), ("priority", "nice", reniced))
+        ("limits", "limit", limited), ("scheduling", "schedule", rescheduled), ("priority", "nice", reniced),
+        ("the priority of its group", "nice_group", reniced), ("I/O priority", "io", io_idle))
 )  # fmt: skip
 
 _MEMORY = tuple(

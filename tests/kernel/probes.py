@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -123,12 +123,14 @@ def running(
     prepare: Callable[[Kernel], None] = lambda kernel: None,
     lsm: bool = False,
     beats: int = ALWAYS,
+    also: Collection[str] = (),
     **settings: Any,
 ) -> Iterator[Probes]:
     """Probes at all calls and cgroup hooks of this kernel; detached at the end.
 
     With `lsm`, at all of its LSM hooks instead for the events that these decide. `beats`: time of
     the agent's last heartbeat, in ns since boot; without an agent the kernel frees slots itself.
+    `also`: calls that cost every process of the node, and are left out otherwise.
     """
     force.need_root()
     if not DEFAULT_OBJECT.exists():
@@ -149,7 +151,7 @@ def running(
         **{"slots": SLOTS, "processes": 4096, "sealed": False, **settings},
     )
     plan = AttachPlan(
-        entry=frozenset(CALLS) - {"ioctl", "splice", "vmsplice", "tee"} - hooked,
+        entry=frozenset(CALLS) - ({"ioctl", "splice", "vmsplice", "tee"} - frozenset(also)) - hooked,
         exit=frozenset() if EventKind.FILE_OPEN in decided else frozenset(OPENS),
         done=(frozenset(DONE) | {"connect"} if EventKind.UNIX_CONNECT not in decided else frozenset(DONE))
         - hooked,

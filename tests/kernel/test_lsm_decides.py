@@ -17,7 +17,7 @@ from tests.support import force
 
 pytestmark = pytest.mark.root
 #: hooks that some kernel of the matrix lacks; all others are on every one
-YOUNG = {"uring_allowed", "file_ioctl_compat", "inode_set_acl", "inode_remove_acl"}
+YOUNG = {"uring_allowed", "file_ioctl_compat", "inode_set_acl", "inode_remove_acl", "inode_file_setattr"}
 
 
 def test_the_hooks_of_a_guest_decide() -> None:

@@ -74,7 +74,7 @@ def test_a_signal_to_a_group_has_the_relation_of_its_processes(
 def test_a_change_of_priority_has_the_relation_of_its_processes(
     probes: Probes, cgroup: Cgroup, act: str, stranger: Holder, call: int, first: int
 ) -> None:
-    """One, a group, the caller's own group, or those of a user; setpriority and ioprio_set count otherwise."""
+    """One, a group, the caller's own group, or those of a user. ioprio_set counts these from 1."""
     process, group, user = first, first + 1, first + 2
     probes.enforce(Rule(K.PROCESS_LOOK, "kill", {1: {Relation.HOST}}))
     with holding(cgroup) as sibling:

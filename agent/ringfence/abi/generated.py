@@ -396,6 +396,7 @@ class OperandSource(IntEnum):
     PIDS_TARGET = 18
     PRIORITY_TARGET = 19
     IOPRIORITY_TARGET = 20
+    FD_TREE = 21
 
 
 class Relation(LowerName):

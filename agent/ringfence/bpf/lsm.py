@@ -90,6 +90,8 @@ DECIDED: Mapping[EventKind, Decided] = {
             "inode_removexattr": "removal",
             "inode_set_acl": "access lists, from 6.2 on",
             "inode_remove_acl": "their removal, from 6.2 on",
+            "inode_file_setattr": "inode flags by file_setattr, from 6.17 on",
+            "inode_setattr": "times",
         },
         text=True,
     ),

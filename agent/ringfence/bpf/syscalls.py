@@ -174,7 +174,7 @@ CALLS: dict[str, Syscall] = {
     "fchmod": _call(_K.SYS_CHMOD, _C.SYS_FILE, _arg(1)),
     "fchmodat": _call(_K.SYS_CHMOD, _C.SYS_FILE, _arg(2), text=1),
     "fchmodat2": _call(_K.SYS_CHMOD, _C.SYS_FILE, _arg(2), text=1),
-    "ioctl": _call(_K.SYS_IOCTL, _C.SYS_FILE, _arg(1)),
+    "ioctl": _call(_K.SYS_IOCTL, _C.SYS_FILE, _arg(1), (_S.FD_TREE, 0)),
     "splice": _call(_K.SYS_SPLICE, _C.SYS_FILE, _const(1), (_S.FD_SETUID, 0)),
     "vmsplice": _call(_K.SYS_SPLICE, _C.SYS_FILE, _const(2)),
     "tee": _call(_K.SYS_SPLICE, _C.SYS_FILE, _const(3)),

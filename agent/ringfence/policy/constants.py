@@ -297,6 +297,20 @@ IOCTL_REQUESTS: Mapping[str, tuple[int, ...]] = {
     "BTRFS_IOC_ADD_DEV": (_ioctl(_BTRFS, 10, 4096, writes=True),),
     "BTRFS_IOC_RM_DEV": tuple(_ioctl(_BTRFS, n, 4096, writes=True) for n in (11, 58)),
     "BTRFS_IOC_DEFAULT_SUBVOL": (_ioctl(_BTRFS, 19, 8, writes=True),),
+    # 64-bit and 32-bit callers; the size is that of a long, the value an int
+    "FS_IOC_SETFLAGS": tuple(_ioctl(ord("f"), 2, n, writes=True) for n in (8, 4)),
+    "FS_IOC_SETVERSION": tuple(_ioctl(ord("v"), 2, n, writes=True) for n in (8, 4)),
+    "FS_IOC_FSSETXATTR": (_ioctl(_X, 32, 28, writes=True),),
+    "FS_IOC_SET_ENCRYPTION_POLICY": (_ioctl(ord("f"), 19, 12, reads=True),),
+    "FS_IOC_ENABLE_VERITY": (_ioctl(ord("f"), 133, 128, writes=True),),
+    "BTRFS_IOC_SNAP_CREATE": tuple(_ioctl(_BTRFS, n, 4096, writes=True) for n in (1, 23)),
+    "BTRFS_IOC_SUBVOL_CREATE": tuple(_ioctl(_BTRFS, n, 4096, writes=True) for n in (14, 24)),
+    "BTRFS_IOC_SNAP_DESTROY": (_ioctl(_BTRFS, 15, 4096, writes=True),),
+    "BTRFS_IOC_SNAP_DESTROY_V2": (_ioctl(_BTRFS, 63, 4096, writes=True),),
+    "BTRFS_IOC_SUBVOL_SETFLAGS": (_ioctl(_BTRFS, 26, 8, writes=True),),
+    "BTRFS_IOC_SET_RECEIVED_SUBVOL": tuple(
+        _ioctl(_BTRFS, 37, n, reads=True, writes=True) for n in (200, 192)
+    ),
     "BTRFS_IOC_DEV_REPLACE": (_ioctl(_BTRFS, 53, 2600, reads=True, writes=True),),
 }
 #: asm/signal.h, the same on x86-64 and arm64

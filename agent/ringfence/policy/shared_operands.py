@@ -141,12 +141,12 @@ TREE = choice(
 )
 
 
-def whose(dim: int) -> Operand:
-    """Returns the operand for the tree of the file that a call changes. Hooks alone know it."""
+def whose(dim: int, *, by_hook: bool = True) -> Operand:
+    """Returns the operand for the tree of the file that a call changes."""
     meaning = "whose file it is: of the host or its logs, as for file.open, or below the container's root "
     meaning += "directory and on that filesystem, so on no volume (own)"
     words = {"host": TREE_HOST, "logs": TREE_LOGS, "own": TREE_OWN}
-    return replace(choice("tree", dim, meaning, words), by_hook=True)
+    return replace(choice("tree", dim, meaning, words), by_hook=by_hook)
 
 
 NET = (

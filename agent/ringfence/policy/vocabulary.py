@@ -342,6 +342,7 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
             _K.SYS_IOCTL,
             "calls ioctl()",
             Operand("request", Kind.CHOICE, 0, "the request", c.IOCTL_REQUESTS, mask=LOW32, largest=LOW32),
+            whose(1, by_hook=False),
             hot="attached to every ioctl of the node, which slows terminals and databases",
         ),
         _event(
@@ -361,10 +362,10 @@ EVENTS: Mapping[EventKind, EventWords] = dict(
         ),
         _event(
             _K.SYS_SETXATTR,
-            "sets an extended attribute of a file (BPF-LSM: or removes it)",
+            "sets an extended attribute of a file (BPF-LSM: or removes it; or changes inode flags or times)",
             replace(FILE[0], by_hook=True),
             whose(1),
-            text("name", "the attribute's name, such as security.capability"),
+            text("name", "the attribute's name, such as security.capability; empty: inode flags or times"),
         ),
         _event(
             _K.SYS_PERSONALITY, "changes its execution domain", flags(0, "the flags", c.PERSONALITY_FLAGS)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Calls that change names or attributes and open nothing. */
 #include "adversary.h"
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/xattr.h>
 
 static int one_symlink(int at, const char *name, const char *to)
@@ -151,6 +153,85 @@ static int attack_fxattr(char **args)
 	return result(fsetxattr(fd, word(args, 1, "security.capability"), capability, sizeof(capability), 0));
 }
 
+/* setid PATH: the set-id bit of a file that is there. */
+static int attack_setid(char **args)
+{
+	return result(chmod(word(args, 0, "/tmp/x"), 04755));
+}
+
+/* setid_new PATH: a file that has it from the start. */
+static int attack_setid_new(char **args)
+{
+	umask(0);
+	return result(open(word(args, 0, "/tmp/x"), O_WRONLY | O_CREAT | O_EXCL, 04755));
+}
+
+/* link_into CALL FROM TO TARGET: makes a symbolic link FROM, then moves it or gives it the name TO. */
+static int attack_link_into(char **args)
+{
+	const char *from = word(args, 1, "/tmp/x"), *to = word(args, 2, "/tmp/y");
+
+	need(!symlink(word(args, 3, "file"), from), "a link");
+	return result(run_call(word(args, 0, "rename"), AT_FDCWD, from, to));
+}
+
+/* link_within CALL FROM TO TARGET: moves a directory with such a link in it. */
+static int attack_link_within(char **args)
+{
+	const char *from = word(args, 1, "/tmp/x"), *to = word(args, 2, "/tmp/y");
+	char link[4096];
+
+	snprintf(link, sizeof(link), "%s/link", from);
+	need(!mkdir(from, 0755) && !symlink(word(args, 3, "file"), link), "a link in a directory");
+	return result(run_call(word(args, 0, "rename"), AT_FDCWD, from, to));
+}
+
+/* flags PATH: by a descriptor that is only for reading. */
+static int attack_flags(char **args)
+{
+	int fd = open(word(args, 0, "/tmp/x"), O_RDONLY), flags;
+
+	need(fd >= 0 && !ioctl(fd, FS_IOC_GETFLAGS, &flags), "open for reading");
+	flags |= FS_NODUMP_FL;
+	return result(ioctl(fd, FS_IOC_SETFLAGS, &flags));
+}
+
+/* xflags PATH: the same by the other ioctl. */
+static int attack_xflags(char **args)
+{
+	int fd = open(word(args, 0, "/tmp/x"), O_RDONLY);
+	struct fsxattr flags;
+
+	need(fd >= 0 && !ioctl(fd, FS_IOC_FSGETXATTR, &flags), "open for reading");
+	flags.fsx_xflags |= FS_XFLAG_NODUMP;
+	return result(ioctl(fd, FS_IOC_FSSETXATTR, &flags));
+}
+
+#define CALL_FILE_SETATTR 469
+
+/* file_setattr PATH: the same by path, from Linux 6.17 on. */
+static int attack_file_setattr(char **args)
+{
+	struct {
+		unsigned long long xflags;
+		unsigned int other[4];
+	} flags = { .xflags = FS_XFLAG_NODUMP };
+	long done = syscall(CALL_FILE_SETATTR, AT_FDCWD, word(args, 0, "/tmp/x"), &flags, sizeof(flags), 0);
+
+	need(!done || errno != ENOSYS, "file_setattr");
+	return result(done);
+}
+
+/* times PATH: as if it was changed in 1970. */
+static int attack_times(char **args)
+{
+	struct timespec times[2] = { { .tv_sec = 1 }, { .tv_sec = 1 } };
+	int fd = open(word(args, 0, "/tmp/x"), O_RDONLY);
+
+	need(fd >= 0, "open for reading");
+	return result(futimens(fd, times));
+}
+
 const struct attack name_attacks[] = {
 	{ "name", attack_name },
 	{ "name_path", attack_name_path },
@@ -161,5 +242,13 @@ const struct attack name_attacks[] = {
 	{ "other_name", attack_other_name },
 	{ "xattr", attack_xattr },
 	{ "fxattr", attack_fxattr },
+	{ "setid", attack_setid },
+	{ "setid_new", attack_setid_new },
+	{ "link_into", attack_link_into },
+	{ "link_within", attack_link_within },
+	{ "flags", attack_flags },
+	{ "xflags", attack_xflags },
+	{ "file_setattr", attack_file_setattr },
+	{ "times", attack_times },
 	{ NULL, NULL },
 };

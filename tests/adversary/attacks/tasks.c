@@ -91,6 +91,10 @@ static int attack_control(char **args)
 		return result(sched_setscheduler(pid, SCHED_IDLE, &param));
 	if (!strcmp(word(args, 0, ""), "nice"))
 		return result(setpriority(PRIO_PROCESS, pid, 19));
+	if (!strcmp(word(args, 0, ""), "nice_group"))
+		return result(setpriority(PRIO_PGRP, pid ? getpgid(pid) : 0, 19));
+	if (!strcmp(word(args, 0, ""), "io"))
+		return result(syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, pid, 3 << 13 /* idle */));
 	return USAGE;
 }
 
