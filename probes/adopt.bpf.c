@@ -136,7 +136,7 @@ static __always_inline __u32 rf_adopt_into(struct task_struct *task, struct rf_s
 		return rf_unbound_in(task, &like, container_root);
 	armed->container_root = container_root;
 	armed->began_unbound = rf_call_mark(task, rf_in_compat(task));
-	rf_note_shared_memory(container, task);
+	rf_note_shared_before(container, task);
 	rf_drift_watch(task, armed);
 	rf_claim_namespaces(rf_address(task), &armed->task, RF_EVERY_KIND);
 	rf_publish(task, &armed->task, container);

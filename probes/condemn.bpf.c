@@ -43,8 +43,7 @@ __noinline int rf_count_threads(struct rf_sharing *sharing)
 }
 
 /*
- * Returns true if a task of another thread group has the same descriptor table, directories or
- * memory. The kernel counts the users of each, and a thread may have a table of its own. Memory
+ * The kernel counts the users of each, and a thread may have a table of its own. Memory
  * that is looked at in /proc has one user more for a moment. So its count is of interest only if a
  * process of the container has shared memory (`may_share`), or is the child of a vfork.
  */

@@ -90,8 +90,6 @@ rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 	nr = rf_call_number(regs);
 	if (!(file.flags & (RF_O_ACCMODE | RF_O_PATH)) && rf_truncated(regs, nr, compat))
 		file.flags |= RF_O_RDWR;
-	if (file.magic == RF_MAGIC_PROC && file.flags & RF_O_ACCMODE)
-		rf_borrow_by_memory(&file);
 	if (rf_guard_is_relevant(&file, file.flags & RF_O_ACCMODE)) {
 		what = rf_guard_opened(&file);
 		if (what)
@@ -103,10 +101,14 @@ rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 	if (rf_is_reached(&file, owner))
 		owner = rf_reached_by_call(file.inode, file.magic, owner, fd);
 	answer = rf_file_prefilter(&query, task, armed, container, &file, owner, compat);
-	if (!rf_file_is_relevant(&query, RF_FILE_OPEN, answer, &armed->task, container))
-		return 0;
-	rf_file_decide(&query, task, armed, container, &file, answer, fd,
-		       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_KILL, false);
+	if (rf_file_is_relevant(&query, RF_FILE_OPEN, answer, &armed->task, container)) {
+		rf_file_decide(&query, task, armed, container, &file, answer, fd,
+			       compat ? RF_FLAG_COMPAT : 0, RF_MECHANISM_KILL, false);
+		if (rf_refuses(query.action))
+			return 0;
+	}
+	if (file.magic == RF_MAGIC_PROC && file.flags & RF_O_ACCMODE)
+		rf_borrow_by_memory(&file);
 	return 0;
 }
 

@@ -4,15 +4,15 @@
  *
  * The kernel asks ptrace_access_check before it follows a link of /proc/PID (root, cwd, exe, fd,
  * map_files, ns), before it opens files there with a process's memory, and in calls on processes.
- * Calls that are events of their own are decided in lsm_task.bpf.c. Following a link is
- * not refused: `ls -l` does it for the name. But it is noted, and file_open decides about the
- * object with it.
+ * Calls that are events of their own are decided as such. Following a link is not refused: `ls -l`
+ * does it for the name. But it is noted, and file_open decides about the object with it.
  *
  * What /proc/PID/stat shows to anyone is asked without audit, and is no look.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "include/borrowed.h"
 #include "include/lsm_call.h"
 #include "include/lsm_look.h"
 
@@ -32,11 +32,12 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_LOOK_BY_OPEN 2
 #define RF_LOOK_BY_LOOKUP 3 /* a link of /proc/PID, or a value that is read */
 
-/* Events with a hook program of their own for the same look. */
-#define RF_LOOKS_OF_CALLS                                                \
+/* Events of calls that are decided here. */
+#define RF_LOOKS                                                         \
 	(RF_EVENT_BIT(RF_SYS_PTRACE) | RF_EVENT_BIT(RF_SYS_PROCESS_VM) | \
-	 RF_EVENT_BIT(RF_SYS_PIDFD_GETFD) | RF_EVENT_BIT(RF_SYS_SETNS) | \
-	 RF_EVENT_BIT(RF_SYS_PERF_EVENT_OPEN))
+	 RF_EVENT_BIT(RF_SYS_PIDFD_GETFD) | RF_EVENT_BIT(RF_SYS_SETNS))
+/* Those that are no process.look. */
+#define RF_LOOKS_OF_CALLS (RF_LOOKS | RF_EVENT_BIT(RF_SYS_PERF_EVENT_OPEN))
 
 #define RF_WORKER_CALL 1 /* an io_uring's worker is in no call */
 
@@ -124,17 +125,15 @@ static __always_inline bool rf_is_decided_by_call(const struct rf_lsm *lsm)
 	return bit < 64 && RF_LOOKS_OF_CALLS >> bit & 1;
 }
 
-SEC("lsm/ptrace_access_check")
-int BPF_PROG(look_ptrace_access_check, struct task_struct *child, unsigned int mode, int ret)
+/* Decides process.look, on a stack frame of its own. Returns what the hook has to return. */
+rf_subprogram int rf_decide_look(struct task_struct *target, __u32 mode)
 {
 	__u32 relation, via;
 	struct rf_lsm lsm;
 
-	if (ret)
-		return ret;
 	if (mode & RF_PTRACE_MODE_NOAUDIT || !rf_lsm_armed(&lsm))
 		return 0;
-	relation = rf_relation_of_target(&lsm, child);
+	relation = rf_relation_of_target(&lsm, target);
 	via = rf_look_via(&lsm, mode, relation);
 	rf_lsm_query(&lsm, RF_PROCESS_LOOK);
 	if (rf_is_decided_by_call(&lsm))
@@ -143,6 +142,22 @@ int BPF_PROG(look_ptrace_access_check, struct task_struct *child, unsigned int m
 	rf_lsm_operand(&lsm, RF_DIM_LOOK_TARGET, relation);
 	rf_lsm_operand(&lsm, RF_DIM_LOOK_VIA, via);
 	return rf_lsm_decide_once(&lsm);
+}
+
+/* One program: what it lets through counts as driven by the caller, and nothing else does. */
+SEC("lsm/ptrace_access_check")
+int BPF_PROG(lsm_ptrace_access_check, struct task_struct *child, unsigned int mode, int ret)
+{
+	if (ret)
+		return ret;
+	if (!rf_bound(bpf_get_current_task_btf()))
+		return 0;
+	if (rf_refuses(rf_decide_call(RF_LOOKS, rf_address(child), 0)) ||
+	    rf_decide_look(child, mode))
+		return rf_lsm_refused();
+	if (mode & RF_PTRACE_MODE_ATTACH) /* who may attach may change its memory */
+		rf_borrow(child->tgid);
+	return 0;
 }
 
 /* Asked for each process that a call signals, and not for signals of the kernel itself. */

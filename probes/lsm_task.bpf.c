@@ -1,37 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Tasks: access to other processes, new tasks, and changes of identity. The target is the process
- * itself, and a new task's flags are the kernel's copy.
+ * Tasks: tracers, new tasks, and changes of identity. A new task's flags are the kernel's copy.
+ * Access to other processes: lsm_look.bpf.c.
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/borrowed.h"
 #include "include/lsm_call.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_MAKES_USER_NS (RF_EVENT_BIT(RF_SYS_UNSHARE) | RF_EVENT_BIT(RF_SYS_CLONE))
-
-/* Access to another process. Opens of its /proc/PID belong to file.open. */
-#define RF_LOOKS                                                         \
-	(RF_EVENT_BIT(RF_SYS_PTRACE) | RF_EVENT_BIT(RF_SYS_PROCESS_VM) | \
-	 RF_EVENT_BIT(RF_SYS_PIDFD_GETFD) | RF_EVENT_BIT(RF_SYS_SETNS))
-
-#define RF_PTRACE_MODE_ATTACH 2
-
-SEC("lsm/ptrace_access_check")
-int BPF_PROG(lsm_ptrace_access_check, struct task_struct *child, unsigned int mode, int ret)
-{
-	int refused;
-
-	if (ret)
-		return ret;
-	refused = rf_lsm_verdict(rf_decide_call(RF_LOOKS, rf_address(child), 0));
-	if (!refused && mode & RF_PTRACE_MODE_ATTACH && rf_bound(bpf_get_current_task_btf()))
-		rf_borrow(child->tgid); /* who may attach may change its memory */
-	return refused;
-}
 
 SEC("lsm/ptrace_traceme")
 int BPF_PROG(lsm_ptrace_traceme, struct task_struct *parent, int ret)

@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "include/call.h"
+#include "include/condemn.h"
 #include "include/guard.h"
 #include "include/self.h"
 
@@ -287,6 +288,26 @@ static __always_inline bool rf_fd_is_guarded(struct task_struct *task, __u32 fd)
 	return kind == RF_GUARD_TREE || kind == RF_GUARD_FILE;
 }
 
+#define RF_BPF_PROG_LOAD 5
+
+/*
+ * A program can write a map that is frozen, and a call that opens one has its effect, although its
+ * caller is killed for it. So a load that is in flight then could use that map, if its caller has
+ * the same descriptors. It is killed before: the verifier refuses to work for a task with a pending
+ * signal (c3494801cd17). Threads of one process are killed with the one that opens the map, and
+ * need not be: programs that load others have many.
+ *
+ * Asked first is whether any process of the container ever shared its descriptors with another
+ * one: counts of users are one too high while a thread starts or ends.
+ */
+static __always_inline bool rf_loads_for_others(struct task_struct *task)
+{
+	struct rf_armed *armed = rf_bound(task);
+	struct rf_container *container = armed ? rf_container_of(&armed->task) : NULL;
+
+	return container && container->state & RF_STATE_SHARES_FILES && rf_shares_with_others(0);
+}
+
 __noinline int rf_guard_call(const struct rf_call *call)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -322,6 +343,9 @@ __noinline int rf_guard_call(const struct rf_call *call)
 		break;
 	case RF_GUARDED_FILE:
 		hit = rf_fd_is_guarded(task, first);
+		break;
+	case RF_GUARDED_LOAD:
+		hit = (__u32)first == RF_BPF_PROG_LOAD && rf_loads_for_others(task);
 		break;
 	}
 	return hit ? rf_guard_hit(how->what, 0, 0, 0, false) : RF_ACTION_NONE;

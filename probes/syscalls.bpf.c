@@ -52,7 +52,10 @@ static __always_inline int rf_syscall_evaluate(struct task_struct *task,
 	return rf_match(query, NULL);
 }
 
-/* On a stack frame of its own: the drift check before it needs that of the caller. */
+/*
+ * Returns the action. On a stack frame of its own: the drift check before it needs that of the
+ * caller.
+ */
 rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *armed,
 				    struct rf_call *call, const struct rf_syscall *known,
 				    __u8 flags)
@@ -77,10 +80,6 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 	}
 	if (event == RF_SYS_SETNS)
 		query.value[RF_DIM_FACTS] |= rf_setns_facts(container);
-	else if (event == RF_SYS_PTRACE)
-		rf_borrow_numbered(call->args[1]);
-	else if (event == RF_SYS_PROCESS_VM && known->source[1] == RF_FROM_PID_TARGET)
-		rf_borrow_numbered(call->args[0]);
 	query.worst_case = flags & RF_FLAG_UNREADABLE;
 	answer = rf_syscall_evaluate(task, &armed->task, &query);
 	if (answer == RF_MATCH_NOTHING && !rf_is_observed(event))
@@ -88,7 +87,7 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 	buffer = rf_scratch_claim(&armed->scratch);
 	if (!buffer) {
 		rf_end_no_scratch(&query, answer, RF_MECHANISM_KILL);
-		return 0;
+		return query.action;
 	}
 	flags |= rf_call_text(buffer, call, known->text_arg, event);
 	if (answer == RF_MATCH_NEED_MORE) {
@@ -100,7 +99,19 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 	if (route != RF_ROUTE_NONE)
 		rf_call_record(task, &armed->task, call, &query, buffer, route, flags);
 	rf_scratch_release(buffer);
-	return 0;
+	return query.action;
+}
+
+/* A call that was let through may change the memory of its target. */
+static __always_inline void rf_borrow_by_call(const struct rf_call *call,
+					      const struct rf_syscall *known)
+{
+	__u32 event = known->event & RF_SYSCALL_EVENT_MASK;
+
+	if (event == RF_SYS_PTRACE)
+		rf_borrow_numbered(call->args[1]);
+	else if (event == RF_SYS_PROCESS_VM && known->source[1] == RF_FROM_PID_TARGET)
+		rf_borrow_numbered(call->args[0]);
 }
 
 /* Returns true if the current task's container was condemned: then it is killed, at any call. */
@@ -146,7 +157,9 @@ static __always_inline int rf_syscall_entered(struct task_struct *task, bool com
 		armed->entering = 1;
 	if (compat && call.nr == RF_COMPAT_SOCKETCALL && !rf_unpack_socketcall(&call, &flags))
 		return 0;
-	return rf_syscall_decide(task, armed, &call, known, flags);
+	if (!rf_refuses(rf_syscall_decide(task, armed, &call, known, flags)))
+		rf_borrow_by_call(&call, known);
+	return 0;
 }
 
 SEC("tracepoint/syscalls/sys_enter")
@@ -203,5 +216,6 @@ int chroot_exit(void *ctx)
 	now.source[RF_DIM_CHROOTED] = RF_FROM_NOTHING;
 	now.source[RF_DIM_NEW_ROOT] = RF_FROM_CONST;
 	now.arg[RF_DIM_NEW_ROOT] = RF_ROOT_OF_HOST;
-	return rf_syscall_decide(task, armed, &call, &now, 0);
+	rf_syscall_decide(task, armed, &call, &now, 0);
+	return 0;
 }

@@ -104,6 +104,7 @@ static __always_inline __u64 rf_call_hash(const struct rf_call *call, struct pt_
 
 #define RF_CLONE_NEWTIME 0x80
 #define RF_CLONE_VM 0x100
+#define RF_CLONE_FILES 0x400
 #define RF_CLONE_VFORK 0x4000
 #define RF_CLONE_THREAD 0x10000
 #define RF_CLONE_NEWNS 0x20000

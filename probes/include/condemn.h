@@ -40,16 +40,26 @@ static __always_inline bool rf_any_condemned(void)
 }
 
 /*
- * Notes a clone after which two processes share memory. A vfork by a process of one thread does
- * not count: that thread waits for its child.
+ * Returns true if a task of another thread group has the same descriptor table, directories or
+ * memory (`may_share`: RF_STATE_SHARES of the container).
+ */
+int rf_shares_with_others(__u32 may_share);
+
+/*
+ * Notes a clone after which two processes share descriptors or memory. Threads of one process do
+ * not count. A vfork by a process of one thread does not count for memory: that thread waits for
+ * its child.
  */
 static __always_inline void rf_note_sharing(struct rf_container *container, __u64 clone_flags,
 					    const struct task_struct *parent)
 {
 	__u32 *state = &container->state;
 
-	if (clone_flags & RF_CLONE_THREAD || !(clone_flags & RF_CLONE_VM) ||
-	    *state & RF_STATE_SHARES)
+	if (clone_flags & RF_CLONE_THREAD)
+		return;
+	if (clone_flags & RF_CLONE_FILES)
+		__sync_fetch_and_or(state, RF_STATE_SHARES_FILES);
+	if (!(clone_flags & RF_CLONE_VM) || *state & RF_STATE_SHARES)
 		return;
 	if (clone_flags & RF_CLONE_VFORK && BPF_CORE_READ(parent, signal, live.counter) <= 1)
 		return;
@@ -57,14 +67,18 @@ static __always_inline void rf_note_sharing(struct rf_container *container, __u6
 }
 
 /*
- * The same for a task that ran before the agent: nobody has seen its clone. The count of its
- * memory's users may be too high for a moment, if something looks at it in /proc just then.
+ * The same for a task that ran before the agent: nobody has seen its clone. Both counts may be too
+ * high for a moment: if something looks at the memory in /proc, or a thread starts or ends.
  */
-static __always_inline void rf_note_shared_memory(struct rf_container *container,
+static __always_inline void rf_note_shared_before(struct rf_container *container,
 						  const struct task_struct *task)
 {
-	if (BPF_CORE_READ(task, mm, mm_users.counter) > BPF_CORE_READ(task, signal, live.counter))
+	__s32 live = BPF_CORE_READ(task, signal, live.counter);
+
+	if (BPF_CORE_READ(task, mm, mm_users.counter) > live)
 		__sync_fetch_and_or(&container->state, RF_STATE_SHARES);
+	if (BPF_CORE_READ(task, files, count.counter) > live)
+		__sync_fetch_and_or(&container->state, RF_STATE_SHARES_FILES);
 }
 
 /* Returns true exactly once per container. */

@@ -27,8 +27,9 @@ enum rf_state {
 	RF_STATE_STARTED = 2,
 	RF_STATE_REMOVED = 4, /* its cgroup is gone; the slot is freed when tasks is 0 */
 	RF_STATE_ADOPTED = 8,
-	RF_STATE_SHARES = 32,	 /* processes of it may share memory (condemn.bpf.c) */
-	RF_STATE_CONDEMNED = 16, /* condemn.h; until the slot is cleared */
+	RF_STATE_SHARES = 32,	    /* processes of it may share memory (condemn.bpf.c) */
+	RF_STATE_SHARES_FILES = 64, /* the same of their descriptors */
+	RF_STATE_CONDEMNED = 16,    /* condemn.h; until the slot is cleared */
 };
 
 struct rf_container {

@@ -340,6 +340,8 @@ enum rf_tamper {
 	RF_TAMPER_TASKS = 14, /* more tasks than the share of one container; detail: their number */
 	/* the container was condemned (condemn.h); detail: the event of the killed call */
 	RF_TAMPER_CONDEMNED = 15,
+	/* a program is loaded by a task whose descriptors another process shares */
+	RF_TAMPER_LOAD = 16,
 	RF_TAMPER_MAYBE = 0x100, /* or'ed to it: only the end of a path matches */
 	/* detail: PTRACE_MODE_*: files of /proc/PID that only a tracer may read */
 	RF_TAMPER_LOOK = 32,

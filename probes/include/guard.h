@@ -103,6 +103,7 @@ enum rf_guarded {
 	RF_GUARDED_IO_PRIORITY = 4, /* arg[0]: IOPRIO_WHO_*, arg[1]: who */
 	RF_GUARDED_PATHS = 5, /* arg[0]: directory, arg[1]: path, arg[2] and arg[3]: another one */
 	RF_GUARDED_FILE = 6,  /* arg[0]: a descriptor */
+	RF_GUARDED_LOAD = 7,  /* arg[0]: the command of bpf(2) */
 	/* in arg[]: none, or relative to the working directory */
 	RF_GUARDED_NONE = 0xff,
 };

@@ -171,7 +171,7 @@ static const struct {
 };
 
 static void (*const *steps)(void);
-static int rush;
+static int rush, threads;
 
 static int process(void *argument)
 {
@@ -187,6 +187,9 @@ static int process(void *argument)
 	}
 	shared->begun[number] = 1;
 	steps[number]();
+	if (threads)
+		for (;;)
+			;
 	return 0;
 }
 
@@ -197,7 +200,8 @@ int main(int argc, char **argv)
 	if (argc < 4)
 		return 2;
 	shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	rush = !strcmp(argv[1], "rush");
+	threads = !strcmp(argv[1], "threads");
+	rush = threads || !strcmp(argv[1], "rush");
 	id = atoi(argv[3]);
 	path = argc > 4 ? argv[4] : "";
 	shared->key = argc > 5 ? strtoull(argv[5], NULL, 10) : 0;
@@ -209,11 +213,14 @@ int main(int argc, char **argv)
 		;
 	for (long number = 0; number < STEPS && steps[number]; number++) {
 		char *stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		int child = clone(process, stack + STACK, CLONE_FILES | CLONE_FS | SIGCHLD, (void *)number);
+		int how = threads ? CLONE_VM | CLONE_SIGHAND | CLONE_THREAD : SIGCHLD;
+		int child = clone(process, stack + STACK, CLONE_FILES | CLONE_FS | how, (void *)number);
 
 		if (!rush)
 			waitpid(child, NULL, 0);
 	}
+	if (threads)
+		sleep(2);
 	while (wait(NULL) > 0)
 		;
 	return 0;

@@ -16,7 +16,7 @@ from tests.support.cgroups import Cgroup, new_cgroup
 
 __all__ = ["CHAINS", "HOWS", "Chain", "through"]
 
-HOWS = ("turns", "rush")
+HOWS = ("turns", "rush", "threads")
 _SPOILED = 63  # the profile that chain.c writes
 
 

@@ -51,6 +51,28 @@ subprocess.run([sys.executable, "-c", {UNSHARES!r}])
 print("alive")
 """
 
+#: loads a program, while another thread, or another process, has the same descriptors
+LOADS = """
+import ctypes, os, signal, struct, sys, threading, time
+libc = ctypes.CDLL(None)
+CLONE_FILES, PROG_LOAD, SOCKET_FILTER = 0x400, 5, 1
+if sys.argv[1] in ("process", "earlier"):
+    child = libc.syscall(56, CLONE_FILES | signal.SIGCHLD, 0, 0, 0, 0)
+    while not child and sys.argv[1] == "process":
+        pass
+    if not child:
+        os._exit(0)
+if sys.argv[1] == "earlier":
+    os.waitpid(child, 0)
+if sys.argv[1] == "threads":
+    for _ in range(150):
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+code = ctypes.create_string_buffer(struct.pack("=BBhiBBhi", 0xb7, 0, 0, 0, 0x95, 0, 0, 0))
+words = SOCKET_FILTER, 2, ctypes.addressof(code), ctypes.addressof(ctypes.create_string_buffer(b"GPL"))
+attr = ctypes.create_string_buffer(struct.pack("=IIQQ", *words), 128)
+print("loaded" if libc.syscall(321, PROG_LOAD, attr, 128) >= 0 else "failed", flush=True)
+"""
+
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
@@ -129,6 +151,32 @@ def test_a_kill_with_shared_descriptors_condemns_the_container(target: Target, c
     assert alert["details"]["killed_for"] == "unshare"
     assert cgroup.run(["/bin/true"]).returncode == -9
     assert target.agent.metrics()["ringfence_condemned_containers_total", ()] >= 1
+
+
+def test_a_load_with_descriptors_of_another_process_condemns(target: Target, cgroup: Cgroup) -> None:
+    """The process that opens a map may be that other one, and its call may be in flight."""
+    if NodeCapabilities.detect().lsm_hooks:
+        force.elsewhere("a map is not opened here")
+    done = cgroup.run(["/usr/bin/python3", "-c", LOADS, "process"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-9, "")
+    alert = target.agent.wait_record(
+        lambda record: (
+            record["kind"] == "alert"
+            and record["details"].get("what") == "load"
+            and record["container"].get("id") == cgroup.name
+        ),
+        "the alert",
+    )
+    assert (alert["rule"]["id"], alert["details"]["call"]) == ("agent-tamper", "bpf")
+    assert cgroup.run(["/bin/true"]).returncode == -9
+
+
+@pytest.mark.parametrize("how", ["threads", "earlier"])
+def test_a_load_by_one_process_is_no_attempt(target: Target, cgroup: Cgroup, how: str) -> None:
+    """Programs that load programs have many threads. Another process had the descriptors, and is gone."""
+    done = cgroup.run(["/usr/bin/python3", "-c", LOADS, how], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "loaded\n")
+    assert cgroup.run(["/bin/true"]).returncode == 0
 
 
 def test_an_ordinary_kill_condemns_nothing(target: Target, cgroup: Cgroup) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,15 +21,16 @@ from tests.support.cgroups import Cgroup
 pytestmark = [pytest.mark.root, BOTH_WAYS]
 SHELL = os.path.realpath("/bin/sh")
 KILLED = -signal.SIGKILL
+EXCEPTED = (
+    Rule(EventKind.FILE_OPEN, "kill", {NAME: {name_hash(b"protected")}}),
+    Rule(EventKind.FILE_OPEN, clears=0, operands={DIM_EXE: {name_hash(SHELL.encode())}}),
+)
 
 
 @pytest.fixture(autouse=True)
 def excepted(probes: Probes) -> None:
     """A file that only the shell may open."""
-    probes.enforce(
-        Rule(EventKind.FILE_OPEN, "kill", {NAME: {name_hash(b"protected")}}),
-        Rule(EventKind.FILE_OPEN, clears=0, operands={DIM_EXE: {name_hash(SHELL.encode())}}),
-    )
+    probes.enforce(*EXCEPTED)
 
 
 def opening(cgroup: Cgroup, path: Path, script: str = ": < {}", **environment: str) -> int:
@@ -165,6 +167,41 @@ def test_it_ends_for_a_process_that_was_written_to(
     argv = [sys.executable, "-c", DRIVER.replace("{act}", act), SHELL, str(protected)]
     before = NUMBERED_ANEW if act is MADVISE else []
     assert cgroup.run([*before, *argv], env={"PATH": "/usr/bin:/bin"}).returncode == code
+
+
+#: what would end it -> an attempt, and what a rule is on
+ATTEMPTS = {
+    "ptrace": ("libc.ptrace(0x4206, pid, None, None)", EventKind.SYS_PTRACE, {}),
+    "process_vm_writev": (
+        "byte = ctypes.create_string_buffer(1); own = (ctypes.c_ulong * 2)(ctypes.addressof(byte), 1);"
+        "its = (ctypes.c_ulong * 2)(4096, 1); libc.process_vm_writev(pid, own, 1, its, 1, 0)",
+        EventKind.SYS_PROCESS_VM,
+        {},
+    ),
+    "mem": ("open(f'/proc/{pid}/mem', 'r+b')", EventKind.FILE_OPEN, {NAME: {name_hash(b"mem")}}),
+    "mem for reading": ("open(f'/proc/{pid}/mem', 'rb')", EventKind.PROCESS_LOOK, {0: {2}}),
+}
+
+
+@pytest.mark.parametrize(("action", "code"), [("deny", 0), ("alert", KILLED)])
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_it_ends_for_what_was_let_through_alone(
+    probes: Probes, by_hook: bool, cgroup: Cgroup, protected: Path, attempt: str, action: str, code: int
+) -> None:
+    """Else a process that may not trace another one could take its exceptions from it."""
+    act, event, operands = ATTEMPTS[attempt]
+    if event is EventKind.PROCESS_LOOK and not by_hook:
+        force.elsewhere("calls are not seen for this event")
+    probes.enforce(*EXCEPTED, Rule(event, action, operands))
+    argv = [SHELL, "-c", f"echo; read x; : < {protected}"]
+    victim = cgroup.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert victim.stdout is not None
+    victim.stdout.read(1)
+    attacker = f"import ctypes; libc, pid = ctypes.CDLL(None), {victim.pid}; {act}"
+    cgroup.run([sys.executable, "-c", attacker], capture_output=True)
+    assert len(probes.wait(cgroup, event)) == 1
+    victim.communicate(b"go\n")
+    assert victim.returncode == code
 
 
 CODE = """

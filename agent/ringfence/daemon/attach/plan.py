@@ -155,8 +155,6 @@ def attach_plan(
     weaker = kinds - hooked
     calls = frozenset(name for name in names_of(weaker) if name in node.syscalls)
     watched = frozenset(name for name in guard_calls.CALLS if name in node.syscalls and guarding == "calls")
-    # No rule is needed to stop a condemned container from loading a program.
-    guarded = watched | ({"bpf"} & node.syscalls if watched else frozenset())
     opens = frozenset(OPENS) if watched or weaker & {_K.FILE_OPEN, _K.TASK_DRIFT} else frozenset()
     programs = {name for kind in weaker for name in _CGROUP_PROGRAMS.get(kind, ())}
     if packets:
@@ -175,7 +173,7 @@ def attach_plan(
         checkpoints=bool(hooked & {_K.TASK_DRIFT, _K.SYS_SETNS}),
         requests=_K.MODULE_REQUEST in weaker,
         guard=bool(guarding),
-        guarded=guarded,
+        guarded=watched,
         guarded_exit=frozenset(guard_calls.EXITS) if watched else frozenset(),
     )
 
