@@ -46,6 +46,7 @@ RF_HOLD(enum, rf_drop);
 RF_HOLD(enum, rf_hierarchy);
 RF_HOLD(enum, rf_slot_number);
 RF_HOLD(enum, rf_adopt);
+RF_HOLD(enum, rf_before_limit);
 RF_HOLD(enum, rf_lost_limit);
 RF_HOLD(enum, rf_unarmed);
 RF_HOLD(enum, rf_container_limit);
@@ -77,7 +78,6 @@ RF_HOLD(enum, rf_tree_kind);
 
 RF_HOLD(struct, rf_task);
 RF_HOLD(struct, rf_container);
-RF_HOLD(struct, rf_carried);
 RF_HOLD(struct, rf_pattern);
 RF_HOLD(struct, rf_syscall);
 RF_HOLD(struct, rf_helper_key);

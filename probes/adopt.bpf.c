@@ -69,30 +69,60 @@ static __always_inline bool rf_may_be_runtime(struct task_struct *task, const st
 	return !rf_grace_is_over(seen, now, grace);
 }
 
-/*
- * The slot of a task that the previous agent had bound: it stays with that container, wherever it
- * is now.
- */
+/* What an earlier agent had bound a task to; NULL: nothing. */
+static __always_inline const struct rf_task *rf_bound_before(struct task_struct *task)
+{
+	struct rf_armed *was;
+	__u32 i;
+
+	for (i = 0; i < RF_BEFORE; i++) {
+		__u32 at = i;
+		void *before = bpf_map_lookup_elem(&tasks_before, &at);
+
+		if (!before)
+			continue;
+		was = bpf_task_storage_get(before, task, NULL, 0);
+		if (was && was->task.container)
+			return &was->task;
+	}
+	return NULL;
+}
+
+/* The slot of a task that was bound: it stays with that container, wherever it is now. */
 static __always_inline __u32 rf_carried_slot(struct task_struct *task)
 {
-	__u32 tgid = task->tgid, *slot;
-	struct rf_carried *was = bpf_map_lookup_elem(&carried, &tgid);
+	const struct rf_task *was = rf_bound_before(task);
 	__u64 container;
+	__u32 *slot;
 
-	if (!was || was->start_ns != BPF_CORE_READ(task, group_leader, start_boottime))
+	if (!was)
 		return RF_NO_SLOT;
 	container = was->container;
 	slot = bpf_map_lookup_elem(&containers, &container);
 	return slot ? *slot : RF_NO_SLOT;
 }
 
-/* What the previous agent knew of the process, and nothing shows any more. */
+/*
+ * What an earlier agent knew of the process, and nothing shows any more. Of a process beyond its
+ * container's share it knew nothing, so that counts as borrowed.
+ */
 static __always_inline __u32 rf_carried_facts(struct task_struct *task)
 {
-	__u32 tgid = task->tgid;
-	struct rf_carried *was = bpf_map_lookup_elem(&carried, &tgid);
+	__u64 start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	__u32 tgid = task->tgid, i;
+	struct rf_task *was;
 
-	return was ? was->facts & RF_PROGRAM_BORROWED : 0;
+	for (i = 0; i < RF_BEFORE; i++) {
+		__u32 at = i;
+		void *before = bpf_map_lookup_elem(&processes_before, &at);
+
+		if (!before)
+			continue;
+		was = bpf_map_lookup_elem(before, &tgid);
+		if (was && was->start_ns == start_ns)
+			return was->facts & RF_PROGRAM_BORROWED;
+	}
+	return RF_PROGRAM_BORROWED;
 }
 
 /* It was bound meanwhile, or there is no memory: then it is settled at its next call. */
@@ -129,7 +159,8 @@ static __always_inline __u32 rf_adopt_into(struct task_struct *task, struct rf_s
 		return rf_waits_shortly(task) ? RF_ADOPT_WAITS : RF_ADOPT_ENTERS;
 	like.container = container->cgroup;
 	like.slot = slot;
-	like.facts |= rf_carried_facts(task);
+	if (was_armed)
+		like.facts |= rf_carried_facts(task);
 	like.start_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	armed = rf_bind(task, container, &like);
 	if (!armed)

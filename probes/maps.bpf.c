@@ -51,7 +51,8 @@ struct map_unlisted unlisted SEC(".maps");
 struct map_lost_tasks lost_tasks SEC(".maps");
 struct map_lost_count lost_count SEC(".maps");
 struct map_unarmed unarmed SEC(".maps");
-struct map_carried carried SEC(".maps");
+struct map_tasks_before tasks_before SEC(".maps");
+struct map_processes_before processes_before SEC(".maps");
 
 /* syscalls.h */
 struct map_syscalls syscalls SEC(".maps");

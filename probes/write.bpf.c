@@ -53,7 +53,6 @@ RF_WRITES_TABLE(rf_write_texts, rule_texts, struct rf_text_key, __u32)
 RF_WRITES_TABLE(rf_write_addresses, rule_addresses, struct rf_address_key, __u32)
 RF_WRITES_TABLE(rf_write_containers, containers, __u64, __u32)
 RF_WRITES_TABLE(rf_write_tickets, tickets, struct rf_ticket, __u32)
-RF_WRITES_TABLE(rf_write_carried, carried, __u32, struct rf_carried)
 RF_WRITES_TABLE(rf_write_helpers, helpers, struct rf_helper_key, __u32)
 RF_WRITES_TABLE(rf_write_guards, guards, struct rf_guard_key, __u32)
 RF_WRITES_TABLE(rf_write_host_trees, host_trees, struct rf_tree_key, __u32)
@@ -214,8 +213,6 @@ __noinline long rf_write_entry(const struct rf_write_request *ask, __u64 i)
 		return rf_write_patterns(key, value);
 	case RF_WRITE_TICKETS:
 		return rf_write_tickets(op, key, value, flags);
-	case RF_WRITE_CARRIED:
-		return rf_write_carried(op, key, value, flags);
 	case RF_WRITE_SYSCALLS:
 		return rf_write_syscalls(key, value);
 	case RF_WRITE_OBSERVE:

@@ -53,6 +53,30 @@ rf_subprogram bool rf_same_credentials(const struct rf_identity *was, __u64 cred
 	return !diff;
 }
 
+/*
+ * The head of struct nsproxy. Its address is not enough: the next one may be at the address of one
+ * that was freed between two checks, and an exploit may write into the one that is in use.
+ */
+#define RF_NSPROXY_HEAD 72
+#define RF_NSPROXY_FIELD(head, field) \
+	(*(__u64 *)((head) + bpf_core_field_offset(struct nsproxy, field)))
+
+rf_subprogram bool rf_same_namespaces(const struct rf_identity *was, __u64 nsproxy)
+{
+	char head[RF_NSPROXY_HEAD] __attribute__((aligned(8)));
+	__u64 diff;
+
+	if (bpf_probe_read_kernel(head, sizeof(head), (void *)nsproxy))
+		return false;
+	diff = RF_NSPROXY_FIELD(head, mnt_ns) ^ was->namespaces[0];
+	diff |= RF_NSPROXY_FIELD(head, net_ns) ^ was->namespaces[1];
+	diff |= RF_NSPROXY_FIELD(head, pid_ns_for_children) ^ was->namespaces[2];
+	diff |= RF_NSPROXY_FIELD(head, ipc_ns) ^ was->namespaces[3];
+	diff |= RF_NSPROXY_FIELD(head, uts_ns) ^ was->namespaces[4];
+	diff |= RF_NSPROXY_FIELD(head, cgroup_ns) ^ was->namespaces[5];
+	return !diff;
+}
+
 /* Or'ed to `at`: a system call begins, so no kernel function can have lent the task credentials. */
 #define RF_AT_ENTRY 0x10000
 /* Or'ed to `at`: an LSM hook, which can refuse. */
@@ -73,7 +97,8 @@ static __always_inline int rf_drift_check(struct task_struct *task, const struct
 	if (at & RF_AT_ENTRY && cred != task->cred)
 		return rf_drift_examine(at);
 	if ((__u64)cred != was->cred || (__u64)cred->user_ns != was->user_ns ||
-	    (__u64)task->nsproxy != was->nsproxy || !rf_same_credentials(was, (__u64)cred))
+	    (__u64)task->nsproxy != was->nsproxy || !rf_same_credentials(was, (__u64)cred) ||
+	    !rf_same_namespaces(was, was->nsproxy))
 		return rf_drift_examine(at);
 	return RF_ACTION_NONE;
 }

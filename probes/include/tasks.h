@@ -110,7 +110,16 @@ struct rf_armed {
 	struct rf_reached reached;
 	struct rf_memo memo[RF_MEMOS];
 	struct rf_scratch scratch; /* the task's own: taken by rf_scratch_claim() */
+	__u64 reserved[5];
 };
+/*
+ * The next agent, perhaps of another build, reads `task` (rf_bound_before). The kernel lends it
+ * only a table of the same size, so the size stays, and `task` stays as it is at the beginning. The
+ * size is what kmalloc-2k holds (tests/abi/test_task_storage.py).
+ */
+#define RF_ARMED_BYTES 1904
+_Static_assert(sizeof(struct rf_armed) == RF_ARMED_BYTES, "other builds read it");
+_Static_assert(sizeof(struct rf_task) == 32, "other builds read it");
 
 /* Thread -> what it connects, for cgroup programs without task storage. */
 struct map_connecting {
@@ -214,21 +223,29 @@ struct map_unarmed {
 };
 extern struct map_unarmed unarmed SEC(".maps");
 
-/* What the previous agent had armed: filled by that agent, read by the iterator that adopts. */
-struct rf_carried {
-	__u64 container;
-	__u64 start_ns;
-	__u64 facts; /* of the process, as in rf_task */
+/*
+ * Tables of the agents before this one, the newest first, while this agent adopts. The iterator
+ * that adopts reads what each task was bound to: no copy is as new as they are, or as complete
+ * (`processes` has a container's share, `tasks` has every task).
+ */
+enum rf_before_limit {
+	RF_BEFORE = 4,
 };
-
-struct map_carried {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536); /* (agent): as processes */
+struct map_tasks_before {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, RF_BEFORE);
 	__type(key, __u32);
-	__type(value, struct rf_carried);
+	__array(values, struct map_tasks);
 };
-extern struct map_carried carried SEC(".maps");
+extern struct map_tasks_before tasks_before SEC(".maps");
+
+struct map_processes_before {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, RF_BEFORE);
+	__type(key, __u32);
+	__array(values, struct map_processes);
+};
+extern struct map_processes_before processes_before SEC(".maps");
 
 /* In a line of the iterator instead of a slot: why the task is not bound. */
 enum rf_adopt {

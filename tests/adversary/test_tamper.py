@@ -14,7 +14,7 @@ import pytest
 from ringfence.abi import WRITE_GENERATION
 from ringfence.bpf import _libbpf
 from ringfence.bpf.capabilities import NodeCapabilities
-from ringfence.bpf.writer import UNSEALED, Writer
+from ringfence.bpf.writer import OPEN, Writer
 from tests.adversary.chains import CHAINS, HOWS, Chain, through
 from tests.kernel.tamper import Target, target_of
 from tests.kernel.test_self_defence import POLICY
@@ -114,7 +114,7 @@ def test_no_system_call_writes_a_map(target: Target) -> None:
         with target.map(pin.name) as found:
             if "frozen:\t1" not in Path(f"/proc/self/fdinfo/{found.fd}").read_text():
                 open_ones.add(pin.name)
-    assert open_ones == UNSEALED
+    assert open_ones == OPEN
     with target.map("generation") as found:
         with pytest.raises(PermissionError):
             found.set(0, 0)

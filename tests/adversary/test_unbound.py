@@ -5,8 +5,10 @@ the agent, from memory, orphaned, in mounts of its own, or in a runtime that exe
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,6 +149,29 @@ def test_a_task_from_before_the_agent_is_bound(
             last = adopt(probes, GRACE + 3)
             assert last == AdoptionRound([])
             assert not tries(child)
+
+
+#: executes itself from memory, from one copy to the next; its number stays
+AGAIN = """
+import os, sys, time
+time.sleep(0.2)
+program = os.memfd_create("again", 0)
+os.write(program, open(sys.argv[1], "rb").read())
+os.execve(program, ["python", "-c", sys.argv[2], *sys.argv[1:]], {})
+"""
+
+
+@MODES
+def test_a_program_that_executes_again_and_again_is_bound_by_that(mode: dict[str, Any]) -> None:
+    """Not by the iterator, which does not run here: the time that a runtime may need is not renewed."""
+    python = os.path.realpath(sys.executable)
+    with new_cgroup(LABEL) as cgroup:
+        child = cgroup.popen([python, "-c", AGAIN, python, AGAIN])
+        wait_for(lambda: "memfd:" in os.readlink(f"/proc/{child.pid}/exe"), "a program in memory")
+        with running(**mode) as probes:
+            probes.enroll(cgroup)
+            processes = probes.kernel.map("processes")
+            wait_for(lambda: processes.get(child.pid) is not None, "it to be bound")
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.probes import results
 from tests.kernel.test_agent_continuity import ATTACKS, LABEL, Attacker, kill
+from tests.kernel.test_probes_slots import leaver
 from tests.support import force
 from tests.support.agent import Agent, pinned_agent
 from tests.support.cgroups import PREFIX, new_cgroup
@@ -86,6 +88,20 @@ def test_another_build_takes_over_under_attack(agents: tuple[Agent, Agent]) -> N
         assert not attacker.through
         assert attacker.stopped.total() >= 9 * len(ATTACKS)
         assert before.stop() == 0
+
+
+def test_another_build_finds_a_process_that_left_its_cgroup(agents: tuple[Agent, Agent], act: str) -> None:
+    """Its records have another version, but a task's binding is read all the same."""
+    this, other = agents
+    with new_cgroup(LABEL) as cgroup:
+        this.start()
+        child = leaver(cgroup, act, f"unshare:{0x10000000}")
+        kill(this)
+        other.start()
+        wait_for(partial(taken_over, other), "the take-over")
+        said, _ = child.communicate(b"x")
+        assert results(subprocess.CompletedProcess([], 0, said)).get("unshare") != 0
+        assert other.stop() == 0
 
 
 def taken_over(agent: Agent) -> bool:

@@ -156,14 +156,18 @@ def test_drift_is_killed_at_the_next_checkpoint(
     assert event.permitted1 > 0
 
 
+@pytest.mark.parametrize("proxy", [{"proxy": 0x1000}, {}], ids=["switched", "in place"])
 @pytest.mark.parametrize(("action", "code"), [("alert", 0), ("kill", -signal.SIGKILL)], ids=["alert", "kill"])
 def test_a_namespace_of_the_host_that_no_call_entered_is_decided(
-    probes: Probes, cgroup: Cgroup, act: str, action: str, code: int
+    probes: Probes, cgroup: Cgroup, act: str, action: str, code: int, proxy: dict[str, int]
 ) -> None:
-    """The task may enter it by its privileges: no drift, and the rule on setns holds all the same."""
+    """The task may enter it by its privileges: no drift, and the rule on setns holds all the same.
+
+    In place: the task's nsproxy is at the same address, but has another namespace.
+    """
     probes.enforce(Rule(K.TASK_DRIFT, "kill"), Rule(K.SYS_SETNS, action, {0: {NEWNET}, 1: {Relation.HOST}}))
     task = Task(cgroup, act, "open:/proc/uptime:0")
-    forget(probes, task.process.pid, proxy=0x1000, net=0x1000)
+    forget(probes, task.process.pid, net=0x1000, **proxy)
     task.go()
     task.go()
     assert task.end() == code

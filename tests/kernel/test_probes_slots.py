@@ -58,9 +58,9 @@ def free(probes: Probes) -> int:
     return sum(not abi.CONTAINER.unpack(value)[0] for _, value in table.items())
 
 
-def leaver(cgroup: Cgroup, act: str) -> subprocess.Popen[bytes]:
+def leaver(cgroup: Cgroup, act: str, attack: str = ATTACK) -> subprocess.Popen[bytes]:
     """A process of the container that has left its cgroups; it waits for input, then attacks."""
-    child = cgroup.popen([act, "wait", ATTACK], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = cgroup.popen([act, "wait", attack], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     wait_for(lambda: os.readlink(f"/proc/{child.pid}/exe") == act, "the program to run")
     for path in set(cgroup.paths.values()):
         (path.parent / "cgroup.procs").write_text(f"{child.pid}\n")
@@ -215,29 +215,6 @@ def test_a_stale_entry_does_not_match_a_reused_pid(act: str, tmp_path: Path) -> 
         probes.kernel.map("processes").set(host.pid, stale)
         said, _ = host.communicate(b"x")
         assert b"mknod 0" in said
-
-
-def test_a_task_that_left_its_cgroup_is_bound_again(act: str) -> None:
-    """`carried`: a task armed by the previous agent stays its
-    container's; the same number with another start does not.
-    """
-    with new_cgroup(LABEL) as cgroup:
-        with running() as before:
-            child = leaver(cgroup, act)
-            value = before.kernel.map("processes").get(child.pid)
-            assert value is not None
-            start = abi.TaskValue._make(abi.TASK.unpack(value)).start_ns
-        with running() as probes:
-            slot = probes.enroll(cgroup, abi.STATE_USED)
-            assert probes.kernel.adopt().bound == []
-            carried = probes.kernel.map("carried")
-            carried.set(child.pid, abi.CARRIED.pack(cgroup.id, start + 1, 0))
-            assert probes.kernel.adopt().bound == []
-            carried.set(child.pid, abi.CARRIED.pack(cgroup.id, start, 0))
-            assert [(one.pid, one.slot) for one in probes.kernel.adopt().bound] == [(child.pid, slot)]
-            probes.enforce(Rule(K.SYS_UNSHARE, "kill"))
-            child.communicate(b"x")
-            assert child.returncode == -signal.SIGKILL
 
 
 def test_no_flood_of_one_rule_hides_another(act: str) -> None:

@@ -54,6 +54,9 @@ ADOPT_WAITS = 0xFFFFFFFE
 ADOPT_ENTERS = 0xFFFFFFFD
 ADOPT_NO_MEMORY = 0xFFFFFFFC
 
+# enum rf_before_limit
+BEFORE = 4
+
 # enum rf_lost_limit
 LOST_MAX = 0x1000
 
@@ -202,7 +205,6 @@ WRITE_HEARTBEAT = 11
 WRITE_CONTAINERS = 12
 WRITE_PATTERNS = 13
 WRITE_TICKETS = 14
-WRITE_CARRIED = 15
 WRITE_SYSCALLS = 16
 WRITE_OBSERVE = 17
 WRITE_HALVINGS = 18
@@ -490,13 +492,6 @@ CONTAINER = Layout(
     Field("maker_mnt_ns", "u64"),
 )
 
-CARRIED = Layout(
-    "rf_carried",
-    Field("container", "u64"),
-    Field("start_ns", "u64"),
-    Field("facts", "u64"),
-)
-
 PATTERN = Layout(
     "rf_pattern",
     Field("kind", "u8"),
@@ -670,7 +665,6 @@ LOST = Layout(
 MAPS = {
     "activity": MapShape(0, 0),
     "alerts": MapShape(0, 0),
-    "carried": MapShape(4, 24),
     "condemned": MapShape(4, 8),
     "connecting": MapShape(4, 16),
     "containers": MapShape(8, 4),
@@ -696,6 +690,7 @@ MAPS = {
     "observe": MapShape(4, 4),
     "patterns": MapShape(4, 48),
     "processes": MapShape(4, 32),
+    "processes_before": MapShape(4, 4),
     "removed": MapShape(8, 16),
     "rule_actions": MapShape(4, 5632),
     "rule_addresses": MapShape(24, 4),
@@ -710,7 +705,8 @@ MAPS = {
     "slots": MapShape(4, 152),
     "socket_owners": MapShape(4, 16),
     "syscalls": MapShape(4, 12),
-    "tasks": MapShape(4, 1864),
+    "tasks": MapShape(4, 1904),
+    "tasks_before": MapShape(4, 4),
     "tickets": MapShape(64, 4),
     "unarmed": MapShape(4, 8),
     "unlisted": MapShape(4, 8),

@@ -66,7 +66,6 @@ class KernelSettings:
             "counters": self.slots,
             "rule_sets": GENERATIONS * (self.slots + _SETS),
             "processes": self.processes,
-            "carried": self.processes,
             "containers": self.slots + _NEVER,
             "namespace_claims": self.slots,
             "namespace_owners": self.slots * _NAMED_CLAIMS,

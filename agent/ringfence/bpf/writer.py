@@ -14,7 +14,6 @@ from struct import Struct
 
 from ringfence.abi import (
     WRITE_BATCH,
-    WRITE_CARRIED,
     WRITE_CONTAINERS,
     WRITE_DELETE,
     WRITE_FREE_SLOTS,
@@ -42,7 +41,7 @@ from ringfence.abi import (
 )
 from ringfence.bpf import _syscalls
 
-__all__ = ["PROGRAM", "UNSEALED", "WRITTEN", "Writer"]
+__all__ = ["LENT", "OPEN", "PROGRAM", "UNSEALED", "WRITTEN", "Writer"]
 
 PROGRAM = "agent_write"
 #: map -> enum rf_write_map; all other maps are written by probes alone
@@ -60,7 +59,6 @@ WRITTEN = {
     "containers": WRITE_CONTAINERS,
     "patterns": WRITE_PATTERNS,
     "tickets": WRITE_TICKETS,
-    "carried": WRITE_CARRIED,
     "syscalls": WRITE_SYSCALLS,
     "observe": WRITE_OBSERVE,
     "halvings": WRITE_HALVINGS,
@@ -73,7 +71,11 @@ WRITTEN = {
 #: maps that are not frozen: rings are mapped for writing, counters of freed slots are cleared on all
 #: CPUs, which no program of 5.15 can do, and the losses of a freed slot are taken with their values.
 #: None of them decides anything.
-UNSEALED = frozenset(("alerts", "activity", "counters", "drops"))
+OPEN = frozenset(("alerts", "activity", "counters", "drops"))
+#: outer map -> the table of earlier agents that it gets. No program can write it: it is frozen when
+#: running containers are adopted.
+LENT = {"tasks_before": "tasks", "processes_before": "processes"}
+UNSEALED = OPEN | frozenset(LENT)
 
 _ARGUMENTS = Struct("=5Q")
 _ATTEMPTS = 200

@@ -8,7 +8,7 @@ from struct import unpack
 
 import pytest
 
-from ringfence.abi import WRITE_BATCH, WRITE_CARRIED, WRITE_DELETE, WRITE_SET
+from ringfence.abi import WRITE_BATCH, WRITE_DELETE, WRITE_SET, WRITE_TICKETS
 from ringfence.bpf import writer
 from ringfence.bpf.writer import Writer
 
@@ -22,7 +22,7 @@ class Program:
 
     def run(self, _fd: int, context: bytes) -> int:
         what, _, _, count, flags = unpack("=5Q", context)
-        assert what & 0xFF == WRITE_CARRIED
+        assert what & 0xFF == WRITE_TICKETS
         self.asked.append((what >> 8 & 0xFF, count, flags))
         return self.answers.pop(0)
 
@@ -42,7 +42,7 @@ def writes(monkeypatch: pytest.MonkeyPatch, *answers: int) -> tuple[Writer, Prog
 def test_many_entries_are_written_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that wrote a part is continued after it."""
     made, program = writes(monkeypatch, WRITE_BATCH, 10, 34)
-    made.set(WRITE_CARRIED, bytes(4 * 300), bytes(16 * 300), 300, flags=1)
+    made.set(WRITE_TICKETS, bytes(4 * 300), bytes(16 * 300), 300, flags=1)
     assert program.asked == [
         (WRITE_SET, WRITE_BATCH, 1),
         (WRITE_SET, 44, 1),
@@ -53,7 +53,7 @@ def test_many_entries_are_written_in_batches(monkeypatch: pytest.MonkeyPatch) ->
 def test_no_memory_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """So is a page that the program could not read."""
     made, program = writes(monkeypatch, -errno.ENOMEM, -errno.EBUSY, -errno.EFAULT, 1)
-    made.set(WRITE_CARRIED, bytes(4), bytes(16), 1)
+    made.set(WRITE_TICKETS, bytes(4), bytes(16), 1)
     assert len(program.asked) == 4
 
 
@@ -65,7 +65,7 @@ def test_other_errors_are_raised(monkeypatch: pytest.MonkeyPatch, code: int, kin
     """At once, as the call would raise them."""
     made, program = writes(monkeypatch, -code)
     with pytest.raises(kind) as caught:
-        made.set(WRITE_CARRIED, bytes(4), bytes(16), 1)
+        made.set(WRITE_TICKETS, bytes(4), bytes(16), 1)
     assert caught.value.errno == code
     assert len(program.asked) == 1
 
@@ -73,11 +73,11 @@ def test_other_errors_are_raised(monkeypatch: pytest.MonkeyPatch, code: int, kin
 def test_absent_keys_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of four keys were there."""
     made, program = writes(monkeypatch, 1, -errno.ENOENT, -errno.ENOENT, 1)
-    assert made.delete(WRITE_CARRIED, bytes(16), 4) == 2
+    assert made.delete(WRITE_TICKETS, bytes(16), 4) == 2
     assert program.asked == [(WRITE_DELETE, count, 0) for count in (4, 3, 2, 1)]
 
 
 def test_a_stack_gives_its_top(monkeypatch: pytest.MonkeyPatch) -> None:
     """None if it is empty; 0 is a value."""
     made, _ = writes(monkeypatch, 7, 0, -errno.ENOENT)
-    assert [made.pop(WRITE_CARRIED) for _ in range(3)] == [7, 0, None]
+    assert [made.pop(WRITE_TICKETS) for _ in range(3)] == [7, 0, None]

@@ -20,6 +20,7 @@ from prometheus_client.core import Metric
 from ringfence import log
 from ringfence.abi import UNARMED_ENTRANTS
 from ringfence.bpf.kernel import AdoptionRound
+from ringfence.bpf.writer import LENT
 from ringfence.containers.adopt import Adopted, Adopter, pids_by_slot
 from ringfence.containers.hierarchy import CgroupDir, Hierarchy, own_cgroups, own_lineage, walk
 from ringfence.containers.model import Container, State
@@ -45,7 +46,7 @@ class Adoption:
         self._registry, self._hierarchy = tracker.registry, node.hierarchy
         self._patterns = tuple(patterns_for(node.config.patterns, known=node.config.known_names))
         self.never = own_cgroups(node.hierarchy)  # cgroups that hold the agent are no containers
-        self.predecessor = PredecessorTasks()
+        self.predecessor = PredecessorTasks({LENT[name]: self._kernel.map(name) for name in LENT})
         owner_of = self.predecessor.owner_of
         self._adopter = Adopter(
             node.hierarchy, self._patterns, loaded.slots, self._registry, owner_of, self.never
@@ -130,8 +131,6 @@ class Adoption:
 
     def _round(self) -> bool:
         """Run the iterator once. Returns True if it bound a task."""
-        self.predecessor.refresh()
-        self.predecessor.carry(self._kernel.map("carried"))
         self._last = self._kernel.adopt()
         return bool(self._last.bound)
 

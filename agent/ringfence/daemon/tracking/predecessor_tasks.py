@@ -1,27 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The container of each task under the earlier agent. A task that left its container's cgroup
-still belongs to the container, also after a restart of the agent. Read from the earlier agent's
-pinned maps; the adopting iterator binds tasks by it.
+still belongs to the container, also after a restart of the agent.
 
-The maps are read again while the old programs decide, because these follow every fork.
+The kernel's iterator that adopts reads the earlier agents' pinned tables itself. They are as new as
+the last fork, because the old programs still decide, and have every task, whatever the container's
+share of the table of processes.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 
-from ringfence.abi import (
-    CARRIED,
-    CONTAINER,
-    MAPS,
-    STATE_CONDEMNED,
-    STATE_REMOVED,
-    TASK,
-    ContainerValue,
-    TaskValue,
-)
+from ringfence import log
+from ringfence.abi import CONTAINER, MAPS, STATE_CONDEMNED, STATE_REMOVED, TASK, ContainerValue, TaskValue
 from ringfence.bpf.maps import Map
 from ringfence.bpf.pins import PinDirectory
 from ringfence_linux.procfs import start_ticks, ticks_of
@@ -30,21 +23,42 @@ __all__ = ["PredecessorTasks"]
 
 
 class PredecessorTasks:
-    """Tasks of earlier agents with the same ABI; maps of another ABI are ignored."""
+    """Tasks of earlier agents. Tables of another shape are ignored; of another ABI, only bindings
+    are read.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, lent: Mapping[str, Map]) -> None:
+        """`lent`: the maps that get a table of earlier agents, for the iterator, by its name."""
+        self._lent = lent
         self._tables: list[Map] = []
         self._slots: list[Map] = []
         self._owners: dict[int, TaskValue] = {}
+        self._log = log.get_logger("adoption")
 
     def open(self, before: Iterable[PinDirectory]) -> None:
         """Open their maps. The newest takes precedence."""
-        for found in before:
-            processes, slots = _open(found, "processes"), _open(found, "slots")
+        found = list(before)
+        for name, outer in self._lent.items():
+            for at, one in enumerate(found[::-1][: outer.max_entries]):
+                self._lend(one, name, outer, at)
+        for one in found:
+            processes, slots = _open(one, "processes"), _open(one, "slots")
             if processes is None or slots is None:
                 continue
             self._tables.append(processes)
             self._slots.append(slots)
+
+    def _lend(self, found: PinDirectory, name: str, outer: Map, at: int) -> None:
+        try:
+            left = found.open_map(name)
+            if left is not None:
+                with closing(left):
+                    outer.set(at, left.fd)
+        except OSError as error:
+            self._log.warning(
+                "a table of an earlier agent cannot be read: its tasks are found by their cgroups alone",
+                pins=found.name, table=name, error=str(error),
+            )  # fmt: skip
 
     def refresh(self) -> None:
         """Read the armed tasks again."""
@@ -57,21 +71,11 @@ class PredecessorTasks:
         task = self._owners.get(pid)
         return task.container if task is not None and _is_it(pid, task) else 0
 
-    def carry(self, carried: Map) -> None:
-        """Write the table that the kernel's iterator reads."""
-        entries = {
-            pid.to_bytes(4, sys.byteorder): CARRIED.pack(task.container, task.start_ns, task.facts)
-            for pid, task in self._owners.items()
-            if _is_it(pid, task)
-        }
-        carried.update_batch(dict(list(entries.items())[: carried.max_entries]))
-
     def outlived(self) -> Iterator[int]:
         """The ids of removed cgroups of containers that still have tasks elsewhere."""
         alive = {task.container for pid, task in self._owners.items() if _is_it(pid, task)}
         for slot in self._containers():
-            if slot.state & STATE_REMOVED and slot.cgroup in alive:
-                alive.discard(slot.cgroup)
+            if slot.state & STATE_REMOVED and (slot.tasks > 0 or slot.cgroup in alive):
                 yield slot.cgroup
 
     def condemned(self) -> Iterator[int]:
@@ -85,6 +89,11 @@ class PredecessorTasks:
 
     def close(self) -> None:
         """All tasks are bound: close the maps."""
+        for outer in self._lent.values():
+            for at in range(outer.max_entries):
+                outer.delete(at)
+            outer.freeze()
+        self._lent = {}
         for table in (*self._tables, *self._slots):
             table.close()
         self._tables, self._slots, self._owners = [], [], {}
