@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Files of the host, by object: what a filesystem of the host holds is the host's, except below the
- * directories that containers are commonly given. The agent writes both into `host_trees`
+ * directories that containers are commonly given. The same for filesystems that an engine mounted:
+ * the root directory of another container. The agent writes both into `host_trees`
  * (ringfence/daemon/tracking/host_trees.py). No list of names can be complete, and a name is not an
  * object.
  */
@@ -15,6 +16,7 @@ enum rf_tree {
 	RF_TREE_SHIFT = 20,
 	RF_TREE_NONE = 0,
 	RF_TREE_HOST = 1,
+	RF_TREE_STORAGE = 2, /* where an engine has the files of containers */
 };
 
 /* Values of `host_trees`. */
@@ -25,6 +27,8 @@ enum rf_tree_kind {
 	RF_TREE_HOME = 3,
 	/* an engine's directory: its files hosts, hostname and resolv.conf are given */
 	RF_TREE_ENGINE = 4,
+	/* a filesystem that an engine mounted for containers, with inode 0: others' root, mostly */
+	RF_TREE_OF_STORAGE = 5,
 };
 
 struct rf_tree_key {
@@ -47,15 +51,21 @@ extern struct map_host_trees host_trees SEC(".maps");
  */
 __u32 rf_tree_of(__u64 device, __u64 dentry, __u64 container_root, __u32 moved);
 
-/* Enum rf_tree of a file. Most are on no filesystem of the host. */
+/* Enum rf_tree of a file. Most are on the container's own root filesystem. */
 static __always_inline __u32 rf_tree_of_file(const struct rf_file *file, __u64 container_root,
 					     __u32 moved)
 {
 	struct rf_tree_key key = { .device = RF_READ(struct super_block, file->super, s_dev) };
+	__u32 *found = bpf_map_lookup_elem(&host_trees, &key), tree;
+	bool storage;
 
-	if (!bpf_map_lookup_elem(&host_trees, &key))
+	if (!found)
 		return RF_TREE_NONE;
-	return rf_tree_of(key.device, file->dentry, container_root, moved);
+	storage = *found == RF_TREE_OF_STORAGE;
+	if (storage && container_root == (__u64)RF_READ(struct super_block, file->super, s_root))
+		return RF_TREE_NONE;
+	tree = rf_tree_of(key.device, file->dentry, container_root, moved);
+	return storage && tree == RF_TREE_HOST ? RF_TREE_STORAGE : tree;
 }
 
 #endif

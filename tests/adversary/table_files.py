@@ -91,6 +91,17 @@ _BY_WAY = tuple(
     )
     for call, words, name in _WAYS
 )
+#: the root directory of another container, by a hostPath to where its engine mounts it
+_ANOTHERS = (
+    Attack("B1", "write in a root of another", "write /engine/rootfs/etc/x-{token} {token}",
+           "write {volume}/x {token}", written("{rootfs}/etc/x-{token}"), (PRIV,), short=True),
+    Attack("B1", "write_map in a root of another", "write_map /engine/rootfs/x-{token} {token}",
+           "write_map {volume}/x {token}", written("{rootfs}/x-{token}"), (PRIV,)),
+    Attack("B1", "symlink in a root of another", "name_path symlink /engine/rootfs/etc link-{token} /",
+           "name_path symlink {volume} link /", exists("{rootfs}/etc/link-{token}"), (PRIV,)),
+    Attack("B1", "chmod in a root of another", "name_path chmod /engine/rootfs/etc passwd",
+           "name_path chmod {volume} file", mode_is("{rootfs}/etc/passwd", 0o777), (PRIV,)),
+)  # fmt: skip
 _RACE = Attack(
     "B1",
     "a link that leads here and there",
@@ -157,6 +168,7 @@ ATTACKS: tuple[Attack, ...] = (
     *_named("B1", "{host}", " in /run", ("path", "")),
     *_HOSTS,
     *_BY_WAY,
+    *_ANOTHERS,
     _RACE,
     *_FOREIGN,
     _TRUNCATE,

@@ -25,6 +25,7 @@ from tests.adversary.kinds import DOCKER, PRIV, Kind, container_config, new_root
 from tests.adversary.node import Node, mount_image, new_node
 from tests.adversary.program import Attempt, build
 from tests.adversary.servers import Servers, running_servers
+from tests.benign.machine import overlaid
 from tests.support import force
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX
@@ -36,6 +37,8 @@ __all__ = ["Round", "Victim", "World", "guarding", "kubelet_directory", "new_rou
 HOST = "/host"
 #: how long a race is tried
 MILLISECONDS = os.environ.get("RINGFENCE_ADVERSARY_MILLISECONDS", "8000")
+#: the root directory of another container, as an engine mounts it
+_STORAGE = Path("/run/containerd/rfadversary")
 _VOLUME = Path("/var/lib/kubelet/pods/rfadversary/volumes/kubernetes.io~empty-dir/data")
 
 
@@ -78,6 +81,7 @@ class World:
         given |= {f"/usr/{name}": Path(f"/usr/{name}") for name in ("bin", "lib", "lib64", "sbin")}
         if kind == PRIV:
             host = Path("/") if force.in_guest() else self.directory
+            given["/engine"] = _STORAGE
             return {**given, HOST if force.in_guest() else f"{HOST}{self.directory}": host}
         return {**given, "/hostproc": Path("/proc")} if kind != DOCKER else given
 
@@ -139,6 +143,7 @@ class Round:
             "pipe": str(self.victim.pipe),
             "memfd": str(self.victim.memfd),
             "given": str(self.given),
+            "rootfs": str(_STORAGE / "rootfs"),
             "milliseconds": MILLISECONDS,
             "disk": str(self.world.node.disk) if self.world.node else "",
             **{name: str(_majors().get(name, 0)) for name in ("rtc", "dma_heap")},
@@ -249,6 +254,32 @@ def _volume(image: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _storage(work: Path) -> Iterator[None]:
+    """A root directory of a container, which no container uses."""
+    missing = not _STORAGE.parent.exists()
+    image = work / "lower"
+    (image / "etc").mkdir(parents=True)
+    (image / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
+    try:
+        with overlaid(image, work, "8m") as root, _bound(root, _STORAGE / "rootfs"):
+            yield
+    finally:
+        for path in (_STORAGE / "rootfs", _STORAGE, *([_STORAGE.parent] if missing else [])):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _bound(what: Path, where: Path) -> Iterator[None]:
+    where.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", str(what), str(where)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(where)], check=True)
+
+
+@contextlib.contextmanager
 def new_world(work: Path) -> Iterator[World]:
     """Creates the host's part of the attacks, and removes it."""
     work.mkdir(exist_ok=True)
@@ -261,6 +292,7 @@ def new_world(work: Path) -> Iterator[World]:
             (directory / name).mkdir()
         (directory / "secret").write_text(world.secret)
         stack.enter_context(_volume(work / "volume.img"))
+        stack.enter_context(_storage(work / "storage"))
         world.program = build(work)
         world.root = stack.enter_context(new_root(work / "image", world.program))
         private = f"mount -t tmpfs none {directory}/private; echo {world.secret} > {directory}/private/own; "

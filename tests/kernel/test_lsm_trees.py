@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_HOST, Action, EventKind, Mechanism
+from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_HOST, TREE_OF_STORAGE, TREE_STORAGE
+from ringfence.abi import Action, EventKind, Mechanism
 from tests.kernel.lsm import REFUSED, Outcome, evading, mounted
 from tests.kernel.probes import Probes
 from tests.kernel.rules import Rule
@@ -181,6 +182,25 @@ def test_another_mount_of_it_changes_nothing(
         assert evading(cgroup, names, HERE, "create", other / "new") == REFUSED
     with mounted("-t", "tmpfs", "none", other):
         assert evading(cgroup, names, HERE, "create", other / "new") == DONE
+
+
+@pytest.mark.parametrize("way", [*CHANGES, "rename"])
+def test_the_root_of_another_container_is_not_changed(
+    probes: Probes, cgroup: Cgroup, names: str, host: Path, way: str
+) -> None:
+    """A filesystem that an engine mounted; what is given on it may be changed."""
+    with mounted("-t", "tmpfs", "none", host / "engine"):
+        for name in ("root", "volume"):
+            (host / "engine" / name).mkdir()
+            (host / "engine" / name / "file").write_text("kept")
+        given = {host / "engine": TREE_OF_STORAGE, host / "engine/volume": TREE_GIVEN}
+        register(probes, host, given)
+        probes.enforce(host_rule("deny", TREE_STORAGE))
+        for name, outcome in (("root", REFUSED), ("volume", DONE)):
+            file = host / "engine" / name / "file"
+            words = (file, file.with_name("moved")) if way == "rename" else (file,)
+            assert evading(cgroup, names, HERE, way, *words) == outcome
+        assert (host / "engine/root/file").read_text() == "kept"
 
 
 def test_a_given_directory_itself_stays_where_it_is(cgroup: Cgroup, names: str, host: Path) -> None:

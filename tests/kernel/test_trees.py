@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME
+from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_OF_STORAGE, TREE_STORAGE
 from tests.kernel.lsm import mounted
 from tests.kernel.probes import Probes, results
 from tests.kernel.trees import host_rule, register
@@ -79,9 +80,53 @@ def test_a_containers_own_files_are_not_the_hosts(
     shutil.copy(dodge, root / "dodge")
     register(probes, tmp_path, {})
     probes.enforce(host_rule("kill"))
-    join = "".join(f"echo $$ > {path}/cgroup.procs; " for path in set(cgroup.paths.values()))
-    start = f'{join} exec unshare -m -R {root} -- /dodge empties open "$1"'
     with mounted("--bind", etc, root / "mounted"):
         for name, code in (("/own", 0), ("/mounted/passwd", -signal.SIGKILL)):
-            done = subprocess.run(["sh", "-ec", start, "sh", name], capture_output=True, check=False)
-            assert (done.returncode, "emptied" in results(done)) == (code, not code), done
+            assert emptied_from(root, cgroup, name) == (code, not code)
+
+
+def emptied_from(root: Path, cgroup: Cgroup, name: str) -> tuple[int, bool]:
+    """Opens a file for writing in a container with that root. Returns the exit code and if it was done."""
+    join = "".join(f"echo $$ > {path}/cgroup.procs; " for path in set(cgroup.paths.values()))
+    start = f'{join} exec unshare -m -R {root} -- /dodge empties open "$1"'
+    done = subprocess.run(["sh", "-ec", start, "sh", name], capture_output=True, check=False)
+    return done.returncode, "emptied" in results(done)
+
+
+def test_a_container_writes_its_own_root_and_not_anothers(
+    probes: Probes, cgroup: Cgroup, dodge: str, tmp_path: Path
+) -> None:
+    """Both are overlays that an engine mounted; a volume on one of them is given."""
+    own, other = (stack_of(tmp_path / name) for name in ("own", "other"))
+    with overlay(own) as root, overlay(other) as another:
+        for path in (root / "own", another / "file", another / "volume/file"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("x")
+        (root / "mounted").mkdir()
+        shutil.copy(dodge, root / "dodge")
+        kinds = {root: TREE_OF_STORAGE, another: TREE_OF_STORAGE, another / "volume": TREE_GIVEN}
+        register(probes, Path("/proc"), kinds)
+        probes.enforce(host_rule("kill", TREE_STORAGE))
+        with mounted("--bind", another, root / "mounted"):
+            assert emptied_from(root, cgroup, "/own") == (0, True)
+            assert emptied_from(root, cgroup, "/mounted/volume/file") == (0, True)
+            assert emptied_from(root, cgroup, "/mounted/file") == (-signal.SIGKILL, False)
+
+
+def stack_of(directory: Path) -> Path:
+    """Makes the directories of an overlay's layers."""
+    for name in ("lower", "layers", "merged"):
+        (directory / name).mkdir(parents=True)
+    return directory
+
+
+@contextlib.contextmanager
+def overlay(directory: Path) -> Iterator[Path]:
+    """Mounts it; the upper layer is a tmpfs."""
+    layers, merged = directory / "layers", directory / "merged"
+    options = f"lowerdir={directory}/lower,upperdir={layers}/upper,workdir={layers}/work"
+    with mounted("-t", "tmpfs", "none", layers):
+        for name in ("upper", "work"):
+            (layers / name).mkdir()
+        with mounted("-t", "overlay", "-o", options, "none", merged):
+            yield merged

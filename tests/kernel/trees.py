@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ringfence.abi import TREE_HOST, TREE_KEY, TREE_OF_HOST, TREE_SHIFT, EventKind
+from ringfence.abi import TREE_HOST, TREE_KEY, TREE_OF_HOST, TREE_OF_STORAGE, TREE_SHIFT, EventKind
 from ringfence.bpf.host import identify, mount_devices
 from tests.kernel.lsm import FLAGS, TYPE
 from tests.kernel.probes import Probes
@@ -16,18 +16,21 @@ from tests.kernel.rules import Rule
 __all__ = ["host_rule", "register"]
 
 
-def host_rule(action: str) -> Rule:
-    """Returns the rule `tree: host`, `access: write`."""
+_WHOLE = (TREE_OF_HOST, TREE_OF_STORAGE)
+
+
+def host_rule(action: str, tree: int = TREE_HOST) -> Rule:
+    """Returns the rule `tree: host`, or another one, with `access: write`."""
     return Rule(
         EventKind.FILE_OPEN,
         action,
-        {FLAGS: {1, 2}, TYPE: {TREE_HOST << TREE_SHIFT}},
+        {FLAGS: {1, 2}, TYPE: {tree << TREE_SHIFT}},
         {FLAGS: os.O_ACCMODE, TYPE: 15 << TREE_SHIFT},
     )
 
 
 def register(probes: Probes, filesystem: Path, directories: Mapping[Path, int]) -> None:
-    """Makes the filesystem the host's, with these directories (TREE_*); replaces earlier ones."""
+    """Makes the filesystem the host's, with these directories or filesystems; replaces earlier ones."""
     table = probes.kernel.map("host_trees")
     table.delete_all()
     devices = mount_devices(Path("/proc/self/mountinfo").read_text())
@@ -37,4 +40,4 @@ def register(probes: Probes, filesystem: Path, directories: Mapping[Path, int]) 
             device, inode = identify(fd, devices)
         finally:
             os.close(fd)
-        table.set(TREE_KEY.pack(device, 0 if kind == TREE_OF_HOST else inode), kind)
+        table.set(TREE_KEY.pack(device, 0 if kind in _WHOLE else inode), kind)

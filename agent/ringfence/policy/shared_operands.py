@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ringfence.abi import DIM_EXE, DIM_FACTS, DIM_OBJECT, TREE_HOST, TREE_SHIFT, Fact, Relation
+from ringfence.abi import DIM_EXE, DIM_FACTS, DIM_OBJECT, TREE_HOST, TREE_SHIFT, TREE_STORAGE, Fact, Relation
 from ringfence.policy import constants as c
 from ringfence.policy.operand import FULL, Kind, Operand
 
@@ -120,17 +120,19 @@ OPENED = (
     Operand("access", Kind.CHOICE, 1, "the requested access", {"read": (0, 2), "write": (1, 2)}, mask=3),
     *REACHED,
 )
+_TREES = {"host": TREE_HOST, "storage": TREE_STORAGE}
 #: dims of file.open
 TREE = choice(
     "tree",
     2,
     "whose file it is, if it is opened for writing or its name changes: of the host's filesystems and not "
-    "below what containers are commonly given (host)",
-    {"host": TREE_HOST << TREE_SHIFT},
+    "below what containers are commonly given (host), or of another container, where its engine has it "
+    "(storage)",
+    {word: number << TREE_SHIFT for word, number in _TREES.items()},
     mask=15 << TREE_SHIFT,
 )
 #: of a changed attribute
-OF_TREE = choice("tree", 1, "whose file it is, as for file.open", {"host": TREE_HOST})
+OF_TREE = choice("tree", 1, "whose file it is, as for file.open", _TREES)
 NET = (
     Operand("port", Kind.NUMBER, 0, "the remote port (bind: the local port)", largest=65535),
     Operand("family", Kind.CHOICE, 1, "IPv4 or IPv6", {"AF_INET": (2,), "AF_INET6": (10,)}),
