@@ -17,6 +17,7 @@ enum rf_tree {
 	RF_TREE_NONE = 0,
 	RF_TREE_HOST = 1,
 	RF_TREE_STORAGE = 2, /* where an engine has the files of containers */
+	RF_TREE_CGROUP = 3,  /* of a cgroup that is neither the container's nor below it */
 };
 
 /* Values of `host_trees`. */
@@ -51,6 +52,9 @@ extern struct map_host_trees host_trees SEC(".maps");
  */
 __u32 rf_tree_of(__u64 device, __u64 dentry, __u64 container_root, __u32 moved);
 
+/* Enum rf_tree of a file or directory of a cgroup filesystem, for the current task's container. */
+__u32 rf_tree_of_cgroup(__u64 dentry);
+
 /* Enum rf_tree of a file. Most are on the container's own root filesystem. */
 static __always_inline __u32 rf_tree_of_file(const struct rf_file *file, __u64 container_root,
 					     __u32 moved)
@@ -59,6 +63,8 @@ static __always_inline __u32 rf_tree_of_file(const struct rf_file *file, __u64 c
 	__u32 *found = bpf_map_lookup_elem(&host_trees, &key), tree;
 	bool storage;
 
+	if (file->magic == RF_MAGIC_CGROUP || file->magic == RF_MAGIC_CGROUP2)
+		return rf_tree_of_cgroup(file->dentry);
 	if (!found)
 		return RF_TREE_NONE;
 	storage = *found == RF_TREE_OF_STORAGE;

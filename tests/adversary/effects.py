@@ -18,8 +18,8 @@ from tests.adversary.world import Round
 
 __all__ = ["Effect", "accounted", "clock_moved", "device_held", "exists", "frozen", "gone"]
 __all__ += ["in_namespace", "limited", "mode_is", "own_userns", "parameter", "planted", "received"]
-__all__ += ["reniced", "rescheduled", "secret_shown", "shut_down", "signalled", "stalled", "swapped"]
-__all__ += ["upcall", "written", "xattr_set"]
+__all__ += ["reniced", "rescheduled", "secret_shown", "shut_down", "signalled", "stalled", "stopped"]
+__all__ += ["swapped", "upcall", "written", "xattr_set"]
 
 _FITHAW = 0xC0045878
 Effect = Callable[[Round], bool]
@@ -69,6 +69,15 @@ def received(one: Round) -> bool:
 def signalled(one: Round) -> bool:
     """A signal ended the victim."""
     return one.victim.process.poll() is not None
+
+
+def stopped(one: Round) -> bool:
+    """The victim's cgroup is frozen. Thaws it."""
+    file = one.cgroup.paths["v2"] / "cgroup.freeze"
+    found = file.read_text().strip() == "1"
+    if found:
+        file.write_text("0")
+    return found
 
 
 def limited(one: Round) -> bool:

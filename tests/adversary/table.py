@@ -69,4 +69,6 @@ CLASSES = {
                 "a known helper gets the container's words"),
     "C10": Class("namespaces of other containers", "denied, as the host's", "killed at the call",
                  "that one call, without BPF-LSM"),
+    "D1": Class("cgroups of the host and of other containers", "by the container's own cgroup",
+                "killed at the open", "calls that open nothing, without BPF-LSM"),
 }  # fmt: skip

@@ -28,7 +28,7 @@ from tests.adversary.servers import Servers, running_servers
 from tests.benign.machine import overlaid
 from tests.support import force
 from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import PREFIX
+from tests.support.cgroups import PREFIX, Cgroup
 from tests.support.policies import PACK
 
 __all__ = ["Round", "Victim", "World", "guarding", "kubelet_directory", "new_round", "new_world"]
@@ -81,7 +81,7 @@ class World:
         given |= {f"/usr/{name}": Path(f"/usr/{name}") for name in ("bin", "lib", "lib64", "sbin")}
         if kind == PRIV:
             host = Path("/") if force.in_guest() else self.directory
-            given["/engine"] = _STORAGE
+            given |= {"/engine": _STORAGE, "/hostcgroup": Path("/sys/fs/cgroup")}
             return {**given, HOST if force.in_guest() else f"{HOST}{self.directory}": host}
         return {**given, "/hostproc": Path("/proc")} if kind != DOCKER else given
 
@@ -114,6 +114,7 @@ class Round:
         self.token = secrets.token_hex(8)
         self.target = world.directory / f"target-{self.token}"  # of the host
         self.given = _VOLUME / self.token  # of the container
+        self.cgroup = Cgroup(f"{PREFIX}victim-{self.token}")  # of the host, with the victim
         self.attempt = Attempt(0, "")
         self.clock_before = self.clock()
         self.longest_open = 0.0  # seconds, of the target by the host while the attempt was made
@@ -144,6 +145,9 @@ class Round:
             "memfd": str(self.victim.memfd),
             "given": str(self.given),
             "rootfs": str(_STORAGE / "rootfs"),
+            "cgroup": f"/hostcgroup/{self.cgroup.paths['v2'].relative_to('/sys/fs/cgroup')}",
+            "outercgroup": str(self.cgroup.paths["v2"]),
+            "owncgroup": f"/hostcgroup/{self.hostile.cgroup.paths['v2'].relative_to('/sys/fs/cgroup')}",
             "milliseconds": MILLISECONDS,
             "disk": str(self.world.node.disk) if self.world.node else "",
             **{name: str(_majors().get(name, 0)) for name in ("rtc", "dma_heap")},
@@ -159,6 +163,7 @@ class Round:
             (place / "below").mkdir()
             for name in ("file", "second"):
                 (place / name).write_text("untouched\n")
+        self.cgroup.create().add(self.victim.pid)
         if self.world.node:
             self.world.node.scripts(self.given)
             self.world.node.upcalls.unlink(missing_ok=True)
@@ -183,7 +188,8 @@ class Round:
             self.longest_open = max(self.longest_open, time.monotonic() - started)
 
     def remove(self) -> None:
-        """Removes the targets."""
+        """Removes the targets, and ends the victim."""
+        self.cgroup.remove()
         for place in (self.target, self.given):
             shutil.rmtree(place, ignore_errors=True)
 

@@ -13,13 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_HOST, TREE_OF_STORAGE, TREE_STORAGE
-from ringfence.abi import Action, EventKind, Mechanism
+from ringfence.abi import (
+    TREE_CGROUP,
+    TREE_ENGINE,
+    TREE_GIVEN,
+    TREE_HOME,
+    TREE_HOST,
+    TREE_OF_STORAGE,
+    TREE_STORAGE,
+    Action,
+    EventKind,
+    Mechanism,
+)
 from tests.kernel.lsm import REFUSED, Outcome, evading, mounted
 from tests.kernel.probes import Probes
 from tests.kernel.rules import Rule
 from tests.kernel.trees import host_rule, register
-from tests.support.cgroups import Cgroup
+from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
 PROBES = {"lsm": True}
@@ -201,6 +211,18 @@ def test_the_root_of_another_container_is_not_changed(
             words = (file, file.with_name("moved")) if way == "rename" else (file,)
             assert evading(cgroup, names, HERE, way, *words) == outcome
         assert (host / "engine/root/file").read_text() == "kept"
+
+
+def test_cgroups_of_others_are_not_changed(probes: Probes, cgroup: Cgroup, names: str) -> None:
+    """Its own one and those below it are the container's, whatever it does there."""
+    probes.enforce(host_rule("deny", TREE_CGROUP))
+    own = cgroup.child("below").path
+    with new_cgroup() as other:
+        for path, outcome in ((own, DONE), (other.path, REFUSED)):
+            assert evading(cgroup, names, HERE, "chmod", path / "cgroup.procs") == outcome
+            assert evading(cgroup, names, HERE, "chown", path) == outcome
+            assert evading(cgroup, names, HERE, "mkdir", path / "made") == outcome
+            assert evading(cgroup, names, HERE, "write", path / "cgroup.procs") == outcome
 
 
 def test_a_given_directory_itself_stays_where_it_is(cgroup: Cgroup, names: str, host: Path) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_OF_STORAGE, TREE_STORAGE
+from ringfence.abi import TREE_CGROUP, TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_OF_STORAGE, TREE_STORAGE
 from tests.kernel.lsm import mounted
 from tests.kernel.probes import Probes, results
 from tests.kernel.trees import host_rule, register
-from tests.support.cgroups import Cgroup
+from tests.support.cgroups import Cgroup, hierarchies, new_cgroup
 
 pytestmark = pytest.mark.root
 READ, WRITE = os.O_RDONLY, os.O_WRONLY
@@ -130,3 +130,22 @@ def overlay(directory: Path) -> Iterator[Path]:
             (layers / name).mkdir()
         with mounted("-t", "overlay", "-o", options, "none", merged):
             yield merged
+
+
+@pytest.mark.parametrize("hierarchy", sorted(hierarchies()))
+def test_a_container_writes_to_its_own_cgroups_and_to_no_others(
+    probes: Probes, cgroup: Cgroup, act: str, hierarchy: str
+) -> None:
+    """In every hierarchy, of v1 and v2, whichever identifies containers; reading is free."""
+    probes.enforce(host_rule("kill", TREE_CGROUP))
+    below = cgroup.child("below").paths[hierarchy]
+    with new_cgroup() as other:
+        theirs = other.paths[hierarchy] / "cgroup.procs"
+        for path, flags, code in (
+            (cgroup.paths[hierarchy] / "cgroup.procs", WRITE, 0),
+            (below / "cgroup.procs", os.O_RDWR, 0),
+            (theirs, READ, 0),
+            (theirs, WRITE, -signal.SIGKILL),
+            (hierarchies()[hierarchy] / "cgroup.procs", WRITE, -signal.SIGKILL),
+        ):
+            assert opened(cgroup, act, path, flags) == code, path

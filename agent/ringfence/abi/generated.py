@@ -216,6 +216,7 @@ TREE_SHIFT = 20
 TREE_NONE = 0
 TREE_HOST = 1
 TREE_STORAGE = 2
+TREE_CGROUP = 3
 
 # enum rf_tree_kind
 TREE_OF_HOST = 1

@@ -5,7 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ringfence.abi import DIM_EXE, DIM_FACTS, DIM_OBJECT, TREE_HOST, TREE_SHIFT, TREE_STORAGE, Fact, Relation
+from ringfence.abi import (
+    DIM_EXE,
+    DIM_FACTS,
+    DIM_OBJECT,
+    TREE_CGROUP,
+    TREE_HOST,
+    TREE_SHIFT,
+    TREE_STORAGE,
+    Fact,
+    Relation,
+)
 from ringfence.policy import constants as c
 from ringfence.policy.operand import FULL, Kind, Operand
 
@@ -120,14 +130,14 @@ OPENED = (
     Operand("access", Kind.CHOICE, 1, "the requested access", {"read": (0, 2), "write": (1, 2)}, mask=3),
     *REACHED,
 )
-_TREES = {"host": TREE_HOST, "storage": TREE_STORAGE}
+_TREES = {"host": TREE_HOST, "storage": TREE_STORAGE, "cgroup": TREE_CGROUP}
 #: dims of file.open
 TREE = choice(
     "tree",
     2,
     "whose file it is, if it is opened for writing or its name changes: of the host's filesystems and not "
-    "below what containers are commonly given (host), or of another container, where its engine has it "
-    "(storage)",
+    "below what containers are commonly given (host); of another container, where its engine has it "
+    "(storage); of a cgroup that is not below the container's own (cgroup)",
     {word: number << TREE_SHIFT for word, number in _TREES.items()},
     mask=15 << TREE_SHIFT,
 )

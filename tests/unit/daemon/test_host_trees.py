@@ -41,9 +41,7 @@ class Table(Map):
 
     def filesystems(self, of: int = TREE_OF_HOST) -> frozenset[int]:
         """Returns the devices that are the host's, or of that kind."""
-        return frozenset(
-            device for (device, inode), kind in self.entries.items() if not inode and kind == of
-        )
+        return frozenset(device for (device, inode), kind in self.entries.items() if not inode and kind == of)
 
     def kind(self, path: Path) -> int | None:
         """Returns what the table says of a file of the test's own root."""
