@@ -3,6 +3,7 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include "include/membership.h"
+#include "include/operands.h"
 #include "include/trees.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -175,4 +176,39 @@ __noinline __u32 rf_tree_of_cgroup(__u64 dentry)
 	    (__u32)RF_READ(struct cgroup, own, level) < level)
 		return RF_TREE_CGROUP;
 	return rf_level_of(cgroup, rf_ancestor_id(own, level)) ? RF_TREE_NONE : RF_TREE_CGROUP;
+}
+
+/* The session that a terminal controls, as a struct pid; 0: none. */
+static __always_inline __u64 rf_session_of(__u64 terminal)
+{
+	struct tty_struct___flat *flat = (void *)terminal;
+	struct tty_struct___ctrl *tty = (void *)terminal;
+
+	if (bpf_core_field_exists(tty->ctrl))
+		return (__u64)BPF_CORE_READ(tty, ctrl.session);
+	return bpf_core_field_exists(flat->session) ? (__u64)BPF_CORE_READ(flat, session) : 0;
+}
+
+/*
+ * A container has terminals of the host if the runtime made its console there: then its own
+ * processes are in the terminal's session, or it was mounted alone, before it had one. `ptmx` has
+ * no terminal: it makes new ones.
+ */
+__noinline __u32 rf_tree_of_terminal(__u64 dentry, __u64 mnt)
+{
+	struct rf_tree_key key = {};
+	__u64 terminal = (__u64)RF_READ(struct dentry, dentry, d_fsdata), session;
+	__u32 *found, relation;
+
+	key.device = RF_READ(struct dentry, dentry, d_sb, s_dev);
+	found = bpf_map_lookup_elem(&host_trees, &key);
+	if (!found || *found != RF_TREE_OF_TERMINALS || !terminal)
+		return RF_TREE_NONE;
+	session = rf_session_of(terminal);
+	if (!session)
+		return (__u64)RF_READ(struct vfsmount, mnt, mnt_root) == dentry ? RF_TREE_NONE
+										: RF_TREE_TERMINAL;
+	relation = rf_relation_of_struct_pid(session);
+	return relation == RF_RELATION_SELF || relation == RF_RELATION_CONTAINER ? RF_TREE_NONE
+										 : RF_TREE_TERMINAL;
 }

@@ -11,13 +11,17 @@
 
 #include "object.h"
 
-/* Whose tree a file is in: bits of operand 2 of file.open, if it is opened for writing. */
+/*
+ * Whose tree a file is in: bits of operand 2 of file.open, if it is opened for writing, or is a
+ * terminal.
+ */
 enum rf_tree {
 	RF_TREE_SHIFT = 20,
 	RF_TREE_NONE = 0,
 	RF_TREE_HOST = 1,
-	RF_TREE_STORAGE = 2, /* where an engine has the files of containers */
-	RF_TREE_CGROUP = 3,  /* of a cgroup that is neither the container's nor below it */
+	RF_TREE_STORAGE = 2,  /* where an engine has the files of containers */
+	RF_TREE_CGROUP = 3,   /* of a cgroup that is neither the container's nor below it */
+	RF_TREE_TERMINAL = 4, /* of the host */
 };
 
 /* Values of `host_trees`. */
@@ -30,6 +34,7 @@ enum rf_tree_kind {
 	RF_TREE_ENGINE = 4,
 	/* a filesystem that an engine mounted for containers, with inode 0: others' root, mostly */
 	RF_TREE_OF_STORAGE = 5,
+	RF_TREE_OF_TERMINALS = 6, /* a devpts of the host, with inode 0 */
 };
 
 struct rf_tree_key {
@@ -54,6 +59,9 @@ __u32 rf_tree_of(__u64 device, __u64 dentry, __u64 container_root, __u32 moved);
 
 /* Enum rf_tree of a file or directory of a cgroup filesystem, for the current task's container. */
 __u32 rf_tree_of_cgroup(__u64 dentry);
+
+/* Enum rf_tree of a file of a devpts, reached by that mount. */
+__u32 rf_tree_of_terminal(__u64 dentry, __u64 mnt);
 
 /* Enum rf_tree of a file. Most are on the container's own root filesystem. */
 static __always_inline __u32 rf_tree_of_file(const struct rf_file *file, __u64 container_root,

@@ -231,6 +231,15 @@ struct dentry {
 	struct qstr d_name;
 	struct inode *d_inode;
 	struct super_block *d_sb;
+	void *d_fsdata; /* devpts: the terminal */
+};
+struct tty_struct___ctrl { /* since 5.13 */
+	struct {
+		struct pid *session;
+	} ctrl;
+};
+struct tty_struct___flat {
+	struct pid *session;
 };
 struct vfsmount {
 	struct dentry *mnt_root;

@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import os
 import resource
+import select
 import stat
 import subprocess
 import time
@@ -19,7 +20,7 @@ from tests.adversary.world import Round
 __all__ = ["Effect", "accounted", "clock_moved", "device_held", "exists", "frozen", "gone"]
 __all__ += ["in_namespace", "limited", "mode_is", "own_userns", "parameter", "planted", "received"]
 __all__ += ["reniced", "rescheduled", "secret_shown", "shut_down", "signalled", "stalled", "stopped"]
-__all__ += ["swapped", "upcall", "written", "xattr_set"]
+__all__ += ["swapped", "typed", "upcall", "written", "xattr_set"]
 
 _FITHAW = 0xC0045878
 Effect = Callable[[Round], bool]
@@ -78,6 +79,12 @@ def stopped(one: Round) -> bool:
     if found:
         file.write_text("0")
     return found
+
+
+def typed(one: Round) -> bool:
+    """The attacker's text has come out of the terminal."""
+    ready, _, _ = select.select([one.terminal], [], [], 0)
+    return bool(ready) and one.token.encode() in os.read(one.terminal, 4096)
 
 
 def limited(one: Round) -> bool:

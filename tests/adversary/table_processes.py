@@ -15,6 +15,7 @@ from tests.adversary.effects import (
     secret_shown,
     signalled,
     stopped,
+    typed,
     written,
 )
 from tests.adversary.kinds import CAPS, PRIV
@@ -127,6 +128,12 @@ _CGROUP_NAMES = (
            mode_is("{outercgroup}/cgroup.kill", 0o777), (PRIV,)),
 )  # fmt: skip
 
+_TERMINALS = tuple(
+    Attack("D2", call, f"{call} {{terminal}} {{token}}", "append /dev/ptmx x", typed, (PRIV,),
+           short=call == "append")
+    for call in ("append", "write_openat2", "write_32bit")
+)  # fmt: skip
+
 ATTACKS: tuple[Attack, ...] = (
     *_SIGNALS,
     *_CONTROLS,
@@ -138,4 +145,5 @@ ATTACKS: tuple[Attack, ...] = (
     *_RULES,
     *_CGROUPS,
     *_CGROUP_NAMES,
+    *_TERMINALS,
 )

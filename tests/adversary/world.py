@@ -8,10 +8,14 @@ mounts, as services have), another container, and servers that give the secret t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import pty
 import secrets
 import shutil
 import signal
+import stat
+import struct
 import subprocess
 import threading
 import time
@@ -39,6 +43,7 @@ HOST = "/host"
 MILLISECONDS = os.environ.get("RINGFENCE_ADVERSARY_MILLISECONDS", "8000")
 #: the root directory of another container, as an engine mounts it
 _STORAGE = Path("/run/containerd/rfadversary")
+_TIOCGPTN = 0x80045430
 _VOLUME = Path("/var/lib/kubelet/pods/rfadversary/volumes/kubernetes.io~empty-dir/data")
 
 
@@ -81,7 +86,11 @@ class World:
         given |= {f"/usr/{name}": Path(f"/usr/{name}") for name in ("bin", "lib", "lib64", "sbin")}
         if kind == PRIV:
             host = Path("/") if force.in_guest() else self.directory
-            given |= {"/engine": _STORAGE, "/hostcgroup": Path("/sys/fs/cgroup")}
+            given |= {
+                "/engine": _STORAGE,
+                "/hostcgroup": Path("/sys/fs/cgroup"),
+                "/hostpts": Path("/dev/pts"),
+            }
             return {**given, HOST if force.in_guest() else f"{HOST}{self.directory}": host}
         return {**given, "/hostproc": Path("/proc")} if kind != DOCKER else given
 
@@ -115,6 +124,7 @@ class Round:
         self.target = world.directory / f"target-{self.token}"  # of the host
         self.given = _VOLUME / self.token  # of the container
         self.cgroup = Cgroup(f"{PREFIX}victim-{self.token}")  # of the host, with the victim
+        self.terminal = -1  # of the host: the side that is not the user's
         self.attempt = Attempt(0, "")
         self.clock_before = self.clock()
         self.longest_open = 0.0  # seconds, of the target by the host while the attempt was made
@@ -144,6 +154,7 @@ class Round:
             "pipe": str(self.victim.pipe),
             "memfd": str(self.victim.memfd),
             "given": str(self.given),
+            "terminal": f"/hostpts/{_number(self.terminal)}",
             "rootfs": str(_STORAGE / "rootfs"),
             "cgroup": f"/hostcgroup/{self.cgroup.paths['v2'].relative_to('/sys/fs/cgroup')}",
             "outercgroup": str(self.cgroup.paths["v2"]),
@@ -164,6 +175,10 @@ class Round:
             for name in ("file", "second"):
                 (place / name).write_text("untouched\n")
         self.cgroup.create().add(self.victim.pid)
+        self.terminal, user = pty.openpty()
+        os.close(user)
+        for place in (self.target, self.given):
+            os.mknod(place / "null", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
         if self.world.node:
             self.world.node.scripts(self.given)
             self.world.node.upcalls.unlink(missing_ok=True)
@@ -190,8 +205,16 @@ class Round:
     def remove(self) -> None:
         """Removes the targets, and ends the victim."""
         self.cgroup.remove()
+        if self.terminal >= 0:
+            os.close(self.terminal)
         for place in (self.target, self.given):
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _number(terminal: int) -> int:
+    """Returns the number of a terminal, by its other side; -1: there is none."""
+    number = struct.pack("i", -1)
+    return struct.unpack("i", fcntl.ioctl(terminal, _TIOCGPTN, number))[0] if terminal >= 0 else -1
 
 
 @contextlib.contextmanager

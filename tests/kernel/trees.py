@@ -7,16 +7,25 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ringfence.abi import TREE_HOST, TREE_KEY, TREE_OF_HOST, TREE_OF_STORAGE, TREE_SHIFT, EventKind
+from ringfence.abi import (
+    TREE_HOST,
+    TREE_KEY,
+    TREE_OF_HOST,
+    TREE_OF_STORAGE,
+    TREE_OF_TERMINALS,
+    TREE_SHIFT,
+    TREE_TERMINAL,
+    EventKind,
+)
 from ringfence.bpf.host import identify, mount_devices
 from tests.kernel.lsm import FLAGS, TYPE
 from tests.kernel.probes import Probes
 from tests.kernel.rules import Rule
 
-__all__ = ["host_rule", "register"]
+__all__ = ["host_rule", "register", "terminal_rule"]
 
 
-_WHOLE = (TREE_OF_HOST, TREE_OF_STORAGE)
+_WHOLE = (TREE_OF_HOST, TREE_OF_STORAGE, TREE_OF_TERMINALS)
 
 
 def host_rule(action: str, tree: int = TREE_HOST) -> Rule:
@@ -27,6 +36,11 @@ def host_rule(action: str, tree: int = TREE_HOST) -> Rule:
         {FLAGS: {1, 2}, TYPE: {tree << TREE_SHIFT}},
         {FLAGS: os.O_ACCMODE, TYPE: 15 << TREE_SHIFT},
     )
+
+
+def terminal_rule(action: str) -> Rule:
+    """Returns the rule `tree: terminal`."""
+    return Rule(EventKind.FILE_OPEN, action, {TYPE: {TREE_TERMINAL << TREE_SHIFT}}, {TYPE: 15 << TREE_SHIFT})
 
 
 def register(probes: Probes, filesystem: Path, directories: Mapping[Path, int]) -> None:

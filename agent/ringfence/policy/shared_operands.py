@@ -13,6 +13,7 @@ from ringfence.abi import (
     TREE_HOST,
     TREE_SHIFT,
     TREE_STORAGE,
+    TREE_TERMINAL,
     Fact,
     Relation,
 )
@@ -130,19 +131,22 @@ OPENED = (
     Operand("access", Kind.CHOICE, 1, "the requested access", {"read": (0, 2), "write": (1, 2)}, mask=3),
     *REACHED,
 )
-_TREES = {"host": TREE_HOST, "storage": TREE_STORAGE, "cgroup": TREE_CGROUP}
+_TREES = {"host": TREE_HOST, "storage": TREE_STORAGE, "cgroup": TREE_CGROUP, "terminal": TREE_TERMINAL}
 #: dims of file.open
 TREE = choice(
     "tree",
     2,
     "whose file it is, if it is opened for writing or its name changes: of the host's filesystems and not "
     "below what containers are commonly given (host); of another container, where its engine has it "
-    "(storage); of a cgroup that is not below the container's own (cgroup)",
+    "(storage); of a cgroup that is not below the container's own (cgroup); "
+    "a terminal of the host, however it is opened (terminal)",
     {word: number << TREE_SHIFT for word, number in _TREES.items()},
     mask=15 << TREE_SHIFT,
 )
 #: of a changed attribute
-OF_TREE = choice("tree", 1, "whose file it is, as for file.open", _TREES)
+OF_TREE = choice(
+    "tree", 1, "whose file it is, as for file.open", {name: _TREES[name] for name in ("host", "storage")}
+)
 NET = (
     Operand("port", Kind.NUMBER, 0, "the remote port (bind: the local port)", largest=65535),
     Operand("family", Kind.CHOICE, 1, "IPv4 or IPv6", {"AF_INET": (2,), "AF_INET6": (10,)}),

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_KEY, TREE_OF_HOST, TREE_OF_STORAGE
+from ringfence.abi import (
+    TREE_ENGINE,
+    TREE_GIVEN,
+    TREE_HOME,
+    TREE_KEY,
+    TREE_OF_HOST,
+    TREE_OF_STORAGE,
+    TREE_OF_TERMINALS,
+)
 from ringfence.bpf.maps import Map
 from ringfence.daemon.tracking.host_trees import HostTrees
 
@@ -111,6 +119,21 @@ def test_what_an_engine_mounted_for_containers_is_its_storage(root: Path) -> Non
     table = Table()
     HostTrees(table, root=root).close()
     assert table.filesystems(TREE_OF_STORAGE) == {device(one) for one in ("0:50", "0:51", "0:52", "8:4")}
+
+
+def test_terminals_and_device_nodes_are_the_hosts(root: Path) -> None:
+    """Every devpts that is mounted on the host, but for those of containers; and what is in /dev."""
+    mounted(
+        root,
+        "10 1 0:5 / /dev rw - devtmpfs udev rw",
+        "11 10 0:25 / /dev/pts rw - devpts devpts rw",
+        "12 1 0:26 / /srv/build/dev/pts rw - devpts devpts rw",
+        "13 1 0:27 / /var/lib/docker/overlay2/abc/merged/dev/pts rw - devpts devpts rw",
+    )
+    table = Table()
+    HostTrees(table, root=root).close()
+    assert table.filesystems(TREE_OF_TERMINALS) == {device("0:25"), device("0:26")}
+    assert table.filesystems() == {device(one) for one in (own_device(root), "0:20", "0:5")}
 
 
 def test_what_is_given_on_an_engines_disk_is_known(root: Path) -> None:

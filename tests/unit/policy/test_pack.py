@@ -112,7 +112,7 @@ WATCHDOG = "agent-tampered"
 
 
 #: rules whose attacks and twins are rows of the adversary: what they need of the host is there alone
-BY_ADVERSARY = {"foreign-cgroup": "D1"}
+BY_ADVERSARY = {"foreign-cgroup": "D1", "host-terminal": "D2"}
 
 
 def test_every_rule_has_an_attack_and_a_twin() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files are the host's or an engine's, for rules with `tree`. Writes the probes' map `host_trees`.
+"""What is the host's or an engine's, for rules with `tree`. Writes the map `host_trees`.
 
 Every filesystem that is mounted on the host is the host's, except where an engine or the kubelet
 mounts filesystems for containers. Those are the engine's storage: the root directories of containers,
@@ -20,7 +20,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from ringfence import log
-from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_KEY, TREE_OF_HOST, TREE_OF_STORAGE
+from ringfence.abi import (
+    TREE_ENGINE,
+    TREE_GIVEN,
+    TREE_HOME,
+    TREE_KEY,
+    TREE_OF_HOST,
+    TREE_OF_STORAGE,
+    TREE_OF_TERMINALS,
+)
 from ringfence.bpf.host import identify
 from ringfence.bpf.maps import Map
 from ringfence.containers.host import host_root
@@ -57,6 +65,8 @@ GIVEN: Mapping[int, tuple[str, ...]] = {
         "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes", "/var/lib/nerdctl",
     ),
 }  # fmt: skip
+#: of a filesystem, not of a directory
+_WHOLE = frozenset((TREE_OF_HOST, TREE_OF_STORAGE, TREE_OF_TERMINALS))
 #: below these, mount points belong to containers
 _ENGINES = (
     "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet",
@@ -67,11 +77,11 @@ _ENGINES = (
 #: filesystems of the kernel: other rules name them, or nothing on them outlives a container
 _OF_KERNEL = frozenset((
     "autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts",
-    "devtmpfs", "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "resctrl",
+    "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "resctrl",
     "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs",
 ))  # fmt: skip
 #: below an engine's directory: what containers share, or are given
-_OF_MEMORY = frozenset(("ramfs", "tmpfs"))
+_OF_MEMORY = frozenset(("devtmpfs", "ramfs", "tmpfs"))
 #: storage that other machines share; a look-up there may wait for them
 _REMOTE = re.compile(r"9p|afs|ceph|cifs|fuse\..*|gfs2|glusterfs|lustre|nfs4?|ocfs2|smb3")
 _ROUNDS = 10  # calls of `refresh` between two looks at the directories
@@ -132,6 +142,7 @@ class HostTrees:
         storage = self._devices_of_storage(apart)
         found = {_key(_device(mount), 0): TREE_OF_STORAGE for mount in apart if mount.device in storage}
         found |= {_key(_device(mount), 0): TREE_OF_HOST for mount in of_host}
+        found |= {_key(_device(mount), 0): TREE_OF_TERMINALS for mount in self._terminals(apart)}
         devices = {mount.id: mount.device for mount in mounts}
         elsewhere = [mount.target for mount in apart if mount.device not in storage]
         self._absent = self._paths_absent(elsewhere)
@@ -166,6 +177,12 @@ class HostTrees:
             or _BELOW_ENGINES.fullmatch(mount.target) is not None
             or _BELOW_HOMES.fullmatch(mount.target) is not None
         )
+
+    def _terminals(self, mounts: Iterable[MountLine]) -> Iterator[MountLine]:
+        """The mounts of devpts that are not those of containers."""
+        for mount in mounts:
+            if mount.fstype == "devpts" and _BELOW_ENGINES.fullmatch(mount.target) is None:
+                yield mount
 
     def _devices_of_storage(self, apart: Iterable[MountLine]) -> set[str]:
         """The filesystems that an engine mounted for containers, and that are nothing they are given."""
@@ -206,7 +223,7 @@ class HostTrees:
     def _write(self, wanted: dict[bytes, int]) -> None:
         changed = {key: kind for key, kind in wanted.items() if self._written.get(key) != kind}
         # Filesystems last: until then, nothing is the host's that a container was given.
-        for key in sorted(changed, key=lambda key: changed[key] == TREE_OF_HOST):
+        for key in sorted(changed, key=lambda key: changed[key] in _WHOLE):
             self._table.set(key, changed[key])
         for key in self._written.keys() - wanted.keys():
             self._table.delete(key)
