@@ -124,7 +124,7 @@ class Round:
         self.target = world.directory / f"target-{self.token}"  # of the host
         self.given = _VOLUME / self.token  # of the container
         self.cgroup = Cgroup(f"{PREFIX}victim-{self.token}")  # of the host, with the victim
-        self.terminal = -1  # of the host: the side that is not the user's
+        self.terminal = self._user = -1  # of the host: the side that is not the user's, and the other
         self.attempt = Attempt(0, "")
         self.clock_before = self.clock()
         self.longest_open = 0.0  # seconds, of the target by the host while the attempt was made
@@ -175,8 +175,7 @@ class Round:
             for name in ("file", "second"):
                 (place / name).write_text("untouched\n")
         self.cgroup.create().add(self.victim.pid)
-        self.terminal, user = pty.openpty()
-        os.close(user)
+        self.terminal, self._user = pty.openpty()
         for place in (self.target, self.given):
             os.mknod(place / "null", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
         if self.world.node:
@@ -207,6 +206,7 @@ class Round:
         self.cgroup.remove()
         if self.terminal >= 0:
             os.close(self.terminal)
+            os.close(self._user)
         for place in (self.target, self.given):
             shutil.rmtree(place, ignore_errors=True)
 
