@@ -31,7 +31,7 @@ static __always_inline __u32 rf_name_evaluate(const struct rf_lsm *lsm, const st
 	__u32 answer;
 
 	answer = rf_file_query(&query, RF_FILE_OPEN, lsm->task, &lsm->armed->task, lsm->container,
-			       file, rf_file_type_opened(file, owner, lsm->armed), compat);
+			       file, rf_file_type_opened(file, owner, lsm->armed, true), compat);
 	if (answer == RF_MATCH_NOTHING)
 		return RF_ACTION_NONE;
 	rf_file_decide(&query, lsm->task, lsm->armed, lsm->container, file, answer, -1,

@@ -278,6 +278,9 @@ static __always_inline __u64 rf_ancestor_id(__u64 cgroup, __u32 level)
 
 #define RF_MAGIC_OVERLAY 0x794c7630
 #define RF_MAGIC_NSFS 0x6e736673
+#define RF_MAGIC_CGROUP 0x27e0eb
+#define RF_MAGIC_CGROUP2 0x63677270
+#define RF_MAGIC_DEVPTS 0x1cd1
 #define RF_MAGIC_PROC 0x9fa0
 #define RF_MAGIC_PIDFS 0x50494446
 #define RF_MAGIC_ANON_INODE 0x09041934

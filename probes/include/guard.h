@@ -125,8 +125,6 @@ struct map_guarded_calls {
 };
 extern struct map_guarded_calls guarded_calls SEC(".maps");
 
-#define RF_MAGIC_CGROUP 0x27e0eb
-#define RF_MAGIC_CGROUP2 0x63677270
 #define RF_MAGIC_BPF 0xcafe4a11
 
 /* The kernel's objects behind a descriptor or a hook's argument. */

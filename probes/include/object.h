@@ -13,6 +13,7 @@
 #include "task_facts.h"
 
 #define RF_S_IFMT 0170000
+#define RF_S_IFCHR 0020000
 #define RF_S_IFDIR 0040000
 #define RF_S_IFBLK 0060000
 #define RF_S_IFREG 0100000

@@ -120,14 +120,30 @@ static __always_inline __u32 rf_file_type(const struct rf_file *file, __u32 owne
 	return (file->mode & RF_S_IFMT) | owner << 16;
 }
 
-/* The same for file.open, which knows in whose tree a file is that is opened for writing. */
-static __always_inline __u32 rf_file_type_opened(const struct rf_file *file, __u32 owner,
-						 const struct rf_armed *armed)
+static __always_inline bool rf_is_device(const struct rf_file *file)
 {
-	__u32 type = rf_file_type(file, owner);
+	__u32 type = file->mode & RF_S_IFMT;
 
-	__u32 how = 0;
+	return type == RF_S_IFCHR || type == RF_S_IFBLK;
+}
 
+/*
+ * The same for file.open, which knows in whose tree a file is that is opened for writing. `named`:
+ * not an open, but a change of a name or of attributes: that of a device changes the directory that
+ * it is in, while an open writes to the device. A terminal is judged in the mounts of the task: one
+ * that it was given as a descriptor can be opened again.
+ */
+static __always_inline __u32 rf_file_type_opened(const struct rf_file *file, __u32 owner,
+						 const struct rf_armed *armed, const bool named)
+{
+	__u32 type = rf_file_type(file, owner), how = 0;
+
+	if (file->magic == RF_MAGIC_DEVPTS)
+		return owner == RF_MOUNT_OWN ? type | rf_tree_of_terminal(file->dentry, file->mnt)
+							       << RF_TREE_SHIFT
+					     : type;
+	if (!named && rf_is_device(file))
+		return type;
 	if (file->flags & (RF_NAME_MOVED | RF_NAME_REMOVED))
 		how |= RF_NAME_CHANGES;
 	if ((file->mode & RF_S_IFMT) != RF_S_IFREG)
@@ -157,7 +173,7 @@ static __always_inline __u32 rf_file_prefilter(struct rf_query *query, struct ta
 		return RF_MATCH_NOTHING;
 	now.fs_magic = file->magic;
 	now.flags = file->flags;
-	now.type = rf_file_type_opened(file, owner, armed);
+	now.type = rf_file_type_opened(file, owner, armed, false);
 	now.generation = (__u32)*live;
 	now.profile = now.generation & 1 ? container->profile[1] : container->profile[0];
 	if (rf_memo_matches(memo, &now))

@@ -43,6 +43,9 @@ typedef unsigned short umode_t;
 struct hlist_node {
 	struct hlist_node *next;
 };
+struct list_head {
+	struct list_head *next;
+};
 struct qstr {
 	u32 len;
 	const unsigned char *name;
@@ -159,6 +162,7 @@ struct cred {
 struct kernfs_node {
 	const char *name;
 	u64 id;
+	void *priv; /* of a directory of a cgroup filesystem: the cgroup */
 };
 struct cgroup;
 struct cgroup_subsys_state {
@@ -193,6 +197,11 @@ enum cgroup_subsys_id {
 struct css_set {
 	struct cgroup_subsys_state *subsys[CGROUP_SUBSYS_COUNT];
 	struct cgroup *dfl_cgrp;
+	struct list_head cgrp_links;
+};
+struct cgrp_cset_link { /* kernel/cgroup/cgroup-internal.h: in its BTF */
+	struct cgroup *cgrp;
+	struct list_head cgrp_link; /* the next of the same css_set */
 };
 
 struct dentry;
@@ -229,6 +238,15 @@ struct dentry {
 	struct qstr d_name;
 	struct inode *d_inode;
 	struct super_block *d_sb;
+	void *d_fsdata; /* devpts: the terminal */
+};
+struct tty_struct___ctrl { /* since 5.13 */
+	struct {
+		struct pid *session;
+	} ctrl;
+};
+struct tty_struct___flat {
+	struct pid *session;
 };
 struct vfsmount {
 	struct dentry *mnt_root;
@@ -297,9 +315,6 @@ struct trace_event_raw_task_newtask {
 struct rlimit {
 	unsigned long rlim_cur;
 	unsigned long rlim_max;
-};
-struct list_head {
-	struct list_head *next;
 };
 struct signal_struct {
 	atomic_t live;

@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import os
 import resource
+import select
 import stat
 import subprocess
 import time
@@ -17,19 +18,9 @@ from pathlib import Path
 from tests.adversary.world import Round
 
 __all__ = ["Effect", "accounted", "aged", "clock_moved", "device_held", "exists", "frozen", "gone"]
-__all__ += [
-    "in_namespace",
-    "io_idle",
-    "limited",
-    "mode_is",
-    "nodump",
-    "own_userns",
-    "parameter",
-    "planted",
-    "received",
-]
-__all__ += ["reniced", "rescheduled", "secret_shown", "shut_down", "signalled", "stalled", "swapped"]
-__all__ += ["upcall", "written", "xattr_set"]
+__all__ += ["in_namespace", "io_idle", "limited", "mode_is", "nodump", "own_userns", "parameter", "planted"]
+__all__ += ["received", "reniced", "rescheduled", "secret_shown", "shut_down", "signalled", "stalled"]
+__all__ += ["stopped", "swapped", "typed", "upcall", "written", "xattr_set"]
 
 _FITHAW = 0xC0045878
 _SYS_IOPRIO_GET = 252  # x86-64
@@ -98,6 +89,21 @@ def received(one: Round) -> bool:
 def signalled(one: Round) -> bool:
     """A signal ended the victim."""
     return one.victim.process.poll() is not None
+
+
+def stopped(one: Round) -> bool:
+    """The victim's cgroup is frozen. Thaws it."""
+    file = one.cgroup.paths["v2"] / "cgroup.freeze"
+    found = file.read_text().strip() == "1"
+    if found:
+        file.write_text("0")
+    return found
+
+
+def typed(one: Round) -> bool:
+    """The attacker's text has come out of the terminal."""
+    ready, _, _ = select.select([one.terminal], [], [], 0)
+    return bool(ready) and one.token.encode() in os.read(one.terminal, 4096)
 
 
 def limited(one: Round) -> bool:

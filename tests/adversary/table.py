@@ -70,4 +70,8 @@ CLASSES = {
                 "a known helper gets the container's words"),
     "C10": Class("namespaces of other containers", "denied, as the host's", "killed at the call",
                  "that one call, without BPF-LSM"),
+    "D1": Class("cgroups of the host and of other containers", "by the container's own cgroup",
+                "killed at the open", "calls that open nothing, without BPF-LSM"),
+    "D2": Class("terminals of the host", "by the devpts, and the session of the terminal",
+                "killed at the open"),
 }  # fmt: skip

@@ -102,6 +102,30 @@ _BY_WAY = tuple(
     )
     for call, words, name in _WAYS
 )
+#: the root directory of another container, by a hostPath to where its engine mounts it
+_ANOTHERS = (
+    Attack("B1", "write in a root of another", "write /engine/rootfs/etc/x-{token} {token}",
+           "write {volume}/x {token}", written("{rootfs}/etc/x-{token}"), (PRIV,), short=True),
+    Attack("B1", "write_map in a root of another", "write_map /engine/rootfs/x-{token} {token}",
+           "write_map {volume}/x {token}", written("{rootfs}/x-{token}"), (PRIV,)),
+    Attack("B1", "symlink in a root of another", "name_path symlink /engine/rootfs/etc link-{token} /",
+           "name_path symlink {volume} link /", exists("{rootfs}/etc/link-{token}"), (PRIV,)),
+    Attack("B1", "chmod in a root of another", "name_path chmod /engine/rootfs/etc passwd",
+           "name_path chmod {volume} file", mode_is("{rootfs}/etc/passwd", 0o777), (PRIV,)),
+)  # fmt: skip
+#: device nodes, which may lie on any filesystem of the host
+_NODES = (
+    Attack("B1", "chmod of a device node", "name_path chmod {host} null", "name_path chmod {volume} null",
+           mode_is("{target}/null", 0o777), (PRIV,), short=True),
+    Attack("B1", "rename of a device node", "name_path rename {host} null moved",
+           "name_path rename {volume} null moved", exists("{target}/moved"), (PRIV,)),
+    Attack("B1", "unlink of a device node", "name_path unlink {host} null", "name_path unlink {volume} null",
+           gone("{target}/null"), (PRIV,)),
+    Attack("B1", "mknod of a device", "name_path device {host} made", "name_path device {volume} made",
+           exists("{target}/made"), (PRIV,)),
+    Attack("B1", "mknod of a device in /dev", "name_path device /host/dev made-{token}",
+           "name_path device {volume} made", exists("/dev/made-{token}"), (PRIV,), guest=True),
+)  # fmt: skip
 _RACE = Attack(
     "B1",
     "a link that leads here and there",
@@ -215,6 +239,8 @@ ATTACKS: tuple[Attack, ...] = (
     *_named("B1", "{host}", " in /run", ("path", "")),
     *_HOSTS,
     *_BY_WAY,
+    *_ANOTHERS,
+    *_NODES,
     _RACE,
     *_FOREIGN,
     _TRUNCATE,

@@ -9,11 +9,14 @@ from tests.adversary.effects import (
     in_namespace,
     io_idle,
     limited,
+    mode_is,
     own_userns,
     reniced,
     rescheduled,
     secret_shown,
     signalled,
+    stopped,
+    typed,
     written,
 )
 from tests.adversary.kinds import CAPS, PRIV
@@ -110,4 +113,39 @@ _RULES = (
            (CAPS, PRIV), guest=True, alone=True),
 )  # fmt: skip
 
-ATTACKS: tuple[Attack, ...] = (*_SIGNALS, *_CONTROLS, *_MEMORY, *_ENTER, *_HOSTS, *_RACES, *_OTHERS, *_RULES)
+_CGROUPS = tuple(
+    Attack("D1", name, f"{way} {{cgroup}}/{file} {text}", "append {owncgroup}/cgroup.max.depth 9", effect,
+           (PRIV,), short=name == "kill")
+    for name, way, file, text, effect in (
+        ("kill", "append", "cgroup.kill", "1", signalled),
+        ("freeze", "append", "cgroup.freeze", "1", stopped),
+        ("freeze by openat2", "write_openat2", "cgroup.freeze", "1", stopped),
+        ("freeze by a 32-bit call", "write_32bit", "cgroup.freeze", "1", stopped),
+    )
+)  # fmt: skip
+_CGROUP_NAMES = (
+    Attack("D1", "mkdir", "name_path mkdir {cgroup} made", "name_path mkdir {owncgroup} made-{token}",
+           exists("{outercgroup}/made"), (PRIV,)),
+    Attack("D1", "chmod", "name_path chmod {cgroup} cgroup.kill", "name_path chmod {owncgroup} cgroup.procs",
+           mode_is("{outercgroup}/cgroup.kill", 0o777), (PRIV,)),
+)  # fmt: skip
+
+_TERMINALS = tuple(
+    Attack("D2", call, f"{call} {{terminal}} {{token}}", "append /dev/ptmx x", typed, (PRIV,),
+           short=call == "append")
+    for call in ("append", "write_openat2", "write_32bit")
+)  # fmt: skip
+
+ATTACKS: tuple[Attack, ...] = (
+    *_SIGNALS,
+    *_CONTROLS,
+    *_MEMORY,
+    *_ENTER,
+    *_HOSTS,
+    *_RACES,
+    *_OTHERS,
+    *_RULES,
+    *_CGROUPS,
+    *_CGROUP_NAMES,
+    *_TERMINALS,
+)

@@ -8,10 +8,14 @@ mounts, as services have), another container, and servers that give the secret t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import pty
 import secrets
 import shutil
 import signal
+import stat
+import struct
 import subprocess
 import threading
 import time
@@ -25,9 +29,10 @@ from tests.adversary.kinds import DOCKER, PRIV, Kind, container_config, new_root
 from tests.adversary.node import Node, mount_image, new_node
 from tests.adversary.program import Attempt, build
 from tests.adversary.servers import Servers, running_servers
+from tests.benign.machine import overlaid
 from tests.support import force
 from tests.support.agent import Agent, running_agent
-from tests.support.cgroups import PREFIX
+from tests.support.cgroups import PREFIX, Cgroup
 from tests.support.policies import PACK
 
 __all__ = ["Round", "Victim", "World", "guarding", "kubelet_directory", "new_round", "new_world"]
@@ -36,6 +41,9 @@ __all__ = ["Round", "Victim", "World", "guarding", "kubelet_directory", "new_rou
 HOST = "/host"
 #: how long a race is tried
 MILLISECONDS = os.environ.get("RINGFENCE_ADVERSARY_MILLISECONDS", "8000")
+#: the root directory of another container, as an engine mounts it
+_STORAGE = Path("/run/containerd/rfadversary")
+_TIOCGPTN = 0x80045430
 _VOLUME = Path("/var/lib/kubelet/pods/rfadversary/volumes/kubernetes.io~empty-dir/data")
 
 
@@ -78,6 +86,11 @@ class World:
         given |= {f"/usr/{name}": Path(f"/usr/{name}") for name in ("bin", "lib", "lib64", "sbin")}
         if kind == PRIV:
             host = Path("/") if force.in_guest() else self.directory
+            given |= {
+                "/engine": _STORAGE,
+                "/hostcgroup": Path("/sys/fs/cgroup"),
+                "/hostpts": Path("/dev/pts"),
+            }
             return {**given, HOST if force.in_guest() else f"{HOST}{self.directory}": host}
         return {**given, "/hostproc": Path("/proc")} if kind != DOCKER else given
 
@@ -110,6 +123,8 @@ class Round:
         self.token = secrets.token_hex(8)
         self.target = world.directory / f"target-{self.token}"  # of the host
         self.given = _VOLUME / self.token  # of the container
+        self.cgroup = Cgroup(f"{PREFIX}victim-{self.token}")  # of the host, with the victim
+        self.terminal = self._user = -1  # of the host: the side that is not the user's, and the other
         self.attempt = Attempt(0, "")
         self.clock_before = self.clock()
         self.longest_open = 0.0  # seconds, of the target by the host while the attempt was made
@@ -139,6 +154,11 @@ class Round:
             "pipe": str(self.victim.pipe),
             "memfd": str(self.victim.memfd),
             "given": str(self.given),
+            "terminal": f"/hostpts/{_number(self.terminal)}",
+            "rootfs": str(_STORAGE / "rootfs"),
+            "cgroup": f"/hostcgroup/{self.cgroup.paths['v2'].relative_to('/sys/fs/cgroup')}",
+            "outercgroup": str(self.cgroup.paths["v2"]),
+            "owncgroup": f"/hostcgroup/{self.hostile.cgroup.paths['v2'].relative_to('/sys/fs/cgroup')}",
             "milliseconds": MILLISECONDS,
             "disk": str(self.world.node.disk) if self.world.node else "",
             **{name: str(_majors().get(name, 0)) for name in ("rtc", "dma_heap")},
@@ -154,6 +174,10 @@ class Round:
             (place / "below").mkdir()
             for name in ("file", "second"):
                 (place / name).write_text("untouched\n")
+        self.cgroup.create().add(self.victim.pid)
+        self.terminal, self._user = pty.openpty()
+        for place in (self.target, self.given):
+            os.mknod(place / "null", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
         if self.world.node:
             self.world.node.scripts(self.given)
             self.world.node.upcalls.unlink(missing_ok=True)
@@ -178,9 +202,19 @@ class Round:
             self.longest_open = max(self.longest_open, time.monotonic() - started)
 
     def remove(self) -> None:
-        """Removes the targets."""
+        """Removes the targets, and ends the victim."""
+        self.cgroup.remove()
+        if self.terminal >= 0:
+            os.close(self.terminal)
+            os.close(self._user)
         for place in (self.target, self.given):
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _number(terminal: int) -> int:
+    """Returns the number of a terminal, by its other side; -1: there is none."""
+    number = struct.pack("i", -1)
+    return struct.unpack("i", fcntl.ioctl(terminal, _TIOCGPTN, number))[0] if terminal >= 0 else -1
 
 
 @contextlib.contextmanager
@@ -249,6 +283,32 @@ def _volume(image: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _storage(work: Path) -> Iterator[None]:
+    """A root directory of a container, which no container uses."""
+    missing = not _STORAGE.parent.exists()
+    image = work / "lower"
+    (image / "etc").mkdir(parents=True)
+    (image / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
+    try:
+        with overlaid(image, work, "8m") as root, _bound(root, _STORAGE / "rootfs"):
+            yield
+    finally:
+        for path in (_STORAGE / "rootfs", _STORAGE, *([_STORAGE.parent] if missing else [])):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _bound(what: Path, where: Path) -> Iterator[None]:
+    where.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", str(what), str(where)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(where)], check=True)
+
+
+@contextlib.contextmanager
 def new_world(work: Path) -> Iterator[World]:
     """Creates the host's part of the attacks, and removes it."""
     work.mkdir(exist_ok=True)
@@ -261,6 +321,7 @@ def new_world(work: Path) -> Iterator[World]:
             (directory / name).mkdir()
         (directory / "secret").write_text(world.secret)
         stack.enter_context(_volume(work / "volume.img"))
+        stack.enter_context(_storage(work / "storage"))
         world.program = build(work)
         world.root = stack.enter_context(new_root(work / "image", world.program))
         private = f"mount -t tmpfs none {directory}/private; echo {world.secret} > {directory}/private/own; "

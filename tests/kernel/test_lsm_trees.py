@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
+import stat
 import struct
 import subprocess
 import sys
@@ -13,12 +16,24 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_HOST, Action, EventKind, Mechanism
+from ringfence.abi import (
+    TREE_CGROUP,
+    TREE_ENGINE,
+    TREE_GIVEN,
+    TREE_HOME,
+    TREE_HOST,
+    TREE_OF_STORAGE,
+    TREE_OF_TERMINALS,
+    TREE_STORAGE,
+    Action,
+    EventKind,
+    Mechanism,
+)
 from tests.kernel.lsm import REFUSED, Outcome, evading, mounted
 from tests.kernel.probes import Probes
 from tests.kernel.rules import Rule
-from tests.kernel.trees import host_rule, register
-from tests.support.cgroups import Cgroup
+from tests.kernel.trees import host_rule, register, terminal_rule
+from tests.support.cgroups import Cgroup, new_cgroup
 
 pytestmark = pytest.mark.root
 PROBES = {"lsm": True}
@@ -181,6 +196,77 @@ def test_another_mount_of_it_changes_nothing(
         assert evading(cgroup, names, HERE, "create", other / "new") == REFUSED
     with mounted("-t", "tmpfs", "none", other):
         assert evading(cgroup, names, HERE, "create", other / "new") == DONE
+
+
+@pytest.mark.parametrize("way", [*CHANGES, "rename"])
+def test_the_root_of_another_container_is_not_changed(
+    probes: Probes, cgroup: Cgroup, names: str, host: Path, way: str
+) -> None:
+    """A filesystem that an engine mounted; what is given on it may be changed."""
+    with mounted("-t", "tmpfs", "none", host / "engine"):
+        for name in ("root", "volume"):
+            (host / "engine" / name).mkdir()
+            (host / "engine" / name / "file").write_text("kept")
+        given = {host / "engine": TREE_OF_STORAGE, host / "engine/volume": TREE_GIVEN}
+        register(probes, host, given)
+        probes.enforce(host_rule("deny", TREE_STORAGE))
+        for name, outcome in (("root", REFUSED), ("volume", DONE)):
+            file = host / "engine" / name / "file"
+            words = (file, file.with_name("moved")) if way == "rename" else (file,)
+            assert evading(cgroup, names, HERE, way, *words) == outcome
+        assert (host / "engine/root/file").read_text() == "kept"
+
+
+def test_cgroups_of_others_are_not_changed(probes: Probes, cgroup: Cgroup, names: str) -> None:
+    """Its own one and those below it are the container's, whatever it does there."""
+    probes.enforce(host_rule("deny", TREE_CGROUP))
+    own = cgroup.child("below").path
+    with new_cgroup() as other:
+        for path, outcome in ((own, DONE), (other.path, REFUSED)):
+            assert evading(cgroup, names, HERE, "chmod", path / "cgroup.procs") == outcome
+            assert evading(cgroup, names, HERE, "chown", path) == outcome
+            assert evading(cgroup, names, HERE, "mkdir", path / "made") == outcome
+            assert evading(cgroup, names, HERE, "write", path / "cgroup.procs") == outcome
+
+
+@pytest.mark.parametrize("way", ["chmod", "chown", "unlink", "rename", "device"])
+def test_names_of_devices_among_the_hosts_files_are_not_changed(
+    cgroup: Cgroup, names: str, host: Path, way: str
+) -> None:
+    """Their modes neither; they are opened by the rules of devices."""
+    for directory, outcome in ((host / "etc", REFUSED), (host / "volumes/one", DONE)):
+        os.mknod(directory / "null", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        assert evading(cgroup, names, HERE, "write", directory / "null") == DONE
+        words = [directory / ("new" if way == "device" else "null")]
+        words += [directory / "moved"] if way == "rename" else []
+        assert evading(cgroup, names, HERE, way, *words) == outcome
+
+
+def test_a_terminal_of_the_host_is_not_opened(
+    probes: Probes, cgroup: Cgroup, names: str, tmp_path: Path
+) -> None:
+    """Nor is its mode changed; one of another devpts is the container's."""
+    for name in ("host", "own"):
+        (tmp_path / name).mkdir()
+    options = ("-t", "devpts", "-o", "newinstance,ptmxmode=0666", "none")
+    with mounted(*options, tmp_path / "host"), mounted(*options, tmp_path / "own"):
+        register(probes, Path("/proc"), {tmp_path / "host": TREE_OF_TERMINALS})
+        probes.enforce(terminal_rule("deny"))
+        for name, outcome in (("host", REFUSED), ("own", DONE)):
+            with terminal(tmp_path / name) as path:
+                assert evading(cgroup, names, HERE, "open", path) == outcome
+                assert evading(cgroup, names, HERE, "chmod", path) == outcome
+
+
+@contextlib.contextmanager
+def terminal(directory: Path) -> Iterator[Path]:
+    """Makes one."""
+    maker = os.open(directory / "ptmx", os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(maker, 0x40045431, struct.pack("i", 0))  # TIOCSPTLCK
+    try:
+        yield directory / "0"
+    finally:
+        os.close(maker)
 
 
 def test_a_given_directory_itself_stays_where_it_is(cgroup: Cgroup, names: str, host: Path) -> None:

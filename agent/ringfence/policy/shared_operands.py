@@ -10,10 +10,13 @@ from ringfence.abi import (
     DIM_EXE,
     DIM_FACTS,
     DIM_OBJECT,
+    TREE_CGROUP,
     TREE_HOST,
     TREE_LOGS,
     TREE_OWN,
     TREE_SHIFT,
+    TREE_STORAGE,
+    TREE_TERMINAL,
     Fact,
     Relation,
 )
@@ -130,22 +133,31 @@ OPENED = (
     Operand("access", Kind.CHOICE, 1, "the requested access", {"read": (0, 2), "write": (1, 2)}, mask=3),
     *REACHED,
 )
+_TREES = {
+    "host": TREE_HOST,
+    "logs": TREE_LOGS,
+    "storage": TREE_STORAGE,
+    "cgroup": TREE_CGROUP,
+    "terminal": TREE_TERMINAL,
+}
 #: dims of file.open
 TREE = choice(
     "tree",
     2,
     "whose file it is, if it is opened for writing or its name changes: of the host's filesystems and not "
-    "below what containers are commonly given (host), or below a directory of the host's logs (logs)",
-    {"host": TREE_HOST << TREE_SHIFT, "logs": TREE_LOGS << TREE_SHIFT},
+    "below what containers are commonly given (host), or below a directory of the host's logs (logs); of "
+    "another container, where its engine has it (storage); of a cgroup that is not below the container's own "
+    "(cgroup); a terminal of the host, however it is opened (terminal)",
+    {word: number << TREE_SHIFT for word, number in _TREES.items()},
     mask=15 << TREE_SHIFT,
 )
 
 
 def whose(dim: int, *, by_hook: bool = True) -> Operand:
     """Returns the operand for the tree of the file that a call changes."""
-    meaning = "whose file it is: of the host or its logs, as for file.open, or below the container's root "
-    meaning += "directory and on that filesystem, so on no volume (own)"
-    words = {"host": TREE_HOST, "logs": TREE_LOGS, "own": TREE_OWN}
+    meaning = "whose file it is: of the host, its logs or an engine's storage, as for file.open, or below the "
+    meaning += "container's root directory and on that filesystem, so on no volume (own)"
+    words = {word: _TREES[word] for word in ("host", "logs", "storage")} | {"own": TREE_OWN}
     return replace(choice("tree", dim, meaning, words), by_hook=by_hook)
 
 

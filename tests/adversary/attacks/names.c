@@ -3,6 +3,7 @@
 #include "adversary.h"
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
 static int one_symlink(int at, const char *name, const char *to)
@@ -44,12 +45,18 @@ static int one_mknod(int at, const char *name, const char *to)
 	return mknodat(at, name, S_IFIFO | 0644, 0);
 }
 
+static int one_device(int at, const char *name, const char *to)
+{
+	(void)to;
+	return mknodat(at, name, S_IFCHR | 0644, makedev(1, 3));
+}
+
 static const struct {
 	const char *name;
 	int (*run)(int at, const char *name, const char *to);
 } calls[] = {
 	{ "symlink", one_symlink }, { "mkdir", one_mkdir }, { "unlink", one_unlink }, { "rename", one_rename },
-	{ "link", one_link },	    { "chmod", one_chmod }, { "mknod", one_mknod },
+	{ "link", one_link },	    { "chmod", one_chmod }, { "mknod", one_mknod },   { "device", one_device },
 };
 
 static int run_call(const char *call, int at, const char *name, const char *to)

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import (
+    TREE_ENGINE,
     TREE_GIVEN,
     TREE_HOME,
     TREE_KEY,
     TREE_LOG_DIRECTORY,
     TREE_OF_HOST,
     TREE_OF_LOGS,
+    TREE_OF_STORAGE,
+    TREE_OF_TERMINALS,
 )
 from ringfence.bpf.maps import Map
 from ringfence.daemon.tracking.host_trees import HostTrees
@@ -46,11 +49,9 @@ class Table(Map):
         device, inode = TREE_KEY.unpack(key)
         return self.entries.pop((device, inode), None) is not None
 
-    def filesystems(self) -> frozenset[int]:
-        """Returns the devices that are the host's."""
-        return frozenset(
-            device for (device, inode), kind in self.entries.items() if not inode and kind == TREE_OF_HOST
-        )
+    def filesystems(self, of: int = TREE_OF_HOST) -> frozenset[int]:
+        """Returns the devices that are the host's, or of that kind."""
+        return frozenset(device for (device, inode), kind in self.entries.items() if not inode and kind == of)
 
     def kind(self, path: Path) -> int | None:
         """Returns what the table says of a file of the test's own root."""
@@ -100,6 +101,52 @@ def test_filesystems_of_the_host_are_its_own_and_those_of_containers_are_not(roo
     table = Table()
     HostTrees(table, root=root).close()
     assert table.filesystems() == {device(one) for one in (own_device(root), "0:20", "8:3", "8:4")}
+
+
+def test_what_an_engine_mounted_for_containers_is_its_storage(root: Path) -> None:
+    """Root directories of containers wherever the engine is, and its disks; not what containers share."""
+    mounted(
+        root,
+        "10 1 0:50 / /var/lib/docker/overlay2/abc/merged rw - overlay overlay rw",
+        "11 3 0:51 / /run/containerd/io.containerd.runtime.v2.task/k8s.io/x/rootfs rw - overlay overlay rw",
+        "12 1 0:52 / /mnt/docker/overlay2/abc/merged rw - overlay overlay rw",
+        "13 1 8:4 / /var/lib/containers/storage rw - xfs /dev/sdb rw",
+        "14 1 0:53 / /var/lib/docker/containers/abc/mounts/shm rw - tmpfs shm rw",
+        "15 1 0:54 / /var/lib/kubelet/pods/1/volumes/csi/mount rw - overlay overlay rw",
+        "16 1 8:5 / /var/lib/kubelet/pods/1/volumes/csi2/mount rw - ext4 /dev/sdc rw",
+        "17 1 8:5 / /var/lib/docker/plugins/x rw - ext4 /dev/sdc rw",
+        "18 1 0:55 / /var/lib/docker/overlay2/def/merged rw - nfs4 server:/x rw",
+        "19 1 0:56 net:[4026532000] /run/docker/netns/x rw - nsfs nsfs rw",
+    )
+    table = Table()
+    HostTrees(table, root=root).close()
+    assert table.filesystems(TREE_OF_STORAGE) == {device(one) for one in ("0:50", "0:51", "0:52", "8:4")}
+
+
+def test_terminals_and_device_nodes_are_the_hosts(root: Path) -> None:
+    """Every devpts that is mounted on the host, but for those of containers; and what is in /dev."""
+    mounted(
+        root,
+        "10 1 0:5 / /dev rw - devtmpfs udev rw",
+        "11 10 0:25 / /dev/pts rw - devpts devpts rw",
+        "12 1 0:26 / /srv/build/dev/pts rw - devpts devpts rw",
+        "13 1 0:27 / /var/lib/docker/overlay2/abc/merged/dev/pts rw - devpts devpts rw",
+    )
+    table = Table()
+    HostTrees(table, root=root).close()
+    assert table.filesystems(TREE_OF_TERMINALS) == {device("0:25"), device("0:26")}
+    assert table.filesystems() == {device(one) for one in (own_device(root), "0:20", "0:5")}
+
+
+def test_what_is_given_on_an_engines_disk_is_known(root: Path) -> None:
+    """Its volumes, and the three files that it makes for each container."""
+    for name in ("volumes", "overlay-containers"):
+        (root / "var/lib/containers/storage" / name).mkdir(parents=True)
+    mounted(root, "13 1 8:4 / /var/lib/containers/storage rw - xfs /dev/sdb rw")
+    table = Table()
+    HostTrees(table, root=root).close()
+    assert table.kind(root / "var/lib/containers/storage/volumes") == TREE_GIVEN
+    assert table.kind(root / "var/lib/containers/storage/overlay-containers") == TREE_ENGINE
 
 
 def test_directories_that_containers_are_given_are_known_by_their_inode(root: Path) -> None:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files are the host's, for rules with `tree: host`. Writes the probes' map `host_trees`.
+"""What is the host's or an engine's, for rules with `tree`. Writes the map `host_trees`.
 
 Every filesystem that is mounted on the host is the host's, except where an engine or the kubelet
-mounts filesystems for containers. On these, everything is the host's, except below the directories
-that containers are commonly given. The kernel compares devices and inodes, so another name, a bind
-mount or a second mount of the filesystem changes nothing (probes/trees.bpf.c).
+mounts filesystems for containers. Those are the engine's storage: the root directories of containers,
+and what these consist of. On both, everything is the host's or the engine's, except below the
+directories that containers are commonly given, and the root of the container that writes. The kernel
+compares devices and inodes, so another name, a bind mount or a second mount of the filesystem changes
+nothing (probes/trees.bpf.c).
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from ringfence.abi import (
     TREE_LOG_DIRECTORY,
     TREE_OF_HOST,
     TREE_OF_LOGS,
+    TREE_OF_STORAGE,
+    TREE_OF_TERMINALS,
 )
 from ringfence.bpf.host import identify
 from ringfence.bpf.maps import Map
@@ -63,6 +67,8 @@ GIVEN: Mapping[int, tuple[str, ...]] = {
         "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes", "/var/lib/nerdctl",
     ),
 }  # fmt: skip
+#: of a filesystem, not of a directory
+_WHOLE = frozenset((TREE_OF_HOST, TREE_OF_STORAGE, TREE_OF_TERMINALS, TREE_OF_LOGS))
 #: below these, mount points belong to containers
 _ENGINES = (
     "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet",
@@ -73,9 +79,11 @@ _ENGINES = (
 #: filesystems of the kernel: other rules name them, or nothing on them outlives a container
 _OF_KERNEL = frozenset((
     "autofs", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts",
-    "devtmpfs", "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "resctrl",
+    "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "resctrl",
     "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs",
 ))  # fmt: skip
+#: below an engine's directory: what containers share, or are given
+_OF_MEMORY = frozenset(("devtmpfs", "ramfs", "tmpfs"))
 #: storage that other machines share; a look-up there may wait for them
 _REMOTE = re.compile(r"9p|afs|ceph|cifs|fuse\..*|gfs2|glusterfs|lustre|nfs4?|ocfs2|smb3")
 #: what runs as root on the host reads files below these, and follows links
@@ -90,7 +98,7 @@ class HostTrees:
         """`table` is the map `host_trees`; `more` are the directories of the configuration."""
         self._table, self._root = table, root or host_root()
         self._given = {**GIVEN, TREE_GIVEN: (*GIVEN[TREE_GIVEN], *more)}
-        self._apart = _apart(self._given)
+        self._given_places = _at_or_below(self._given[TREE_GIVEN])
         self._written: dict[bytes, int] = {}
         self._round = 0
         self._absent: list[str] = []
@@ -133,13 +141,14 @@ class HostTrees:
 
     def _find(self) -> dict[bytes, int]:
         mounts = list(mountinfo.read(self._root / "proc/1"))
-        of_host: list[MountLine] = []
-        apart: list[MountLine] = []
-        for mount in mounts:
-            (apart if self._is_apart(mount) else of_host).append(mount)
-        found = {_key(_device(mount), 0): TREE_OF_HOST for mount in of_host}
+        apart = [mount for mount in mounts if self._is_apart(mount)]
+        of_host = [mount for mount in mounts if not self._is_apart(mount)]
+        storage = self._devices_of_storage(apart)
+        found = {_key(_device(mount), 0): TREE_OF_STORAGE for mount in apart if mount.device in storage}
+        found |= {_key(_device(mount), 0): TREE_OF_HOST for mount in of_host}
+        found |= {_key(_device(mount), 0): TREE_OF_TERMINALS for mount in self._terminals(apart)}
         devices = {mount.id: mount.device for mount in mounts}
-        elsewhere = [mount.target for mount in apart]
+        elsewhere = [mount.target for mount in apart if mount.device not in storage]
         self._absent = self._paths_absent(elsewhere)
         roots = self._roots([mount for mount in of_host if mount.whole], devices)
         for kind, path, fd in self._directories(elsewhere):
@@ -186,8 +195,32 @@ class HostTrees:
         return (
             mount.fstype in _OF_KERNEL
             or _REMOTE.fullmatch(mount.fstype) is not None
-            or self._apart.fullmatch(mount.target) is not None
+            or self._given_places.fullmatch(mount.target) is not None
+            or _BELOW_ENGINES.fullmatch(mount.target) is not None
+            or _BELOW_HOMES.fullmatch(mount.target) is not None
         )
+
+    def _terminals(self, mounts: Iterable[MountLine]) -> Iterator[MountLine]:
+        """The mounts of devpts that are not those of containers."""
+        for mount in mounts:
+            if mount.fstype == "devpts" and _BELOW_ENGINES.fullmatch(mount.target) is None:
+                yield mount
+
+    def _devices_of_storage(self, apart: Iterable[MountLine]) -> set[str]:
+        """The filesystems that an engine mounted for containers, and that are nothing they are given."""
+        roots: set[str] = set()
+        disks: set[str] = set()
+        given: set[str] = set()
+        for mount in apart:
+            if mount.fstype in _OF_KERNEL | _OF_MEMORY or _REMOTE.fullmatch(mount.fstype):
+                continue
+            if mount.fstype == "overlay" and mount.target.endswith(("/merged", "/rootfs")):
+                roots.add(mount.device)  # wherever the engine has its data
+            elif self._given_places.fullmatch(mount.target):
+                given.add(mount.device)
+            elif _BELOW_ENGINES.fullmatch(mount.target):
+                disks.add(mount.device)
+        return roots | disks - given
 
     def _directories(self, elsewhere: Sequence[str]) -> Iterator[tuple[int, str, int]]:
         """What containers are given on the host's filesystems: its kind, path and descriptor.
@@ -212,7 +245,7 @@ class HostTrees:
     def _write(self, wanted: dict[bytes, int]) -> None:
         changed = {key: kind for key, kind in wanted.items() if self._written.get(key) != kind}
         # Filesystems last: until then, nothing is the host's that a container was given.
-        for key in sorted(changed, key=lambda key: changed[key] in (TREE_OF_HOST, TREE_OF_LOGS)):
+        for key in sorted(changed, key=lambda key: changed[key] in _WHOLE):
             self._table.set(key, changed[key])
         for key in self._written.keys() - wanted.keys():
             self._table.delete(key)
@@ -274,12 +307,12 @@ def _is_for_logs(mount: MountLine) -> bool:
     return _LOGS.fullmatch(mount.target) is not None and mount.fstype not in _OF_KERNEL and not remote
 
 
-def _apart(given: Mapping[int, Iterable[str]]) -> re.Pattern[str]:
-    """Matches mount points of containers: at or below what they are given, below an engine's directory."""
-    below = [*_ENGINES, *given[TREE_HOME]]
-    parts = [f"{_component_pattern(path)}(/.*)?" for path in given[TREE_GIVEN]]
-    parts += [f"{_component_pattern(path)}/.+" for path in below]
-    return re.compile("|".join(parts), re.DOTALL)
+def _at_or_below(patterns: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(f"{_component_pattern(path)}(/.*)?" for path in patterns), re.DOTALL)
+
+
+def _below(patterns: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(f"{_component_pattern(path)}/.+" for path in patterns), re.DOTALL)
 
 
 def _component_pattern(path: str) -> str:
@@ -293,3 +326,7 @@ def _device(mount: MountLine) -> int:
 
 def _key(device: int, inode: int) -> bytes:
     return TREE_KEY.pack(device, inode)
+
+
+_BELOW_ENGINES = _below(_ENGINES)
+_BELOW_HOMES = _below(GIVEN[TREE_HOME])
