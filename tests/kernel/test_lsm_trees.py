@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_HOST, Action, EventKind, Mechanism
+from ringfence.abi import TREE_ENGINE, TREE_GIVEN, TREE_HOME, TREE_HOST, Action, EventKind
 from tests.kernel.lsm import REFUSED, Outcome, evading, mounted
 from tests.kernel.probes import Probes
 from tests.kernel.rules import Rule
 from tests.kernel.trees import host_rule, register
 from tests.support.cgroups import Cgroup
+from tests.support.hooks import hook_mechanism
 
 pytestmark = pytest.mark.root
 PROBES = {"lsm": True}
@@ -93,7 +94,7 @@ def test_an_attribute_of_a_file_of_the_host_is_not_changed(
     assert statuses == [errno.EPERM, 0]
     assert _attributes(paths[0]) == before
     (event,) = probes.wait(cgroup, EventKind.SYS_SETXATTR)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
 
 
 def _attributes(path: Path) -> dict[str, bytes]:
@@ -108,7 +109,7 @@ def test_a_file_of_the_host_is_not_changed(
     assert evading(cgroup, names, HERE, way, host / "etc/passwd") == REFUSED
     assert (host / "etc/passwd").read_text() == "kept"
     (event,) = probes.wait(cgroup, EventKind.FILE_OPEN)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
     assert evading(cgroup, names, HERE, way, host / "volumes/one/data") == DONE
 
 
