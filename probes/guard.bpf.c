@@ -158,7 +158,7 @@ __noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 		return RF_ACTION_NONE;
 	report.action = rf_guard_action(what, hooked);
 	if (report.action == RF_ACTION_DENY)
-		report.mechanism = RF_MECHANISM_LSM;
+		report.mechanism = config.hook_mechanism;
 	if (report.action == RF_ACTION_KILL) {
 		report.mechanism = RF_MECHANISM_KILL;
 		/* Too many tasks are a load; each one too many is killed. */

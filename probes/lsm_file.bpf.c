@@ -12,6 +12,7 @@
 #include "include/borrowed.h"
 #include "include/lsm.h"
 #include "include/lsm_look.h"
+#include "include/mapping.h"
 #include "include/own_root.h"
 #include "include/program.h"
 
@@ -19,8 +20,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* __FMODE_EXEC in f_flags: a program or its interpreter, see process.exec */
 #define RF_FMODE_EXEC 0x20
-#define RF_PROT_EXEC 4
-
 SEC("lsm/file_open")
 int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 {
@@ -111,12 +110,14 @@ static __always_inline int rf_map_nameless(void)
 }
 
 SEC("lsm/mmap_file")
-int BPF_PROG(lsm_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot,
-	     unsigned long flags, int ret)
+int lsm_mmap_file(__u64 *ctx)
 {
+	struct file *file = rf_mapping_file(ctx);
+	int ret = rf_mapping_result(ctx);
+
 	if (ret)
 		return ret;
-	if (!(prot & RF_PROT_EXEC))
+	if (!rf_mapping_is_code(ctx, file))
 		return 0;
 	return file ? rf_lsm_file(RF_FILE_MAP, (__u64)file) : rf_map_nameless();
 }

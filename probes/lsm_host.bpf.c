@@ -15,11 +15,10 @@
 #include <bpf/bpf_tracing.h>
 #include "include/drift.h"
 #include "include/lsm.h"
+#include "include/mapping.h"
 #include "include/open.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-#define RF_PROT_EXEC 4
 
 static __always_inline bool rf_is_host_super(__u64 super)
 {
@@ -117,12 +116,14 @@ static __always_inline int rf_host_mapping(__u64 file)
 }
 
 SEC("lsm/mmap_file")
-int BPF_PROG(host_mmap_file, struct file *file, unsigned long reqprot, unsigned long prot,
-	     unsigned long flags, int ret)
+int host_mmap_file(__u64 *ctx)
 {
+	struct file *file = rf_mapping_file(ctx);
+	int ret = rf_mapping_result(ctx);
+
 	if (ret)
 		return ret;
-	return file && prot & RF_PROT_EXEC ? rf_host_mapping(rf_address(file)) : 0;
+	return file && rf_mapping_is_code(ctx, file) ? rf_host_mapping(rf_address(file)) : 0;
 }
 
 SEC("lsm/file_mprotect")

@@ -50,8 +50,8 @@ struct rf_config {
 	__u32 setns_by_object; /* setns.bpf.c knows the namespace of every kind */
 	/* a task that cannot be bound is refused or killed; 0: it is bound later */
 	__u32 refuse_unbound;
-	__u32 grace_ms; /* how long a task may be unarmed in a container: unarmed.h */
-	__u32 pad;
+	__u32 grace_ms;	      /* how long a task may be unarmed in a container: unarmed.h */
+	__u32 hook_mechanism; /* RF_MECHANISM_LSM, or RF_MECHANISM_HOOK: lsm.h */
 };
 extern const volatile struct rf_config config;
 

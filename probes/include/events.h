@@ -140,6 +140,7 @@ enum rf_mechanism {
 	RF_MECHANISM_KILL = 1,
 	RF_MECHANISM_CGROUP = 2,
 	RF_MECHANISM_LSM = 3,
+	RF_MECHANISM_HOOK = 4, /* the same programs at the functions that call the hooks */
 };
 
 enum rf_call_number {

@@ -18,6 +18,11 @@
  * If the record of an event is not rf_syscall_event: rf_query_init, rf_evaluate, rf_conclude, the
  * record, and rf_lsm_result.
  *
+ * Where `bpf` is not in the LSM list, the agent loads the same programs for the functions that call
+ * the hooks (fmod_ret/security_HOOK; fentry where the function returns nothing). They have the same
+ * arguments, except mmap_file (mapping.h), and come before every security module. Then
+ * config.hook_mechanism is RF_MECHANISM_HOOK.
+ *
  * What the kernel itself refuses, for a missing capability or by another module, mostly never
  * arrives here: hooks run after the kernel's own checks and after the modules before bpf in the
  * list.

@@ -208,7 +208,7 @@ static __always_inline __u8 rf_lsm_enforce(struct rf_query *query)
 	/* Written out: with rf_refuses() clang 14 spills more, and some hooks lack stack. */
 	if (query->action != RF_ACTION_KILL && query->action != RF_ACTION_DENY)
 		return 0;
-	query->mechanism = RF_MECHANISM_LSM;
+	query->mechanism = config.hook_mechanism;
 	if (query->action != RF_ACTION_KILL)
 		return 0;
 	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;

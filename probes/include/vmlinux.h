@@ -212,6 +212,7 @@ struct super_block {
 	dev_t s_dev;
 	struct file_system_type *s_type;
 	unsigned long s_magic;
+	unsigned long s_iflags;
 	struct dentry *s_root;
 };
 struct inode {
@@ -251,6 +252,7 @@ struct tty_struct___flat {
 struct vfsmount {
 	struct dentry *mnt_root;
 	struct super_block *mnt_sb;
+	int mnt_flags;
 };
 struct mount { /* fs/mount.h: private to the kernel, but in its BTF */
 	struct mount *mnt_parent;
@@ -335,6 +337,7 @@ struct task_struct {
 	int exit_code;
 	unsigned int flags;
 	unsigned int ptrace;
+	unsigned int personality;
 	struct mm_struct *mm;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;

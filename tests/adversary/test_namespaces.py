@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import DIM_FACTS, Action, EventKind, Fact, Mechanism, Relation
+from ringfence.abi import DIM_FACTS, Action, EventKind, Fact, Relation
 from tests.kernel.conftest import _reset_probes, cgroup, probes
 from tests.kernel.probes import BOTH_WAYS, HOOKS_DECIDE, LABEL, Probes
 from tests.kernel.rules import Rule
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.hooks import hook_mechanism
 from tests.support.scenes import program_fixture
 from tests.support.waiting import wait_for
 
@@ -200,4 +201,4 @@ def test_a_second_try_is_killed(probes: Probes, cgroup: Cgroup, enter: str, serv
     assert done.returncode == -signal.SIGKILL
     events = probes.wait(cgroup, K.SYS_SETNS, 3)
     assert [event.action for event in events] == [Action.DENY, Action.DENY, Action.KILL]
-    assert {event.mechanism for event in events} == {Mechanism.LSM}
+    assert {event.mechanism for event in events} == {hook_mechanism()}

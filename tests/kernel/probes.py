@@ -148,7 +148,14 @@ def running(
         hierarchy=layout.code,
         lsm_hooks=node.lsm_hooks if lsm else frozenset(),
         tracing=node.tracing,
-        **{"slots": SLOTS, "processes": 4096, "sealed": False, **settings},
+        **{
+            "slots": SLOTS,
+            "processes": 4096,
+            "sealed": False,
+            "hook_mechanism": node.hook_mechanism,
+            "hooks_skippable": node.hooks_skippable,
+            **settings,
+        },
     )
     plan = AttachPlan(
         entry=frozenset(CALLS) - ({"ioctl", "splice", "vmsplice", "tee"} - frozenset(also)) - hooked,

@@ -96,7 +96,8 @@ def test_an_alert_has_process_container_rule_and_reason(small: Agent, container:
     assert ended.returncode == 128 + signal.SIGKILL
     alert = small.wait_alert("test-user-namespace", container.name)
     assert alert["event"] == "unshare"
-    by = "lsm" if "userns_create" in NodeCapabilities.detect().lsm_hooks else "kill"
+    node = NodeCapabilities.detect()
+    by = node.hook_mechanism.label if "userns_create" in node.lsm_hooks else "kill"
     assert (alert["action"], alert["outcome"], alert["mechanism"]) == ("kill", "killed", by)
     assert alert["severity"] == "high"
     assert alert["rule"]["file"].endswith("policies/test.yaml")

@@ -14,6 +14,7 @@ from ringfence.bpf.capabilities import NodeCapabilities
 from tests.support import force
 from tests.support.agent import Agent
 from tests.support.cgroups import Cgroup
+from tests.support.hooks import hook_mechanism
 from tests.support.scenes import agent_fixture, cgroup_fixture
 from tests.support.waiting import patience, wait_for
 
@@ -80,10 +81,10 @@ def test_a_policy_denies_until_it_is_removed(
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "Operation not permitted" in refused.stderr
     alert = agent.wait_alert("test-secret", seconds=10)
-    assert (alert["action"], alert["mechanism"]) == ("deny", "lsm")
+    assert (alert["action"], alert["mechanism"]) == ("deny", hook_mechanism().label)
     mount = cgroup.run(["mount", "-t", "tmpfs", "none", str(tmp_path)], capture_output=True)
     assert mount.returncode != 0
-    assert agent.wait_alert("test-mount", seconds=10)["mechanism"] == "lsm"
+    assert agent.wait_alert("test-mount", seconds=10)["mechanism"] == hook_mechanism().label
     (policies / "test.yaml").write_text(POLICY)
     wait_for(lambda: read(cgroup, secret).stdout == "readable\n", "the file to be readable again")
     assert cgroup.run(["mount", "-t", "tmpfs", "none", str(tmp_path)], capture_output=True).returncode != 0
@@ -100,6 +101,7 @@ def test_probe_names_the_hooks(policies: Path) -> None:
     )
     report = json.loads(done.stdout)
     events = {row["event"]: row for row in report["events"]}
-    assert (events["mount"]["here"], events["mount"]["by"].split(":")[0]) == ("deny", "lsm")
+    assert events["mount"]["here"] == "deny"
+    assert events["mount"]["by"].split(":")[0] == report["node"]["hook_mechanism"] == hook_mechanism().label
     assert "sb_mount" in events["mount"]["by"]
     assert {row["here"] for row in report["rules"]} == {"deny"}

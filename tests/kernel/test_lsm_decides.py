@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In a virtual machine BPF-LSM must decide; otherwise
-all other tests of it would be skipped unnoticed.
+"""In a virtual machine hooks must decide, by BPF-LSM or at security functions; otherwise all other
+tests of them would be skipped unnoticed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import GUARD_DENY
+from ringfence.abi import GUARD_DENY, Mechanism
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.lsm import HOOKS
 from tests.kernel.probes import running
@@ -21,12 +21,13 @@ YOUNG = {"uring_allowed", "file_ioctl_compat", "inode_set_acl", "inode_remove_ac
 
 
 def test_the_hooks_of_a_guest_decide() -> None:
-    """The module list has bpf, a trial program refuses, and only the young hooks may be missing."""
+    """BPF-LSM if the module list has bpf, else the functions; only the young hooks may be missing."""
     if not force.in_guest():
-        force.elsewhere("a virtual machine's kernel is to have BPF-LSM")
-    assert "bpf" in Path("/sys/kernel/security/lsm").read_text().split(",")
+        force.elsewhere("a virtual machine's kernel is to have BPF-LSM, or trampolines")
     node = NodeCapabilities.detect()
-    assert node.lsm_lack == ""
+    by_lsm = "bpf" in Path("/sys/kernel/security/lsm").read_text().strip().split(",")
+    assert node.hook_mechanism is (Mechanism.LSM if by_lsm else Mechanism.HOOK)
+    assert (node.lsm_lack == "", node.hook_lack) == (by_lsm, "")
     assert set(HOOKS) - set(node.lsm_hooks) <= YOUNG
 
 

@@ -20,6 +20,7 @@ from tests.kernel.lsm import REFUSED, evading, mounted, named
 from tests.kernel.probes import Probes, results
 from tests.kernel.rules import Rule
 from tests.support.cgroups import Cgroup
+from tests.support.hooks import hook_mechanism
 
 pytestmark = pytest.mark.root
 PROBES = {"lsm": True}
@@ -45,7 +46,7 @@ def test_an_open_is_refused_before_its_effect(
     assert run(cgroup, act, command) == {"open": -errno.EPERM}
     assert secret.read_text() == "kept"
     (event,) = probes.wait(cgroup, K.FILE_OPEN)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
     assert (event.inode, event.path.endswith(b"/secret")) == (secret.stat().st_ino, True)
     probes.enforce()
     assert run(cgroup, act, command)["open"] >= 0
@@ -86,7 +87,7 @@ def test_a_call_is_refused_at_its_hook(
     probes.enforce(Rule(kind, "deny", operands, masks))
     assert evading(cgroup, evade, *filled("first")) == REFUSED
     (event,) = probes.wait(cgroup, kind)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
     probes.enforce()
     assert evading(cgroup, evade, *filled("second")).error == 0
 
@@ -109,7 +110,7 @@ def test_a_parameter_is_refused_by_its_name(probes: Probes, cgroup: Cgroup, evad
     assert evading(cgroup, evade, "fsconfig", "tmpfs", "size", "1m") == REFUSED
     assert evading(cgroup, evade, "fsconfig", "tmpfs", "mode", "700").error == 0
     (event,) = probes.wait(cgroup, K.SYS_FSCONFIG)
-    assert (event.text, event.mechanism) == (b"size", Mechanism.LSM)
+    assert (event.text, event.mechanism) == (b"size", hook_mechanism())
 
 
 def test_an_unmount_is_refused(probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_a_program_is_refused_before_it_replaces_the_other(
     probes.enforce(named("tool", K.PROCESS_EXEC))
     assert evading(cgroup, evade, "exec", tool, "-") == REFUSED
     (event,) = probes.wait(cgroup, K.PROCESS_EXEC)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
     assert event.path == str(tool).encode()
     probes.enforce()
     assert cgroup.run([evade, "exec", str(tool), "-"]).returncode == 0
@@ -180,7 +181,7 @@ def test_a_file_is_not_mapped_for_execution(probes: Probes, cgroup: Cgroup, evad
     probes.enforce(named("tool", K.FILE_MAP))
     assert cgroup.run([evade, "exec", str(tool), "-"]).returncode < 0
     (event, *_) = probes.wait(cgroup, K.FILE_MAP)
-    assert (event.action, event.mechanism, event.path[-5:]) == (Action.DENY, Mechanism.LSM, b"/tool")
+    assert (event.action, event.mechanism, event.path[-5:]) == (Action.DENY, hook_mechanism(), b"/tool")
     assert cgroup.run(["/bin/cat", str(tool)], capture_output=True).returncode == 0
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import Action, EventKind, Mechanism, Relation, Tamper
+from ringfence.abi import Action, EventKind, Relation, Tamper
 from tests.kernel.looks import ACT_HELD, MOUNT_OF, PROCESS, SIGNALS, THROUGH, USR1, Holder, held, holding
 from tests.kernel.probes import Probes, values
 from tests.kernel.rules import Rule
 from tests.support.cgroups import Cgroup
+from tests.support.hooks import hook_mechanism
 
 pytestmark = pytest.mark.root
 PROBES = {"lsm": True}
@@ -104,7 +105,7 @@ def test_a_look_is_refused(probes: Probes, cgroup: Cgroup, act: str, stranger: H
     probes.enforce(Rule(K.PROCESS_LOOK, "deny", {0: {READ}, 1: {Relation.HOST}, 2: {CALL}}))
     assert values(cgroup, act, call) == [-errno.EPERM]
     (event,) = probes.wait(cgroup, K.PROCESS_LOOK)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
     with holding(cgroup) as sibling:
         assert values(cgroup, act, f"sys:312:{sibling.pid}:{sibling.pid}:1:0:0") == [0]
 
@@ -147,7 +148,7 @@ def test_a_foreign_owner_of_signals_is_refused(
     probes.enforce(Rule(K.SYS_SIGNAL, "deny", {1: {Relation.HOST}}))
     assert owned(cgroup, OWNERS[way], stranger.pid) == errno.EPERM
     (event,) = probes.wait(cgroup, K.SYS_SIGNAL)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
     assert owned(cgroup, OWNERS[way], 0) == 0
 
 

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import Action, EventKind, Mechanism
+from ringfence.abi import Action, EventKind
 from tests.kernel.lsm import FLAGS, NAME, REFUSED, TYPE, Outcome, evading, mounted, named
 from tests.kernel.probes import Probes, results
 from tests.kernel.rules import Rule, name_hash
 from tests.support import force
 from tests.support.cgroups import Cgroup
+from tests.support.hooks import hook_mechanism
 
 pytestmark = pytest.mark.root
 PROBES = {"lsm": True}
@@ -76,7 +77,7 @@ def test_a_protected_file_is_not_changed_by_its_name(
     assert evading(cgroup, names, HERE, way, place / "protected") == REFUSED
     assert (place / "protected").read_text() == "kept"
     (event,) = probes.wait(cgroup, K.FILE_OPEN)
-    assert (event.action, event.mechanism, event.path[-10:]) == (Action.DENY, Mechanism.LSM, b"/protected")
+    assert (event.action, event.mechanism, event.path[-10:]) == (Action.DENY, hook_mechanism(), b"/protected")
     assert event.inode == (place / "protected").stat().st_ino
     assert evading(cgroup, names, HERE, way, place / "mine") == DONE
     probes.enforce()
@@ -200,7 +201,7 @@ def test_capabilities_of_a_file_are_not_set(
             probes.enforce(Rule(K.SYS_SETXATTR, "deny", text=b"security.capability\0"))
             assert sets(tmp_path / "root/tool", "security.capability") == -errno.EPERM
             (event,) = probes.wait(cgroup, K.SYS_SETXATTR)
-            assert (event.text, event.mechanism) == (b"security.capability", Mechanism.LSM)
+            assert (event.text, event.mechanism) == (b"security.capability", hook_mechanism())
             assert sets(tmp_path / "root/tool", "trusted.other") == 0
         with mounted("-t", "overlay", "-o", options, "none", tmp_path / "root"):
             (tmp_path / "upper/tool").unlink()
@@ -254,7 +255,7 @@ def test_a_program_of_a_foreign_mount_is_not_run(probes: Probes, cgroup: Cgroup,
     probes.enforce(*I2)
     assert evading(cgroup, evade, "exec", foreign, "-") == REFUSED
     (event,) = probes.wait(cgroup, K.PROCESS_EXEC)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
     assert cgroup.run([evade, "exec", "/bin/true", "-"]).returncode == 0
 
 

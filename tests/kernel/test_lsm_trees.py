@@ -27,13 +27,13 @@ from ringfence.abi import (
     TREE_STORAGE,
     Action,
     EventKind,
-    Mechanism,
 )
 from tests.kernel.lsm import REFUSED, Outcome, evading, mounted
 from tests.kernel.probes import Probes
 from tests.kernel.rules import Rule
 from tests.kernel.trees import host_rule, register, terminal_rule
 from tests.support.cgroups import Cgroup, new_cgroup
+from tests.support.hooks import hook_mechanism
 
 pytestmark = pytest.mark.root
 PROBES = {"lsm": True}
@@ -108,7 +108,7 @@ def test_an_attribute_of_a_file_of_the_host_is_not_changed(
     assert statuses == [errno.EPERM, 0]
     assert _attributes(paths[0]) == before
     (event,) = probes.wait(cgroup, EventKind.SYS_SETXATTR)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
 
 
 def _attributes(path: Path) -> dict[str, bytes]:
@@ -123,7 +123,7 @@ def test_a_file_of_the_host_is_not_changed(
     assert evading(cgroup, names, HERE, way, host / "etc/passwd") == REFUSED
     assert (host / "etc/passwd").read_text() == "kept"
     (event,) = probes.wait(cgroup, EventKind.FILE_OPEN)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
     assert evading(cgroup, names, HERE, way, host / "volumes/one/data") == DONE
 
 

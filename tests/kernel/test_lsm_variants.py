@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import FLAG_COMPAT, Action, EventKind, Mechanism, Relation
+from ringfence.abi import FLAG_COMPAT, Action, EventKind, Relation
 from tests.kernel.lsm import FLAGS, NAME, REFUSED, Outcome, evading, mounted
 from tests.kernel.probes import Probes, need_32_bit_calls, results, values
 from tests.kernel.rules import Rule, name_hash
 from tests.support.cgroups import Cgroup
+from tests.support.hooks import hook_mechanism
 
 pytestmark = pytest.mark.root
 PROBES = {"lsm": True}
@@ -58,7 +59,7 @@ def test_a_file_is_not_made_with_either_set_id_bit(
     assert made("new") == -errno.EPERM
     assert not (tmp_path / "new").exists()
     (event,) = probes.wait(cgroup, K.SYS_CHMOD)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
 
 
 def test_a_kill_at_a_hook_has_no_effect_first(
@@ -140,7 +141,7 @@ def test_a_32_bit_ioctl_is_refused(probes: Probes, cgroup: Cgroup, narrow: str) 
     assert result(TIOCGWINSZ) == -errno.EPERM
     assert result(TIOCGWINSZ + 1) != -errno.EPERM
     (event,) = probes.wait(cgroup, K.SYS_IOCTL)
-    assert event.mechanism == Mechanism.LSM
+    assert event.mechanism == hook_mechanism()
     assert event.flags & FLAG_COMPAT
 
 
@@ -172,7 +173,7 @@ def test_a_datagram_to_a_socket_of_the_host_is_refused(
         probes.enforce(Rule(K.UNIX_CONNECT, "deny", text=str(path).encode() + b"\0"))
         assert values(cgroup, act, f"unixsend:{path}") == [-errno.EPERM]
     (event,) = probes.wait(cgroup, K.UNIX_CONNECT)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
 
 
 # ---- tasks and mounts
@@ -184,7 +185,7 @@ def test_a_process_does_not_make_the_host_its_tracer(probes: Probes, cgroup: Cgr
     probes.enforce(Rule(K.SYS_PTRACE, "deny", {0: {0}, 1: {Relation.HOST}}))
     assert values(cgroup, act, "sys:101:0") == [-errno.EPERM]
     (event,) = probes.wait(cgroup, K.SYS_PTRACE)
-    assert (event.action, event.mechanism) == (Action.DENY, Mechanism.LSM)
+    assert (event.action, event.mechanism) == (Action.DENY, hook_mechanism())
 
 
 def test_a_filesystem_is_not_reconfigured_by_the_new_calls(
@@ -197,7 +198,7 @@ def test_a_filesystem_is_not_reconfigured_by_the_new_calls(
         probes.enforce(Rule(K.SYS_MOUNT, "deny", {0: {MS_REMOUNT}}, {0: MS_REMOUNT}))
         assert values(cgroup, act, *ways) == [3, -errno.EPERM]
         (event,) = probes.wait(cgroup, K.SYS_MOUNT)
-        assert (event.text, event.mechanism) == (b"tmpfs", Mechanism.LSM)
+        assert (event.text, event.mechanism) == (b"tmpfs", hook_mechanism())
 
 
 # ---- programs of the host
@@ -230,4 +231,4 @@ def test_a_program_of_the_host_does_not_map_code_of_a_container(
     assert maps(image / "library") == "refused"
     assert maps(Path("/bin/true")) == "opened"
     event = probes.wait(None, K.HOST_MAP)[-1]
-    assert (event.action, event.mechanism, event.path) == (Action.DENY, Mechanism.LSM, b"/library")
+    assert (event.action, event.mechanism, event.path) == (Action.DENY, hook_mechanism(), b"/library")

@@ -55,6 +55,7 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/kernel/test_lsm_trees.py",
         "tests/kernel/test_lsm_helpers.py",
         "tests/kernel/test_lsm_borrowed.py",
+        "tests/kernel/test_hook_mechanism.py",
         "tests/kernel/test_bpf_kernel.py",
     ),
     "newest": (

@@ -347,6 +347,7 @@ class Mechanism(LowerName):
     KILL = 1
     CGROUP = 2
     LSM = 3
+    HOOK = 4
 
 
 class Fact(FactName):
@@ -655,7 +656,7 @@ CONFIG = Layout(
     Field("setns_by_object", "u32"),
     Field("refuse_unbound", "u32"),
     Field("grace_ms", "u32"),
-    Field("pad", "u32"),
+    Field("hook_mechanism", "u32"),
 )
 
 LOST = Layout(

@@ -22,6 +22,9 @@ ProgramPtr = NewType("ProgramPtr", int)
 MapPtr = NewType("MapPtr", int)
 
 BTF_KIND_DATASEC = 15
+TYPE_TRACING = 26
+ATTACH_TRACE_FENTRY = 24
+ATTACH_MODIFY_RETURN = 26
 ATTACH_LSM_MAC = 27
 ATTACH_TRACE_ITER = 28
 ATTACH_PERF_EVENT = 41
@@ -57,6 +60,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_program__expected_attach_type": (_int, [_void]),
     "bpf_program__set_type": (_int, [_void, _int]),
     "bpf_program__set_expected_attach_type": (_int, [_void, _int]),
+    "bpf_program__set_attach_target": (_int, [_void, _int, _text]),
     "bpf_program__set_autoload": (_int, [_void, ctypes.c_bool]),
     "bpf_map__name": (_text, [_void]),
     "bpf_map__fd": (_int, [_void]),
@@ -238,6 +242,12 @@ def program_set_type(program: ProgramPtr, kind: int, attach_type: int) -> None:
     )
 
 
+def program_set_target(program: ProgramPtr, function: str) -> None:
+    """Sets the kernel function of a tracing program, whatever its section says. ESRCH: there is none."""
+    result = lib.bpf_program__set_attach_target(program, 0, function.encode())
+    checked(result, "bpf_program__set_attach_target", function)
+
+
 def program_set_autoload(program: ProgramPtr, *, on: bool) -> None:
     checked(lib.bpf_program__set_autoload(program, on), "bpf_program__set_autoload", on)
 
@@ -291,10 +301,13 @@ def raw_tracepoint_open(program: int) -> int:
     return checked(lib.bpf_raw_tracepoint_open(None, program), "bpf_raw_tracepoint_open", program)
 
 
-def lsm_hook_id(hook: str) -> int:
-    """Returns the BTF id of a hook. OSError (ENOENT, ESRCH) if the kernel does not have it."""
-    found = lib.libbpf_find_vmlinux_btf_id(hook.encode(), ATTACH_LSM_MAC)
-    return checked(found, "libbpf_find_vmlinux_btf_id", hook)
+def kernel_function_id(name: str, attach_type: int) -> int:
+    """Returns the BTF id of a function, or of an LSM hook (ATTACH_LSM_MAC).
+
+    OSError (ENOENT, ESRCH) if the kernel does not have it.
+    """
+    found = lib.libbpf_find_vmlinux_btf_id(name.encode(), attach_type)
+    return checked(found, "libbpf_find_vmlinux_btf_id", name)
 
 
 def iter_create(link: int) -> int:

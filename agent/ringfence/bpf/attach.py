@@ -215,7 +215,12 @@ def attach_all(wanted: Iterable[Place], cgroup_path: str) -> Iterator[Attached |
 
 
 def _attach_by_btf(place: Place) -> Attached:
-    return Attached(place.program.name, place.target, _libbpf.raw_tracepoint_open(place.program.fd))
+    try:
+        link = _libbpf.raw_tracepoint_open(place.program.fd)
+    except OSError as error:
+        reason = _NOT_HERE[errno.E2BIG] if error.errno == errno.E2BIG else error.strerror
+        raise OSError(error.errno, reason, f"{place.program.name} at {place.target}") from None
+    return Attached(place.program.name, place.target, link)
 
 
 def _attach_tracepoint(place: Place, tracefs: Tracefs) -> Attached | Skipped:

@@ -10,11 +10,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-from ringfence.bpf import _libbpf, _maps, _syscalls, guard_calls, privileges
+from ringfence.abi import Mechanism
+from ringfence.bpf import (
+    _libbpf,
+    _maps,
+    _syscalls,
+    guard_calls,
+    hook_probe,
+    lsm_probe,
+    preemption,
+    privileges,
+)
 from ringfence.bpf.attach import Tracefs, open_tracefs
-from ringfence.bpf.lsm_probe import available_hooks
 from ringfence.bpf.maps import MapType
+from ringfence.bpf.preemption import Preemption
 from ringfence.bpf.syscalls import CALLS, tracepoint
 from ringfence.errors import KernelError, NotPermittedError
 from ringfence_linux import mountinfo
@@ -71,7 +82,9 @@ class NodeCapabilities:
     - `syscalls`: the calls with a tracepoint; `tracing`: the available keys of TRACEPOINTS.
     - `cgroup`: the keys of CGROUP_ATTACHES that load.
     - `lsm`: the active security modules; `lsm_hooks`: the hooks of ringfence.bpf.lsm where programs can
-      decide; `lsm_lack`: why there are none.
+      decide; `hook_mechanism`: LSM, or HOOK if they decide at the functions that call the hooks.
+    - `lsm_lack`: why BPF-LSM does not decide; `hook_lack`: why, in addition, those functions do not.
+    - `preemption`: how the kernel preempts itself.
     - `compat`: True if 32-bit programs run.
     - `bpffs`, `cgroup2`: mount points (empty: not mounted).
     - `lacks`: missing requirements of the agent.
@@ -90,20 +103,26 @@ class NodeCapabilities:
     lsm: tuple[str, ...] = ()
     lsm_hooks: frozenset[str] = frozenset()
     lsm_lack: str = ""
+    hook_mechanism: Mechanism = Mechanism.LSM
+    hook_lack: str = ""
+    preemption: Preemption = Preemption.UNKNOWN
     compat: bool = False
     bpffs: str = ""
     cgroup2: str = ""
     lacks: tuple[Lack, ...] = field(default=())
 
     @classmethod
-    def detect(cls) -> NodeCapabilities:
-        """Examines this node, in some milliseconds. Without privileges most is unknown, thus absent."""
+    def detect(cls, preempts: Preemption = Preemption.UNKNOWN) -> NodeCapabilities:
+        """Examines this node, in some milliseconds. Without privileges most is unknown, thus absent.
+
+        `preempts`: how the kernel preempts itself if the kernel does not show it.
+        """
         permitted = not privileges.lacking(privileges.held(), vital=True)
         version, library_lack = _library()
         tracefs, syscalls, tracing = _tracepoints() if permitted else (False, frozenset(), frozenset())
         ring = permitted and version > (0, 0) and _has_ring_buffer()
         btf = Path("/sys/kernel/btf/vmlinux").exists()
-        hooks, lsm_lack = available_hooks() if ring and btf else (frozenset[str](), "not permitted to try")
+        hooks = _hooks() if ring and btf else _Hooks(lsm_lack="not permitted to try")
         found = cls(
             kernel=platform.release(),
             machine=platform.machine(),
@@ -116,13 +135,21 @@ class NodeCapabilities:
             tracing=tracing,
             cgroup=frozenset(_cgroup_attaches()) if permitted else frozenset(),
             lsm=_lsm(),
-            lsm_hooks=hooks,
-            lsm_lack=lsm_lack,
+            lsm_hooks=hooks.names,
+            lsm_lack=hooks.lsm_lack,
+            hook_mechanism=hooks.mechanism,
+            hook_lack=hooks.hook_lack,
+            preemption=preemption.find(preempts),
             compat=_has_compat(),
             bpffs=next((path for path in BPFFS if path in mounts_of("bpf")), ""),
             cgroup2=min(mounts_of("cgroup2"), key=len, default=""),
         )
         return _with_lacks(found, library_lack)
+
+    @property
+    def hooks_skippable(self) -> bool:
+        """True if the kernel may skip the programs that decide at hooks, so that a call passes."""
+        return self.hook_mechanism is Mechanism.HOOK and self.preemption.may_skip
 
     def require(self) -> None:
         """Raises KernelError (NotPermittedError) with everything that is missing, if anything is."""
@@ -131,6 +158,24 @@ class NodeCapabilities:
         kind = KernelError if self.permitted else NotPermittedError
         message = "; ".join(lack.what for lack in self.lacks)
         raise kind(f"the agent cannot run here: {message}", hint="; ".join(lack.hint for lack in self.lacks))
+
+
+class _Hooks(NamedTuple):
+    """The hooks where programs can decide, and how; or why there are none."""
+
+    names: frozenset[str] = frozenset()
+    mechanism: Mechanism = Mechanism.LSM
+    lsm_lack: str = ""
+    hook_lack: str = ""
+
+
+def _hooks() -> _Hooks:
+    """BPF-LSM comes first, as the kernel never skips it."""
+    names, lsm_lack = lsm_probe.available_hooks()
+    if names:
+        return _Hooks(names)
+    names, hook_lack = hook_probe.available_hooks()
+    return _Hooks(names, Mechanism.HOOK if names else Mechanism.LSM, lsm_lack, hook_lack)
 
 
 def _with_lacks(found: NodeCapabilities, library: Lack | None) -> NodeCapabilities:

@@ -25,11 +25,13 @@ from ringfence.abi import (
     PATTERN_LEN,
     PATTERNS,
     EventKind,
+    Mechanism,
 )
 from ringfence.bpf import _libbpf, _syscalls, syscalls
 from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, places, run_iterator
 from ringfence.bpf.capabilities import CGROUP_ATTACHES, TRACEPOINTS
 from ringfence.bpf.losses import Losses
+from ringfence.bpf.lsm import VOID_HOOKS, function_of
 from ringfence.bpf.maps import Map
 from ringfence.bpf.objects import Loaded, ObjectFile, Program, explain, load_error
 from ringfence.bpf.pins import PinDirectory, find_base
@@ -92,9 +94,9 @@ class AdoptionRound(NamedTuple):
 class Kernel:
     """Loaded programs and their maps. Create it with `load`; `close` ends everything that is not pinned."""
 
-    def __init__(self, loaded: Loaded, missing: list[Skipped], *, defended: bool = False) -> None:
-        """`defended`: a container that attacks the agent is ended."""
-        self._loaded, self._defended = loaded, defended
+    def __init__(self, loaded: Loaded, missing: list[Skipped], settings: KernelSettings) -> None:
+        self._loaded, self._defended = loaded, settings.guard == GUARD_DENY
+        self._hook_mechanism = settings.hook_mechanism
         self._links: dict[tuple[str, str], Attached] = {}
         self._statistics = -1
         self._pins: PinDirectory | None = None
@@ -135,7 +137,7 @@ class Kernel:
                 _check_shapes(loaded)
                 if settings.sealed or settings.agent_pid == os.getpid():  # it writes for the agent alone
                     _write_by_program(loaded, sealed=settings.sealed)
-                return cls(loaded, missing, defended=settings.guard == GUARD_DENY)
+                return cls(loaded, missing, settings)
             except BaseException:
                 loaded.close()
                 raise
@@ -175,10 +177,10 @@ class Kernel:
 
     @property
     def guarding(self) -> str:
-        """The mechanism of the self-defence: `lsm` hooks, or `calls`; empty: it is off."""
+        """The mechanism of the self-defence: `lsm`, `hook`, or `calls`; empty: it is off."""
         if "guard_register" not in self._loaded.programs:
             return ""
-        return "calls" if "guard_signal_generate" in self._loaded.programs else "lsm"
+        return "calls" if "guard_signal_generate" in self._loaded.programs else self._hook_mechanism.label
 
     def configure_patterns(self, patterns: Iterable[Pattern]) -> None:
         """Sets the cgroups that are containers. ConfigError: too many patterns, or one is too long."""
@@ -349,6 +351,14 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
             refused.add(program)
         if program in refused or not _is_of_use(program, section, settings, refused):
             file.leave_out(program)
+        elif section.startswith("lsm/") and settings.hook_mechanism is Mechanism.HOOK:
+            _retarget(file, program, section.removeprefix("lsm/"))
+
+
+def _retarget(file: ObjectFile, program: str, hook: str) -> None:
+    """From the hook to the function that calls it, where the program's result has the same meaning."""
+    attach_type = _libbpf.ATTACH_TRACE_FENTRY if hook in VOID_HOOKS else _libbpf.ATTACH_MODIFY_RETURN
+    file.retarget(program, attach_type, function_of(hook))
 
 
 def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Collection[str]) -> bool:

@@ -21,8 +21,10 @@ __all__ = [
     "HELPER_HOOK",
     "HOOKS",
     "SETNS_PROGRAMS",
+    "VOID_HOOKS",
     "Decided",
     "decided_by",
+    "function_of",
     "hooks_for",
 ]
 
@@ -205,6 +207,15 @@ HOOKS = (
     | CHECKPOINT_HOOKS
     | {hook for way in DECIDED.values() for hook in (*way.needs, *way.also)}
 )
+#: hooks without a result: they only follow
+VOID_HOOKS = frozenset(("bprm_committed_creds", "file_set_fowner"))
+#: the functions that are not named `security_HOOK`
+_FUNCTIONS = {"userns_create": "security_create_user_ns", "bprm_check_security": "security_bprm_check"}
+
+
+def function_of(hook: str) -> str:
+    """Returns the kernel's function that calls this hook, and nothing else does."""
+    return _FUNCTIONS.get(hook, f"security_{hook}")
 
 
 def decided_by(available: Collection[str]) -> dict[EventKind, tuple[str, ...]]:

@@ -73,6 +73,11 @@ class ObjectFile:
         """Sets the type for a section that this libbpf does not know."""
         _libbpf.program_set_type(self._programs[program], type, attach_type)
 
+    def retarget(self, program: str, attach_type: int, function: str) -> None:
+        """Makes it a tracing program at a kernel function, whatever its section says."""
+        self.set_type(program, _libbpf.TYPE_TRACING, attach_type)
+        _libbpf.program_set_target(self._programs[program], function)
+
     def resize(self, name: str, entries: int) -> None:
         """Sets the number of entries of a map (of a ring: bytes)."""
         _libbpf.map_set_max_entries(self._maps[name], entries)

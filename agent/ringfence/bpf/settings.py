@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ringfence.abi import CONFIG, GENERATIONS, GUARD_OFF, HIERARCHY_V2, EventKind
+from ringfence.abi import CONFIG, GENERATIONS, GUARD_OFF, HIERARCHY_V2, EventKind, Mechanism
 from ringfence.bpf import guard_calls
 from ringfence.bpf.capabilities import cgroup_storage, preempts_programs
 from ringfence.bpf.host import FileIdentity, root_identity
@@ -55,6 +55,10 @@ class KernelSettings:
     grace_ms: int = 3000  # see probes/include/unarmed.h
     learn: bool = False  # count every call and capability (probes/learn.bpf.c)
     lsm_hooks: frozenset[str] = frozenset()  # LSM programs that this node supports; the others are not loaded
+    hook_mechanism: Mechanism = (
+        Mechanism.LSM
+    )  # how they decide: LSM, or HOOK at the functions that call hooks
+    hooks_skippable: bool = False  # the kernel may skip them: NodeCapabilities.hooks_skippable
     tracing: frozenset[str] = frozenset()  # supported keys of TRACEPOINTS
     sealed: bool = True  # all maps that decide are frozen: only the agent's program can write them
 
@@ -87,18 +91,22 @@ class KernelSettings:
         table = (share, storage, self.late, self.task_share, self.root_cgroup, *self.root)
         guard = (self.guard, self.guards_by_hook(refused), self.knows_entries(refused))
         unbound = (self.refuse_unbound, self.grace_ms)
-        return CONFIG.pack(self.hierarchy, *inodes, *agent, *rates, *by_hook, *table, *guard, *unbound)
+        return CONFIG.pack(
+            self.hierarchy, *inodes, *agent, *rates, *by_hook, *table, *guard, *unbound, self.hook_mechanism
+        )
 
     def follows_by_perf(self) -> bool:
-        """Returns True if tasks are also followed by perf tracepoints, as no LSM hooks do it."""
-        return preempts_programs() and not self.lsm_hooks >= FOLLOW_HOOKS
+        """Returns True if tasks are also followed by perf tracepoints, as no hook does it for certain."""
+        return preempts_programs() and (self.hooks_skippable or not self.lsm_hooks >= FOLLOW_HOOKS)
 
     def knows_entries(self, refused: Collection[str] = ()) -> bool:
         """Returns True if the hook that decides setns knows the namespace of every kind."""
         return "capable" in self.lsm_hooks and not SETNS_PROGRAMS & frozenset(refused)
 
     def refuses_forks(self, refused: Collection[str] = ()) -> bool:
-        """Returns True if an LSM hook refuses a fork whose child cannot be bound."""
+        """Returns True if a hook refuses every fork whose child cannot be bound."""
+        if self.hooks_skippable:
+            return False
         return "task_alloc" in self.lsm_hooks and "follow_task_alloc" not in refused
 
     def guards_by_hook(self, refused: Collection[str] = ()) -> bool:

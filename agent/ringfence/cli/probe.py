@@ -47,13 +47,14 @@ def register(commands: Commands) -> None:
 def run(options: Any) -> int:
     """Inspects the kernel and prints the report."""
     from ringfence.bpf.capabilities import NodeCapabilities
+    from ringfence.bpf.preemption import Preemption
     from ringfence.config import load
     from ringfence.daemon.policies.manager import probe_words
     from ringfence.policy import NodeTiers, load_policies
 
-    node = NodeCapabilities.detect()
-    tiers = NodeTiers.of(node)
     config = load()
+    node = NodeCapabilities.detect(Preemption(config.preemption))
+    tiers = NodeTiers.of(node)
     policies = load_policies(options.policies or config.policies, probe_words(config))
     report = {
         "node": _node(node),
@@ -61,6 +62,7 @@ def run(options: Any) -> int:
         "capabilities": _capabilities(),
         "events": [_event(kind, tiers) for kind in sorted(tiers.mechanisms.keys() | tiers.why.keys())],
         "rules": [_rule(rule, tiers) for policy in policies.policies for rule in policy.rules],
+        "skips": tiers.skips,
         "more": _more(node),
     }
     if options.output == "json":
@@ -88,6 +90,8 @@ def _node(node: Any) -> dict[str, Any]:
         "ring_buffer": node.ring_buffer,
         "lsm": list(node.lsm),
         "lsm_hooks": sorted(node.lsm_hooks),
+        "hook_mechanism": node.hook_mechanism.label if node.lsm_hooks else "",
+        "preemption": str(node.preemption),
         "bpffs": node.bpffs,
         "32-bit programs": node.compat,
         "cgroup_programs": sorted(node.cgroup),
@@ -125,21 +129,20 @@ def _event(kind: Any, tiers: Any) -> dict[str, str]:
 
 
 def _by(kind: Any, outcome: Any, tiers: Any) -> str:
-    """Returns the mechanism; for BPF-LSM, with its hooks."""
+    """Returns the mechanism; if hooks decide, with these."""
+    by = outcome.mechanism.label if outcome.action else ""
     hooks = tiers.hooks.get(kind)
-    return f"lsm:{','.join(hooks)}" if hooks else outcome.mechanism.label if outcome.action else ""
+    return f"{tiers.hook_mechanism.label}:{','.join(hooks)}" if hooks else by
 
 
 def _rule(rule: Any, tiers: Any) -> dict[str, str]:
     """Returns a rule's effective action: that of its weakest event, which an attacker would choose."""
-    from ringfence.abi import Action
-
     outcomes = {kind: tiers.outcome_of(rule, kind) for kind in rule.events}
     blind = sorted(kind.label for kind, outcome in outcomes.items() if not outcome.action)
     seen = [outcome for outcome in outcomes.values() if outcome.action] or list(outcomes.values())
     weakest = min(seen, key=lambda outcome: outcome.action)
     why = weakest.why if len(blind) in (0, len(outcomes)) else f"blind on {', '.join(blind)}"
-    refused = rule.require_deny and weakest.action is not Action.DENY
+    refused = rule.require_deny and any(map(tiers.lacks_for_deny, outcomes.values()))
     return {
         "rule": rule.id,
         "asks": rule.action.label,
@@ -153,8 +156,12 @@ def _rule(rule: Any, tiers: Any) -> dict[str, str]:
 def _more(node: Any) -> list[str]:
     """Returns what to change on this node to get stronger actions."""
     advice = []
-    if node.lsm_lack:
+    if not node.lsm_hooks:
         advice.append(f"deny instead of kill: {node.lsm_lack}; needs CONFIG_BPF_LSM and lsm=...,bpf at boot")
+        if node.hook_lack:
+            advice.append(f"deny without BPF-LSM: {node.hook_lack}")
+    elif not any(hook.startswith("path_") for hook in node.lsm_hooks):
+        advice.append("names of files: this kernel has no hooks for them (CONFIG_SECURITY_PATH)")
     if node.permitted and "connect_unix" not in node.cgroup:
         advice.append("unix.connect: Linux 6.7 or newer")
     if not node.bpffs:
@@ -168,10 +175,11 @@ def _text(report: Mapping[str, Any]) -> list[str]:
     node = report["node"]
     lines = [
         f"Linux {node['kernel']} ({node['machine']}), libbpf {node['libbpf']}, cgroup {node['cgroups']}, "
-        f"LSM {','.join(node['lsm']) or 'unknown (securityfs is not mounted)'}, "
-        f"{len(node['lsm_hooks']) or 'no'} LSM hooks that can deny",
+        f"LSM {','.join(node['lsm']) or 'unknown (securityfs is not mounted)'}, {_hooks(node)}",
         "",
     ]
+    if report["skips"]:
+        lines += [colour(f"warning: {report['skips']}", "yellow"), ""]
     lines += [colour(f"missing: {lack['what']}", "red") + f" ({lack['hint']})" for lack in report["missing"]]
     needs = report["capabilities"]
     lines.append("required capabilities: " + ", ".join(one["capability"] for one in needs))
@@ -195,6 +203,11 @@ def _text(report: Mapping[str, Any]) -> list[str]:
     if report["more"]:
         lines += ["", "for stronger actions:", *(f"  {advice}" for advice in report["more"])]
     return lines
+
+
+def _hooks(node: Mapping[str, Any]) -> str:
+    by = {"lsm": " by BPF-LSM", "hook": f" by fmod_ret (hook), preemption {node['preemption']}"}
+    return f"{len(node['lsm_hooks']) or 'no'} LSM hooks that can deny{by.get(node['hook_mechanism'], '')}"
 
 
 def _rows(

@@ -55,11 +55,21 @@ def _lines(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("lost", _counts(status["lost"]) or "nothing"),
         ("output", f"{status['output']['name']}: {number(status['output']['written'])} lines"),
         ("node", f"Linux {status['node']['kernel']}, cgroup {status['node']['hierarchy']}"),
+        ("hooks", _hooks(status["node"])),
         ("cost", f"{process['cpu_seconds']:.1f} s CPU, {size(process['rss_bytes'])}"),
     ]  # fmt: skip
     lines += [("probe", _probe(row)) for row in status.get("probes", ())]
     lines += [("problem", problem) for problem in policies["problems"][:20]]
     return [(name, text if "\x1b" in text else text[: width() * 3]) for name, text in lines]
+
+
+def _hooks(node: Mapping[str, Any]) -> str:
+    """How calls are denied, and what that misses."""
+    if node.get("skips"):
+        return colour(f"{node['hooks']} deny by {node['hook_mechanism']}: {node['skips']}", "yellow")
+    if node.get("hook_mechanism"):
+        return f"{node['hooks']} deny by {node['hook_mechanism']}"
+    return f"none deny ({node['hook_lack']})" if node.get("hook_lack") else "none deny"
 
 
 def _probe(row: Mapping[str, Any]) -> str:

@@ -47,6 +47,9 @@ KEYS: tuple[Key, ...] = (
     Key("syscalls.learn", "learn", values.boolean, False,
         "count the system calls and capability checks of containers, for `ringfence run --learn`; adds"
         " about 100 ns to every system call on the node", "yes|no"),
+    Key("preemption", "preemption", values.choice("unknown", "none", "voluntary", "full", "lazy"), "unknown",
+        "how the kernel preempts itself, if the agent cannot find out by debugfs or the kernel's"
+        " configuration; unknown: assume that it does", "MODEL"),
     Key("activity.rate", "activity_rate", values.integer(0, 10_000_000), 2000,
         "maximum activity records per second and container; 0: unlimited", "N"),
     Key("activity.burst", "activity_burst", values.integer(1, 10_000_000), 8000,

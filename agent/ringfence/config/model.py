@@ -38,6 +38,7 @@ class Config(NamedTuple):
     observe: Mapping[str, str]  # event label -> off, activity, alerts
     compat: Literal["full", "watch", "off"]
     learn: bool
+    preemption: Literal["unknown", "none", "voluntary", "full", "lazy"]  # if the kernel does not show it
     activity_rate: int
     activity_burst: int
     alert_rate: int

@@ -15,6 +15,7 @@ from ringfence.abi import GUARD_ALERT, GUARD_DENY, GUARD_OFF
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Kernel, KernelSettings
 from ringfence.bpf.lsm import HOOKS, decided_by
+from ringfence.bpf.preemption import Preemption
 from ringfence.config import Config
 from ringfence.containers.hierarchy import (
     Hierarchy,
@@ -63,7 +64,7 @@ class Boot:
         raise_priority()
         handover = _pass_pins(config)  # before any call for which pinned programs would kill this process
         lock.sign()
-        capabilities = NodeCapabilities.detect()
+        capabilities = NodeCapabilities.detect(Preemption(config.preemption))
         capabilities.require()
         hierarchy: Hierarchy = detect()
         host = host_namespaces()
@@ -130,6 +131,8 @@ def kernel_settings(
         alert_rate=config.alert_rate,
         alert_burst=config.alert_burst,
         lsm_hooks=node.lsm_hooks,
+        hook_mechanism=node.hook_mechanism,
+        hooks_skippable=node.hooks_skippable,
         tracing=node.tracing,
         learn=config.learn,
         guard=_GUARD[config.defence],

@@ -98,9 +98,9 @@ def _pieces(
         outcome = node.outcome_of(rule, event)
         if outcome.why:
             shortfalls.append(Shortfall(rule, event, outcome))
-        if rule.require_deny and outcome.action is not Action.DENY:
+        if rule.require_deny and (lack := node.lacks_for_deny(outcome)):
             problems.append(
-                _problem(rule, f"requires deny, which is not available for {event.label}: {outcome.why}")
+                _problem(rule, f"requires deny, which is not available for {event.label}: {lack}")
             )
         elif outcome.action is not Action.NONE:
             try:

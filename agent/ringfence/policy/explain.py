@@ -17,6 +17,7 @@ __all__ = ["cautions", "explain", "explain_rule", "selector_in_words"]
 
 _BY = {
     Mechanism.LSM: "before its effect, by BPF-LSM: the call fails with EPERM",
+    Mechanism.HOOK: "before its effect, at the kernel's security function: the call fails with EPERM",
     Mechanism.CGROUP: "before its effect, by cgroup-BPF: the call fails with EPERM",
     Mechanism.KILL: "by SIGKILL: the process never returns from the call, which may have taken effect",
     Mechanism.OBSERVE: "observed and reported",
@@ -107,11 +108,12 @@ def explain_rule(rule: Rule, node: NodeTiers) -> list[str]:
     lines += [f"  unless {_sentence(block[first])}" for block in rule.exceptions]
     for event, outcome in ((event, node.outcome_of(rule, event)) for event in rule.events):
         where = f" on {event.label}" if len(rule.events) > 1 else ""
-        lines.append(
-            f"  action {rule.action.label}{where}; effective: {_outcome(rule, outcome)}{_hooks(node, event)}"
-        )
+        effective = f"{_outcome(rule, outcome, node)}{_hooks(node, event)}"
+        lines.append(f"  action {rule.action.label}{where}; effective: {effective}")
         if node.limits(event):
             lines.append(f"  caution: {node.limits(event)}")
+    if node.skips and any(event in node.hooks for event in rule.events):
+        lines.append(f"  caution: {node.skips}")
     lines += [f"  caution: {text}" for text in cautions(rule, node)]
     return lines
 
@@ -129,11 +131,11 @@ def _any_of(condition: Condition) -> str:
     return condition.written if len(words) < 3 else f"any of {condition.written}"
 
 
-def _outcome(rule: Rule, outcome: Outcome) -> str:
+def _outcome(rule: Rule, outcome: Outcome, node: NodeTiers) -> str:
     if outcome.action is Action.NONE:
         return f"{'none' if rule.otherwise is Action.NONE else 'BLIND'}, {outcome.why}"
-    if rule.require_deny and outcome.action is not Action.DENY:
-        return f"REFUSED, it requires deny, but {outcome.why}"
+    if rule.require_deny and (lack := node.lacks_for_deny(outcome)):
+        return f"REFUSED, it requires deny, but {lack}"
     why = f" ({outcome.why})" if outcome.why else ""
     return f"{outcome.action.label} {_BY[outcome.mechanism]}{why}"
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ringfence.abi import Action, EventKind, Mechanism
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.lsm import DECIDED, decided_by
+from ringfence.bpf.preemption import Preemption
 from ringfence.bpf.syscalls import kinds_of
 from ringfence.policy.model import Condition, Rule
 from ringfence.policy.operand import Bits, Network, Values
@@ -44,13 +45,16 @@ class Outcome(NamedTuple):
 class NodeTiers:
     """The mechanisms of a node for each event. An event without any is blind; `why` gives the reason.
 
-    `hooks`: the LSM hooks of events that have them; such an event is decided and observed only there.
+    `hooks`: the LSM hooks of events that have them; such an event is decided and observed only there, by
+    `hook_mechanism` (LSM, or HOOK). `skips`: why the kernel may skip these programs; empty: it never does.
     `addresses`: the node's own addresses; `drivers`: the numbers of its devices by the words of rules.
     """
 
     mechanisms: Mapping[EventKind, frozenset[Mechanism]]
     why: Mapping[EventKind, str] = field(default_factory=dict)
     hooks: Mapping[EventKind, tuple[str, ...]] = field(default_factory=dict)
+    hook_mechanism: Mechanism = Mechanism.LSM
+    skips: str = ""
     addresses: frozenset[Network] = frozenset()
     drivers: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
@@ -79,6 +83,7 @@ class NodeTiers:
             tiers = tiers.without(
                 (_K.MODULE_REQUEST,), "this kernel has no tracepoint for it (CONFIG_MODULES)"
             )
+        tiers = replace(tiers, hook_mechanism=node.hook_mechanism, skips=_skips(node))
         return tiers.with_hooks(decided_by(node.lsm_hooks))
 
     def without(self, kinds: Iterable[EventKind], why: str) -> NodeTiers:
@@ -98,13 +103,14 @@ class NodeTiers:
 
     def with_hooks(self, hooks: Mapping[EventKind, tuple[str, ...]]) -> NodeTiers:
         """Returns the same tiers, with LSM hooks that decide these events."""
-        return replace(self.with_mechanism(hooks, Mechanism.LSM), hooks={**self.hooks, **hooks})
+        return replace(self.with_mechanism(hooks, self.hook_mechanism), hooks={**self.hooks, **hooks})
 
     def without_lsm(self, kinds: Iterable[EventKind], why: str) -> NodeTiers:
         """Returns the same tiers, without LSM hooks for these events: their other mechanisms remain."""
         gone = frozenset(kinds)
         weaker = {
-            kind: some - {Mechanism.LSM} if kind in gone else some for kind, some in self.mechanisms.items()
+            kind: some - {self.hook_mechanism} if kind in gone else some
+            for kind, some in self.mechanisms.items()
         }
         blind = {kind: why for kind in gone if not weaker.get(kind)}
         return replace(
@@ -148,7 +154,7 @@ class NodeTiers:
             return Outcome(Action.NONE, Mechanism.OBSERVE, why)
         if asked is Action.ALERT:
             return Outcome(Action.ALERT, Mechanism.OBSERVE)
-        for mechanism in (Mechanism.LSM, Mechanism.CGROUP):
+        for mechanism in (Mechanism.LSM, Mechanism.HOOK, Mechanism.CGROUP):
             if mechanism in here:
                 return Outcome(asked, mechanism)
         if otherwise is Action.NONE and asked is Action.DENY:
@@ -165,6 +171,23 @@ class NodeTiers:
                 "this node cannot deny it, and the rule has `otherwise: alert`",
             )
         return Outcome(Action.ALERT, Mechanism.OBSERVE, "this node can only observe it")
+
+    def lacks_for_deny(self, outcome: Outcome) -> str:
+        """Returns why an outcome does not satisfy `require: deny`; empty: it does."""
+        if outcome.action is not Action.DENY:
+            return outcome.why
+        return self.skips if outcome.mechanism is Mechanism.HOOK else ""
+
+
+def _skips(node: NodeCapabilities) -> str:
+    if not node.hooks_skippable:
+        return ""
+    unknown = node.preemption is Preemption.UNKNOWN
+    model = "may preempt itself: how is unknown" if unknown else f"preempts itself: {node.preemption}"
+    return (
+        f"this kernel {model}, and so may skip the programs at security functions; then the call passes. "
+        "It never skips BPF-LSM (boot with lsm=...,bpf)"
+    )
 
 
 def may_be_unknown(condition: Condition, dim: int) -> bool:

@@ -22,7 +22,7 @@ class BuiltinRules:
     """The rules for the configuration (Config.defence) and the mechanism of this node (Kernel.guarding)."""
 
     def __init__(self, defence: str, guarding: str) -> None:
-        strongest = Outcome(Action.DENY, Mechanism.LSM)
+        strongest = Outcome(Action.DENY, Mechanism.HOOK if guarding == "hook" else Mechanism.LSM)
         if guarding == "calls":
             strongest = Outcome(Action.KILL, Mechanism.KILL, "this node cannot deny it before its effect")
         seen = Outcome(Action.ALERT, Mechanism.OBSERVE, "recognised by its name only, or only a read")

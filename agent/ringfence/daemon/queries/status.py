@@ -18,6 +18,7 @@ from ringfence.daemon.policies.manager import PolicyManager
 from ringfence.errors import Error
 from ringfence.export.escape import escape
 from ringfence.faults import handler_errors, thread_failures
+from ringfence.policy import NodeTiers
 
 if TYPE_CHECKING:
     from ringfence.daemon.probes.manager import ProbeState
@@ -63,6 +64,7 @@ class StatusQuery:
     ) -> None:
         """Each of `checks` returns a problem, or nothing. `probes`: the custom probes by name."""
         self._config, self._kernel, self._slots = node.config, loaded.kernel, loaded.slots
+        self._capabilities = node.capabilities
         self._hierarchy = f"{node.hierarchy.kind} {node.hierarchy.controller}".strip()
         self._registry, self._stats, self._manager = picture.registry, picture.stats, manager
         self._writer, self._stream = egress.writer, egress.stream
@@ -98,9 +100,22 @@ class StatusQuery:
             "events": {kind.label: n for kind in EventKind if kind and (n := stats.received[kind])},
             "lost": self._lost(),
             "output": {"name": self._writer.name, "written": self._writer.written},
-            "node": {"kernel": platform.release(), "hierarchy": self._hierarchy, "blind": self._blind()},
+            "node": self._node(),
             "probes": self._probes(),
             "process": {"cpu_seconds": usage.ru_utime + usage.ru_stime, "rss_bytes": rss_bytes()},
+        }
+
+    def _node(self) -> dict[str, Any]:
+        node = self._capabilities
+        return {
+            "kernel": platform.release(),
+            "hierarchy": self._hierarchy,
+            "blind": self._blind(),
+            "hooks": len(node.lsm_hooks),
+            "hook_mechanism": node.hook_mechanism.label if node.lsm_hooks else "",
+            "hook_lack": node.hook_lack,
+            "preemption": str(node.preemption),
+            "skips": NodeTiers.of(node).skips,
         }
 
     def _problems(self) -> list[str]:

@@ -148,7 +148,7 @@ class Dispatcher:
 
 def _was_refused(event: Any) -> bool:
     """Returns True if the call did not happen: a program that was not executed is not in the tree."""
-    return event.mechanism == Mechanism.LSM and event.action in (Action.DENY, Action.KILL)
+    return event.mechanism in (Mechanism.LSM, Mechanism.HOOK) and event.action in (Action.DENY, Action.KILL)
 
 
 def _time_of(record: bytes) -> int:
