@@ -89,7 +89,7 @@ class Agent:
         parts, config = self._parts, self._config
         answers, stream = parts.answers(), parts.egress.stream
         stream.start(answers.answer, parts.peer_check.refuses)
-        audit = frontends.audit_of(config, self._stack, lambda: list(parts.picture.registry))
+        audit = frontends.audit_of(config, self._stack, parts.picture.registry.workloads)
         metrics = [*parts.metrics(), audit]
         frontends.serve(self._config, self._stack, metrics, parts.readiness, answers, stream)
 

@@ -72,9 +72,9 @@ class Assembly:
     def __init__(self, node: Node, stack: contextlib.ExitStack, kernel: Callable[[], Kernel]) -> None:
         """`kernel` waits until programs and maps are loaded."""
         self._node, self._config, self._stack = node, node.config, stack
-        self.stats = Stats()
+        self.stats = Stats(node.config.node_name)
         self._log = log.get_logger("agent")
-        self.readiness = Readiness(self.stats, node.config.mode)
+        self.readiness = Readiness(self.stats, node.config.mode, node.config.node_name)
         self._open_outputs()
         self._load(kernel)
         self._make_egress()
@@ -189,7 +189,9 @@ class Assembly:
             lambda: self.manager.reattach(),
             reports="agent-tampered" not in config.detectors_off,
         )
-        self.outputs = Outputs(config, self.egress, picture.registry.find)
+        self.outputs = Outputs(
+            config, self.egress, picture.registry.find, digest=lambda: self.manager.state.digest
+        )
         self.pipeline = VerdictPipeline(
             picture,
             RuleLookup(builtin, loaded.generations),

@@ -43,7 +43,9 @@ class World:
         writer = SimpleNamespace(emit=self.shown.append)
         stream, outbox = SimpleNamespace(publish=lambda record: None), SimpleNamespace(put=self.sent.append)
         egress = Egress(redactor, cast(Any, writer), cast(Any, stream), cast(Any, outbox))
-        self.outputs = Outputs(config, egress, self.known.get, clock=lambda: self.now)
+        self.outputs = Outputs(
+            config, egress, self.known.get, digest=lambda: "3f2a90c1b7de", clock=lambda: self.now
+        )
 
     @property
     def waiting(self) -> float:
@@ -72,6 +74,14 @@ def test_the_first_alert_of_a_short_pod_arrives_with_its_name(world: World) -> N
     assert (amended["kind"], amended["alerts"]) == ("identity", ["ab12cd-1"])
     assert amended["container"]["pod"] == "web-0"
     assert world.waiting == 0
+
+
+def test_every_alert_has_the_digest_of_the_policies_in_force(world: World) -> None:
+    """In the line and for receivers; records that are no alerts do without."""
+    world.outputs.emit(alert(1), None)
+    world.outputs.emit({"kind": "event", "event": "container.created"}, None)
+    assert [record.get("policy_digest") for record in world.shown] == ["3f2a90c1b7de", None]
+    assert [record["policy_digest"] for record in world.sent] == ["3f2a90c1b7de"]
 
 
 def test_no_alert_waits_for_ever(world: World) -> None:

@@ -205,3 +205,24 @@ def test_a_full_queue_of_the_loop_is_waited_for(world: World) -> None:
 def no_thread(thread: threading.Thread) -> None:
     """What CPython raises when clone(2) fails."""
     raise RuntimeError("can't start new thread")
+
+
+def test_the_digest_is_that_of_the_files_in_force(world: World) -> None:
+    """A refused set changes nothing; the same files as before have the same digest again."""
+    first = world.manager.state.digest
+    world.write("second")
+    world.manager.reload("files changed")
+    world.until(lambda: world.in_force() == ["second"], "the second set")
+    second = world.manager.state.digest
+    assert len({"", first, second}) == 3
+    world.generations.fails = [OSError(7, "too big")]
+    world.write("third")
+    world.manager.reload("files changed")
+    world.until(lambda: bool(world.manager.state.refused), "the refusal")
+    assert world.manager.state.digest == second
+    world.write("first")
+    world.manager.reload("files changed")
+    world.until(lambda: world.in_force() == ["first"], "the first set")
+    assert world.manager.state.digest == first
+    [info] = [family for family in world.manager.samples() if family.name == "ringfence_node_info"]
+    assert info.samples[0].labels["policy_digest"] == first

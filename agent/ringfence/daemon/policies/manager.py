@@ -115,6 +115,8 @@ class PolicyManager:
     def samples(self) -> Iterator[Metric]:
         """The set in force, the attempts to change it, and containers' policy files that wait."""
         yield from families.policies(self.state, self._stats.reloads)
+        config = self._config
+        yield families.node_info(config.node_name, self._planner.tiers.tier, config.mode, self.state.digest)
         yield from families.capacity("container_policies", self._container_policies.capacity)
 
     def start(self, compiled: CompiledPolicies) -> None:
@@ -272,8 +274,9 @@ class PolicyManager:
             self._hand_over(lambda: self._replace(base, compiled))
 
     def _replace(self, base: PolicySet, compiled: CompiledPolicies) -> None:
-        if self._switch(compiled):
-            self._base = base
+        before, self._base = self._base, base
+        if not self._switch(compiled):
+            self._base = before
 
     def _refuse(self, problems: Sequence[str]) -> None:
         self._stats.reloads["refused"] += 1
@@ -335,11 +338,13 @@ class PolicyManager:
         counts.update(
             (rule.action.label, "observe") for p in compiled.policies.policies for rule in p.probe_rules
         )
-        self.state = PolicyState(number, len(compiled.policies.policies), counts, (), time.time())
+        count = len(compiled.policies.policies)
+        self.state = PolicyState(number, count, counts, (), time.time(), self._base.digest)
         self._log.info(
             "policies in force",
             generation=number,
-            policies=len(compiled.policies.policies),
+            digest=self._base.digest,
+            policies=count,
             rules=compiled.policies.rules,
             less_than_asked=len(compiled.shortfalls),
         )
