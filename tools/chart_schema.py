@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence import abi
-from ringfence.config import KEYS, Key, outputs, receivers, values
+from ringfence.config import KEYS, Key, accepted, outputs, receivers, values
 from tools.chart_rules import RULES
 
 __all__ = ["OWN", "SCHEMA", "config_properties", "derived", "shape"]
@@ -61,6 +61,17 @@ _LABELS = {
     "propertyNames": {"pattern": "^[a-zA-Z][a-zA-Z0-9_]{0,31}$"},
     "additionalProperties": {"type": "string", "pattern": "^[^\\x00-\\x1f]{1,128}$"},
 }
+_LINE: Schema = {"type": "string", "minLength": 1, "maxLength": 256}
+_ACCEPTED: Schema = {
+    "type": "array",
+    "maxItems": 200,
+    "items": {
+        "type": "object", "required": ["check", "names", "reason"], "additionalProperties": False,
+        "properties": {
+            "check": {"type": "string", "pattern": "^[a-z][a-z0-9-]{1,40}$"}, "names": _LINE, "reason": _LINE,
+        },
+    },
+}  # fmt: skip
 # 1 MiB to 1 TiB
 _SIZE = {
     "type": "string",
@@ -97,6 +108,7 @@ _SHAPES: dict[Callable[[Any], Any], Schema] = {
         "((udp|tcp|tls)://[^/\\s]+|unix:///\\S+)", "ca", "certificate", "key"
     ),
     receivers.labels: _LABELS,
+    accepted.acceptances: _ACCEPTED,
     values.size: _SIZE,
     outputs.expressions: _many(_WORD),
 }

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ringfence.config.accepted import Acceptance
 from ringfence.config.receivers import Receiver
 from ringfence.config.values import Listen, Pattern
 from ringfence_linux.enroll import SOCKET_NAME
@@ -91,6 +92,7 @@ class Config(NamedTuple):
     redact_defaults: bool
     page_listen: Listen | None
     audit_interval: int  # seconds; 0: never
+    audit_accept: tuple[Acceptance, ...]
     probes_directory: Path | None  # None: no custom probes
     probes_headers: Literal["btf", "installed"]
     probes_memory: int

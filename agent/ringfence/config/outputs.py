@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ringfence.config import values
+from ringfence.config.accepted import acceptances
 from ringfence.config.receivers import http_receivers, labels, syslog_receivers, url
 from ringfence.config.values import Key
 from ringfence.severity import SEVERITIES
@@ -157,4 +158,7 @@ OUTPUT_KEYS: tuple[Key, ...] = (
     Key("audit.interval", "audit_interval", values.integer(0, 86_400), 300,
         "interval of the configuration audit for the metrics, in seconds; 0: never",
         "SECONDS"),
+    Key("audit.accept", "audit_accept", acceptances, (),
+        "accept findings of a check for containers (NAMESPACE/POD/CONTAINER, with * and ?), with a reason",
+        "CHECK NAMES REASON", many=True),
 )  # fmt: skip

@@ -151,7 +151,8 @@ class FakePressure(PressureMetrics):
 def audited() -> AuditRound:
     """An audit that found one thing."""
     made = AuditRound(load(None, {}, {"audit.interval": ["0"]}), list)
-    made.found([Finding(CHECKS["privileged"], "web", "")], [Unseen("runtime-cve", "runc")])
+    found = Finding(CHECKS["privileged"], "web", "")
+    made.found([found, found._replace(accepted="a reason")], [Unseen("runtime-cve", "runc")])
     return made
 
 
