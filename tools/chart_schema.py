@@ -104,6 +104,7 @@ _SHAPES: dict[Callable[[Any], Any], Schema] = {
     values.pins: _WORD,
     values.listen: _WORD,
     receivers.http_receivers: _receivers("https?://[^@#\\s]+", "headers", "ca", "certificate", "key"),
+    receivers.chat_receivers: _receivers("https?://[^@#\\s]+", "headers", "ca", "certificate", "key"),
     receivers.syslog_receivers: _receivers(
         "((udp|tcp|tls)://[^/\\s]+|unix:///\\S+)", "ca", "certificate", "key"
     ),

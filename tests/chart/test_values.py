@@ -156,7 +156,7 @@ def test_addresses_that_are_secrets_come_from_a_secret(tmp_path: Path) -> None:
     found = {one["name"]: one["valueFrom"] for one in pod["containers"][0]["env"] if "ALERTS" in one["name"]}
     assert found == {
         f"RINGFENCE_ALERTS_{kind.upper()}": {"secretKeyRef": {"name": "hooks", "key": kind, "optional": True}}
-        for kind in ("webhook", "alertmanager", "otlp", "syslog")
+        for kind in ("webhook", "alertmanager", "slack", "teams", "otlp", "syslog")
     }
     assert "queue" in {volume["name"] for volume in pod["volumes"]}
     (config,) = (one for one in objects if one["kind"] == "ConfigMap" and "agent.yaml" in one["data"])

@@ -69,6 +69,8 @@ class Config(NamedTuple):
     kubernetes_ca: Path | None  # None: the system's CA store
     alerts_webhook: tuple[Receiver, ...]
     alerts_alertmanager: tuple[Receiver, ...]
+    alerts_slack: tuple[Receiver, ...]
+    alerts_teams: tuple[Receiver, ...]
     alerts_syslog: tuple[Receiver, ...]
     alerts_otlp: tuple[Receiver, ...]
     alerts_file: Path | None

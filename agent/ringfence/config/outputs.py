@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from ringfence.config import values
 from ringfence.config.accepted import acceptances
-from ringfence.config.receivers import http_receivers, labels, syslog_receivers, url
+from ringfence.config.receivers import chat_receivers, http_receivers, labels, syslog_receivers, url
 from ringfence.config.values import Key
 from ringfence.severity import SEVERITIES
 
@@ -101,6 +101,10 @@ OUTPUT_KEYS: tuple[Key, ...] = (
         " the shared settings for one receiver", "URL", many=True),
     Key("alerts.alertmanager", "alerts_alertmanager", http_receivers, (),
         "send alerts to this Alertmanager (API v2; URL without /api/v2)", "URL", many=True),
+    Key("alerts.slack", "alerts_slack", chat_receivers, (),
+        "send alerts as messages to this incoming webhook of Slack", "URL", many=True),
+    Key("alerts.teams", "alerts_teams", chat_receivers, (),
+        "send alerts as messages to this webhook of Microsoft Teams (Workflows)", "URL", many=True),
     Key("alerts.syslog", "alerts_syslog", syslog_receivers, (),
         "send alerts by syslog (RFC 5424): udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT (RFC 5425),"
         " unix:///PATH", "ADDRESS", many=True),

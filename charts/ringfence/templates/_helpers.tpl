@@ -61,7 +61,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{/* The kinds of receivers that can be in `alerts.receiversSecret`: all but `file`. A test compares them. */}}
-{{- define "ringfence.receiverKinds" -}}webhook alertmanager otlp syslog{{- end -}}
+{{- define "ringfence.receiverKinds" -}}webhook alertmanager slack teams otlp syslog{{- end -}}
 
 {{/* The number of alert receivers, without files; those of a secret count as one. */}}
 {{- define "ringfence.receivers" -}}

@@ -189,12 +189,13 @@ def test_every_kind_of_receiver_can_be_configured(tmp_path: Path) -> None:
     flags = {
         "alerts.webhook": ["https://h/SECRET", "https://h/SECRET2"], "alerts.alertmanager": ["http://am:9093"],
         "alerts.syslog": ["udp://h:514"], "alerts.otlp": ["http://otel:4318"], "alerts.file": ["/tmp/x"],
+        "alerts.slack": ["https://slack/SECRET"], "alerts.teams": ["https://teams/SECRET"],
     }  # fmt: skip
     names = [receiver.name for receiver in receivers_of(load(empty, {}, flags))]
     assert [name.partition("-")[0] for name in names] == [
-        "webhook", "webhook", "alertmanager", "syslog", "otlp", "file",
+        "webhook", "webhook", "alertmanager", "slack", "teams", "syslog", "otlp", "file",
     ]  # fmt: skip
-    assert len(set(names)) == 6
+    assert len(set(names)) == 8
     assert not [name for name in names if "SECRET" in name]
     assert names == [receiver.name for receiver in receivers_of(load(empty, {}, flags))]
 

@@ -15,6 +15,7 @@ from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.http import Http
 from ringfence.export.sinks.native import headline, milliseconds, part
 from ringfence.export.sinks.sender import Record
+from ringfence.export.sinks.urgency import alert_name, description, runbook_url, urgency
 from ringfence.severity import number_of
 
 __all__ = ["Alertmanager", "Otlp", "Webhook"]
@@ -60,9 +61,11 @@ class Alertmanager(_Web):
     def _alert(self, record: Record) -> dict[str, Any]:
         rule, container = part(record, "rule"), part(record, "container")
         labels = {
-            "alertname": "RingfenceAlert",
+            "alertname": alert_name(record),
+            "source": "ringfence-agent",
             "rule": rule.get("id") or "unknown",
-            "severity": record.get("severity"),
+            "severity": urgency(record),
+            "rule_severity": record.get("severity"),
             "outcome": record.get("outcome"),
             "mechanism": record.get("mechanism"),
             "namespace": container.get("namespace"),
@@ -75,6 +78,8 @@ class Alertmanager(_Web):
         process = part(record, "process")
         annotations = {
             "summary": headline(record),
+            "description": description(record),
+            "runbook_url": runbook_url(record),
             "attack": ", ".join(rule.get("attack") or []),
             "policy": f"{rule.get('file')}:{rule.get('line')}" if rule.get("file") else "",
             "allow": record.get("allow"),
@@ -92,6 +97,7 @@ class Alertmanager(_Web):
         return {
             "labels": {key: str(value) for key, value in labels.items() if value},
             "annotations": {key: str(value) for key, value in annotations.items() if value},
+            "generatorURL": runbook_url(record),
             "startsAt": record.get("time"),
             "endsAt": ends.isoformat(timespec="milliseconds"),
         }
