@@ -49,6 +49,7 @@ class Config(NamedTuple):
     http_gzip: bool
     health_listen: Listen | None  # None: only on http_listen
     socket: Path
+    policies_kept: Path | None
     state_dir: Path
     pins: str  # auto, off, or the path of a bpffs (mounted there if absent)
     fail_mode: Literal["closed", "open"]

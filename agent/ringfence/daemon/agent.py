@@ -111,9 +111,9 @@ class Agent:
         patterns = plans.kernel_patterns(config)
         kernel.configure_patterns([*patterns, parts.canary.pattern] if parts.canary else patterns)
         kernel.observe_only(plans.observe_levels(config))
-        parts.manager.start(parts.first)
+        parts.manager.start(*parts.first)
         began = time.monotonic()
-        kernel.attach(parts.planner.plan(parts.first))
+        kernel.attach(parts.planner.plan(parts.first.compiled))
         parts.stats.attached(time.monotonic() - began)
         self._log_start()
         if parts.canary:

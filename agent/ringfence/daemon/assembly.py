@@ -29,7 +29,7 @@ from ringfence.daemon.health.memory_reserve import MemoryReserve
 from ringfence.daemon.health.readiness import Readiness
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.parts import Loaded, Node, Picture
-from ringfence.daemon.policies.manager import PolicyFiles, PolicyManager, load
+from ringfence.daemon.policies.manager import PolicyFiles, PolicyManager, load_first
 from ringfence.daemon.queries.containers import ContainerQueries
 from ringfence.daemon.queries.metrics import container_metrics
 from ringfence.daemon.queries.policies import PolicyQuery
@@ -107,11 +107,11 @@ class Assembly:
         config, capabilities = self._config, self._node.capabilities
         self.files = PolicyFiles(config)  # before they are read
         tiers = plans.tiers_of(capabilities)
-        self.first = load(config, tiers)
+        self.first = load_first(config, tiers)
         kernel = kernel_when_loaded()
         loaded_tiers = plans.tiers_of(capabilities, [program.section for program in kernel.programs])
         if loaded_tiers != tiers:
-            self.first = load(config, loaded_tiers)
+            self.first = load_first(config, loaded_tiers)
         if config.program_stats:
             kernel.keep_statistics(on=True)
         self.planner = plans.Planner(self._node, loaded_tiers, kernel.guarding)

@@ -22,6 +22,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "ringfence.image" -}}
@@ -135,6 +138,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- if eq .Values.runtime "none" -}}
 {{- $_ := set $own "cri" (dict "socket" "off") -}}
+{{- end -}}
+{{- if .Values.policies.lastGood.enabled -}}
+{{- $_ := set $own "policies_kept" "/var/lib/ringfence-policies/last-good.json" -}}
 {{- end -}}
 {{- with include "ringfence.config.alerts" . | fromYaml -}}
 {{- $_ := set $own "alerts" . -}}
