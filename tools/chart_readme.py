@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ _HEAD = """\
 
 Version: {version} | Type: {type} | AppVersion: {appVersion}
 
-{description}
+{about}
 
 **Homepage:** <{home}>
 
@@ -98,7 +99,8 @@ def made() -> str:
         f"| {row.key} | {_TYPES[type(row.default)]} | `{json.dumps(row.default)}` | {_cell(row.text)} |\n"
         for row in rows()
     )
-    return _HEAD.format(**about) + table
+    wrapped = "\n".join(textwrap.wrap(about["description"], 100))
+    return _HEAD.format(**about, about=wrapped) + table
 
 
 def _cell(text: str) -> str:

@@ -294,7 +294,7 @@ def renamed(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ({**POLICY, "kind": "Polcy"}, "policies"),
+        ({**POLICY, "kind": "ConfigMap"}, "policies"),
         ({**POLICY, "spec": {**POLICY["spec"], "mode": "enforced"}}, "policies"),
         ("nonsense: [", "is not a policy"),
         ("kind: ConfigMap\n", "is not a policy"),
@@ -320,7 +320,8 @@ def test_labels_arguments_probes_and_contexts_reach_the_objects() -> None:
         "commonLabels": {"team": "security"}, "extraArgs": ["--log-level", "debug"],
         "minReadySeconds": 30,
         "livenessProbe": {"failureThreshold": 6}, "podSecurityContext": {"supplementalGroups": [4000]},
-        "securityContext": {"runAsNonRoot": False}, "podMonitor": {"enabled": True, "namespace": "monitoring"},
+        "securityContext": {"runAsNonRoot": False},
+        "podMonitor": {"enabled": True, "namespace": "monitoring"},
         "prometheusRule": {"enabled": True, "namespace": "monitoring"},
     }  # fmt: skip
     objects = render(values)

@@ -8,7 +8,6 @@ container_metrics, those of custom probes in probe_metrics.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -18,7 +17,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from ringfence import __version__
 from ringfence.abi import Drop, EventKind
-from ringfence.export.escape import escape
 from ringfence.faults import handler_errors, thread_failures
 
 if TYPE_CHECKING:
@@ -45,7 +43,6 @@ __all__ = [
     "gauge",
     "losses_of_predecessor",
     "memory_reserve",
-    "node_info",
     "output",
     "own_limits",
     "pod_watch",
@@ -133,15 +130,8 @@ def evicted(of: str, count: int) -> Metric:
 # -- the agent -------------------------------------------------------------------
 
 
-def agent(stats: Stats, mode: str, node: str, *, ready: bool) -> Iterator[Metric]:
-    """Version, start, heartbeat, mode, and the bugs that were survived. `node` is the node's name."""
-    silent = time.monotonic() - stats.loop_seen if stats.loop_seen else 0.0
-    yield gauge(
-        "ringfence_heartbeat_timestamp_seconds",
-        "Time at which the event loop of a node's agent last ran.",
-        {"node": escape(node, 253)},
-        time.time() - silent,
-    )
+def agent(stats: Stats, mode: str, *, ready: bool) -> Iterator[Metric]:
+    """Version, start, mode, and the bugs that were survived."""
     yield gauge("ringfence_build_info", "Version of the agent; always 1.", {"version": __version__}, 1)
     yield gauge(
         "ringfence_ready", "1 if programs are attached and policies are in the kernel.", {}, int(ready)
@@ -171,21 +161,6 @@ def agent(stats: Stats, mode: str, node: str, *, ready: bool) -> Iterator[Metric
         "thread",
         thread_failures,
     )
-
-
-def node_info(node: str, tier: str, mode: str, digest: str) -> Metric:
-    """The facts by which a fleet is compared. `tier` is the strongest mechanism of this node."""
-    labels = {
-        "node": escape(node, 253),
-        "version": __version__,
-        "kernel": escape(platform.release(), 128),
-        "machine": platform.machine(),
-        "tier": tier,
-        "mode": mode,
-        "policy_digest": digest,
-    }
-    text = "Facts about the node and its agent: kernel, enforcement tier, mode, policy digest; always 1."
-    return gauge("ringfence_node_info", text, labels, 1)
 
 
 def canary(seen: float, count: int) -> Iterator[Metric]:

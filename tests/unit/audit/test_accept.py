@@ -36,7 +36,7 @@ def test_components_of_the_cluster_are_accepted_for_what_they_need(subject: str)
     "subject", ["team-b/kube-proxy-x7k2p/kube-proxy", "web", "kube-system/web-0/kube-proxy"]
 )
 def test_a_name_alone_accepts_nothing(subject: str) -> None:
-    """A team cannot name its pod so that nobody hears of it."""
+    """A team cannot hide a finding by the name of its pod."""
     assert reasons(("privileged", subject)) == [""]
 
 

@@ -27,6 +27,7 @@ from ringfence.export.container_alerts import RuleFacts
 from ringfence.export.container_metrics import ContainerMetrics, PressureMetrics
 from ringfence.export.families import KernelMetrics, PolicyState
 from ringfence.export.metrics import Part
+from ringfence.export.node_facts import heartbeat, node_info
 from ringfence.export.probe_metrics import ProbeRow, probe_metrics
 from ringfence.export.stats import Stats
 from ringfence.faults import ErrorCounter, SupervisedThread
@@ -187,8 +188,9 @@ class World:
 
     def samples(self) -> Iterator[Metric]:
         """What the parts of the daemon show, each by its function."""
-        yield from families.agent(self.stats, "policy", "node-1", ready=self.ready)
-        yield families.node_info("node-1", "lsm", "policy", self.policies.digest)
+        yield heartbeat("node-1", 0.0)
+        yield from families.agent(self.stats, "policy", ready=self.ready)
+        yield node_info("node-1", "lsm", "policy", self.policies.digest)
         yield from families.canary(self.canary_seen, 3)
         yield from families.records(self.stats, self.life.unattributed)
         yield from families.alerts(self.stats)

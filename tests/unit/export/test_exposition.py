@@ -109,7 +109,7 @@ def test_openmetrics_has_the_same_samples_and_the_ids_of_alerts() -> None:
     assert text.endswith("# EOF\n")
     read = {
         (sample.name, tuple(sorted(sample.labels.items()))): sample
-        for family in openmetrics_families(text)
+        for family in openmetrics_families(text)  # type: ignore[no-untyped-call]
         for sample in family.samples
     }
     plain = {key[:2] for key in samples(exposition(registry).decode())}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 
 from ringfence.export import families
+from ringfence.export.node_facts import heartbeat
 from ringfence.export.stats import Stats
 
 __all__ = ["Readiness"]
@@ -41,4 +42,5 @@ class Readiness:
 
     def samples(self) -> Iterator[Metric]:
         """The agent as a whole."""
-        yield from families.agent(self._stats, self._mode, self._node, ready=not self._waiting_for)
+        yield heartbeat(self._node, self._stats.loop_seen)
+        yield from families.agent(self._stats, self._mode, ready=not self._waiting_for)

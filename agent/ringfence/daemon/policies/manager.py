@@ -30,6 +30,7 @@ from ringfence.errors import Error, PolicyError
 from ringfence.export import families
 from ringfence.export.escape import escape
 from ringfence.export.families import PolicyState
+from ringfence.export.node_facts import node_info
 from ringfence.export.stats import Stats
 from ringfence.faults import SupervisedThread
 from ringfence.policy import CompiledPolicies, NodeTiers, PolicySet, compile_policies, load_policies
@@ -128,7 +129,7 @@ class PolicyManager:
         """The set in force, the attempts to change it, and containers' policy files that wait."""
         yield from families.policies(self.state, self._stats.reloads)
         config = self._config
-        yield families.node_info(config.node_name, self._planner.tiers.tier, config.mode, self.state.digest)
+        yield node_info(config.node_name, self._planner.tiers.tier, config.mode, self.state.digest)
         yield from families.capacity("container_policies", self._container_policies.capacity)
 
     def start(self, compiled: CompiledPolicies, problems: Sequence[str] = ()) -> None:

@@ -156,7 +156,7 @@ def test_only_what_may_have_taken_effect_is_critical(
 
 
 def test_a_changed_helper_of_the_host_is_critical() -> None:
-    """The one finding of a detector that tells of an effect."""
+    """The one finding of a detector that reports an effect."""
     rule = {"id": "helper-changed", "policy": "detectors"}
     assert urgency(alert(severity="critical", outcome="seen", rule=rule)) == "critical"
 
