@@ -107,7 +107,7 @@ def test_the_agent_has_the_capabilities_that_were_proven_and_no_more() -> None:
 
 
 def test_of_the_host_it_shares_the_processes_alone() -> None:
-    """And writes to three directories."""
+    """And writes to four directories."""
     pod = agent_pod(render())
     assert pod["hostPID"] is True
     assert not pod.get("hostNetwork")
@@ -115,7 +115,7 @@ def test_of_the_host_it_shares_the_processes_alone() -> None:
     writable = {
         mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"] if not mount.get("readOnly")
     }
-    assert writable == {"/run/ringfence", "/sys/fs/bpf", "/sys/fs/cgroup"}
+    assert writable == {"/run/ringfence", "/var/lib/ringfence-policies", "/sys/fs/bpf", "/sys/fs/cgroup"}
     quiet = agent_pod(render({"canary": False}))["containers"][0]["volumeMounts"]
     assert {mount["mountPath"] for mount in quiet if not mount.get("readOnly")} == writable - {
         "/sys/fs/cgroup"
