@@ -96,7 +96,10 @@ RULES: tuple[Schema, ...] = (
     _rule("custom probes are configured, but not enabled", _at("customProbes.files", {"minProperties": 1}),
           _at("customProbes.enabled", _YES)),
     _rule("headers without a receiver", _at("alerts.headersSecret", _SOME), _HTTP),
-    _rule("CA certificates without a receiver", _at("alerts.caSecret", _SOME), _any(_HTTP, _SYSLOG_BY_TLS)),
+    _rule(
+        "CA certificates without a receiver",
+        _at("alerts.caSecret", _SOME), _any(_HTTP, _receiver("slack", "teams"), _SYSLOG_BY_TLS),
+    ),
     _rule(
         "rotation of a file that is not enabled",
         _any(*(_at(f"config.alerts.{name}", {}) for name in ("file_size", "file_keep"))),

@@ -2,8 +2,8 @@
 """`python3 -m tools.chart_schema`: the parts of the chart's values.schema.json that are derived.
 
 The value `config` has every key of the agent's configuration that the chart does not set itself, with
-its type; contradictions are those of tools.chart_rules. The rest is written by hand. tests/chart
-compares.
+its type. Policies in `policies.extra` have the schema of policies. Contradictions are those of
+tools.chart_rules. The rest is written by hand. tests/chart compares.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from ringfence import abi
-from ringfence.config import KEYS, Key, outputs, receivers, values
+from ringfence.config import KEYS, Key, accepted, outputs, receivers, values
 from tools.chart_rules import RULES
 
 __all__ = ["OWN", "SCHEMA", "config_properties", "derived", "shape"]
 
 SCHEMA = Path(__file__).resolve().parents[1] / "charts/ringfence/values.schema.json"
+POLICY_SCHEMA = Path(__file__).resolve().parents[1] / "docs/policy.schema.json"
 #: keys that the chart sets itself, by its own values
 OWN = frozenset((
-    "mode", "policies", "canary", "http.listen", "health.listen", "page.listen", "output", "socket",
+    "mode", "policies", "policies_kept", "canary", "http.listen", "health.listen", "page.listen", "output",
+    "socket",
     "state_dir", "pins", "kubernetes.watch", "kubernetes.node", "kubernetes.token", "kubernetes.ca",
     "kubernetes.taint",
     "alerts.headers", "alerts.ca", "alerts.file", "alerts.queue_dir", "alerts.queue_size",
@@ -61,6 +63,17 @@ _LABELS = {
     "propertyNames": {"pattern": "^[a-zA-Z][a-zA-Z0-9_]{0,31}$"},
     "additionalProperties": {"type": "string", "pattern": "^[^\\x00-\\x1f]{1,128}$"},
 }
+_LINE: Schema = {"type": "string", "minLength": 1, "maxLength": 256}
+_ACCEPTED: Schema = {
+    "type": "array",
+    "maxItems": 200,
+    "items": {
+        "type": "object", "required": ["check", "names", "reason"], "additionalProperties": False,
+        "properties": {
+            "check": {"type": "string", "pattern": "^[a-z][a-z0-9-]{1,40}$"}, "names": _LINE, "reason": _LINE,
+        },
+    },
+}  # fmt: skip
 # 1 MiB to 1 TiB
 _SIZE = {
     "type": "string",
@@ -93,10 +106,12 @@ _SHAPES: dict[Callable[[Any], Any], Schema] = {
     values.pins: _WORD,
     values.listen: _WORD,
     receivers.http_receivers: _receivers("https?://[^@#\\s]+", "headers", "ca", "certificate", "key"),
+    receivers.chat_receivers: _receivers("https?://[^@#\\s]+", "headers", "ca", "certificate", "key"),
     receivers.syslog_receivers: _receivers(
         "((udp|tcp|tls)://[^/\\s]+|unix:///\\S+)", "ca", "certificate", "key"
     ),
     receivers.labels: _LABELS,
+    accepted.acceptances: _ACCEPTED,
     values.size: _SIZE,
     outputs.expressions: _many(_WORD),
 }
@@ -144,7 +159,18 @@ def derived(schema: Schema) -> Schema:
     made: Schema = json.loads(json.dumps(schema))
     made["properties"]["config"]["properties"] = config_properties()
     made["allOf"] = list(RULES)
+    made["definitions"] = _policy_definitions()
+    extra = {"anyOf": [_WORD, {"$ref": "#/definitions/policy"}]}
+    made["properties"]["policies"]["properties"]["extra"]["additionalProperties"] = extra
     return made
+
+
+def _policy_definitions() -> Schema:
+    """The schema of policies, for those in values; draft 7 calls `$defs` definitions."""
+    text = POLICY_SCHEMA.read_text().replace('"#/$defs/', '"#/definitions/')
+    policy: Schema = json.loads(text)
+    definitions: Schema = policy.pop("$defs")
+    return {**definitions, "policy": {key: policy[key] for key in policy if key not in ("$schema", "$id")}}
 
 
 def main() -> int:

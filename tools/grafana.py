@@ -6,26 +6,38 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-__all__ = ["Dashboard", "Panel", "Variable", "render"]
+__all__ = ["Cell", "Dashboard", "Panel", "Variable", "render"]
 
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 Json = dict[str, Any]
+
+
+class Cell(NamedTuple):
+    """A column of a table, by its title: unit, colours from values on, and words for values."""
+
+    title: str
+    unit: str = "none"
+    steps: tuple[tuple[float | None, str], ...] = ()
+    words: tuple[tuple[str, str, str], ...] = ()
 
 
 class Panel(NamedTuple):
     """One picture. `queries` are (expression, legend)."""
 
     title: str
-    kind: str  # stat, timeseries, table
+    kind: str  # stat, timeseries, state-timeline, table
     queries: tuple[tuple[str, str], ...]
     unit: str = "short"
-    text: str = ""
+    text: str = ""  # the description: what it shows, and what to do with it
     width: int = 8  # of 24
     steps: tuple[
         tuple[float | None, str], ...
     ] = ()  # (from this value on, colour); the first is from nothing on
     columns: tuple[tuple[str, str], ...] = ()  # of a table: (field, title)
     hidden: tuple[str, ...] = ()  # hidden fields of a table
+    cells: tuple[Cell, ...] = ()  # how fields of a table look, by their titles
+    words: tuple[tuple[str, str, str], ...] = ()  # of a state: (value, word, colour)
+    may_be_empty: bool = False  # nothing to show is good news
     links: tuple[tuple[str, str, str], ...] = ()  # (title, dashboard, its variables)
 
 
@@ -67,7 +79,8 @@ def render(dashboard: Dashboard) -> str:
     choices = [_datasource(), _choice(job, one=True), *map(_choice, dashboard.variables)]
     page = {
         "uid": dashboard.uid, "title": dashboard.title, "tags": ["ringfence"],
-        "schemaVersion": 39, "version": 1, "editable": True, "refresh": "10s",
+        "schemaVersion": 39, "version": 1, "editable": True, "refresh": "1m", "graphTooltip": 1,
+        "annotations": {"list": [_annotation(*one) for one in _ANNOTATIONS]},
         "time": {"from": "now-1h", "to": "now"}, "links": [_others()], "panels": panels,
         "templating": {"list": choices},
     }  # fmt: skip
@@ -75,11 +88,12 @@ def render(dashboard: Dashboard) -> str:
 
 
 def _panel(panel: Panel, number: int, place: dict[str, int]) -> Json:
-    instant = panel.kind != "timeseries"
+    instant = panel.kind in ("stat", "table")
     shape = "table" if panel.kind == "table" else "time_series"
     found: Json = {
         "id": number, "type": panel.kind, "title": panel.title, "gridPos": place, "datasource": _SOURCE,
-        "fieldConfig": {"defaults": _defaults(panel), "overrides": []}, "options": _OPTIONS[panel.kind],
+        "fieldConfig": {"defaults": _defaults(panel), "overrides": list(map(_override, panel.cells))},
+        "options": _OPTIONS[panel.kind],
         "targets": [
             {"refId": chr(65 + n), "datasource": _SOURCE, "expr": expression, "legendFormat": legend,
              "instant": instant, "range": not instant, "format": shape}
@@ -103,8 +117,12 @@ def _defaults(panel: Panel) -> Json:
         },
         "custom": _CUSTOM[panel.kind],
     }
+    if panel.unit == "none":
+        found["decimals"] = 0
     if panel.unit == "percentunit":
         found["min"] = 0
+    if panel.words:
+        found["mappings"] = [_mapping(panel.words)]
     if panel.steps and panel.kind == "timeseries":
         found["custom"] = {**found["custom"], "thresholdsStyle": {"mode": "dashed"}}
     if panel.links:
@@ -121,16 +139,63 @@ _OPTIONS: dict[str, Json] = {
         "graphMode": "none", "justifyMode": "auto", "orientation": "auto", "textMode": "auto",
     },
     "timeseries": {
-        "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []},
+        "legend": {
+            "showLegend": True, "displayMode": "table", "placement": "bottom",
+            "calcs": ["lastNotNull", "max"], "sortBy": "Max", "sortDesc": True,
+        },
         "tooltip": {"mode": "multi", "sort": "desc"},
+    },
+    "state-timeline": {
+        "showValue": "never", "rowHeight": 0.8, "mergeValues": True, "alignValue": "left",
+        "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []},
+        "tooltip": {"mode": "single", "sort": "none"},
     },
     "table": {"showHeader": True, "cellHeight": "sm", "footer": {"show": False, "reducer": ["sum"]}},
 }  # fmt: skip
 _CUSTOM: dict[str, Json] = {
     "stat": {},
     "timeseries": {"drawStyle": "line", "lineWidth": 1, "fillOpacity": 10, "showPoints": "auto"},
-    "table": {"align": "auto"},
+    "state-timeline": {"fillOpacity": 70, "lineWidth": 0},
+    "table": {"align": "auto", "filterable": True},
 }
+
+
+#: (name, colour, expression): shown on every graph
+_ANNOTATIONS = (
+    ("Critical alerts", "red",
+     'count by (alertname) (ALERTS{alertname=~"Ringfence.+", alertstate="firing", severity="critical"})'),
+    ("Policy loads", "blue", 'count(changes(ringfence_policy_loaded_timestamp_seconds{job="$job"}[2m]) > 0)'),
+    ("Restarts of agents", "orange", 'count(changes(process_start_time_seconds{job="$job"}[2m]) > 0)'),
+)  # fmt: skip
+
+
+def _annotation(name: str, colour: str, expression: str) -> Json:
+    return {"name": name, "enable": True, "iconColor": colour, "datasource": _SOURCE, "expr": expression}
+
+
+def _mapping(words: tuple[tuple[str, str, str], ...]) -> Json:
+    options = {
+        value: {"text": word, "color": colour, "index": index}
+        for index, (value, word, colour) in enumerate(words)
+    }
+    return {"type": "value", "options": options}
+
+
+def _override(cell: Cell) -> Json:
+    """How a column of a table looks."""
+    properties: list[Json] = [{"id": "unit", "value": cell.unit}]
+    if cell.unit == "none":
+        properties.append({"id": "decimals", "value": 0})
+    if cell.words:
+        properties.append({"id": "mappings", "value": [_mapping(cell.words)]})
+    if cell.steps:
+        steps = [{"value": value, "color": colour} for value, colour in cell.steps]
+        properties.append({"id": "thresholds", "value": {"mode": "absolute", "steps": steps}})
+    if cell.words or cell.steps:
+        properties.append(
+            {"id": "custom.cellOptions", "value": {"type": "color-background", "mode": "basic"}}
+        )
+    return {"matcher": {"id": "byName", "options": cell.title}, "properties": properties}
 
 
 def _transformations(panel: Panel) -> list[Json]:
@@ -143,7 +208,11 @@ def _transformations(panel: Panel) -> list[Json]:
             "indexByName": {},
         },
     }
-    return [{"id": "merge", "options": {}}, organize] if len(panel.queries) > 1 else [organize]
+    merge = [{"id": "merge", "options": {}}] if len(panel.queries) > 1 else []
+    names = dict(panel.columns)
+    by = next((names[field] for field in ("Value", "Value #A") if field in names), "")
+    sort = [{"id": "sortBy", "options": {"fields": {}, "sort": [{"field": by, "desc": True}]}}] if by else []
+    return [*merge, organize, *sort]
 
 
 def _datasource() -> Json:

@@ -18,7 +18,7 @@ from ringfence.bpf.privileges import NEEDED
 from ringfence.config import load
 from ringfence.policy.load import load_bytes
 from ringfence.policy.model import Traits
-from tests.chart.helm import CHART, Object, by_kind, render, run
+from tests.chart.helm import CHART, Object, Refused, by_kind, render, run
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 #: of the Prometheus operator: monitoring.coreos.com/v1, as far as the chart could use it, strict
@@ -107,7 +107,7 @@ def test_the_agent_has_the_capabilities_that_were_proven_and_no_more() -> None:
 
 
 def test_of_the_host_it_shares_the_processes_alone() -> None:
-    """And writes to three directories."""
+    """And writes to four directories."""
     pod = agent_pod(render())
     assert pod["hostPID"] is True
     assert not pod.get("hostNetwork")
@@ -115,7 +115,7 @@ def test_of_the_host_it_shares_the_processes_alone() -> None:
     writable = {
         mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"] if not mount.get("readOnly")
     }
-    assert writable == {"/run/ringfence", "/sys/fs/bpf", "/sys/fs/cgroup"}
+    assert writable == {"/run/ringfence", "/var/lib/ringfence-policies", "/sys/fs/bpf", "/sys/fs/cgroup"}
     quiet = agent_pod(render({"canary": False}))["containers"][0]["volumeMounts"]
     assert {mount["mountPath"] for mount in quiet if not mount.get("readOnly")} == writable - {
         "/sys/fs/cgroup"
@@ -203,12 +203,22 @@ def test_rules_carry_the_runbooks_and_the_job_of_the_release() -> None:
     assert monitor["selector"]["matchLabels"]["app.kubernetes.io/name"] == "fence"
 
 
-def test_without_a_base_alerts_name_the_page_and_have_no_url_that_leads_nowhere() -> None:
-    """`runbook` is text; Alertmanager makes a link of `runbook_url`."""
-    for rule in _rules(render({"prometheusRule": {"enabled": True}})):
-        if "alert" in rule:
-            assert "runbook_url" not in rule["annotations"]
-            assert rule["annotations"]["runbook"].startswith("docs/runbooks/")
+def test_without_a_base_runbooks_are_those_of_the_project() -> None:
+    """Every alert has a runbook_url, which Alertmanager makes a link of."""
+    alerts = [rule for rule in _rules(render({"prometheusRule": {"enabled": True}})) if "alert" in rule]
+    base = "https://github.com/ringfence/ringfence/blob/main/docs/runbooks/"
+    assert alerts
+    assert all(rule["annotations"]["runbook_url"].startswith(base) for rule in alerts)
+
+
+def test_single_alerts_can_be_left_out_and_a_misspelt_one_is_refused() -> None:
+    """The recording rules stay; a name that no alert has would leave the alert on."""
+    chosen = {"enabled": True, "disabled": ["RingfenceAuditCritical", "RingfenceAuditStale"]}
+    every, rest = (_rules(render({"prometheusRule": rule})) for rule in ({"enabled": True}, chosen))
+    names = [{rule.get("alert") or rule["record"] for rule in rules} for rules in (every, rest)]
+    assert names[0] - names[1] == {"RingfenceAuditCritical", "RingfenceAuditStale"}
+    with pytest.raises(Refused, match='there is no alert "RingfenceAuditCrtical"'):
+        render({"prometheusRule": {"enabled": True, "disabled": ["RingfenceAuditCrtical"]}})
 
 
 def _rules(objects: list[Object]) -> list[Object]:

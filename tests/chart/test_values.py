@@ -15,7 +15,10 @@ import yaml
 
 from ringfence.config import KEYS, Key, load
 from ringfence.errors import ConfigError
-from tests.chart.helm import CHART, Refused, by_kind, render
+from ringfence.policy import load_bytes
+from tests.chart.helm import CHART, Refused, by_kind, render, run
+from tools.chart_policies import COPY, SOURCE, files
+from tools.chart_readme import README, made, rows
 from tools.chart_schema import OWN, SCHEMA, derived, shape
 
 TEXT = (CHART / "values.yaml").read_text()
@@ -156,7 +159,7 @@ def test_addresses_that_are_secrets_come_from_a_secret(tmp_path: Path) -> None:
     found = {one["name"]: one["valueFrom"] for one in pod["containers"][0]["env"] if "ALERTS" in one["name"]}
     assert found == {
         f"RINGFENCE_ALERTS_{kind.upper()}": {"secretKeyRef": {"name": "hooks", "key": kind, "optional": True}}
-        for kind in ("webhook", "alertmanager", "otlp", "syslog")
+        for kind in ("webhook", "alertmanager", "slack", "teams", "otlp", "syslog")
     }
     assert "queue" in {volume["name"] for volume in pod["volumes"]}
     (config,) = (one for one in objects if one["kind"] == "ConfigMap" and "agent.yaml" in one["data"])
@@ -256,3 +259,130 @@ def test_what_the_schema_takes_the_agent_takes(key: Key, tmp_path: Path) -> None
     assert 0 < len(taken) < len(TRIED)
     for value in taken:
         assert _agent_takes(key, value, tmp_path), f"{key.path}: {value!r}"
+
+
+POLICY: dict[str, Any] = {
+    "apiVersion": "ringfence.dev/v1",
+    "kind": "Policy",
+    "metadata": {"name": "mine"},
+    "spec": {
+        "selector": {"containers": "all"},
+        "rules": [
+            {"id": "mine", "title": "A mount", "severity": "high", "event": "mount",
+             "match": {"fstype": "ext4"}, "action": "deny"},
+        ],
+    },
+}  # fmt: skip
+
+
+def test_a_policy_in_values_is_checked_and_read_by_the_agent() -> None:
+    """As a mapping by its schema, as text by its kind; both load."""
+    extra = {"a.yaml": POLICY, "b.yaml": "# a comment\n---\n" + yaml.safe_dump(renamed("other"))}
+    objects = render({"policies": {"extra": extra}})
+    (found,) = (one["data"] for one in objects if one["kind"] == "ConfigMap" and "a.yaml" in one["data"])
+    read = load_bytes({name: found[name].encode() for name in extra})
+    assert [policy.name for policy in read.policies] == ["mine", "other"]
+
+
+def renamed(name: str) -> dict[str, Any]:
+    """The same policy under another name."""
+    rule = {**POLICY["spec"]["rules"][0], "id": name}
+    spec = {**POLICY["spec"], "rules": [rule]}
+    return {**POLICY, "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({**POLICY, "kind": "ConfigMap"}, "policies"),
+        ({**POLICY, "spec": {**POLICY["spec"], "mode": "enforced"}}, "policies"),
+        ("nonsense: [", "is not a policy"),
+        ("kind: ConfigMap\n", "is not a policy"),
+        ("", "policies"),
+    ],
+)
+def test_a_mistake_in_a_policy_is_refused_by_helm(policy: Any, said: str) -> None:
+    """Before any node sees it."""
+    with pytest.raises(Refused, match=said):
+        render({"policies": {"extra": {"a.yaml": policy}}})
+
+
+def test_the_chart_has_the_policies_of_the_project_and_no_links() -> None:
+    """After a change of policies: `python3 -m tools.chart_policies`. GitOps tools refuse links."""
+    assert files(COPY) == files(SOURCE)
+    assert not [path for path in CHART.rglob("*") if path.is_symlink()]
+    assert "symbolic link" not in run("lint", str(CHART)).stderr
+
+
+def test_labels_arguments_probes_and_contexts_reach_the_objects() -> None:
+    """The usual knobs of a chart, without losing what the chart needs."""
+    values = {
+        "commonLabels": {"team": "security"}, "extraArgs": ["--log-level", "debug"],
+        "minReadySeconds": 30,
+        "livenessProbe": {"failureThreshold": 6}, "podSecurityContext": {"supplementalGroups": [4000]},
+        "securityContext": {"runAsNonRoot": False},
+        "podMonitor": {"enabled": True, "namespace": "monitoring"},
+        "prometheusRule": {"enabled": True, "namespace": "monitoring"},
+    }  # fmt: skip
+    objects = render(values)
+    assert all(one["metadata"]["labels"]["team"] == "security" for one in objects if one["kind"] != "Pod")
+    daemonset = by_kind(objects, "DaemonSet")["spec"]
+    assert daemonset["minReadySeconds"] == 30
+    assert "team" not in daemonset["selector"]["matchLabels"], "selectors cannot change"
+    assert daemonset["template"]["metadata"]["labels"]["team"] == "security"
+    pod = daemonset["template"]["spec"]
+    (agent,) = pod["containers"]
+    assert agent["args"][-2:] == ["--log-level", "debug"]
+    assert agent["livenessProbe"] == {
+        "httpGet": {"path": "/healthz", "port": "health"}, "periodSeconds": 10, "timeoutSeconds": 5,
+        "failureThreshold": 6,
+    }  # fmt: skip
+    assert pod["securityContext"]["supplementalGroups"] == [4000]
+    assert agent["securityContext"]["runAsNonRoot"] is False
+    assert agent["securityContext"]["capabilities"]["drop"] == ["ALL"]
+    monitor = by_kind(objects, "PodMonitor")
+    assert monitor["metadata"]["namespace"] == "monitoring"
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["security"]}
+    assert by_kind(objects, "PrometheusRule")["metadata"]["namespace"] == "monitoring"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}},
+        {"podSecurityContext": {"runAsUser": 1000}},
+        {"extraArgs": ["--config=/mine"]},
+        {"commonLabels": {"app.kubernetes.io/name": "mine"}},
+        {"minReadySeconds": -1},
+    ],
+)
+def test_what_the_chart_sets_itself_cannot_be_set_again(values: dict[str, Any]) -> None:
+    """A duplicate key, or an agent without what it needs."""
+    with pytest.raises(Refused):
+        render(values)
+
+
+def test_the_last_good_policies_are_on_the_disk_of_the_node() -> None:
+    """Unless that is turned off: then there is neither a volume nor the key."""
+    for enabled in (True, False):
+        objects = render({"policies": {"lastGood": {"enabled": enabled}}})
+        pod = by_kind(objects, "DaemonSet")["spec"]["template"]["spec"]
+        paths = {volume["name"]: volume.get("hostPath", {}).get("path") for volume in pod["volumes"]}
+        assert (paths.get("last-good") == "/var/lib/ringfence-policies") == enabled
+        (config,) = (one for one in objects if one["kind"] == "ConfigMap" and "agent.yaml" in one["data"])
+        assert ("policies_kept" in yaml.safe_load(config["data"]["agent.yaml"])) == enabled
+
+
+def test_the_readme_has_every_value() -> None:
+    """After a change of values: `python3 -m tools.chart_readme`."""
+    assert README.read_text() == made()
+    named = {row.key for row in rows()}
+    assert all(any(key == path or key.startswith(f"{path}.") for key in named) for path in VALUES)
+
+
+def test_the_metadata_is_complete() -> None:
+    """What `ct lint` and Artifact Hub ask for; helm has nothing to recommend."""
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert {"home", "icon", "sources", "maintainers", "keywords", "kubeVersion"} <= set(about)
+    assert (CHART / about["icon"].rpartition("/")[2]).exists()
+    assert "[INFO]" not in run("lint", str(CHART)).stdout

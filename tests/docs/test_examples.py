@@ -67,13 +67,20 @@ def check_configuration(text: str, directory: Path) -> None:
     load_config(directory / "agent.yaml", {})
 
 
+def check_alertmanager(text: str, _directory: Path) -> None:
+    """Whole, with its receivers; tests/prometheus/test_routes.py runs it."""
+    assert set(yaml.safe_load(text)) == {"route", "inhibit_rules", "receivers"}
+
+
 READERS: dict[str, Callable[[str, Path], None]] = {
     "apiVersion: ringfence.dev/v1\nkind: Policy": check_policies,
     "apiVersion: ringfence.dev/v1\nkind: Probe": check_probe,
     "- id:": check_rule,
     "selector:": check_selector,
+    "route:": check_alertmanager,
     **{
-        f"{section}:": check_configuration for section in ("alerts", "redact", "probes", "page", "host_files")
+        f"{section}:": check_configuration
+        for section in ("alerts", "audit", "redact", "probes", "page", "host_files")
     },
 }
 

@@ -23,7 +23,7 @@ from tests.support.agent import free_port
 from tests.support.force import need_program
 from tests.support.waiting import end, wait_for
 
-__all__ = ["Stack", "running_stack"]
+__all__ = ["Stack", "is_ready", "program", "running_stack"]
 
 _ALERTMANAGER = """\
 route: {{receiver: hook, group_by: [alertname], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}}
@@ -65,16 +65,16 @@ def running_stack(directory: Path, scrape: Mapping[str, Any]) -> Iterator[Stack]
         hook = stack.enter_context(_webhook(called))
         (directory / "prometheus.yml").write_text(yaml.safe_dump(_configuration(scrape, alert_port)))
         (directory / "alertmanager.yml").write_text(_ALERTMANAGER.format(hook=hook))
-        stack.enter_context(_program(directory, "alertmanager", [
+        stack.enter_context(program(directory, "alertmanager", [
             alertmanager, f"--config.file={directory}/alertmanager.yml", f"--storage.path={directory}/am",
             f"--web.listen-address=127.0.0.1:{alert_port}", "--cluster.listen-address=",
         ]))  # fmt: skip
-        stack.enter_context(_program(directory, "prometheus", [
+        stack.enter_context(program(directory, "prometheus", [
             prometheus, f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/tsdb",
             f"--web.listen-address=127.0.0.1:{port}",
         ]))  # fmt: skip
         for at in (alert_port, port):
-            wait_for(partial(_ready, at), "Prometheus and Alertmanager", every=0.1)
+            wait_for(partial(is_ready, at), "Prometheus and Alertmanager", every=0.1)
         yield Stack(port, called)
 
 
@@ -87,14 +87,16 @@ def _configuration(scrape: Mapping[str, Any], alertmanager: int) -> dict[str, An
     }
 
 
-def _ready(port: int) -> bool:
+def is_ready(port: int) -> bool:
+    """Returns True if Prometheus or Alertmanager answers on that port."""
     with contextlib.suppress(OSError):
         return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=60).status == 200)
     return False
 
 
 @contextlib.contextmanager
-def _program(directory: Path, name: str, argv: list[str]) -> Iterator[None]:
+def program(directory: Path, name: str, argv: list[str]) -> Iterator[None]:
+    """Runs a program until the end; its output goes to a file of that name."""
     with (directory / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=directory)
     try:

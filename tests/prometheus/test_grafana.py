@@ -29,14 +29,19 @@ HEAD = f"""\
 import type {{ Dashboard, DataTransformerConfig, GraphFieldConfig, TableFieldOptions }}
   from '@grafana/schema';
 import type {{ Options as Stat }} from '{COMPOSABLE}/stat/panelcfg/x/StatPanelCfg_types.gen';
+import type {{ Options as States, FieldConfig as StatesField }}
+  from '{COMPOSABLE}/statetimeline/panelcfg/x/StateTimelinePanelCfg_types.gen';
 import type {{ Options as Table }} from '{COMPOSABLE}/table/panelcfg/x/TablePanelCfg_types.gen';
 import type {{ Options as Series }} from '{COMPOSABLE}/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen';
 type Plain<T> = T extends string ? `${{T}}` : T extends object ? {{ [K in keyof T]: Plain<T[K]> }} : T;
 type Part<T> = T extends object ? {{ [K in keyof T]?: Part<T[K]> }} : T;
 type Given<T> = Part<Plain<T>>;
 """
-OPTIONS = {"stat": "Stat", "table": "Table", "timeseries": "Series"}
-CUSTOM = {"stat": "{}", "table": "TableFieldOptions", "timeseries": "GraphFieldConfig"}
+OPTIONS = {"stat": "Stat", "table": "Table", "timeseries": "Series", "state-timeline": "States"}
+CUSTOM = {
+    "stat": "{}", "table": "TableFieldOptions", "timeseries": "GraphFieldConfig",
+    "state-timeline": "StatesField",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +64,9 @@ def compiler() -> Path:
 def _checks(page: dict[str, Any]) -> Iterator[str]:
     """Lines of TypeScript that compile if this dashboard is one."""
     name = page["uid"].replace("-", "_")
+    # The expression of an annotation belongs to the data source, whose types are not in this package.
+    bare = [{key: one[key] for key in one if key != "expr"} for one in page["annotations"]["list"]]
+    page = {**page, "annotations": {"list": bare}}
     yield f"export const {name}: Given<Dashboard> = {json.dumps(page)};"
     for panel in page["panels"]:
         kind, number = panel["type"], panel["id"]
@@ -92,7 +100,7 @@ def test_the_dashboards_are_of_grafanas_types(compiler: Path, tmp_path: Path) ->
     ("field", "value", "said"),
     [
         ("reduceOption", {}, "may only specify known properties"),
-        ("colorMode", "loud", '"loud"\' is not assignable to type \'"value"'),
+        ("colorMode", "loud", '"loud"\' is not assignable to type'),
         ("reduceOptions", {"calcs": "last"}, "'string' is not assignable to type '(string"),
     ],
 )

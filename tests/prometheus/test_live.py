@@ -46,6 +46,11 @@ AGENT_POD = "rf-ringfence-x7k2p"
 WINDOW = "20s"  # four scrapes
 PANELS = [(page.title, panel) for page in DASHBOARDS for _, row in page.rows for panel in row]
 RECORDED = {rule["record"] for group in groups() for rule in group["rules"] if "record" in rule}
+#: what this load does not cause
+UNHAPPENED = {
+    "ringfence:nodes_without_agent:bool", "ringfence:escapes_in_audit:increase5m",
+    "ringfence:escapes_not_stopped:increase5m", "ringfence:findings:increase5m",
+}  # fmt: skip
 
 
 class World(NamedTuple):
@@ -91,7 +96,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def scrape_of(agent: Agent) -> dict[str, Any]:
     """As the chart's PodMonitor has the operator configure it, with the labels of a pod."""
-    objects = render_chart({"podMonitor": {"enabled": True}})
+    objects = render_chart({"podMonitor": {"enabled": True, "interval": "5s"}})
     template = by_kind(objects, "DaemonSet")["spec"]["template"]
     pod = {
         "metadata": {"name": AGENT_POD, "namespace": "security", "labels": template["metadata"]["labels"]},
@@ -112,6 +117,7 @@ def concrete(expression: str) -> str:
     for name, value in (
         ("__rate_interval", WINDOW),
         ("__range", WINDOW),
+        ("node", ".*"),
         ("namespace", ".*"),
         ("job", "ringfence"),
         ("pod", ".*"),
@@ -153,16 +159,22 @@ def test_every_query_parses_and_names_only_metrics_that_are_documented(page: str
         read = names(promql_parser.parse(concrete(expression)))
         assert read, expression
         assert not read - documented() - RECORDED - {"up"}, expression
-        assert panel.kind != "timeseries" or legend, "a line without a name"
+        assert panel.kind in ("stat", "table") or legend, "a line without a name"
 
 
 @pytest.mark.parametrize(
     ("page", "panel"), PANELS, ids=lambda one: one.title if isinstance(one, Panel) else ""
 )
 def test_no_panel_is_empty_under_load(world: World, page: str, panel: Panel) -> None:
-    """Every query of it has an answer, and the answer has the labels that its legend shows."""
+    """Every query of it has an answer, and the answer has the labels that its legend shows.
+
+    Where nothing to show is good news, Prometheus only has to take the query.
+    """
     for expression, legend in panel.queries:
         ask = functools.partial(world.stack.ask, concrete(expression))
+        if panel.may_be_empty:
+            ask()
+            continue
         found = wait_for(ask, f"{page}: {panel.title}: {expression}", every=0.5)
         # What is of no namespace has an empty label, which Prometheus keeps as none.
         for label in set(re.findall(r"\{\{(\w+)\}\}", legend)) - {"namespace"}:
@@ -206,7 +218,7 @@ def _as_text(labels: dict[str, str]) -> str:
 def test_every_rule_is_evaluated_by_a_real_prometheus(world: World, rule: str) -> None:
     """It takes the expression; records that the load feeds have values."""
     world.stack.ask(expressions()[rule])
-    if rule in RECORDED:
+    if rule in RECORDED - UNHAPPENED:
         # An increase needs two scrapes of a series; one of the load's may have come just now.
         assert wait_for(lambda: world.stack.ask(expressions()[rule]), f"values of {rule}", every=0.5)
         assert wait_for(lambda: world.stack.ask(rule), f"{rule} to be recorded", every=0.5)
@@ -215,8 +227,11 @@ def test_every_rule_is_evaluated_by_a_real_prometheus(world: World, rule: str) -
 def test_attempts_are_reported_to_the_webhook(world: World) -> None:
     """Scrape, rule, Alertmanager, webhook: with the names that the shipped rule gives."""
     _, alert = world.stack.wait_alert("RingfenceEscapeDenied", seconds=60)
-    assert alert["labels"]["node"] == "node-1"
-    assert alert["annotations"]["runbook"].startswith("docs/runbooks/escape-denied.md")
+    assert alert["labels"]["severity"] == "warning"
+    assert alert["labels"]["container"].startswith(f"{PREFIX}live")
+    assert alert["labels"]["title"] in alert["annotations"]["summary"]
+    assert alert["annotations"]["runbook_url"].endswith("/docs/runbooks/escape-denied.md")
+    assert not {"instance", "agent_pod"} & set(alert["labels"])
 
 
 def test_labels_of_the_scrape_do_not_hide_those_of_the_agent(world: World) -> None:
@@ -235,24 +250,17 @@ def test_labels_of_the_scrape_do_not_hide_those_of_the_agent(world: World) -> No
     assert not [one for one in attempts if one["metric"].get("namespace") == "security"]
 
 
-def test_the_death_of_the_agent_is_reported_within_15_seconds(world: World) -> None:
-    """From SIGKILL to the webhook, through the shipped rule. Last: nobody is left to scrape.
+def test_the_death_of_the_agent_is_reported_within_65_seconds(world: World) -> None:
+    """From SIGKILL to the webhook, through the shipped rule, with scrapes every 5 s (90 s with 30 s).
 
-    Just after a scrape that is 14 s by arithmetic alone (test_rules.py). So it is killed in the second half
-    between two, which leaves some seconds for what a busy machine adds.
+    5 s to a failed scrape, 15 s to an evaluation, 45 s of `for`. Last: nobody is left to scrape.
     """
     assert not [one for _, one in world.stack.called if one["labels"]["alertname"] == "RingfenceAgentDown"]
-
-    def age() -> float:
-        [one] = world.stack.ask('time() - timestamp(up{job="ringfence"})')
-        return float(one["value"][1])
-
-    wait_for(lambda: 2.5 < age() < 4, "the last scrape to be a while ago", every=0.1)
     os.kill(world.agent.pid, signal.SIGKILL)
     killed = time.monotonic()
-    arrived, alert = world.stack.wait_alert("RingfenceAgentDown", seconds=40)
+    arrived, alert = world.stack.wait_alert("RingfenceAgentDown", seconds=90)
     assert alert["labels"]["severity"] == "critical"
-    assert arrived - killed < 15, f"{arrived - killed:.1f} s"
+    assert arrived - killed < 65 + 5, f"{arrived - killed:.1f} s"  # 5 s for what a busy machine adds
 
 
 def test_programs_are_there_where_they_are_forced() -> None:

@@ -35,6 +35,7 @@ class Finding(NamedTuple):
     detail: str
     identifier: str = ""  # of the container
     score: int = -1  # if it differs from the check's
+    accepted: str = ""  # the reason for which it is accepted; empty: it is not
 
     @property
     def points(self) -> int:

@@ -28,8 +28,8 @@ def ordered(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def summary(findings: Sequence[Finding]) -> dict[str, int]:
-    """Returns the number of findings of each severity, the highest first."""
-    counts = Counter(finding.severity for finding in findings)
+    """Returns the number of findings of each severity, the highest first, without accepted ones."""
+    counts = Counter(finding.severity for finding in findings if not finding.accepted)
     return {severity: counts[severity] for severity in reversed(SEVERITIES)}
 
 
@@ -54,6 +54,7 @@ def as_json(
                 "detail": escape(one.detail),
                 "fix": one.check.fix,
                 "attack": list(one.check.attack),
+                "accepted": one.accepted,
             }
             for one in ordered(findings)
         ],
@@ -112,10 +113,12 @@ def _result(finding: Finding, node: str, rule: int) -> dict[str, Any]:
     identity = hashlib.sha256(f"{finding.check.id}\0{whole}\0{_which(finding)}".encode()).hexdigest()
     # Code hosts (GitHub) show a result at a file and reject results without one: a stable artificial path.
     place = f"{quote(escape(node), safe='')}/{quote(subject) if subject != node else 'node'}"
+    accepted = {"kind": "external", "status": "accepted", "justification": finding.accepted}
     return {
         "ruleId": finding.check.id,
         "ruleIndex": rule,
         "level": _LEVELS[finding.severity],
+        "suppressions": [accepted] if finding.accepted else [],
         "message": {"text": f"{subject}: {finding.check.title}: {detail}. Fix: {finding.check.fix}."},
         "locations": [
             {

@@ -11,20 +11,30 @@ from typing import NamedTuple
 
 from ringfence.audit import containers as container_checks
 from ringfence.audit import node as node_checks
+from ringfence.audit.accept import accept
 from ringfence.audit.containers import Subject
 from ringfence.audit.model import Finding, Unseen
 from ringfence.audit.node import Node
 from ringfence.config import Config
 from ringfence.containers.enrich import Request, Source, default_sources
 from ringfence.containers.enrich.worker import enrich
-from ringfence.containers.hierarchy import Hierarchy, detect, walk
+from ringfence.containers.hierarchy import Hierarchy, detect, own_cgroup, walk
 from ringfence.containers.host import host_root
 from ringfence.containers.kubernetes.cri import Cri, CriError, sockets_of
 from ringfence.containers.kubernetes.source import Kubernetes
 from ringfence.containers.model import Container, Facts
 from ringfence.containers.patterns import identify, matches, patterns_for
 
-__all__ = ["Survey", "display_name", "of_containers", "parted", "subject_of", "survey", "this_node"]
+__all__ = [
+    "Survey",
+    "display_name",
+    "of_containers",
+    "own_identifier",
+    "parted",
+    "subject_of",
+    "survey",
+    "this_node",
+]
 
 
 class Survey(NamedTuple):
@@ -47,7 +57,17 @@ def survey(config: Config, *, node: bool = True, containers: bool = True) -> Sur
         else:
             unseen.append(subject)
     count = sum(isinstance(subject, Subject) for subject in subjects)
+    found = list(accept(found, config.audit_accept, own_identifier(detect())))
     return Survey(config.node_name, count, found, unseen)
+
+
+def own_identifier(hierarchy: Hierarchy) -> str:
+    """Returns the identifier of the container that this process is in; empty: none is known."""
+    own = own_cgroup(hierarchy)
+    if own is None or own == hierarchy.mount:
+        return ""
+    found = identify(f"/{own.relative_to(hierarchy.mount)}").id
+    return found[:12] if len(found) == 64 else found
 
 
 def parted(looked: Iterable[Finding | Unseen]) -> tuple[list[Finding], list[Unseen]]:

@@ -71,7 +71,7 @@ def run(options: Any) -> int:
         print("\n".join(_text(shown, found)))
     if options.fail_on == "never":
         return 0
-    return int(any(at_least(one.severity, options.fail_on) for one in found.findings))
+    return int(any(at_least(one.severity, options.fail_on) for one in found.findings if not one.accepted))
 
 
 def _text(findings: list[Any], found: Any) -> list[str]:
@@ -81,7 +81,7 @@ def _text(findings: list[Any], found: Any) -> list[str]:
     rows: list[list[str]] = []
     colours: dict[tuple[int, int], str] = {}
     fixes: dict[str, Any] = {}
-    for number, one in enumerate(findings):
+    for number, one in enumerate(one for one in findings if not one.accepted):
         rows.append(
             [str(one.points), one.severity, one.check.id, escape(one.subject, 48), escape(one.detail, 90)]
         )
@@ -92,6 +92,11 @@ def _text(findings: list[Any], found: Any) -> list[str]:
     if fixes:
         lines += ["", colour("fixes:", "bold")]
         lines += [f"  {check.id}: {check.title}; {check.fix}" for check in fixes.values()]
+    if accepted := [one for one in findings if one.accepted]:
+        lines += ["", colour("accepted:", "bold")]
+        lines += [
+            f"  {one.check.id}: {escape(one.subject, 48)}: {escape(one.accepted, 256)}" for one in accepted
+        ]
     if found.unseen:
         lines += ["", colour("not checked:", "bold")]
         lines += [f"  {one.check}: {escape(one.what, 120)}" for one in found.unseen]

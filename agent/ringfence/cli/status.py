@@ -47,7 +47,8 @@ def _lines(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("agent", f"{status['version']}, pid {status['pid']}, up {age(status['uptime_seconds'])}, started in "
          f"{status['startup_seconds'] * 1000:.0f} ms (attach {status['attach_seconds'] * 1000:.0f} ms)"),
         ("policies", f"{policies['policies']} policies, {policies['rules']} rules, mode {status['mode']}, "
-         f"generation {policies['generation']}" + (f" ({tiers})" if tiers else "")),
+         f"generation {policies['generation']}, digest {policies.get('digest') or 'none'}"
+         + (f" ({tiers})" if tiers else "")),
         ("containers", f"{containers['live']} live, {containers['armed_tasks']} armed tasks, "
          f"{containers['created']} since the start"),
         ("alerts", _counts(status["alerts"]) or "none"),

@@ -14,6 +14,9 @@ from ringfence.config.values import Key, Listen
 __all__ = ["KEYS"]
 
 KEYS: tuple[Key, ...] = (
+    Key("policies_kept", "policies_kept", values.off_or(values.absolute_path), None,
+        "file that keeps the last policies that were in force; used at a start with refused policies",
+        "off|PATH"),
     Key("policies", "policies", values.paths, (DEFAULT_POLICIES,),
         "policy files or directories (default: the bundled policies)", "PATH", many=True),
     Key("mode", "mode", values.choice("audit", "enforce", "policy"), "policy",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ringfence.config.accepted import Acceptance
 from ringfence.config.receivers import Receiver
 from ringfence.config.values import Listen, Pattern
 from ringfence_linux.enroll import SOCKET_NAME
@@ -49,6 +50,7 @@ class Config(NamedTuple):
     http_gzip: bool
     health_listen: Listen | None  # None: only on http_listen
     socket: Path
+    policies_kept: Path | None
     state_dir: Path
     pins: str  # auto, off, or the path of a bpffs (mounted there if absent)
     fail_mode: Literal["closed", "open"]
@@ -69,6 +71,8 @@ class Config(NamedTuple):
     kubernetes_ca: Path | None  # None: the system's CA store
     alerts_webhook: tuple[Receiver, ...]
     alerts_alertmanager: tuple[Receiver, ...]
+    alerts_slack: tuple[Receiver, ...]
+    alerts_teams: tuple[Receiver, ...]
     alerts_syslog: tuple[Receiver, ...]
     alerts_otlp: tuple[Receiver, ...]
     alerts_file: Path | None
@@ -92,6 +96,7 @@ class Config(NamedTuple):
     redact_defaults: bool
     page_listen: Listen | None
     audit_interval: int  # seconds; 0: never
+    audit_accept: tuple[Acceptance, ...]
     probes_directory: Path | None  # None: no custom probes
     probes_headers: Literal["btf", "installed"]
     probes_memory: int

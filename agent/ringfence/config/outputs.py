@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ringfence.config import values
-from ringfence.config.receivers import http_receivers, labels, syslog_receivers, url
+from ringfence.config.accepted import acceptances
+from ringfence.config.receivers import chat_receivers, http_receivers, labels, syslog_receivers, url
 from ringfence.config.values import Key
 from ringfence.severity import SEVERITIES
 
@@ -100,6 +101,10 @@ OUTPUT_KEYS: tuple[Key, ...] = (
         " the shared settings for one receiver", "URL", many=True),
     Key("alerts.alertmanager", "alerts_alertmanager", http_receivers, (),
         "send alerts to this Alertmanager (API v2; URL without /api/v2)", "URL", many=True),
+    Key("alerts.slack", "alerts_slack", chat_receivers, (),
+        "send alerts as messages to this incoming webhook of Slack", "URL", many=True),
+    Key("alerts.teams", "alerts_teams", chat_receivers, (),
+        "send alerts as messages to this webhook of Microsoft Teams (Workflows)", "URL", many=True),
     Key("alerts.syslog", "alerts_syslog", syslog_receivers, (),
         "send alerts by syslog (RFC 5424): udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT (RFC 5425),"
         " unix:///PATH", "ADDRESS", many=True),
@@ -157,4 +162,7 @@ OUTPUT_KEYS: tuple[Key, ...] = (
     Key("audit.interval", "audit_interval", values.integer(0, 86_400), 300,
         "interval of the configuration audit for the metrics, in seconds; 0: never",
         "SECONDS"),
+    Key("audit.accept", "audit_accept", acceptances, (),
+        "accept findings of a check for containers (NAMESPACE/POD/CONTAINER, with * and ?), with a reason",
+        "CHECK NAMES REASON", many=True),
 )  # fmt: skip

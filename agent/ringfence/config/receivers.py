@@ -15,7 +15,15 @@ from urllib.parse import urlsplit
 
 from ringfence.config import values
 
-__all__ = ["Receiver", "hosts_of_shared_headers", "http_receivers", "labels", "syslog_receivers", "url"]
+__all__ = [
+    "Receiver",
+    "chat_receivers",
+    "hosts_of_shared_headers",
+    "http_receivers",
+    "labels",
+    "syslog_receivers",
+    "url",
+]
 
 Choice = Path | None | Literal["shared"]
 _OPTIONS = ("headers", "ca", "certificate", "key")
@@ -24,7 +32,7 @@ _LABELS_MAX, _LABEL_VALUE_MAX = 16, 128
 #: labels that ringfence.export.sinks.web.Alertmanager sets
 _TAKEN = frozenset(
     ("alertname", "id", "attack", "rule", "severity", "outcome", "mechanism", "namespace", "pod", "container",
-     "image", "node")
+     "image", "node", "source", "rule_severity")
 )  # fmt: skip
 
 
@@ -74,6 +82,13 @@ def _split(value: str) -> tuple[Any, int | None]:
 def http_receivers(value: Any) -> tuple[Receiver, ...]:
     """A list of HTTP receivers, each address once."""
     return _receivers(value, url, _OPTIONS)
+
+
+def chat_receivers(value: Any) -> tuple[Receiver, ...]:
+    """A list of webhooks of chat services. They never get the shared headers, which may hold a token."""
+    return tuple(
+        one._replace(headers=None) if one.headers == "shared" else one for one in http_receivers(value)
+    )
 
 
 def syslog_receivers(value: Any) -> tuple[Receiver, ...]:

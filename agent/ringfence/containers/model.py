@@ -6,6 +6,7 @@ None means "not known (yet)", never "none"; `enrichment` says whether more facts
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -16,6 +17,7 @@ from ringfence.containers.patterns import identify
 
 __all__ = ["Container", "Enrichment", "Facts", "Posture", "SensitiveMount", "State", "Suspicion"]
 
+_CANARY = re.compile(r"ringfence-canary-[0-9]+\.0")
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -145,6 +147,11 @@ class Container:
     def privileged(self) -> bool | None:
         """True if it counts as privileged; None: not known yet."""
         return None if self.posture is None else self.posture.privileged
+
+    @property
+    def is_canary(self) -> bool:
+        """True for the cgroup by which an agent tests itself (daemon.health.canary): no workload."""
+        return _CANARY.fullmatch(self.id) is not None
 
     @property
     def settled(self) -> bool:

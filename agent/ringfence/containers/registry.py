@@ -103,6 +103,10 @@ class Registry:
     def __iter__(self) -> Iterator[Container]:
         return iter(tuple(self._live.values()))
 
+    def workloads(self) -> list[Container]:
+        """Returns the live containers without the agent's own canary: those that a user has."""
+        return [container for container in self if not container.is_canary]
+
     def __len__(self) -> int:
         return len(self._live)
 
@@ -142,9 +146,9 @@ class Registry:
         path = "" if event.flags & FLAG_TRUNCATED else os.fsdecode(event.path)
         known = self.find(event.container)
         if known is None:
-            self.counts.created += 1
             adopted = bool(event.flags & FLAG_ADOPTED)
             known = Container.unnamed(event.container, event.slot, created_ns=event.time_ns, adopted=adopted)
+            self.counts.created += not known.at(path).is_canary
         return self._store(known.at(path))
 
     def _start(self, event: ContainerEvent) -> Container | None:
@@ -174,7 +178,7 @@ class Registry:
         return self._removed(known)
 
     def _removed(self, container: Container) -> Container:
-        self.counts.removed += 1
+        self.counts.removed += not container.is_canary
         gone = self._store(replace(container, state=State.REMOVED))
         self._try_free(gone)
         return gone

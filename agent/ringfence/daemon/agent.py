@@ -89,7 +89,7 @@ class Agent:
         parts, config = self._parts, self._config
         answers, stream = parts.answers(), parts.egress.stream
         stream.start(answers.answer, parts.peer_check.refuses)
-        audit = frontends.audit_of(config, self._stack, lambda: list(parts.picture.registry))
+        audit = frontends.audit_of(config, self._stack, parts.picture.registry.workloads)
         metrics = [*parts.metrics(), audit]
         frontends.serve(self._config, self._stack, metrics, parts.readiness, answers, stream)
 
@@ -111,9 +111,9 @@ class Agent:
         patterns = plans.kernel_patterns(config)
         kernel.configure_patterns([*patterns, parts.canary.pattern] if parts.canary else patterns)
         kernel.observe_only(plans.observe_levels(config))
-        parts.manager.start(parts.first)
+        parts.manager.start(*parts.first)
         began = time.monotonic()
-        kernel.attach(parts.planner.plan(parts.first))
+        kernel.attach(parts.planner.plan(parts.first.compiled))
         parts.stats.attached(time.monotonic() - began)
         self._log_start()
         if parts.canary:

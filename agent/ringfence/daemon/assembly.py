@@ -29,7 +29,7 @@ from ringfence.daemon.health.memory_reserve import MemoryReserve
 from ringfence.daemon.health.readiness import Readiness
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.parts import Loaded, Node, Picture
-from ringfence.daemon.policies.manager import PolicyFiles, PolicyManager, load
+from ringfence.daemon.policies.manager import PolicyFiles, PolicyManager, load_first
 from ringfence.daemon.queries.containers import ContainerQueries
 from ringfence.daemon.queries.metrics import container_metrics
 from ringfence.daemon.queries.policies import PolicyQuery
@@ -72,9 +72,9 @@ class Assembly:
     def __init__(self, node: Node, stack: contextlib.ExitStack, kernel: Callable[[], Kernel]) -> None:
         """`kernel` waits until programs and maps are loaded."""
         self._node, self._config, self._stack = node, node.config, stack
-        self.stats = Stats()
+        self.stats = Stats(node.config.node_name)
         self._log = log.get_logger("agent")
-        self.readiness = Readiness(self.stats, node.config.mode)
+        self.readiness = Readiness(self.stats, node.config.mode, node.config.node_name)
         self._open_outputs()
         self._load(kernel)
         self._make_egress()
@@ -107,11 +107,11 @@ class Assembly:
         config, capabilities = self._config, self._node.capabilities
         self.files = PolicyFiles(config)  # before they are read
         tiers = plans.tiers_of(capabilities)
-        self.first = load(config, tiers)
+        self.first = load_first(config, tiers)
         kernel = kernel_when_loaded()
         loaded_tiers = plans.tiers_of(capabilities, [program.section for program in kernel.programs])
         if loaded_tiers != tiers:
-            self.first = load(config, loaded_tiers)
+            self.first = load_first(config, loaded_tiers)
         if config.program_stats:
             kernel.keep_statistics(on=True)
         self.planner = plans.Planner(self._node, loaded_tiers, kernel.guarding)
@@ -189,7 +189,9 @@ class Assembly:
             lambda: self.manager.reattach(),
             reports="agent-tampered" not in config.detectors_off,
         )
-        self.outputs = Outputs(config, self.egress, picture.registry.find)
+        self.outputs = Outputs(
+            config, self.egress, picture.registry.find, digest=lambda: self.manager.state.digest
+        )
         self.pipeline = VerdictPipeline(
             picture,
             RuleLookup(builtin, loaded.generations),

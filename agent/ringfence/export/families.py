@@ -77,6 +77,7 @@ class PolicyState(NamedTuple):
     rules: Mapping[tuple[str, str], int] = {}  # (action, mechanism) -> rules
     refused: Sequence[str] = ()  # the problems of a set that was refused after this one was loaded
     loaded_at: float = 0.0  # seconds since the epoch
+    digest: str = ""  # of the files' content, the same on every node with the same policies
 
 
 # -- families of one series or one label ---------------------------------------
@@ -266,6 +267,7 @@ def alerts(stats: Stats) -> Iterator[Metric]:
         family.add_metric(labels, count)
     yield family
     yield from stats.attempts.collect()
+    yield from stats.container_alerts.collect()
     yield counters(
         "ringfence_alerts_suppressed",
         "Alerts that were counted but not written: repetitions, or above the rate limit.",

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 
 from ringfence.config import Listen
-from ringfence.export.exposition import CONTENT_TYPE, exposition
+from ringfence.export.exposition import CONTENT_TYPE, OPENMETRICS_TYPE, exposition
 from ringfence.export.http_server import Request, Response, Server, text
 
 __all__ = ["HealthServer", "HttpServer"]
@@ -65,7 +65,8 @@ class HttpServer(HealthServer):
     ) -> None:
         """`compress`: with gzip, for clients that accept it."""
         super().__init__(listen, healthy, ready, "http", self._metrics)
-        self._page, self._compress = _Scrape(registry), compress
+        self._page, self._compress = _Scrape(registry, openmetrics=False), compress
+        self._openmetrics = _Scrape(registry, openmetrics=True)
 
     def _other(self, path: str) -> Response | None:
         if path == "/metrics":
@@ -73,16 +74,19 @@ class HttpServer(HealthServer):
         return text("200 OK" if path == "/" else "404 Not Found", "/metrics /healthz /readyz\n")
 
     def _metrics(self, request: Request) -> Response:
+        page = self._openmetrics if request.openmetrics else self._page
         if self._compress and request.gzip:
-            return Response("200 OK", CONTENT_TYPE, self._page.compressed(), (("Content-Encoding", "gzip"),))
-        return Response("200 OK", CONTENT_TYPE, self._page.plain())
+            encoding = (("Content-Encoding", "gzip"),)
+            return Response("200 OK", page.content_type, page.compressed(), encoding)
+        return Response("200 OK", page.content_type, page.plain())
 
 
 class _Scrape:
     """The exposition, created at most once a second; concurrent scrapes wait for the same one."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    def __init__(self, registry: CollectorRegistry, *, openmetrics: bool) -> None:
+        self._registry, self._is_openmetrics = registry, openmetrics
+        self.content_type = OPENMETRICS_TYPE if openmetrics else CONTENT_TYPE
         self._lock = threading.Lock()
         self._made_at = float("-inf")
         self._plain = self._gzip = b""
@@ -101,6 +105,7 @@ class _Scrape:
 
     def _fresh(self) -> bytes:
         if time.monotonic() - self._made_at >= _FRESH_S:
-            self._plain, self._gzip = exposition(self._registry), b""
+            self._plain = exposition(self._registry, openmetrics=self._is_openmetrics)
+            self._gzip = b""
             self._made_at = time.monotonic()
         return self._plain

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import selectors
 import socket
 import threading
@@ -38,6 +39,7 @@ class Request(NamedTuple):
     path: str
     host: str = ""
     gzip: bool = False  # the client accepts it
+    openmetrics: bool = False  # the client prefers it to the text format
 
 
 class Response(NamedTuple):
@@ -299,7 +301,23 @@ def _parse(head: bytes) -> Request | None:
     takes_gzip = "gzip" in encodings or any(
         connection.startswith("gzip;") and not connection.endswith("q=0") for connection in encodings
     )
-    return Request(words[0], words[1].partition("?")[0], headers.get("host", ""), takes_gzip)
+    path, host = words[1].partition("?")[0], headers.get("host", "")
+    return Request(words[0], path, host, takes_gzip, _prefers_openmetrics(headers.get("accept", "")))
+
+
+def _prefers_openmetrics(accept: str) -> bool:
+    """Returns True if the client asks for OpenMetrics 1.0, and at least as much as for plain text."""
+    weights = {"openmetrics": 0.0, "text": 0.0}
+    for one in accept.replace(" ", "").lower().split(","):
+        kind, *parameters = one.split(";")
+        weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        value = float(weight) if re.fullmatch(r"[01](\.[0-9]{0,3})?", weight) else 0.0
+        version = next((part[8:] for part in parameters if part.startswith("version=")), "")
+        if kind == "application/openmetrics-text" and version in ("", "1.0.0", "1.0"):
+            weights["openmetrics"] = max(weights["openmetrics"], value)
+        elif kind in ("text/plain", "text/*"):
+            weights["text"] = max(weights["text"], value)
+    return weights["openmetrics"] > 0 and weights["openmetrics"] >= weights["text"]
 
 
 def _listen(listen: Listen, key: str) -> socket.socket:

@@ -14,6 +14,7 @@ from typing import cast
 from ringfence.abi import EventKind
 from ringfence.errors import PolicyError, Problem
 from ringfence.policy import reader
+from ringfence.policy.digest import digest_of
 from ringfence.policy.fields import Diagnostics, shown
 from ringfence.policy.model import Mode, Place, Policy, PolicySet, Rule, Selector, Traits
 from ringfence.policy.probe_rules import ProbeRule, ProbeWords
@@ -55,7 +56,7 @@ def _set_of(
     files: Iterable[tuple[str, Sequence[Node]]], problems: list[Problem], probes: Mapping[str, ProbeWords]
 ) -> PolicySet:
     policies: list[Policy] = []
-    problems = list(problems)
+    problems, files = list(problems), list(files)
     for file, documents in files:
         diagnostics = Diagnostics(file)
         for document in documents:
@@ -69,7 +70,8 @@ def _set_of(
     problems += _repeated("rule", rules)
     if problems:
         raise PolicyError(_bounded(problems), hint=_HINT)
-    return PolicySet(tuple(policies))
+    digest = digest_of(node for _, documents in files for node in documents)
+    return PolicySet(tuple(policies), digest)
 
 
 def _bounded(problems: list[Problem]) -> list[Problem]:

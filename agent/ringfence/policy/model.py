@@ -212,9 +212,13 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class PolicySet:
-    """Every policy of a node, in the order of the files."""
+    """Every policy of a node, in the order of the files.
+
+    `digest` identifies the content of the files: it is the same on every node with the same policies.
+    """
 
     policies: tuple[Policy, ...]
+    digest: str = ""
 
     @property
     def names_node(self) -> bool:

@@ -86,6 +86,13 @@ class NodeTiers:
         tiers = replace(tiers, hook_mechanism=node.hook_mechanism, skips=_skips(node))
         return tiers.with_hooks(decided_by(node.lsm_hooks))
 
+    @property
+    def tier(self) -> str:
+        """The strongest mechanism that decides calls before or as they are made, besides cgroup programs."""
+        offered = frozenset[Mechanism]().union(*self.mechanisms.values())
+        order = ("lsm", "hook", "kill")
+        return next((word for word in order if any(one.label == word for one in offered)), "observe")
+
     def without(self, kinds: Iterable[EventKind], why: str) -> NodeTiers:
         """Returns the same tiers, blind for some events."""
         gone = frozenset(kinds)

@@ -22,6 +22,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "ringfence.image" -}}
@@ -61,7 +64,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{/* The kinds of receivers that can be in `alerts.receiversSecret`: all but `file`. A test compares them. */}}
-{{- define "ringfence.receiverKinds" -}}webhook alertmanager otlp syslog{{- end -}}
+{{- define "ringfence.receiverKinds" -}}webhook alertmanager slack teams otlp syslog{{- end -}}
 
 {{/* The number of alert receivers, without files; those of a secret count as one. */}}
 {{- define "ringfence.receivers" -}}
@@ -135,6 +138,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- if eq .Values.runtime "none" -}}
 {{- $_ := set $own "cri" (dict "socket" "off") -}}
+{{- end -}}
+{{- if .Values.policies.lastGood.enabled -}}
+{{- $_ := set $own "policies_kept" "/var/lib/ringfence-policies/last-good.json" -}}
 {{- end -}}
 {{- with include "ringfence.config.alerts" . | fromYaml -}}
 {{- $_ := set $own "alerts" . -}}

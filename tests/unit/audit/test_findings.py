@@ -316,5 +316,6 @@ def test_a_round_of_the_agent_becomes_metrics() -> None:
     }  # fmt: skip
     assert all(scope == "node" for _, scope in samples)
     assert [family.name for family in made.samples()] == [
-        "ringfence_audit_findings", "ringfence_audit_unchecked", "ringfence_audit_timestamp_seconds",
+        "ringfence_audit_findings", "ringfence_audit_accepted", "ringfence_audit_unchecked",
+        "ringfence_audit_timestamp_seconds",
     ]  # fmt: skip

@@ -352,3 +352,17 @@ def test_no_order_of_events_breaks_the_table(events: list[tuple[object, int, int
     registry.sweep()
     assert registry.tombstones <= 2
     assert sorted(slots.free_slots + [slot for slot, _ in slots.used()]) == [0, 1, 2, 3]
+
+
+def test_the_canary_is_not_a_workload() -> None:
+    """The agent's own cgroup is attributed like a container, but neither listed nor counted as one."""
+    slots = FakeSlots()
+    registry = Registry(slots)
+    for number, name in enumerate(("/ringfence-canary-4711.0", f"/docker/{HEX}", "/ringfence-canary-x"), 5):
+        registry.on_event(create(number, slots.enroll(number), name))
+    assert [container.cgroup_id for container in registry.workloads()] == [6, 7]
+    assert registry.counts.created == 2
+    assert registry.find(5) is not None
+    for number in (5, 6):
+        registry.on_event(remove(number, 0))
+    assert registry.counts.removed == 1

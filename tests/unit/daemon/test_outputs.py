@@ -43,7 +43,9 @@ class World:
         writer = SimpleNamespace(emit=self.shown.append)
         stream, outbox = SimpleNamespace(publish=lambda record: None), SimpleNamespace(put=self.sent.append)
         egress = Egress(redactor, cast(Any, writer), cast(Any, stream), cast(Any, outbox))
-        self.outputs = Outputs(config, egress, self.known.get, clock=lambda: self.now)
+        self.outputs = Outputs(
+            config, egress, self.known.get, digest=lambda: "3f2a90c1b7de", clock=lambda: self.now
+        )
 
     @property
     def waiting(self) -> float:
@@ -72,6 +74,14 @@ def test_the_first_alert_of_a_short_pod_arrives_with_its_name(world: World) -> N
     assert (amended["kind"], amended["alerts"]) == ("identity", ["ab12cd-1"])
     assert amended["container"]["pod"] == "web-0"
     assert world.waiting == 0
+
+
+def test_every_alert_has_the_digest_of_the_policies_in_force(world: World) -> None:
+    """In the line and for receivers; records that are no alerts do without."""
+    world.outputs.emit(alert(1), None)
+    world.outputs.emit({"kind": "event", "event": "container.created"}, None)
+    assert [record.get("policy_digest") for record in world.shown] == ["3f2a90c1b7de", None]
+    assert [record["policy_digest"] for record in world.sent] == ["3f2a90c1b7de"]
 
 
 def test_no_alert_waits_for_ever(world: World) -> None:
@@ -179,12 +189,13 @@ def test_every_kind_of_receiver_can_be_configured(tmp_path: Path) -> None:
     flags = {
         "alerts.webhook": ["https://h/SECRET", "https://h/SECRET2"], "alerts.alertmanager": ["http://am:9093"],
         "alerts.syslog": ["udp://h:514"], "alerts.otlp": ["http://otel:4318"], "alerts.file": ["/tmp/x"],
+        "alerts.slack": ["https://slack/SECRET"], "alerts.teams": ["https://teams/SECRET"],
     }  # fmt: skip
     names = [receiver.name for receiver in receivers_of(load(empty, {}, flags))]
     assert [name.partition("-")[0] for name in names] == [
-        "webhook", "webhook", "alertmanager", "syslog", "otlp", "file",
+        "webhook", "webhook", "alertmanager", "slack", "teams", "syslog", "otlp", "file",
     ]  # fmt: skip
-    assert len(set(names)) == 6
+    assert len(set(names)) == 8
     assert not [name for name in names if "SECRET" in name]
     assert names == [receiver.name for receiver in receivers_of(load(empty, {}, flags))]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -67,13 +68,13 @@ class World:
     takes calls.
     """
 
-    def __init__(self, directory: Path, changed_meanwhile: str = "") -> None:
+    def __init__(self, directory: Path, changed_meanwhile: str = "", kept: Path | None = None) -> None:
         self.file = directory / "policy.yaml"
         self.write("first")
         self.calls: list[Callable[[], None]] = []
         self.accepts, self.refused = True, 0
         self.generations, self.stats, self.kernel = FakeGenerations(), Stats(), FakeKernel()
-        config = load(None, {}, {"policies": [str(self.file)]})
+        config = load(None, {}, {"policies": [str(self.file)], "policies_kept": [str(kept or "off")]})
         files, first = PolicyFiles(config), load_first(config, NodeTiers.usual())
         if changed_meanwhile:
             self.write(changed_meanwhile)
@@ -205,3 +206,39 @@ def test_a_full_queue_of_the_loop_is_waited_for(world: World) -> None:
 def no_thread(thread: threading.Thread) -> None:
     """What CPython raises when clone(2) fails."""
     raise RuntimeError("can't start new thread")
+
+
+def test_the_digest_is_that_of_the_files_in_force(world: World) -> None:
+    """A refused set changes nothing; the same files as before have the same digest again."""
+    first = world.manager.state.digest
+    world.write("second")
+    world.manager.reload("files changed")
+    world.until(lambda: world.in_force() == ["second"], "the second set")
+    second = world.manager.state.digest
+    assert len({"", first, second}) == 3
+    world.generations.fails = [OSError(7, "too big")]
+    world.write("third")
+    world.manager.reload("files changed")
+    world.until(lambda: bool(world.manager.state.refused), "the refusal")
+    assert world.manager.state.digest == second
+    world.write("first")
+    world.manager.reload("files changed")
+    world.until(lambda: world.in_force() == ["first"], "the first set")
+    assert world.manager.state.digest == first
+    [info] = [family for family in world.manager.samples() if family.name == "ringfence_node_info"]
+    assert info.samples[0].labels["policy_digest"] == first
+
+
+def test_a_set_in_force_is_kept_and_a_start_with_the_kept_one_says_so(tmp_path: Path) -> None:
+    """At the start and at each change; the problems are in the state, and so in status and metrics."""
+    world = World(tmp_path, kept=tmp_path / "kept.json")
+    kept = tmp_path / "kept.json"
+    wait_for(kept.exists, "the first set to be kept")
+    world.write("second")
+    world.manager.reload("files changed")
+    world.until(lambda: world.in_force() == ["second"], "the second set")
+    wait_for(lambda: "name: second" in json.loads(kept.read_text())[str(world.file)], "the second to be kept")
+    compiled = world.generations.compiled
+    assert compiled is not None
+    world.manager.start(compiled, ["policy.yaml:1:1: bad"])
+    assert world.manager.state.refused == ("policy.yaml:1:1: bad",)

@@ -18,14 +18,16 @@ from ringfence.audit.model import CHECKS, Finding, Unseen
 from ringfence.bpf.attach import Skipped
 from ringfence.bpf.losses import Losses
 from ringfence.config import load
-from ringfence.containers.model import Container, State
+from ringfence.containers.model import Container, Enrichment, State
 from ringfence.containers.registry import Counts
 from ringfence.daemon.defence.condemned import condemned_metrics
 from ringfence.daemon.queries.audit import AuditRound
 from ringfence.export import families
+from ringfence.export.container_alerts import RuleFacts
 from ringfence.export.container_metrics import ContainerMetrics, PressureMetrics
 from ringfence.export.families import KernelMetrics, PolicyState
 from ringfence.export.metrics import Part
+from ringfence.export.node_facts import heartbeat, node_info
 from ringfence.export.probe_metrics import ProbeRow, probe_metrics
 from ringfence.export.stats import Stats
 from ringfence.faults import ErrorCounter, SupervisedThread
@@ -150,8 +152,12 @@ class FakePressure(PressureMetrics):
 def audited() -> AuditRound:
     """An audit that found one thing."""
     made = AuditRound(load(None, {}, {"audit.interval": ["0"]}), list)
-    made.found([Finding(CHECKS["privileged"], "web", "")], [Unseen("runtime-cve", "runc")])
+    found = Finding(CHECKS["privileged"], "web", "")
+    made.found([found, found._replace(accepted="a reason")], [Unseen("runtime-cve", "runc")])
     return made
+
+
+SHOP = Container("a" * 64, 1, 1, namespace="shop", pod="web-0", name="web", enrichment=Enrichment.DONE)
 
 
 class World:
@@ -167,12 +173,13 @@ class World:
         self.live: list[Container] = []
         self.slots: dict[int, ContainerValue] = {}
         self.stats = Stats()
-        self.stats.attempts.add(("T1611",), "shop", "denied")
+        facts = RuleFacts("core-pattern", "A container writes core_pattern", "critical")
+        for _ in range(3):
+            self.stats.count_alert(facts, "deny", "denied", ("T1611",), SHOP)
         self.canary_seen = time.monotonic() - 7
-        self.stats.alerts["core-pattern", "critical", "deny", "denied"] = 3
         self.stats.decode_errors["short"] = 1
-        self.stats.alert_latency.observe(0.0015)
-        self.policies = PolicyState(4, 2, {("deny", "cgroup"): 5}, (), 1_700_000_000.0)
+        self.stats.alert_latency.observe(0.0015, "2866c188da39f1d0-1")
+        self.policies = PolicyState(4, 2, {("deny", "cgroup"): 5}, (), 1.7e9, "3f2a90c1b7de")
         self.ready = True
         self.life = Counts()
         kernel: Any = self.kernel
@@ -181,7 +188,9 @@ class World:
 
     def samples(self) -> Iterator[Metric]:
         """What the parts of the daemon show, each by its function."""
+        yield heartbeat("node-1", 0.0)
         yield from families.agent(self.stats, "policy", ready=self.ready)
+        yield node_info("node-1", "lsm", "policy", self.policies.digest)
         yield from families.canary(self.canary_seen, 3)
         yield from families.records(self.stats, self.life.unattributed)
         yield from families.alerts(self.stats)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
@@ -72,7 +73,7 @@ def test_a_whole_scrape_is_the_same_both_ways() -> None:
     for number in range(5):
         world.add(number, f'we"b\\{number}', opens=7 + number)
     registry = new_registry(world.parts)
-    volatile = ("process_", "ringfence_canary_seconds")
+    volatile = ("process_", "ringfence_canary_seconds", "ringfence_heartbeat")
 
     def steady(text: str) -> Samples:
         return {one for one in samples(text) if not one[0].startswith(volatile)}
@@ -97,3 +98,22 @@ def test_a_label_that_is_no_text_costs_no_scrape() -> None:
     registry = CollectorRegistry()
     registry.register(Fixed())
     assert samples(exposition(registry).decode()) == {("x_total", (("a", "b?d"),), 1.0)}
+
+
+def test_openmetrics_has_the_same_samples_and_the_ids_of_alerts() -> None:
+    """Read by prometheus-client's strict parser: names, HELP, the end, and exemplars."""
+    world = World()
+    world.add(1, name='a "quoted" name', opens=7)
+    registry = new_registry(world.parts)
+    text = exposition(registry, openmetrics=True).decode()
+    assert text.endswith("# EOF\n")
+    read = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample
+        for family in openmetrics_families(text)  # type: ignore[no-untyped-call]
+        for sample in family.samples
+    }
+    plain = {key[:2] for key in samples(exposition(registry).decode())}
+    assert set(read) == plain
+    buckets = [one for (name, _), one in read.items() if name == "ringfence_alert_latency_seconds_bucket"]
+    assert [one.exemplar.labels for one in buckets if one.exemplar] == [{"alert_id": "2866c188da39f1d0-1"}]
+    assert "alert_id" not in exposition(registry).decode(), "the text format has no exemplars"

@@ -112,7 +112,7 @@ def slow_scrapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Eve
     """Scrapes that last until the test ends them; one event each."""
     begun: list[threading.Event] = []
 
-    def scrape(registry: CollectorRegistry) -> bytes:
+    def scrape(registry: CollectorRegistry, *, openmetrics: bool) -> bytes:
         begun.append(threading.Event())
         begun[-1].wait(60)
         return b"fake 7.0\n" * 1000
@@ -222,12 +222,46 @@ def test_metrics_are_compressed_for_clients_that_accept_it(compress: bool, asked
         made.close()
 
 
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        (PROMETHEUS, True),  # what Prometheus 2.42 sends
+        ("application/openmetrics-text;version=0.0.1,text/plain;version=0.0.4;q=0.5", False),
+        ("application/openmetrics-text;q=0.1,text/plain", False),
+        ("application/openmetrics-text;q=0", False),
+        ("text/html,*/*", False),
+        ("", False),
+    ],
+)
+def test_openmetrics_is_for_scrapers_that_prefer_it(accept: str, openmetrics: bool) -> None:
+    """By their Accept header; a browser and curl get plain text."""
+    registry = CollectorRegistry()
+    Gauge("fake", "A metric.", registry=registry).set(7)
+    made = HttpServer(Listen("127.0.0.1", 0), registry, str, str)
+    made.start()
+    try:
+        request = urllib.request.Request(f"http://{made.address}/metrics", headers={"Accept": accept})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            body, kind = answer.read().decode(), answer.headers["Content-Type"]
+        assert kind.startswith("application/openmetrics-text; version=1.0.0" if openmetrics else "text/plain")
+        assert body.endswith("# EOF\n") == openmetrics
+        assert "fake 7.0\n" in body
+    finally:
+        made.close()
+
+
 def test_a_big_answer_arrives_whole_at_a_slow_reader(
     server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than the kernel accepts at once; HEAD has its length and no body."""
     big = b"x" * (8 << 20)
-    monkeypatch.setattr("ringfence.export.http_endpoints.exposition", lambda registry: big)
+    monkeypatch.setattr("ringfence.export.http_endpoints.exposition", lambda registry, openmetrics: big)
     with connect(server) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         data = bytearray()

@@ -120,9 +120,13 @@ class Outputs:
         egress: Egress,
         find: Callable[[int], Container | None],
         *,
+        digest: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`find` gives a container, as it is known by now, by its cgroup id."""
+        """`find` gives a container, as it is known by now, by its cgroup id; `digest` that of the
+        policies in force.
+        """
+        self._digest = digest
         self._egress, self._find, self._clock = egress, find, clock
         self._wait = config.alerts_identity_wait / 1000
         self._labels = dict(config.alerts_labels)
@@ -154,6 +158,8 @@ class Outputs:
                 container, record = current, {**record, "container": container_record(current)}
         clean = self._egress.redactor.record(record)
         alert = clean.get("kind") == "alert"
+        if alert and (digest := self._digest()):
+            clean["policy_digest"] = digest
         if alert and self._labels:
             clean["labels"] = self._labels
         self._egress.show(clean)

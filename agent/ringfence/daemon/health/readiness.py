@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 
 from ringfence.export import families
+from ringfence.export.node_facts import heartbeat
 from ringfence.export.stats import Stats
 
 __all__ = ["Readiness"]
@@ -19,9 +20,9 @@ _HEALTHY = 10.0  # seconds in which the loop must have turned
 class Readiness:
     """Written by the agent's main thread, read by any thread."""
 
-    def __init__(self, stats: Stats, mode: str) -> None:
-        """`mode` is the configured one."""
-        self._stats, self._mode = stats, mode
+    def __init__(self, stats: Stats, mode: str, node: str) -> None:
+        """`mode` is the configured one, `node` the node's name."""
+        self._stats, self._mode, self._node = stats, mode, node
         self._waiting_for = "the kernel"
 
     def wait_for(self, what: str) -> None:
@@ -41,4 +42,5 @@ class Readiness:
 
     def samples(self) -> Iterator[Metric]:
         """The agent as a whole."""
+        yield heartbeat(self._node, self._stats.loop_seen)
         yield from families.agent(self._stats, self._mode, ready=not self._waiting_for)

@@ -25,10 +25,12 @@ from ringfence.daemon.delivery.alert_counters import make_series
 from ringfence.daemon.parts import Loaded
 from ringfence.daemon.policies.container_policies import ContainerPolicies, PolicyFile
 from ringfence.daemon.policies.file_watch import FileWatch
+from ringfence.daemon.policies.last_good import FirstSet, LastGood
 from ringfence.errors import Error, PolicyError
 from ringfence.export import families
 from ringfence.export.escape import escape
 from ringfence.export.families import PolicyState
+from ringfence.export.node_facts import node_info
 from ringfence.export.stats import Stats
 from ringfence.faults import SupervisedThread
 from ringfence.policy import CompiledPolicies, NodeTiers, PolicySet, compile_policies, load_policies
@@ -44,8 +46,19 @@ _LOOK = 1.0  # seconds between two looks at the files
 
 def load(config: Config, tiers: NodeTiers) -> CompiledPolicies:
     """The configured policies for this node. Raises PolicyError with every problem."""
+    return _compiled(load_policies(config.policies, probe_words(config)), config, tiers)
+
+
+def load_first(config: Config, tiers: NodeTiers) -> FirstSet:
+    """The same at the start of an agent; if they are refused, the last good set of this node."""
+    kept = LastGood(config.policies_kept)
+    return kept.first(
+        partial(load, config, tiers), lambda base: _compiled(base, config, tiers), probe_words(config)
+    )
+
+
+def _compiled(policies: PolicySet, config: Config, tiers: NodeTiers) -> CompiledPolicies:
     here = replace(tiers, addresses=node_addresses(), drivers=node_drivers())
-    policies = load_policies(config.policies, probe_words(config))
     compiled = compile_policies(policies, here, config.mode)
     refuse(policies)
     return compiled
@@ -115,14 +128,22 @@ class PolicyManager:
     def samples(self) -> Iterator[Metric]:
         """The set in force, the attempts to change it, and containers' policy files that wait."""
         yield from families.policies(self.state, self._stats.reloads)
+        config = self._config
+        yield node_info(config.node_name, self._planner.tiers.tier, config.mode, self.state.digest)
         yield from families.capacity("container_policies", self._container_policies.capacity)
 
-    def start(self, compiled: CompiledPolicies) -> None:
-        """Put the first set in force. Before the loop runs, so all steps happen at once."""
+    def start(self, compiled: CompiledPolicies, problems: Sequence[str] = ()) -> None:
+        """Put the first set in force. Before the loop runs, so all steps happen at once.
+
+        `problems`: those of the files, if this is the last good set and not theirs.
+        """
         self._base = compiled.policies
         self.prepare(compiled)
         self._announce(compiled)
         self._install(compiled)
+        self.state = self.state._replace(refused=tuple(problems))
+        if not problems:
+            self._keep()
 
     def prepare(self, *sets: CompiledPolicies) -> None:
         """Set up the system calls that these sets need."""
@@ -272,8 +293,21 @@ class PolicyManager:
             self._hand_over(lambda: self._replace(base, compiled))
 
     def _replace(self, base: PolicySet, compiled: CompiledPolicies) -> None:
+        before, self._base = self._base, base
         if self._switch(compiled):
-            self._base = base
+            self._keep()
+        else:
+            self._base = before
+
+    def _keep(self) -> None:
+        """Keeps the files for a start with broken ones. In a thread: the disk may be slow."""
+        digest, config = self._base.digest, self._config
+        if config.policies_kept:
+            kept = LastGood(config.policies_kept)
+            self._in_thread(lambda: kept.keep(config.policies, digest, probe_words(config)), self._unkept)
+
+    def _unkept(self, problem: str) -> None:
+        self._log.warning("the policies cannot be kept for the next start", error=problem)
 
     def _refuse(self, problems: Sequence[str]) -> None:
         self._stats.reloads["refused"] += 1
@@ -335,11 +369,13 @@ class PolicyManager:
         counts.update(
             (rule.action.label, "observe") for p in compiled.policies.policies for rule in p.probe_rules
         )
-        self.state = PolicyState(number, len(compiled.policies.policies), counts, (), time.time())
+        count = len(compiled.policies.policies)
+        self.state = PolicyState(number, count, counts, (), time.time(), self._base.digest)
         self._log.info(
             "policies in force",
             generation=number,
-            policies=len(compiled.policies.policies),
+            digest=self._base.digest,
+            policies=count,
             rules=compiled.policies.rules,
             less_than_asked=len(compiled.shortfalls),
         )

@@ -18,6 +18,7 @@ from ringfence.abi import TASK, Action
 from ringfence.containers.model import Container
 from ringfence.daemon.delivery.outputs import Outputs
 from ringfence.daemon.parts import Loaded, Picture
+from ringfence.export.container_alerts import RuleFacts
 from ringfence.export.probe_records import Verdict, event_record, verdict_record
 from ringfence.export.records import boot_offset_ns
 from ringfence.faults import ErrorCounter
@@ -164,9 +165,8 @@ class ProbePipeline:
         )  # fmt: skip
         if rule.action is Action.KILL:
             verdict = self._kill(verdict) if mode == "enforce" else verdict._replace(outcome="would-kill")
-        name = self._stats.series(rule.id)
-        self._stats.alerts[name, rule.severity, rule.action.label, verdict.outcome] += 1
-        self._stats.attempts.add(rule.attack, container.namespace, verdict.outcome)
+        facts = RuleFacts(rule.id, rule.title, rule.severity)
+        name = self._stats.count_alert(facts, rule.action.label, verdict.outcome, rule.attack, container)
         same = (verdict.outcome, decoded.pid, decoded.values)
         decision = self._limiter.admit(container.cgroup_id, rule.id, same, verdict)
         if not decision.passes:

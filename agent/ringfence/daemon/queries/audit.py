@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
@@ -27,6 +27,7 @@ class AuditRound:
         self._config, self._interval, self._containers = config, config.audit_interval, containers
         self._stop = threading.Event()
         self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._accepted = self._counts.copy()
         self._unseen: Counter[str] = Counter()
         self._at = 0.0
         self._thread = SupervisedThread("audit", self._run)
@@ -44,27 +45,40 @@ class AuditRound:
     def look(self) -> None:
         """Do one round now."""
         from ringfence.audit import node
-        from ringfence.audit.survey import of_containers, parted, this_node
+        from ringfence.audit.accept import accept
+        from ringfence.audit.survey import of_containers, own_identifier, parted, this_node
+        from ringfence.containers.hierarchy import detect
 
         here = this_node(self._config, programs=False)
-        self.found(*parted([*node.findings(here), *of_containers(self._containers())]))
+        found, unseen = parted([*node.findings(here), *of_containers(self._containers())])
+        own = own_identifier(detect())
+        self.found(list(accept(found, self._config.audit_accept, own)), unseen)
 
     def found(self, found: Sequence[Finding], unseen: Sequence[Unseen] = ()) -> None:
         """Take the result of a round: its findings, and the checks that could not look."""
-        self._counts = Counter((one.check.id, one.check.scope, one.severity) for one in found)
+        self._counts = _counted(one for one in found if not one.accepted)
+        self._accepted = _counted(one for one in found if one.accepted)
         self._unseen = Counter(one.check for one in unseen)
         self._at = time.time()
 
     def samples(self) -> Iterator[Metric]:
         """The families of one scrape; without samples before the first round."""
-        findings = GaugeMetricFamily(
-            "ringfence_audit_findings",
-            "Findings of the last audit, by check, scope and severity.",
-            labels=["check", "scope", "severity"],
-        )
-        for labels, count in self._counts.items():
-            findings.add_metric(labels, count)
-        yield findings
+        for name, text, counts in (
+            (
+                "ringfence_audit_findings",
+                "Findings of the last audit, by check, scope and severity, without accepted ones.",
+                self._counts,
+            ),
+            (
+                "ringfence_audit_accepted",
+                "Findings of the last audit that are accepted for a reason, by check, scope and severity.",
+                self._accepted,
+            ),
+        ):
+            family = GaugeMetricFamily(name, text, labels=["check", "scope", "severity"])
+            for labels, count in counts.items():
+                family.add_metric(labels, count)
+            yield family
         unseen = GaugeMetricFamily(
             "ringfence_audit_unchecked",
             "Objects that a check of the last audit could not examine.",
@@ -83,3 +97,8 @@ class AuditRound:
         while not self._stop.wait(wait):
             self.look()
             wait = self._interval
+
+
+def _counted(findings: Iterable[Finding]) -> Counter[tuple[str, str, str]]:
+    """By check, scope and severity."""
+    return Counter((one.check.id, one.check.scope, one.severity) for one in findings)

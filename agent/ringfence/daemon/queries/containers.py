@@ -37,7 +37,7 @@ class ContainerQueries:
     def top(self, _request: Request) -> dict[str, Any]:
         """Tasks and counts of every container."""
         rows = []
-        for container in self._registry:
+        for container in self._registry.workloads():
             value = self._slots.read(container.slot)
             if value is None or value.cgroup != container.cgroup_id:
                 continue
@@ -60,7 +60,7 @@ class ContainerQueries:
     def trees(self, request: Request) -> list[dict[str, Any]]:
         """The processes of every container, or of those that the request names."""
         words = [word for word in request.get("containers") or [] if isinstance(word, str)]
-        wanted = [c for c in self._registry if not words or any(_is(c, word) for word in words)]
+        wanted = [c for c in self._registry.workloads() if not words or any(_is(c, word) for word in words)]
         copies = self._ask(lambda: {c.cgroup_id: self._processes(c.cgroup_id) for c in wanted})
         return [{**_about(container), **self._shown(copies[container.cgroup_id])} for container in wanted]
 

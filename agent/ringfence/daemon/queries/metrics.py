@@ -19,7 +19,7 @@ _DESCRIPTORS = 16_384  # four files for each container of the default maximum
 
 def container_metrics(loaded: Loaded, registry: Registry, limit: int) -> ContainerMetrics:
     """`limit`: how many containers have series of their own. Nothing is read before a scrape."""
-    return ContainerMetrics(loaded.kernel, loaded.slots.read, lambda: list(registry), _pressure(), limit)
+    return ContainerMetrics(loaded.kernel, loaded.slots.read, registry.workloads, _pressure(), limit)
 
 
 def _pressure() -> PressureMetrics:

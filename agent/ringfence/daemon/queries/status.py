@@ -89,6 +89,7 @@ class StatusQuery:
             "mode": self._config.mode,
             "policies": {
                 "generation": state.generation,
+                "digest": state.digest,
                 "policies": state.policies,
                 "rules": sum(state.rules.values()),
                 "mechanisms": mechanisms,
@@ -135,7 +136,7 @@ class StatusQuery:
         return [state.status() for _, state in sorted(self._probe_states.items())]
 
     def _containers(self) -> dict[str, Any]:
-        live = [self._slots.read(container.slot) for container in self._registry]
+        live = [self._slots.read(container.slot) for container in self._registry.workloads()]
         return {
             "live": len(live),
             "armed_tasks": sum(max(value.tasks, 0) for value in live if value),

@@ -131,6 +131,8 @@ class Dispatcher:
                 if canary is not None and event.event in _CGROUP_KINDS and canary.is_own_event(event):
                     return
                 container = self._tracker.on_event(event)
+                if container is not None and container.is_canary and not event.action:
+                    return
             else:
                 container = self._registry.get(event.slot, event.container)
                 if not _was_refused(event):

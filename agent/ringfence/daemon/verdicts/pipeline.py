@@ -26,6 +26,7 @@ from ringfence.daemon.verdicts.rules import RuleLookup
 from ringfence.daemon.verdicts.tamper import CALL_SECONDS, TamperConfirmation
 from ringfence.events import Event
 from ringfence.export import families
+from ringfence.export.container_alerts import RuleFacts
 from ringfence.export.records import (
     alert_record,
     boot_offset_ns,
@@ -144,9 +145,9 @@ class VerdictPipeline:
         outcome: Outcome,
     ) -> None:
         action = rule.asked_action if rule else Action(event.action)
-        self._stats.alerts[name, severity_of(rule), action.label, str(outcome)] += 1
-        namespace = container.namespace if container else None
-        self._stats.attempts.add(rule.attack if rule else (), namespace, str(outcome))
+        facts = RuleFacts(name, rule.title if rule else "", severity_of(rule))
+        attack = rule.attack if rule else ()
+        self._stats.count_alert(facts, action.label, str(outcome), attack, container)
 
     def _assemble(self, event: Event, container: Container | None, rule: CompiledRule | None) -> Alert:
         return assemble(event, container, rule, self._picture.tree, self._picture.node)
@@ -162,7 +163,7 @@ class VerdictPipeline:
         if suppressed:
             record["suppressed"] = suppressed
         self._outputs.emit(record, alert.container)
-        self._stats.alert_latency.observe(latency / 1e9)
+        self._stats.alert_latency.observe(latency / 1e9, alert.id)
 
     def report(self, findings: Iterable[Finding]) -> None:
         """Count and report what detectors found."""
@@ -171,10 +172,8 @@ class VerdictPipeline:
 
     def _report(self, found: Finding) -> None:
         detector, cgroup = found.detector, found.container.cgroup_id if found.container else 0
-        name = self._stats.series(detector.id)
-        self._stats.alerts[name, detector.severity, "alert", "seen"] += 1
-        namespace = found.container.namespace if found.container else None
-        self._stats.attempts.add(detector.attack, namespace, "seen")
+        facts = RuleFacts(detector.id, detector.title, detector.severity, "detector")
+        name = self._stats.count_alert(facts, "alert", "seen", detector.attack, found.container)
         decision = self._limiter.admit(cgroup, detector.id, str(found.details))
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
@@ -189,6 +188,7 @@ class VerdictPipeline:
         its names.
         """
         self.report(self._detectors.identified(container, facts))
+        self._stats.container_alerts.identified(container)
         self._outputs.identified(container)
 
     def lifecycle(self, event: Event, container: Container | None) -> None:

@@ -40,6 +40,18 @@ def _alertmanager(name: str, one: Configured, config: Config) -> Receiver:
     return Alertmanager(name, _http(one.url.rstrip("/") + "/api/v2/alerts", one, config))
 
 
+def _slack(name: str, one: Configured, config: Config) -> Receiver:
+    from ringfence.export.sinks.chat import Slack
+
+    return Slack(name, _http(one.url, one, config))
+
+
+def _teams(name: str, one: Configured, config: Config) -> Receiver:
+    from ringfence.export.sinks.chat import Teams
+
+    return Teams(name, _http(one.url, one, config))
+
+
 def _syslog(name: str, one: Configured, config: Config) -> Receiver:
     from ringfence.export.sinks.formats import FORMATS
     from ringfence.export.sinks.local import Syslog
@@ -65,6 +77,8 @@ def _file(name: str, one: Configured, config: Config) -> Receiver:
 RECEIVERS: Mapping[str, Kind] = {
     "webhook": Kind(lambda config: config.alerts_webhook, _webhook),
     "alertmanager": Kind(lambda config: config.alerts_alertmanager, _alertmanager),
+    "slack": Kind(lambda config: config.alerts_slack, _slack),
+    "teams": Kind(lambda config: config.alerts_teams, _teams),
     "syslog": Kind(lambda config: config.alerts_syslog, _syslog),
     "otlp": Kind(lambda config: config.alerts_otlp, _otlp),
     "file": Kind(

@@ -15,6 +15,7 @@ from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.http import Http
 from ringfence.export.sinks.native import headline, milliseconds, part
 from ringfence.export.sinks.sender import Record
+from ringfence.export.sinks.urgency import alert_name, description, runbook_url, urgency
 from ringfence.severity import number_of
 
 __all__ = ["Alertmanager", "Otlp", "Webhook"]
@@ -60,9 +61,11 @@ class Alertmanager(_Web):
     def _alert(self, record: Record) -> dict[str, Any]:
         rule, container = part(record, "rule"), part(record, "container")
         labels = {
-            "alertname": "RingfenceAlert",
+            "alertname": alert_name(record),
+            "source": "ringfence-agent",
             "rule": rule.get("id") or "unknown",
-            "severity": record.get("severity"),
+            "severity": urgency(record),
+            "rule_severity": record.get("severity"),
             "outcome": record.get("outcome"),
             "mechanism": record.get("mechanism"),
             "namespace": container.get("namespace"),
@@ -72,29 +75,37 @@ class Alertmanager(_Web):
             "node": record.get("node"),
             **part(record, "labels"),
         }
-        process = part(record, "process")
-        annotations = {
-            "summary": headline(record),
-            "attack": ", ".join(rule.get("attack") or []),
-            "policy": f"{rule.get('file')}:{rule.get('line')}" if rule.get("file") else "",
-            "allow": record.get("allow"),
-            "command": " ".join(process.get("args") or []),
-            "ancestry": " < ".join(
-                str(parent.get("exe") or parent.get("comm")) for parent in process.get("ancestry") or []
-            ),
-            "alert_id": record.get("id"),
-            "container_id": container.get("id"),
-            "owner": container.get("owner"),
-            "suppressed": str(record["suppressed"]) if record.get("suppressed") else "",
-        }
         # Relative to now: an alert that waited in the queue must not arrive already resolved.
         ends = datetime.fromtimestamp(self._now() + _RESOLVE, UTC)
         return {
             "labels": {key: str(value) for key, value in labels.items() if value},
-            "annotations": {key: str(value) for key, value in annotations.items() if value},
+            "annotations": {key: str(value) for key, value in _annotations(record).items() if value},
+            "generatorURL": runbook_url(record),
             "startsAt": record.get("time"),
             "endsAt": ends.isoformat(timespec="milliseconds"),
         }
+
+
+def _annotations(record: Record) -> dict[str, Any]:
+    """What explains an alert of Alertmanager."""
+    rule, container = part(record, "rule"), part(record, "container")
+    process = part(record, "process")
+    return {
+        "summary": headline(record),
+        "description": description(record),
+        "runbook_url": runbook_url(record),
+        "attack": ", ".join(rule.get("attack") or []),
+        "policy": f"{rule.get('file')}:{rule.get('line')}" if rule.get("file") else "",
+        "allow": record.get("allow"),
+        "command": " ".join(process.get("args") or []),
+        "ancestry": " < ".join(
+            str(parent.get("exe") or parent.get("comm")) for parent in process.get("ancestry") or []
+        ),
+        "alert_id": record.get("id"),
+        "container_id": container.get("id"),
+        "owner": container.get("owner"),
+        "suppressed": str(record["suppressed"]) if record.get("suppressed") else "",
+    }
 
 
 class Otlp(_Web):

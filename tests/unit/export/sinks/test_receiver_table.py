@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ringfence.config.keys import KEYS
-from ringfence.config.receivers import http_receivers, syslog_receivers
+from ringfence.config.receivers import chat_receivers, http_receivers, syslog_receivers
 from ringfence.export.sinks.receivers import RECEIVERS
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 def test_every_address_in_the_configuration_is_a_receiver() -> None:
     """A key without a kind would be accepted, and its alerts would silently go nowhere."""
-    addresses = {key.path for key in KEYS if key.parse in (http_receivers, syslog_receivers)}
+    addresses = {key.path for key in KEYS if key.parse in (chat_receivers, http_receivers, syslog_receivers)}
     assert addresses | {"alerts.file"} == {f"alerts.{name}" for name in RECEIVERS}
 
 

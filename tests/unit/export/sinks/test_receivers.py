@@ -40,7 +40,8 @@ def test_alertmanager_gets_labels_that_group_and_annotations_that_explain() -> N
     [first, second] = server.bodies[0]
     assert first["labels"] == second["labels"]
     assert first["labels"] == {
-        "alertname": "RingfenceAlert", "rule": "core-pattern", "severity": "critical", "outcome": "denied",
+        "alertname": "RingfenceCorePattern", "source": "ringfence-agent", "rule": "core-pattern",
+        "severity": "warning", "rule_severity": "critical", "outcome": "denied",
         "mechanism": "lsm", "namespace": "shop", "pod": "web-0", "container": "web", "node": "node-1",
         "image": "registry.example:5000/shop/web:1.2",
     }  # fmt: skip
@@ -48,6 +49,11 @@ def test_alertmanager_gets_labels_that_group_and_annotations_that_explain() -> N
     assert first["annotations"]["policy"] == "/etc/ringfence/policies/kernel.yaml:12"
     assert first["annotations"]["allow"] == "add to rule core-pattern"
     assert first["annotations"]["ancestry"] == "/sbin/init"
+    assert first["annotations"]["description"] == (
+        "The call was denied before it took effect. Container shop/web-0/web."
+    )
+    assert first["annotations"]["runbook_url"].endswith("/docs/runbooks/escape-denied.md")
+    assert first["generatorURL"] == first["annotations"]["runbook_url"]
     assert datetime.fromisoformat(first["endsAt"]).timestamp() > now
 
 
