@@ -168,7 +168,7 @@ class ProbePipeline:
         self._stats.alerts[name, rule.severity, rule.action.label, verdict.outcome] += 1
         self._stats.attempts.add(rule.attack, container.namespace, verdict.outcome)
         same = (verdict.outcome, decoded.pid, decoded.values)
-        decision = self._limiter.admit(container.cgroup_id, rule.id, same, verdict)
+        decision = self._limiter.admit(container.cgroup_id, rule.id, same, verdict, decoded.time_ns)
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return

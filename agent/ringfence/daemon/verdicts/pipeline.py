@@ -113,7 +113,9 @@ class VerdictPipeline:
         if is_half_killed(event) or event is not seen:
             alert = self._kill(self._assemble(event, container, rule))
             self._count(event, container, rule, name, alert.outcome)
-            decision = self._limiter.admit(event.container, rule_id, alert.deduplication_key, alert)
+            decision = self._limiter.admit(
+                event.container, rule_id, alert.deduplication_key, alert, event.time_ns
+            )
         else:
             self._count(event, container, rule, name, outcome_of(event, rule))
             decision = self._limit(event, container, rule, rule_id)
@@ -129,11 +131,11 @@ class VerdictPipeline:
         assembled.
         """
         held = _Held(event, container, rule)
-        if not self._limiter.may_pass(event.container, rule_id):
-            return self._limiter.hold(event.container, rule_id, held)
+        if not self._limiter.may_pass(event.container, rule_id, event.time_ns):
+            return self._limiter.hold(event.container, rule_id, held, event.time_ns)
         exe, _ = program_of(event, self._picture.tree)
         same = deduplication_key_of(event, outcome_of(event, rule), exe, describe(event))
-        return self._limiter.admit(event.container, rule_id, same, held)
+        return self._limiter.admit(event.container, rule_id, same, held, event.time_ns)
 
     def _count(
         self,
@@ -175,7 +177,7 @@ class VerdictPipeline:
         self._stats.alerts[name, detector.severity, "alert", "seen"] += 1
         namespace = found.container.namespace if found.container else None
         self._stats.attempts.add(detector.attack, namespace, "seen")
-        decision = self._limiter.admit(cgroup, detector.id, str(found.details))
+        decision = self._limiter.admit(cgroup, detector.id, str(found.details), None, found.time_ns)
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return
