@@ -70,6 +70,18 @@ def test_times_follow_the_clock_and_latencies_do_not(monkeypatch: pytest.MonkeyP
     assert 0 <= before["latency_us"] <= after["latency_us"] < 60_000_000
 
 
+def test_a_jump_of_the_clock_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted; slewing is not a jump."""
+    made, offset = pipeline_of([]), boot_offset_ns()
+    counts = []
+    for change in (0, 10**8, DAY, DAY, -DAY):
+        monkeypatch.setattr(module, "boot_offset_ns", lambda change=change: offset + change)
+        made.tick()
+        [clock] = [one for one in made.samples() if one.name == "ringfence_clock_changes"]
+        counts.append(clock.samples[0].value)
+    assert counts == [0, 0, 1, 1, 2]
+
+
 def test_alerts_of_a_gap_are_all_reported() -> None:
     """Seventy-five different attacks in 80 seconds without an agent, read at once by the next one."""
     lines: list[Mapping[str, Any]] = []

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from prometheus_client.core import Metric
 
+from ringfence import log
 from ringfence.abi import Action
 from ringfence.containers.model import Container, Facts
 from ringfence.daemon.delivery.outputs import Outputs
@@ -52,6 +53,8 @@ from ringfence.response.limiter import Decision, Limiter
 
 __all__ = ["Later", "VerdictPipeline"]
 
+_CLOCK_SET_NS = 10**9  # a change of the clock that no slewing explains
+
 Later = Callable[[float, Callable[[], None]], None]
 
 
@@ -85,6 +88,8 @@ class VerdictPipeline:
         self._stats = picture.stats
         self._errors = ErrorCounter("timer")
         self._offset = boot_offset_ns()
+        self._clock_changes = 0
+        self._log = log.get_logger("alerts")
 
     def handle(self, event: Event, container: Container | None) -> None:
         """A rule matched: decide it, now or when the effect of the call is known."""
@@ -209,7 +214,7 @@ class VerdictPipeline:
         """Report what was held back and will not be reported with a later alert; follow the clock.
         Called by a timer, and at the end (`last`).
         """
-        self._offset = boot_offset_ns()
+        self._follow_clock()
         for held in self._limiter.flush(0) if last else self._limiter.flush():
             what = self._assemble(*held.what) if isinstance(held.what, _Held) else held.what
             if isinstance(what, Alert):
@@ -219,7 +224,23 @@ class VerdictPipeline:
                 record["reported"] = timestamp(now, self._offset)
                 self._outputs.emit(record, what.container)
 
+    def _follow_clock(self) -> None:
+        before, self._offset = self._offset, boot_offset_ns()
+        change = self._offset - before
+        if abs(change) >= _CLOCK_SET_NS:
+            self._clock_changes += 1
+            self._log.warning(
+                "the clock was set: times of alerts before and after do not compare",
+                seconds=round(change / 1e9, 3),
+            )
+
     def samples(self) -> Iterator[Metric]:
-        """Alerts, kills, and the size of the rate limiter."""
+        """Alerts, kills, changes of the clock, and the size of the rate limiter."""
+        yield families.counter(
+            "ringfence_clock_changes",
+            "Times that the node's clock was set by more than a second while the agent ran.",
+            {},
+            self._clock_changes,
+        )
         yield from families.alerts(self._stats)
         yield from families.capacity("rate_limits", self._limiter.capacity)

@@ -98,7 +98,9 @@ class Outbox:
                 sender.spool.sync()
 
 
-def outbox_of(config: Config, complain: Complain, damaged: Damaged) -> Outbox:
+def outbox_of(
+    config: Config, complain: Complain, damaged: Damaged = lambda path, offset, records: None
+) -> Outbox:
     """Returns the configured receivers with their queues. Raises Error if a queue cannot be used.
 
     `damaged` gets the damaged records of the queues, from any thread.
