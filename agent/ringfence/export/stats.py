@@ -49,6 +49,7 @@ class Stats:
         "alerts_suppressed",
         "attach_seconds",
         "attempts",
+        "clock_changes",
         "decode_errors",
         "loop_seen",
         "received",
@@ -64,6 +65,7 @@ class Stats:
         self.alerts: Counter[tuple[str, str, str, str]] = Counter()  # by rule, severity, action, outcome
         self.attempts = Attempts()
         self.alerts_suppressed: Counter[str] = Counter()  # by rule
+        self.clock_changes = 0
         self.alert_latency = Histogram()
         self.reloads: Counter[str] = Counter()  # by result: loaded, refused
         self.responses: Counter[str] = Counter()  # kills from user space, by result

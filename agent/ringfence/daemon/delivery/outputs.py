@@ -22,7 +22,7 @@ from ringfence.containers.model import Container, Enrichment
 from ringfence.export import families
 from ringfence.export.escape import escape
 from ringfence.export.jsonl import LineWriter
-from ringfence.export.records import container_record
+from ringfence.export.records import VERSION, container_record
 from ringfence.export.redact import Redactor
 from ringfence.export.sinks.receivers import is_any_configured
 from ringfence.export.stream import StreamServer
@@ -189,6 +189,7 @@ class Outputs:
             first = held[0].record
             self._egress.show(
                 {
+                    "version": VERSION,
                     "time": first["time"],
                     "event": "container.identity",
                     "kind": "identity",

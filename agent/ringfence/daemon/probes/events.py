@@ -159,7 +159,7 @@ class ProbePipeline:
         verdict = Verdict(
             _new_id(), event, container, policy, rule, mode, "seen",
             self._tree.find(decoded.pid, decoded.start_ns) if decoded.pid else None,
-            self._tree.ancestry(decoded.pid, decoded.start_ns) if decoded.pid else (),
+            self._tree.ancestry(decoded.pid, decoded.start_ns, first=container.pid) if decoded.pid else (),
             self._policies.number, self._node,
         )  # fmt: skip
         if rule.action is Action.KILL:

@@ -88,7 +88,6 @@ class VerdictPipeline:
         self._stats = picture.stats
         self._errors = ErrorCounter("timer")
         self._offset = boot_offset_ns()
-        self._clock_changes = 0
         self._log = log.get_logger("alerts")
 
     def handle(self, event: Event, container: Container | None) -> None:
@@ -113,7 +112,8 @@ class VerdictPipeline:
         rule = self._rules.find(event)
         rule_id = rule.rule_id if rule else "unknown"
         name = self._stats.series(rule_id)
-        self.report(self._detectors.verdict(event, container, rule_id))
+        outcome = outcome_of(event, rule)
+        self.report(self._detectors.verdict(event, container, rule_id, str(outcome)))
         alert: Alert | None = None
         if is_half_killed(event) or event is not seen:
             alert = self._kill(self._assemble(event, container, rule))
@@ -122,7 +122,7 @@ class VerdictPipeline:
                 event.container, rule_id, alert.deduplication_key, alert, event.time_ns
             )
         else:
-            self._count(event, container, rule, name, outcome_of(event, rule))
+            self._count(event, container, rule, name, outcome)
             decision = self._limit(event, container, rule, rule_id)
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
@@ -186,7 +186,7 @@ class VerdictPipeline:
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return
-        record = finding_record(found, self._picture.node, self._offset)
+        record = finding_record(found.traced(self._picture.tree), self._picture.node, self._offset)
         if decision.suppressed:
             record["suppressed"] = decision.suppressed
         self._outputs.emit(record, found.container)
@@ -228,19 +228,13 @@ class VerdictPipeline:
         before, self._offset = self._offset, boot_offset_ns()
         change = self._offset - before
         if abs(change) >= _CLOCK_SET_NS:
-            self._clock_changes += 1
+            self._stats.clock_changes += 1
             self._log.warning(
                 "the clock was set: times of alerts before and after do not compare",
                 seconds=round(change / 1e9, 3),
             )
 
     def samples(self) -> Iterator[Metric]:
-        """Alerts, kills, changes of the clock, and the size of the rate limiter."""
-        yield families.counter(
-            "ringfence_clock_changes",
-            "Times that the node's clock was set by more than a second while the agent ran.",
-            {},
-            self._clock_changes,
-        )
+        """Alerts, kills, and the size of the rate limiter."""
         yield from families.alerts(self._stats)
         yield from families.capacity("rate_limits", self._limiter.capacity)
