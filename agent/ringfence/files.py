@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["forget_cache", "read_regular"]
+__all__ = ["SocketFile", "forget_cache", "read_regular"]
 
 
 def read_regular(path: Path, most: int) -> bytes:
@@ -31,3 +31,21 @@ def forget_cache(fd: int) -> None:
     """
     with contextlib.suppress(OSError):  # a pipe, or a filesystem without cache
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+class SocketFile:
+    """Remembers the file of a listening socket, to notice that it was deleted or replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._bound = self._now()
+
+    def is_there(self) -> bool:
+        """Returns True if the path still leads to this socket."""
+        return self._bound is not None and self._now() == self._bound
+
+    def _now(self) -> tuple[int, int, int] | None:
+        with contextlib.suppress(OSError):
+            found = self._path.lstat()
+            return found.st_dev, found.st_ino, found.st_mode
+        return None

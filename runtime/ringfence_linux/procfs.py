@@ -10,6 +10,7 @@ import os
 __all__ = [
     "TICK_NS",
     "Stat",
+    "boottime_ahead_ns",
     "live_start",
     "own_start_ns",
     "parse_stat",
@@ -88,3 +89,16 @@ def _read(path: str) -> bytes:
         return os.read(fd, 4096)
     finally:
         os.close(fd)
+
+
+def boottime_ahead_ns(proc: str | os.PathLike[str] = "/proc") -> int:
+    """The nanoseconds by which CLOCK_BOOTTIME of this process is ahead of the kernel's own clock.
+
+    It is not 0 in a time namespace (time_namespaces(7)); 0 also on a kernel without them.
+    """
+    try:
+        lines = _read(f"{os.fspath(proc)}/self/timens_offsets").splitlines()
+        words = next(line.split() for line in lines if line.startswith(b"boottime"))
+        return int(words[1]) * 10**9 + int(words[2])
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 0

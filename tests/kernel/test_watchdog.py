@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import CONTAINER, GENERATIONS
+from ringfence.cli.client import request
 from tests.kernel.tamper import LABEL, Target, target_of
 from tests.kernel.test_self_defence_limits import userns
 from tests.support import force
@@ -174,3 +175,12 @@ def test_a_changed_priority_is_restored(target: Target) -> None:
     os.setpriority(os.PRIO_PROCESS, target.pid, was + 5)
     wait_reported(target, "limit", before)
     wait_for(lambda: os.getpriority(os.PRIO_PROCESS, target.pid) == was, "the priority")
+
+
+def test_a_deleted_local_socket_comes_back(target: Target) -> None:
+    """`ringfence status` and the others work again without a restart."""
+    before, path = count(target, "socket"), target.agent.socket
+    path.unlink()
+    wait_reported(target, "socket", before)
+    wait_for(path.is_socket, "the socket")
+    assert request(path, "status")["version"]

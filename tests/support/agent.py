@@ -20,12 +20,14 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from ringfence.bpf.capabilities import mounts_of
+from tests.support.alert_schema import problems
 from tests.support.cgroups import PREFIX
 from tests.support.waiting import end, patience, wait_for
 
 __all__ = ["Agent", "Record", "Sample", "free_port", "pinned_agent", "running_agent"]
 
 Record = dict[str, Any]
+_CHECKED = 2000  # lines of an agent that are compared with the published schema
 SCRAPE_FRESH_S = 1.0  # maximum age of an answer of /metrics
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -74,6 +76,7 @@ class Agent:
                 self.argv += [f"--{key}", word]
         self.records: list[Record] = []
         self.arrived: list[int] = []  # CLOCK_BOOTTIME of each record's line, in ns
+        self.invalid: list[str] = []  # what is wrong with lines, by the published schema
         self.ready_seconds = 0.0
         self._scraped_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -111,6 +114,8 @@ class Agent:
             record = json.loads(line)
             self.arrived.append(now)
             self.records.append(record)
+            if len(self.records) <= _CHECKED:
+                self.invalid += problems(record)
 
     @property
     def pid(self) -> int:
@@ -186,6 +191,7 @@ class Agent:
         status = end(self._process, seconds=seconds)
         if self._reader is not None:
             self._reader.join(5)
+        assert not self.invalid, self.invalid[:5]
         return status
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,6 +17,8 @@ from ringfence.cli.parser import Commands, add_command, add_output, add_socket
 from ringfence.severity import SEVERITIES
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_HEAD = f"{'TIME':<12} {'SEVERITY':<8} {'OUTCOME':<10} {'CONTAINER':<24} COMMAND[PID] EVENT RULE"
+_COMMAND = 120  # letters of a command line
 _OUTCOMES = {"denied": "green", "killed": "green", "seen": "yellow"}
 
 
@@ -31,7 +34,7 @@ def register(commands: Commands) -> None:
         examples=(
             "ringfence events --follow\n"
             "ringfence events --since 1h --severity high\n"
-            "ringfence events -f --container web-1 --event process.exec\n"
+            "ringfence events -f --container shop/web-1 --event process.exec\n"
             "ringfence events -f --all -o json | jq .details"
         ),
     )
@@ -42,7 +45,7 @@ def register(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "-c", "--container", action="append", default=[], metavar="C",
-        help="only this container (id, name or pod); repeatable",
+        help="only this container (id or name), pod (POD or NAMESPACE/POD) or namespace; repeatable",
     )  # fmt: skip
     parser.add_argument(
         "-e", "--event", action="append", default=[], metavar="EVENT",
@@ -71,6 +74,8 @@ def run(options: Any) -> int:
         events=options.event, rules=options.rule, severity=options.severity, alerts=options.alerts,
         activity=options.all,
     )  # fmt: skip
+    if options.output == "compact" and sys.stdout.isatty():
+        print(_HEAD)
     for record in records:
         text = json.dumps(record, ensure_ascii=False) if options.output == "json" else compact(record)
         print(text, flush=options.follow)
@@ -78,36 +83,55 @@ def run(options: Any) -> int:
 
 
 def compact(record: Mapping[str, Any]) -> str:
-    """Returns a record as one line: time, severity, outcome, container, process, event, rule, details."""
+    """Returns a record as one line: time, severity, outcome, container, command, and what was tried."""
     from ringfence.export.escape import escape
 
     if record.get("event") == "dropped":
         return colour(f"... {record.get('count')} records lost: this terminal reads too slowly", "yellow")
-    container, process = record.get("container") or {}, record.get("process") or {}
     severity = str(record.get("severity") or "")
     outcome = str(record.get("outcome") or "")
-    rule = record.get("rule") or {}
-    what = " ".join(str(part) for part in (rule.get("id"), _details(record.get("details") or {})) if part)
     words = [
         _clock(str(record.get("time") or "")),
         colour(f"{severity or '-':<8}", SEVERITY_COLOURS.get(severity, "dim")),
         colour(f"{outcome or '-':<10}", _OUTCOMES.get(outcome, "dim")),
-        f"{container.get('name') or str(container.get('id') or '-')[:12]!s:<16}",
-        f"{process.get('comm') or '-'}[{process.get('pid') or '-'}]",
-        str(record.get("event") or "-"),
-        what,
+        f"{_where(record.get('container') or {}):<24}",
+        _command(record.get("process") or {}),
+        *_what(record),
     ]
     # The agent escaped all observed text; the only unprintable characters here are colour codes.
     return " ".join(
-        word if word.isprintable() or "\x1b[" in word[:2] else escape(word) for word in words
+        word if word.isprintable() or "\x1b[" in word[:2] else escape(word) for word in words if word
     ).rstrip()
+
+
+def _where(container: Mapping[str, Any]) -> str:
+    """Returns NAMESPACE/POD/NAME, as far as it is known; otherwise the name, or the start of the id."""
+    parts = [str(container[part]) for part in ("namespace", "pod", "name") if container.get(part)]
+    return "/".join(parts) or str(container.get("id") or "-")[:12]
+
+
+def _command(process: Mapping[str, Any]) -> str:
+    """Returns the command line and the PID; the name of the thread if nothing else is known."""
+    words = " ".join(map(str, process.get("args") or [])) or process.get("exe") or process.get("comm")
+    return f"{str(words or '-')[:_COMMAND]}[{process.get('pid') or '-'}]"
+
+
+def _what(record: Mapping[str, Any]) -> list[str]:
+    """Returns the event, the rule with its title, and what was tried; of other records the details."""
+    rule = record.get("rule") or {}
+    title = f"{rule.get('title')}:" if rule.get("title") else ""
+    tried = record.get("tried") or _details(record.get("details") or {})
+    if tried == rule.get("title"):  # of a finding
+        title, tried = str(tried), _details(record.get("details") or {})
+    return [str(word) for word in (record.get("event") or "-", rule.get("id"), title, tried) if word]
 
 
 def _details(details: Mapping[str, Any]) -> str:
     words = []
     for name, value in details.items():
         shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        if shown and name not in ("nr", "inode", "fs_magic", "flags_open"):
+        pointers = name == "args" and shown.startswith("0x")
+        if shown and not pointers and name not in ("nr", "inode", "fs_magic", "flags_open"):
             words.append(f"{name}={shown}")
     return " ".join(words)[:400]
 

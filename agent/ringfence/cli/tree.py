@@ -21,7 +21,9 @@ def register(commands: Commands) -> None:
         text="Show the armed processes (those that run workload code) of all or some containers.",
         examples="ringfence tree\nringfence tree web-1\nringfence tree -o json 3f2a",
     )
-    parser.add_argument("container", nargs="*", help="id (prefix), name or pod (default: all)")
+    parser.add_argument(
+        "container", nargs="*", help="id (prefix), name, pod, NAMESPACE/POD or namespace (default: all)"
+    )
     add_output(parser, "text", "json")
     add_socket(parser)
 

@@ -85,6 +85,7 @@ class Config(NamedTuple):
     alerts_certificate: Path | None
     alerts_labels: Mapping[str, str]
     alerts_timeout: int  # seconds
+    alerts_syslog_enterprise: int  # 0: none
     alerts_queue_dir: Path | None  # None: `queue` below state_dir; see `queue_dir`
     alerts_queue_size: int
     alerts_queue_sync: Literal["always", "second", "never"]

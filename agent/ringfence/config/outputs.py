@@ -133,6 +133,9 @@ OUTPUT_KEYS: tuple[Key, ...] = (
         "labels to add to every alert, such as cluster=prod", "NAME=VALUE", many=True),
     Key("alerts.timeout", "alerts_timeout", values.integer(1, 300), 10,
         "timeout of one request to a receiver, in seconds", "SECONDS"),
+    Key("alerts.syslog_enterprise", "alerts_syslog_enterprise", values.integer(0, 2**32 - 1), 0,
+        "private enterprise number of your organisation, for the structured data of syslog; 0: only the"
+        " message has the alert", "N"),
     Key("alerts.queue_dir", "alerts_queue_dir", values.off_or(values.absolute_path), None,
         "directory that queues alerts for unavailable receivers; off: `queue` in state_dir, usually lost at"
         " reboot",

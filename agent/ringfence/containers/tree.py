@@ -18,7 +18,10 @@ from ringfence.abi import EventKind
 from ringfence.events import Event, ExecEvent, TaskEvent
 from ringfence_linux.procfs import TICK_NS, read_stat
 
-__all__ = ["Ancestor", "Process", "ProcessTree", "read_processes"]
+__all__ = [
+    "ENTRYPOINT", "FORGOTTEN", "OUTSIDE", "RUNTIME_EXEC", "Ancestor", "Process", "ProcessTree",
+    "read_processes",
+]  # fmt: skip
 
 K = TypeVar("K")
 LIVE_MAX = 8192
@@ -54,8 +57,15 @@ class Process:
         return f"Process({self.pid}, {self.start_ns}, {self.exe!r})"
 
 
+#: names of ancestors that are no process of the container
+ENTRYPOINT, RUNTIME_EXEC = b"(entrypoint)", b"(runtime exec)"
+OUTSIDE, FORGOTTEN = b"(outside the container)", b"(unknown)"
+
+
 class Ancestor(NamedTuple):
-    """One step of an ancestry. `missing`: only the PID is known (outside the container, or forgotten)."""
+    """One step of an ancestry. `missing`: only the PID is known; `comm` says in parentheses what it is:
+    the runtime that started the container's entrypoint, or an exec session in it, or a forgotten process.
+    """
 
     pid: int
     start_ns: int
@@ -206,25 +216,28 @@ class ProcessTree:
             return process
         return self._dead.get((pid, start_ns))
 
-    def ancestry(self, pid: int, start_ns: int, *, ppid: int = 0) -> list[Ancestor]:
+    def ancestry(self, pid: int, start_ns: int, *, ppid: int = 0, first: int = 0) -> list[Ancestor]:
         """Returns parent, grandparent and so on, at most DEPTH_MAX, up to the container's first process.
 
         The last one is `missing` if only its PID is known. `ppid` is the event's value, for a process that is
-        not in the tree.
+        not in the tree. `first` is the PID of the container's first process, 0: not known.
         """
         process = self.find(pid, start_ns)
         parent_pid, parent_start = (process.ppid, process.pstart_ns) if process else (ppid, 0)
-        child_start = start_ns
+        child_pid, child_start = pid, start_ns
         chain: list[Ancestor] = []
         while parent_pid and len(chain) < DEPTH_MAX:
             parent = self.find(parent_pid, parent_start)
             # A parent is never younger than its child: then the PID was reused.
             if parent is None or parent.start_ns > child_start:
-                chain.append(Ancestor(parent_pid, parent_start, b"", b"", b"", missing=True))
+                known = process is not None and parent is None
+                origin = _origin(parent_pid, parent_start, child_pid, first) if known else FORGOTTEN
+                chain.append(Ancestor(parent_pid, parent_start, origin, b"", b"", missing=True))
                 break
             comm = parent.comm.partition(b"\0")[0]
             chain.append(Ancestor(parent.pid, parent.start_ns, comm, parent.exe, parent.args))
-            parent_pid, parent_start, child_start = parent.ppid, parent.pstart_ns, parent.start_ns
+            child_pid, child_start = parent.pid, parent.start_ns
+            parent_pid, parent_start = parent.ppid, parent.pstart_ns
         return chain
 
     def of_container(self, container: int) -> list[Process]:
@@ -266,6 +279,20 @@ class ProcessTree:
                 self._add(process)
                 added += 1
         return added
+
+
+def _origin(parent: int, parent_start: int, child: int, first: int) -> bytes:
+    """Returns what the unknown parent of a known process is.
+
+    A process that a fork in the container created knows its parent's start. Others came from outside: the
+    entrypoint, or a session that the runtime started in the container (`kubectl exec`).
+    """
+    if parent_start or not first:
+        return FORGOTTEN
+    if child == first:
+        return ENTRYPOINT
+    # PID 1 of the host is the parent of orphans, too.
+    return OUTSIDE if parent == 1 else RUNTIME_EXEC
 
 
 def read_processes(pids: Iterable[int], container: int, proc: Path = Path("/proc")) -> list[Process]:

@@ -21,6 +21,7 @@ from ringfence.daemon.parts import Node
 from ringfence.daemon.queries import http as frontends
 from ringfence.daemon.startup.handover import GAP
 from ringfence.daemon.tracking.host_trees import HostTrees
+from ringfence_linux.procfs import boottime_ahead_ns
 
 __all__ = ["Agent"]
 
@@ -34,6 +35,7 @@ class Agent:
         """`kernel` waits until programs and maps are loaded. Raises Error."""
         self._node, self._config, self._stack = node, node.config, stack
         self._parts = Assembly(node, stack, kernel)
+        self._waiting = False  # for the end of an earlier agent's programs
         self._log = log.get_logger("agent")
 
     def start(self) -> None:
@@ -44,7 +46,7 @@ class Agent:
         self._serve()
         self._defend()
         self._watch()
-        parts.readiness.wait_for("")
+        self._in_force()
         parts.stats.started(plans.process_age())
         self._log.info(
             "ready",
@@ -53,6 +55,12 @@ class Agent:
             containers=len(parts.picture.registry),
             programs=len(parts.loaded.kernel.attached),
         )
+
+    def _in_force(self) -> None:
+        """The agent is ready when nothing else decides: neither another mode nor other policies."""
+        deciding = self._parts.continuity.takeover.deciding
+        self._waiting = deciding
+        self._parts.readiness.wait_for("the end of the earlier agent's programs" if deciding else "")
 
     def run(self, *, hang_up: bool = False) -> None:
         """Run the loop until a signal stops it. `hang_up`: SIGHUP came before the loop ran."""
@@ -136,6 +144,11 @@ class Agent:
         if self._node.handover == GAP:
             self._log.warning("no ticket of the earlier agent: its pins were removed at the start",
                               unguarded_seconds=round(plans.process_age(), 3))  # fmt: skip
+        if ahead := boottime_ahead_ns():
+            self._log.error(
+                "the agent runs in a time namespace: the times of alerts are wrong by so many seconds",
+                seconds=ahead / 1e9,
+            )
         for assumption in self._node.assumptions:
             self._log.warning("assumed", what=assumption)
         for skipped in self._parts.loaded.kernel.skipped:
@@ -197,5 +210,7 @@ class Agent:
         parts.stats.turned()
         parts.loaded.kernel.map("heartbeat").set(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         parts.continuity.takeover.tick(parts.pipeline.handle)
+        if self._waiting:
+            self._in_force()
         self._helpers.refresh()
         self._trees.refresh()

@@ -187,6 +187,7 @@ class Assembly:
             picture.registry,
             self.continuity.files,
             lambda: self.manager.reattach(),
+            lambda: (self.egress.stream, self.enroll_socket),
             reports="agent-tampered" not in config.detectors_off,
         )
         self.outputs = Outputs(

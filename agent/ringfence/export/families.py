@@ -274,6 +274,8 @@ def alerts(stats: Stats) -> Iterator[Metric]:
         "rule",
         stats.alerts_suppressed,
     )
+    text = "Times that the node's clock was set by more than a second while the agent ran."
+    yield counter("ringfence_clock_changes", text, {}, stats.clock_changes)
     latency = HistogramMetricFamily(
         "ringfence_alert_latency_seconds",
         "Time from the call in the kernel until its alert is handed to the output.",

@@ -10,12 +10,14 @@ from ringfence.containers.model import Container
 from ringfence.containers.tree import Ancestor, Process
 from ringfence.export.escape import arguments, escape
 from ringfence.export.records import (
+    VERSION,
     ancestry_record,
     container_record,
     plain,
     response_record,
     rule_record,
     timestamp,
+    worded,
 )
 from ringfence.policy.model import Policy
 from ringfence.policy.probe_rules import ProbeRule
@@ -48,6 +50,7 @@ def event_record(event: ProbeEvent, container: Container | None, offset_ns: int)
     """Returns the record of one event, with or without a container."""
     decoded = event.decoded
     return {
+        "version": VERSION,
         "time": timestamp(decoded.time_ns, offset_ns),
         "event": event.probe.label,
         "kind": "activity",
@@ -106,4 +109,4 @@ def verdict_record(verdict: Verdict, offset_ns: int, latency_ns: int) -> Record:
     }
     if verdict.response is not None:
         record["response"] = response_record(verdict.response)
-    return record
+    return worded(record)

@@ -12,6 +12,7 @@ from ringfence.abi import EventKind
 from ringfence.containers.model import Container
 from ringfence.containers.tree import Ancestor
 from ringfence.events import Event
+from ringfence.export import wording
 from ringfence.export.escape import arguments, escape
 from ringfence.response.alert import Alert
 from ringfence.response.describe import describe, notes, task_words
@@ -19,6 +20,7 @@ from ringfence.response.detectors import Finding
 from ringfence.response.kill import KillResult
 
 __all__ = [
+    "VERSION",
     "alert_record",
     "ancestry_record",
     "boot_offset_ns",
@@ -29,11 +31,19 @@ __all__ = [
     "response_record",
     "rule_record",
     "timestamp",
+    "worded",
 ]
 
 Record = dict[str, Any]
 _PROCESS_KINDS = frozenset((EventKind.PROCESS_FORK, EventKind.PROCESS_EXEC, EventKind.PROCESS_EXIT))
-_LABELS, _MOUNTS, _REASONS = 32, 16, 8  # maximum shown of a container
+_LABELS, _REASONS = 12, 4  # maximum shown of a container
+#: labels in which runtimes repeat what other fields say
+_REPEATED = (
+    "io.kubernetes.", "io.cri-containerd.", "io.podman.annotations.", "pod-template-hash",
+    "controller-revision-hash",
+)  # fmt: skip
+#: the version of the records' form; docs/reference/alert.schema.json says what may change within one
+VERSION = 1
 
 
 def boot_offset_ns() -> int:
@@ -54,6 +64,7 @@ def event_record(event: Event, container: Container | None, offset_ns: int) -> R
     """Returns the record of an event that no rule matched."""
     lifecycle = event.event <= EventKind.CGROUP_RELEASE and event.event not in _PROCESS_KINDS
     return {
+        "version": VERSION,
         "time": timestamp(event.time_ns, offset_ns),
         "event": event.kind.label,
         "kind": "lifecycle" if lifecycle else "activity",
@@ -67,7 +78,9 @@ def event_record(event: Event, container: Container | None, offset_ns: int) -> R
 def alert_record(alert: Alert, offset_ns: int, latency_ns: int) -> Record:
     """Returns the record of one verdict."""
     event, rule = alert.event, alert.rule
+    details = plain({name: value for name, value in alert.details.items() if name != "args"})
     record: Record = {
+        "version": VERSION,
         "time": timestamp(event.time_ns, offset_ns),
         "event": event.kind.label,
         "kind": "alert",
@@ -80,11 +93,11 @@ def alert_record(alert: Alert, offset_ns: int, latency_ns: int) -> Record:
         "container": _container(event, alert.container),
         "process": _process(event)
         | {
-            "exe": escape(alert.exe),
+            "exe": _program(alert.exe),
             "args": arguments(alert.args.rstrip(b"\0")) if alert.args else [],
             "ancestry": ancestry_record(alert.ancestry),
         },
-        "details": plain(alert.details),
+        "details": details,
         "latency_us": max(latency_ns, 0) // 1000,
         "allow": _pasted(alert.allow) if rule else "",
         "generation": event.generation,
@@ -95,31 +108,49 @@ def alert_record(alert: Alert, offset_ns: int, latency_ns: int) -> Record:
         record["suppressed"] = alert.suppressed
     if alert.response:
         record["response"] = response_record(alert.response)
-    return record
+    return worded(record)
+
+
+def worded(record: Record) -> Record:
+    """Returns an alert with its sentences: what was tried, how it ended, what to do."""
+    return record | {
+        "tried": wording.tried(str(record["event"]), record["details"]),
+        "ended": wording.ended(record),
+        "runbook": wording.runbook(record),
+        "next": list(wording.next_steps(record)),
+    }
 
 
 def finding_record(found: Finding, node: str, offset_ns: int) -> Record:
     """Returns a detector's finding in the form of an alert: it uses the same outputs."""
     detector, event = found.detector, found.event
     process = _process(event) if event else {"pid": found.container.pid if found.container else 0, "comm": ""}
-    return {
+    record: Record = {
+        "version": VERSION,
         "time": timestamp(found.time_ns, offset_ns),
         "event": "finding",
         "kind": "alert",
         "id": found.id,
         "severity": detector.severity,
-        "rule": rule_record(detector.id, detector.title, "detectors", "", 0, detector.attack, "audit"),
+        "rule": rule_record(detector.id, detector.title, "detectors", "", 0, detector.attack, "report"),
         "action": "alert",
         "outcome": "seen",
         "mechanism": "observe",
         "container": container_record(found.container) if found.container else {"id": "", "cgroup": 0},
-        "process": process | {"exe": "", "args": [], "ancestry": []},
+        "process": process
+        | {
+            "exe": _program(found.exe),
+            "args": arguments(found.args.rstrip(b"\0")) if found.args else [],
+            "ancestry": ancestry_record(found.ancestry),
+        },
         "details": plain(dict(found.details)),
         "latency_us": 0,
         "allow": f"to disable: `detectors: {{off: [{detector.id}]}}` in the agent's configuration",
         "generation": 0,
         "node": escape(node, 128),
     }
+    record = worded(record) | {"tried": escape(detector.title), "ended": found.ended}
+    return record if found.container else record | {"next": []}
 
 
 def container_record(container: Container) -> Record:
@@ -132,32 +163,30 @@ def container_record(container: Container) -> Record:
         "runtime": _known(container.runtime),
         "name": _known(container.name),
         "image": _known(container.image),
-        "image_digest": _known(container.image_digest),
+        "image_digest": _known(container.image_digest).rpartition("@")[2],
         "namespace": _known(container.namespace),
         "pod": _known(container.pod),
         "pod_uid": _known(container.pod_uid),
         "owner": _known(container.owner),
-        "labels": {escape(k, 128): escape(v, 256) for k, v in list(container.labels.items())[:_LABELS]},
+        "labels": _labels(container),
         "privileged": container.privileged,
     }
     if posture is not None:
         record["posture"] = {
             "score": posture.score,
             "reasons": [escape(reason) for reason in posture.reasons[:_REASONS]],
-            "capabilities": posture.capabilities,
-            "seccomp": posture.seccomp,
-            "shared_namespaces": posture.shared_namespaces,
-            "sensitive_mounts": [
-                {
-                    "kind": m.kind,
-                    "source": escape(m.source),
-                    "target": escape(m.target),
-                    "writable": m.writable,
-                }
-                for m in posture.sensitive_mounts[:_MOUNTS]
-            ],
         }
     return {key: value for key, value in record.items() if value not in ("", None, {})}
+
+
+def _labels(container: Container) -> Record:
+    own = [(k, v) for k, v in container.labels.items() if not k.startswith(_REPEATED)]
+    return {escape(k, 128): escape(v, 256) for k, v in own[:_LABELS]}
+
+
+def _program(exe: bytes) -> str:
+    """Returns a program's path; one without a path was executed from memory."""
+    return "(in memory)" if exe == b"/" else escape(exe)
 
 
 def plain(value: Any) -> Any:
@@ -209,7 +238,9 @@ def rule_record(
 def ancestry_record(ancestry: Sequence[Ancestor]) -> list[Record]:
     """Returns the ancestry, the parent first."""
     return [
-        {"pid": parent.pid, "comm": escape(parent.comm, 64), "exe": escape(parent.exe)} for parent in ancestry
+        {"pid": parent.pid, "comm": escape(parent.comm, 64)}
+        | ({"exe": _program(parent.exe)} if parent.exe else {})
+        for parent in ancestry
     ]
 
 
@@ -227,7 +258,7 @@ def _process(event: Event) -> Record:
     """Returns the acting process. pid, tid and ppid are the host's; vpid is the container's."""
     return {
         "pid": event.pid,
-        "tid": event.tid,
+        **({"tid": event.tid} if event.tid != event.pid else {}),
         "ppid": event.ppid,
         "vpid": event.vpid,
         "uid": event.uid,

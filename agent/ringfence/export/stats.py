@@ -60,6 +60,7 @@ class Stats:
         "alerts_suppressed",
         "attach_seconds",
         "attempts",
+        "clock_changes",
         "container_alerts",
         "decode_errors",
         "loop_seen",
@@ -78,6 +79,7 @@ class Stats:
         self.attempts = Attempts()
         self.container_alerts = ContainerAlerts(node)
         self.alerts_suppressed: Counter[str] = Counter()  # by rule
+        self.clock_changes = 0
         self.alert_latency = Histogram()
         self.reloads: Counter[str] = Counter()  # by result: loaded, refused
         self.responses: Counter[str] = Counter()  # kills from user space, by result

@@ -26,6 +26,7 @@ from ringfence.errors import Error
 from ringfence.export.jsonl import line_of
 from ringfence.export.subscription import ALL_PROBES, Subscription
 from ringfence.faults import ACCEPT_PAUSE, ErrorCounter, SupervisedThread, cannot_accept
+from ringfence.files import SocketFile
 
 if TYPE_CHECKING:
     from ringfence.containers.model import Container
@@ -101,6 +102,8 @@ class StreamServer:
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._listener = _listen(path)
+        self._file = SocketFile(path)
+        self._lost_file = False
         self._selector.register(self._wake_fd, selectors.EVENT_READ)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._thread = SupervisedThread("stream", self._run, on_failure=self._hang_up)
@@ -135,6 +138,30 @@ class StreamServer:
         self._listener.close()
         with contextlib.suppress(OSError):
             self.path.unlink()
+
+    def as_left(self) -> bool:
+        """Returns True if new clients reach the socket by its path. Callable from any thread."""
+        return self._file.is_there()
+
+    def renew(self) -> None:
+        """Creates the socket's file again. Clients that are connected stay so. Callable from any thread."""
+        self._lost_file = True
+        self._wake()
+
+    def _listen_again(self) -> None:
+        self._lost_file = False
+        if self.as_left():
+            return
+        try:
+            fresh = _listen(self.path)
+        except (Error, OSError):  # the watchdog asks again
+            return
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(self._listener)
+        self._listener.close()
+        self._listener, self._file = fresh, SocketFile(self.path)
+        self._accept_at = 0.0
+        self._selector.register(fresh, selectors.EVENT_READ)
 
     def _hang_up(self) -> None:
         """Closes all clients: the pending data of one may have caused the failure."""
@@ -190,6 +217,8 @@ class StreamServer:
                     self._serve(client, mask)
             self._distribute()
             self._expire()
+            if self._lost_file:
+                self._listen_again()
             if self._accept_at and self._accept_at <= time.monotonic():
                 self._accept_at = 0.0
                 self._selector.register(self._listener, selectors.EVENT_READ)

@@ -155,7 +155,9 @@ TREE = choice(
 
 def whose(dim: int, *, by_hook: bool = True) -> Operand:
     """Returns the operand for the tree of the file that a call changes."""
-    meaning = "whose file it is: of the host, its logs or an engine's storage, as for file.open, or below the "
+    meaning = (
+        "whose file it is: of the host, its logs or an engine's storage, as for file.open, or below the "
+    )
     meaning += "container's root directory and on that filesystem, so on no volume (own)"
     words = {word: _TREES[word] for word in ("host", "logs", "storage")} | {"own": TREE_OWN}
     return replace(choice("tree", dim, meaning, words), by_hook=by_hook)

@@ -137,6 +137,7 @@ def assemble(
 ) -> Alert:
     """Returns the alert of one verdict."""
     exe, args = program_of(event, tree)
+    first = container.pid if container else 0
     return Alert(
         id=_new_id(),
         event=event,
@@ -146,7 +147,7 @@ def assemble(
         mechanism=Mechanism(event.mechanism),
         exe=exe,
         args=args,
-        ancestry=tuple(tree.ancestry(event.pid, event.start_ns, ppid=event.ppid)),
+        ancestry=tuple(tree.ancestry(event.pid, event.start_ns, ppid=event.ppid, first=first)),
         details=describe(event),
         notes=tuple(notes(event)),
         node=node,

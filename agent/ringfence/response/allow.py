@@ -71,18 +71,16 @@ def allow_text(
         return "no policy can allow it; `self_defence: alert` in the agent's configuration only reports it"
     place = f"{rule.file}:{rule.line}"
     keys = exception_keys(event, details, exe)
-    ways = []
     if keys:
         # JSON is valid YAML: quoted, one line per key, and its contents cannot start another key.
         lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in keys.items()]
         snippet = "\n".join(f"    {'- ' if not n else '  '}{line}" for n, line in enumerate(lines))
-        ways.append(f"add to rule {rule.rule_id} ({place}):\n  exceptions:\n{snippet}")
-    else:
-        ways.append(f"add an exception to rule {rule.rule_id} ({place})")
+        return f"add to rule {rule.rule_id} ({place}):\n  exceptions:\n{snippet}"
+    # Only without an exception: a selector exempts a container from every rule of the policy.
+    what = "this container"
     if container is not None and container.image and (image := _plain(container.image)):
-        ways.append(
-            f"or exclude image {json.dumps(image, ensure_ascii=False)} in the selector of {rule.policy}"
-        )
-    else:
-        ways.append(f"or exclude this container in the selector of {rule.policy}")
-    return "\n".join(ways)
+        what = f"image {json.dumps(image, ensure_ascii=False)}"
+    return (
+        f"add an exception to rule {rule.rule_id} ({place})\n"
+        f"or exclude {what} in the selector of {rule.policy}"
+    )

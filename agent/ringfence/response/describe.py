@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 import signal
+import socket
 import stat
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
@@ -68,6 +69,8 @@ _FILESYSTEMS = {
     for word, magics in sorted(constants.FILESYSTEMS.items(), key=lambda item: -len(item[1]))
     for magic in magics
 }
+#: the path of a program that has none: a memfd, the root of an internal mount
+_MEMORY = b"/"
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 _FAMILIES = {number: word for word, number in constants.SOCKET_FAMILIES.items()}
 _ACCESS_MODES = ("O_RDONLY", "O_WRONLY", "O_RDWR")
@@ -110,7 +113,10 @@ def task_words(facts: int) -> list[str]:
 
 def describe(event: Event) -> Details:
     """Returns the details of an event. Never raises, for any values."""
-    return _FORMATTERS[type(event)](event)
+    found = _FORMATTERS[type(event)](event)
+    if found.get("filesystem") in ("0", "0x0"):
+        del found["filesystem"]  # not known
+    return found
 
 
 def _wait_status(status: int) -> Details:
@@ -147,8 +153,9 @@ def _task(event: TaskEvent) -> Details:
 
 
 def _exec(event: ExecEvent) -> Details:
+    memory = event.path == _MEMORY
     return {
-        "path": event.path,
+        **({"file": "in memory"} if memory else {"path": event.path}),
         "args": [part for part in event.args.split(b"\0") if part] if event.args else [],
         "filesystem": filesystem(event.fs_magic),
         "device": device_text(event.device),
@@ -265,11 +272,30 @@ def _tamper(event: TamperEvent) -> Details:
     return found
 
 
+def _protocol(event: SyscallEvent) -> Details:
+    """Returns the protocol of a socket: a number means something else in each family."""
+    family, number = event.operands[0], event.operands[2]
+    prefix: Mapping[int, str] = {
+        socket.AF_INET: "IPPROTO_",
+        socket.AF_INET6: "IPPROTO_",
+        socket.AF_NETLINK: "NETLINK_",
+    }
+    named = prefix.get(family)
+    for word, value in constants.PROTOCOLS.items():
+        if named and word.startswith(named) and value == number:
+            return {"protocol": word}
+    return {"protocol": str(number) if number else ""}
+
+
 def _syscall(event: SyscallEvent) -> Details:
     kind = event.kind
     known = event.nr != NO_CALL
     found: Details = {"call": call_name(event.nr, compat=bool(event.flags & FLAG_COMPAT))} if known else {}
     found |= {name: word for name, word in describe_operands(kind, event.operands).items() if name != "call"}
+    if kind == EventKind.SYS_SOCKET:
+        found |= _protocol(event)
+    elif kind == EventKind.SYS_CHMOD:
+        found["mode"] = f"0{event.operands[0] & 0o7777:o}"
     if event.text_len:
         words = EVENTS.get(kind)
         named = next((o.name for o in words.operands if o.dim == DIM_OBJECT), "text") if words else "text"

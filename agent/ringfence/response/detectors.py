@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ringfence.containers.model import Container
+from ringfence.containers.tree import Ancestor, ProcessTree
 from ringfence.events import Event
 from ringfence.response.ids import AlertIds
 
@@ -54,6 +55,7 @@ _ALL = (
 DETECTORS: Mapping[str, Detector] = {one.id: one for one in _ALL}
 
 _new_id = AlertIds("d")
+_STOPPED = ("denied", "killed")  # outcomes of calls that did not return to their caller
 
 
 class Finding(NamedTuple):
@@ -65,6 +67,29 @@ class Finding(NamedTuple):
     details: Mapping[str, Any]
     event: Event | None  # the last of the events on which it is based
     time_ns: int  # CLOCK_BOOTTIME
+    exe: bytes = b""  # of the event's process, as far as it is known
+    args: bytes = b""
+    ancestry: tuple[Ancestor, ...] = ()
+
+    @property
+    def ended(self) -> str:
+        """How the calls ended that the finding is about."""
+        if "tried" not in self.details:
+            return "reported; nothing was stopped by this finding"
+        tried, stopped = self.details["tried"], self.details["stopped"]
+        if stopped == tried:
+            return f"each of {tried} calls was stopped; see the alerts of the rules"
+        return f"{stopped} of {tried} calls were stopped; see the alerts of the rules"
+
+    def traced(self, tree: ProcessTree) -> Finding:
+        """Returns this finding with the program and the ancestry of its event's process."""
+        if self.event is None:
+            return self
+        event, first = self.event, self.container.pid if self.container else 0
+        known = tree.find(event.pid, event.start_ns)
+        ancestry = tree.ancestry(event.pid, event.start_ns, ppid=event.ppid, first=first)
+        exe, args = (known.exe, known.args) if known else (b"", b"")
+        return self._replace(exe=exe, args=args, ancestry=tuple(ancestry))
 
 
 def finding(
@@ -83,21 +108,29 @@ class Sweep:
     _CONTAINERS = 4096
 
     def __init__(self) -> None:
-        self._rules: dict[int, dict[str, int]] = {}
+        self._rules: dict[int, dict[str, tuple[int, str]]] = {}  # container -> rule -> time, outcome
         self._refused: dict[int, tuple[int, int]] = {}
 
-    def verdict(self, cgroup: int, rule: str, time_ns: int, *, refused: bool) -> dict[str, Any] | None:
-        """Counts one verdict; returns details if a threshold is reached, and restarts the count."""
+    def verdict(
+        self, cgroup: int, rule: str, time_ns: int, outcome: str, *, refused: bool
+    ) -> dict[str, Any] | None:
+        """Counts one verdict; returns details if a threshold is reached, and restarts the count.
+
+        `refused`: the kernel denied the call, or killed its task.
+        """
         if len(self._rules) > self._CONTAINERS:
             self._rules.clear()
             self._refused.clear()
         matched = self._rules.setdefault(cgroup, {})
-        matched[rule] = time_ns
+        matched[rule] = time_ns, outcome
         if len(matched) >= self.RULES:
-            recent = {name: at for name, at in matched.items() if time_ns - at <= self.WINDOW_NS}
+            recent = {name: one for name, one in matched.items() if time_ns - one[0] <= self.WINDOW_NS}
             if len(recent) >= self.RULES:
                 self.forget(cgroup)
-                return {"rules": sorted(recent), "seconds": self.WINDOW_NS // 10**9}
+                outcomes = {name: recent[name][1] for name in sorted(recent)}
+                stopped = sum(one in _STOPPED for one in outcomes.values())
+                return {"rules": sorted(recent), "outcomes": outcomes, "tried": len(outcomes),
+                        "stopped": stopped, "seconds": self.WINDOW_NS // 10**9}  # fmt: skip
             self._rules[cgroup] = recent
         if refused:
             since, count = self._refused.get(cgroup, (time_ns, 0))
@@ -105,7 +138,8 @@ class Sweep:
             self._refused[cgroup] = since, count
             if count >= self.REFUSED:
                 self.forget(cgroup)
-                return {"refused": count, "seconds": self.WINDOW_NS // 10**9}
+                return {"refused": count, "tried": count, "stopped": count,
+                        "seconds": self.WINDOW_NS // 10**9}  # fmt: skip
         return None
 
     def forget(self, cgroup: int) -> None:

@@ -3,6 +3,9 @@
 
 Suppressed alerts are counted; the count is sent with the next alert of the pair, or by `flush`. Only reports
 are limited: the kernel has already enforced the verdict.
+
+Tokens are those of the time at which an event happened, not of the time at which it is reported: alerts that
+waited in a ring while no agent ran, or while the agent was stopped, arrive together, and were not a flood.
 """
 
 from __future__ import annotations
@@ -15,6 +18,11 @@ from typing import NamedTuple
 __all__ = ["Decision", "Limiter", "Suppressed"]
 
 Key = tuple[int, str]  # cgroup id of the container, policy/rule
+
+
+def _boottime_ns() -> int:
+    """Returns the time on the clock of the kernel's events."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Decision(NamedTuple):
@@ -34,10 +42,11 @@ class Suppressed(NamedTuple):
 
 
 class _Bucket:
-    __slots__ = ("passed", "passed_ns", "seen_ns", "suppressed", "tokens", "what")
+    __slots__ = ("filled_ns", "passed", "passed_ns", "seen_ns", "suppressed", "tokens", "what")
 
-    def __init__(self, tokens: float, now: int) -> None:
-        self.tokens, self.seen_ns = tokens, now
+    def __init__(self, tokens: float, at_ns: int, now: int) -> None:
+        self.tokens, self.filled_ns = tokens, at_ns  # filled_ns: the time of the newest event
+        self.seen_ns = now  # when the last alert was reported or counted
         self.suppressed = 0
         self.passed: object = None  # the deduplication key of the last alert that passed, and its time
         self.passed_ns = 0
@@ -49,6 +58,9 @@ class Limiter:
 
     A repetition of the last alert is suppressed for `same_ns`. At most `size` pairs are remembered; beyond
     that, the one without alerts for the longest time is forgotten.
+
+    `time_ns` of an alert is the time of its event, on the clock `now_ns`; None: now. A time in the future
+    counts as now, so it cannot block a pair.
     """
 
     def __init__(
@@ -58,7 +70,7 @@ class Limiter:
         burst: int = 10,
         same_ns: int = 10**9,
         size: int = 4096,
-        now_ns: Callable[[], int] = time.monotonic_ns,
+        now_ns: Callable[[], int] = _boottime_ns,
     ) -> None:
         self._rate_ns, self._burst, self._same_ns, self._size = rate / 1e9, float(burst), same_ns, size
         self._now_ns = now_ns
@@ -74,20 +86,18 @@ class Limiter:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def may_pass(self, container: int, rule: str) -> bool:
-        """Returns True if a new alert of this pair could be sent now.
+    def may_pass(self, container: int, rule: str, time_ns: int | None = None) -> bool:
+        """Returns True if a new alert of this pair, of that time, could be sent now.
 
         This is cheap: an alert that cannot be sent need not be assembled; `hold` counts it.
         """
         bucket = self._buckets.get((container, rule))
-        return bucket is None or self._fill(bucket, self._now_ns()) >= 1.0
+        return bucket is None or self._fill(bucket, self._at(time_ns, self._now_ns())) >= 1.0
 
-    def hold(self, container: int, rule: str, what: object = None) -> Decision:
+    def hold(self, container: int, rule: str, what: object = None, time_ns: int | None = None) -> Decision:
         """Counts an alert that is not sent."""
-        now, key = self._now_ns(), (container, rule)
-        bucket = self._buckets.get(key) or self._new(key, now)
-        self._buckets.move_to_end(key)
-        self._fill(bucket, now)
+        bucket, at = self._bucket((container, rule), time_ns)
+        self._fill(bucket, at)
         return self._suppress(bucket, what)
 
     def _suppress(self, bucket: _Bucket, what: object) -> Decision:
@@ -96,24 +106,38 @@ class Limiter:
         self.suppressed += 1
         return Decision(False, bucket.suppressed)
 
-    def _fill(self, bucket: _Bucket, now: int) -> float:
-        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.seen_ns) * self._rate_ns)
-        bucket.seen_ns = now
+    @staticmethod
+    def _at(time_ns: int | None, now: int) -> int:
+        return now if time_ns is None else min(time_ns, now)
+
+    def _fill(self, bucket: _Bucket, at_ns: int) -> float:
+        """Returns the tokens at that time. An event older than the newest one adds none."""
+        if at_ns > bucket.filled_ns:
+            added = (at_ns - bucket.filled_ns) * self._rate_ns
+            bucket.tokens = min(self._burst, bucket.tokens + added)
+            bucket.filled_ns = at_ns
         return bucket.tokens
 
-    def admit(self, container: int, rule: str, key: object, what: object = None) -> Decision:
-        """Decides whether an alert is sent. An alert with the same `key` as the last one is a repetition."""
-        now, pair = self._now_ns(), (container, rule)
-        bucket = self._buckets.get(pair)
+    def _bucket(self, key: Key, time_ns: int | None) -> tuple[_Bucket, int]:
+        """Returns the bucket of a pair, which was used now, and the time of the event."""
+        now = self._now_ns()
+        at, bucket = self._at(time_ns, now), self._buckets.get(key)
         if bucket is None:
-            bucket = self._new(pair, now)
-        else:
-            self._buckets.move_to_end(pair)
-        repeated = bucket.passed == key and now - bucket.passed_ns < self._same_ns
-        if self._fill(bucket, now) < 1.0 or repeated:
+            return self._new(key, at, now), at
+        self._buckets.move_to_end(key)
+        bucket.seen_ns = now
+        return bucket, at
+
+    def admit(
+        self, container: int, rule: str, key: object, what: object = None, time_ns: int | None = None
+    ) -> Decision:
+        """Decides whether an alert is sent. An alert with the same `key` as the last one is a repetition."""
+        bucket, at = self._bucket((container, rule), time_ns)
+        repeated = bucket.passed == key and abs(at - bucket.passed_ns) < self._same_ns
+        if self._fill(bucket, at) < 1.0 or repeated:
             return self._suppress(bucket, what)
         bucket.tokens -= 1.0
-        bucket.passed, bucket.passed_ns, bucket.what = key, now, None
+        bucket.passed, bucket.passed_ns, bucket.what = key, at, None
         suppressed, bucket.suppressed = bucket.suppressed, 0
         return Decision(True, suppressed)
 
@@ -140,12 +164,12 @@ class Limiter:
                 return
             del self._buckets[key]
 
-    def _new(self, key: Key, now: int) -> _Bucket:
+    def _new(self, key: Key, at_ns: int, now: int) -> _Bucket:
         if len(self._buckets) >= self._size:
             (container, rule), oldest = self._buckets.popitem(last=False)
             if oldest.suppressed:
                 self._orphan(Suppressed(container, rule, oldest.suppressed, oldest.what))
-        bucket = self._buckets[key] = _Bucket(self._burst, now)
+        bucket = self._buckets[key] = _Bucket(self._burst, at_ns, now)
         return bucket
 
     def _orphan(self, lost: Suppressed) -> None:

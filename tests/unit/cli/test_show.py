@@ -53,6 +53,37 @@ def test_an_alert_is_one_line() -> None:
         assert part in line
 
 
+def test_an_alert_names_pod_command_and_title() -> None:
+    """What the person on call asks first; pointers are not shown."""
+    record = {
+        "time": "2026-11-24T00:00:00.123456Z",
+        "event": "mount",
+        "kind": "alert",
+        "severity": "high",
+        "outcome": "killed",
+        "rule": {"id": "mount-call", "title": "A container mounts a filesystem"},
+        "container": {"id": "a" * 64, "namespace": "team-b", "pod": "ci-runner-0", "name": "build"},
+        "process": {"pid": 2573, "comm": "mount", "args": ["mount", "-t", "ext4", "/dev/null", "/mnt"]},
+        "details": {"call": "mount", "args": ["0x562ce9104260", "0x0"]},
+        "tried": "mount a filesystem ext4",
+    }
+    words = (
+        "killed team-b/ci-runner-0/build mount -t ext4 /dev/null /mnt[2573] mount mount-call"
+        " A container mounts a filesystem: mount a filesystem ext4"
+    )
+    assert " ".join(compact(record).partition(" high ")[2].split()) == words
+    activity = {**record, "kind": "activity", "rule": {}, "tried": ""}
+    assert compact(activity).endswith("/mnt[2573] mount call=mount")
+
+
+def test_a_finding_is_shown_with_its_details() -> None:
+    """Its title is what was tried."""
+    title = "A container matched many different rules"
+    record = {"event": "finding", "rule": {"id": "sweep", "title": title}, "tried": title,
+              "details": {"tried": 6, "stopped": 6}}  # fmt: skip
+    assert compact(record).endswith(f"finding sweep {title} tried=6 stopped=6")
+
+
 def test_control_characters_in_a_record_are_escaped() -> None:
     """A second line of defence, should a record contain unescaped text."""
     line = compact({"event": "x\x1b[2J", "process": {"comm": "\r\n"}, "details": {"a": ["\x9b"]}})

@@ -135,19 +135,36 @@ def test_many_different_rules_are_a_sweep() -> None:
     """In a short time; one rule many times is none, and neither are many in a day."""
     second = 10**9
     sweep = Sweep()
-    assert not any(sweep.verdict(1, "a", n * second, refused=False) for n in range(1000))
-    slow = [sweep.verdict(2, f"r{n}", n * 3 * second, refused=False) for n in range(100)]
+    assert not any(sweep.verdict(1, "a", n * second, "seen", refused=False) for n in range(1000))
+    slow = [sweep.verdict(2, f"r{n}", n * 3 * second, "seen", refused=False) for n in range(100)]
     assert not any(slow)
-    quick = [sweep.verdict(3, f"r{n}", n * second, refused=False) for n in range(Sweep.RULES)]
-    assert quick[-1] == {"rules": [f"r{n}" for n in range(Sweep.RULES)], "seconds": 10}
+    quick = [sweep.verdict(3, f"r{n}", n * second, "seen", refused=False) for n in range(Sweep.RULES)]
+    rules = [f"r{n}" for n in range(Sweep.RULES)]
+    assert quick[-1] == {
+        "rules": rules, "outcomes": dict.fromkeys(rules, "seen"), "tried": 6, "stopped": 0, "seconds": 10,
+    }  # fmt: skip
     assert not any(quick[:-1])
+
+
+def test_a_sweep_says_how_each_step_ended() -> None:
+    """Six tried, four stopped; of a rule that matched twice, the last outcome counts."""
+    sweep, outcomes = Sweep(), ("denied", "killed", "seen", "denied", "would-kill", "killed")
+    sweep.verdict(1, "r0", 0, "seen", refused=False)
+    last = [sweep.verdict(1, f"r{n}", n, one, refused=False) for n, one in enumerate(outcomes)][-1]
+    assert last is not None
+    assert last["outcomes"] == {f"r{n}": one for n, one in enumerate(outcomes)}
+    assert (last["tried"], last["stopped"]) == (6, 4)
+    container = Container.unnamed(1, 0)
+    assert finding("sweep", container, last).ended == "4 of 6 calls were stopped; see the alerts of the rules"
+    whole = finding("sweep", container, {"tried": 6, "stopped": 6})
+    assert whole.ended == "each of 6 calls was stopped; see the alerts of the rules"
 
 
 def test_many_refused_calls_are_a_sweep() -> None:
     """Of whatever rule; calls that are let through are not counted."""
     sweep = Sweep()
-    assert not any(sweep.verdict(1, "a", n, refused=False) for n in range(500))
-    found = [sweep.verdict(1, "a", n, refused=True) for n in range(Sweep.REFUSED)]
+    assert not any(sweep.verdict(1, "a", n, "seen", refused=False) for n in range(500))
+    found = [sweep.verdict(1, "a", n, "denied", refused=True) for n in range(Sweep.REFUSED)]
     assert [bool(one) for one in found] == [False] * (Sweep.REFUSED - 1) + [True]
 
 
@@ -155,38 +172,38 @@ def test_refused_calls_long_apart_are_no_sweep() -> None:
     """The count begins again when its window is over, and both ends of the window belong to it."""
     window, sweep = Sweep.WINDOW_NS, Sweep()
     for n in range(Sweep.REFUSED - 1):
-        assert sweep.verdict(1, "a", n, refused=True) is None
-    assert sweep.verdict(1, "a", window + 1, refused=True) is None
+        assert sweep.verdict(1, "a", n, "denied", refused=True) is None
+    assert sweep.verdict(1, "a", window + 1, "denied", refused=True) is None
     for n in range(Sweep.REFUSED - 2):
-        assert sweep.verdict(1, "a", window + 2 + n, refused=True) is None
-    found = sweep.verdict(1, "a", 2 * window + 1, refused=True)
-    assert found == {"refused": Sweep.REFUSED, "seconds": 10}
-    assert sweep.verdict(1, "a", 2 * window + 2, refused=True) is None  # the count begins again
+        assert sweep.verdict(1, "a", window + 2 + n, "denied", refused=True) is None
+    found = sweep.verdict(1, "a", 2 * window + 1, "denied", refused=True)
+    assert found == {"refused": 40, "tried": 40, "stopped": 40, "seconds": 10}
+    assert sweep.verdict(1, "a", 2 * window + 2, "denied", refused=True) is None  # the count begins again
 
 
 def test_matched_rules_are_counted_within_their_window() -> None:
     """Both ends of it belong to it, and the names are sorted."""
     for late, found in ((Sweep.WINDOW_NS, True), (Sweep.WINDOW_NS + 1, False)):
         sweep = Sweep()
-        early = [sweep.verdict(1, f"r{n}", 0, refused=False) for n in (5, 4, 3, 2, 1)]
+        early = [sweep.verdict(1, f"r{n}", 0, "seen", refused=False) for n in (5, 4, 3, 2, 1)]
         assert not any(early)
-        details = sweep.verdict(1, "r0", late, refused=False)
-        assert details == ({"rules": [f"r{n}" for n in range(6)], "seconds": 10} if found else None)
+        details = sweep.verdict(1, "r0", late, "seen", refused=False)
+        assert (details["rules"] if details else None) == ([f"r{n}" for n in range(6)] if found else None)
         # reported, or begun again with the last one
-        assert not any(sweep.verdict(1, f"s{n}", late, refused=False) for n in range(4))
-        assert bool(sweep.verdict(1, "s4", late, refused=False)) is not found
+        assert not any(sweep.verdict(1, f"s{n}", late, "seen", refused=False) for n in range(4))
+        assert bool(sweep.verdict(1, "s4", late, "seen", refused=False)) is not found
 
 
 def test_a_container_that_is_gone_is_not_counted_on() -> None:
     """Its number may be another container's."""
     sweep = Sweep()
     for n in range(Sweep.RULES - 1):
-        sweep.verdict(1, f"r{n}", 0, refused=False)
+        sweep.verdict(1, f"r{n}", 0, "seen", refused=False)
     for _ in range(Sweep.REFUSED - 1):
-        sweep.verdict(1, "r0", 0, refused=True)
+        sweep.verdict(1, "r0", 0, "denied", refused=True)
     sweep.forget(1)
     sweep.forget(2)
-    assert sweep.verdict(1, "last", 0, refused=True) is None
+    assert sweep.verdict(1, "last", 0, "denied", refused=True) is None
 
 
 @pytest.mark.parametrize(("others", "found"), [(4095, True), (4096, False)])
@@ -194,15 +211,15 @@ def test_a_sweep_does_not_count_without_bound(others: int, found: bool) -> None:
     """Beyond 4,096 containers, all counts begin again."""
     sweep = Sweep()
     for n in range(Sweep.RULES - 1):
-        sweep.verdict(0, f"r{n}", 0, refused=False)
+        sweep.verdict(0, f"r{n}", 0, "seen", refused=False)
     refusing = Sweep()
     for _ in range(Sweep.REFUSED - 1):
-        refusing.verdict(0, "r", 0, refused=True)
+        refusing.verdict(0, "r", 0, "denied", refused=True)
     for cgroup in range(1, others + 1):
-        sweep.verdict(cgroup, "r", 0, refused=False)
-        refusing.verdict(cgroup, "r", 0, refused=True)
-    assert bool(sweep.verdict(0, "last", 0, refused=False)) is found
-    assert bool(refusing.verdict(0, "r", 0, refused=True)) is found
+        sweep.verdict(cgroup, "r", 0, "seen", refused=False)
+        refusing.verdict(cgroup, "r", 0, "denied", refused=True)
+    assert bool(sweep.verdict(0, "last", 0, "seen", refused=False)) is found
+    assert bool(refusing.verdict(0, "r", 0, "denied", refused=True)) is found
 
 
 def test_a_finding_has_an_id_of_its_own_and_the_time() -> None:

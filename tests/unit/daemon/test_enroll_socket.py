@@ -97,3 +97,16 @@ def test_without_descriptors_the_loop_is_not_woken_for_nothing(
             return enroll_socket.capacity[0] == 1
 
         wait_for(served, "the caller to be served")
+
+
+def test_a_deleted_socket_comes_back(tmp_path: Path, loop: Loop, enroll_socket: EnrollSocket) -> None:
+    """Runtimes find it again at its path."""
+    assert enroll_socket.as_left()
+    (tmp_path / "enroll.sock").unlink()
+    assert not enroll_socket.as_left()
+    enroll_socket.renew()
+    assert enroll_socket.as_left()
+    with call(tmp_path) as caller:
+        caller.send(b"nonsense")
+        loop.turn(no_records, 1.0)
+        assert counted(enroll_socket)["refused"] == 1

@@ -70,6 +70,29 @@ def test_times_follow_the_clock_and_latencies_do_not(monkeypatch: pytest.MonkeyP
     assert 0 <= before["latency_us"] <= after["latency_us"] < 60_000_000
 
 
+def test_a_jump_of_the_clock_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted; slewing is not a jump."""
+    stats, counts = Stats(), []
+    made, offset = pipeline_of([], stats), boot_offset_ns()
+    for change in (0, 10**8, DAY, DAY, -DAY):
+        monkeypatch.setattr(module, "boot_offset_ns", lambda change=change: offset + change)
+        made.tick()
+        counts.append(stats.clock_changes)
+    assert counts == [0, 0, 1, 1, 2]
+
+
+def test_alerts_of_a_gap_are_all_reported() -> None:
+    """Seventy-five different attacks in 80 seconds without an agent, read at once by the next one."""
+    lines: list[Mapping[str, Any]] = []
+    made, now = pipeline_of(lines), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    for number in range(75):
+        at = now - (80 - number) * 10**9
+        made.handle(
+            make(EventKind.FILE_OPEN, container=1, action=1, time_ns=at, rdev=number, mode=0o60000), None
+        )
+    assert len(lines) == 75
+
+
 def test_at_the_end_held_back_alerts_are_reported() -> None:
     """Repetitions of the last seconds are reported before the agent ends; an earlier tick leaves
     them alone.

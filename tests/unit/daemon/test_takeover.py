@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
-from ringfence.abi import EventKind
+import pytest
+
+from ringfence.abi import Action, EventKind
 from ringfence.containers.registry import Registry
 from ringfence.daemon.succession.takeover import Takeover
 from ringfence.events import Event
@@ -80,6 +82,42 @@ def test_verdicts_of_the_overlap_wait_for_the_end(tmp_path: Path) -> None:
     made.witness(verdict(7, now))
     made.finish(lambda event, container: reported.append(event))
     assert (made.counts["reported"], made.counts["duplicate"]) == (1, 2)
+
+
+def test_a_kill_that_the_new_agent_only_reported_is_reported(tmp_path: Path) -> None:
+    """After a switch from enforce to audit the old programs killed: the record says so. A call that
+    both stopped, or that only the new programs stopped, is reported once.
+    """
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // MS + 1000
+    seen = {"old": (Action.KILL, Action.KILL, Action.ALERT), "new": (Action.ALERT, Action.KILL, Action.KILL)}
+    old, new = (
+        [verdict(tid, now)._replace(action=action) for tid, action in enumerate(seen[agent], 7)]
+        for agent in ("old", "new")
+    )
+    made = taking(tmp_path, FakeRing(*old))
+    made.adopted(lambda event, container: None)
+    for event in new:
+        made.witness(event)
+    reported: list[Event] = []
+    made.finish(lambda event, container: reported.append(event))
+    assert reported == old[:1]
+    assert (made.counts["reported"], made.counts["duplicate"]) == (1, 2)
+
+
+def test_the_old_programs_decide_until_they_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is some time after the removal of their pins; without pins nothing decides."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    assert not taking(tmp_path).deciding
+    (tmp_path / "00000001-1" / "maps").mkdir(parents=True)
+    made = taking(tmp_path)
+    assert made.deciding
+    made.release()
+    assert made.deciding
+    now[0] += 1.01
+    assert not made.deciding
 
 
 def test_pins_that_were_removed_are_forgotten(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from ringfence.abi import EventKind
 from ringfence.cli.client import request, subscribe
 from ringfence.errors import AgentUnreachableError, Error
 from ringfence.export.stream import StreamServer
+from ringfence.export.subscription import is_called
 from tests.support.descriptors import no_descriptors
 from tests.support.waiting import patience, wait_for
 
@@ -159,6 +162,20 @@ def test_history_is_filtered_and_ends(server: StreamServer) -> None:
     assert rules(rules=["r3"]) == ["r3"]
     assert rules(events=["container.start"]) == ["container.start"]
     assert rules(alerts=True) == ["r1", "r2", "r3"]
+
+
+@pytest.mark.parametrize(
+    ("word", "called"),
+    [
+        ("web", True), ("web-0", True), ("shop", True), ("shop/web-0", True), ("shop/web-0/web", True),
+        ("ab12", True), ("ab1", False), ("other/web-0", False), ("shop/", False), ("/web-0", False),
+        ("shop/web-0/", False), ("web-0/web", False), ("", False),
+    ],
+)  # fmt: skip
+def test_a_container_is_called_by_its_pod_and_namespace(word: str, called: bool) -> None:
+    """`top` prints NAMESPACE/POD, so the filters take it."""
+    assert is_called(word, "ab12cd34" + "0" * 56, "web", "shop", "web-0") is called
+    assert not is_called("/", "ab12", "", "", "")
 
 
 def test_a_follower_learns_that_the_agent_ended(server: StreamServer) -> None:
@@ -324,3 +341,42 @@ def test_a_record_that_comes_as_the_server_wakes_up_does_not_send_it_to_sleep(
     server.publish(alert("later"))
     wait_for(lambda: len(server.recent("alert", 9)) == 3, "the record after them")
     assert server.capacity[0] == 0
+
+
+def test_a_deleted_socket_comes_back(server: StreamServer) -> None:
+    """Its loss is noticed; a connected client stays, new ones are served, and only root may connect."""
+    assert server.as_left()
+    with connect(server) as before:
+        for remove in (server.path.unlink, partial(shutil.rmtree, server.path.parent)):
+            remove()
+            assert not server.as_left()
+            server.renew()
+            wait_for(server.as_left, "the socket")
+            assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
+            assert request(server.path, "echo", value=1) == 1
+        before.sendall(b'{"op":"echo","value":2}\n')
+        assert json.loads(before.recv(100)) == {"ok": True, "result": 2}
+
+
+def test_a_socket_of_another_process_is_replaced(server: StreamServer) -> None:
+    """At the agent's path, clients must not talk to somebody else."""
+    server.path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(server.path))
+        assert not server.as_left()
+        server.renew()
+        wait_for(server.as_left, "the socket")
+    assert request(server.path, "echo", value=3) == 3
+
+
+def test_a_socket_that_cannot_be_created_is_tried_again(server: StreamServer) -> None:
+    """The thread goes on without it."""
+    parent = server.path.parent
+    shutil.rmtree(parent)
+    parent.write_text("no directory")
+    server.renew()
+    assert not server.as_left()
+    parent.unlink()
+    server.renew()
+    wait_for(server.as_left, "the socket")
+    assert request(server.path, "echo", value=4) == 4

@@ -12,6 +12,7 @@ import pytest
 
 from ringfence_linux.procfs import (
     TICK_NS,
+    boottime_ahead_ns,
     live_start,
     own_start_ns,
     parse_stat,
@@ -56,3 +57,21 @@ def test_a_zombie_has_a_start_and_is_not_alive() -> None:
         assert (found.comm, found.ppid) == (b"true", os.getpid())
     assert start_ticks(child.pid) is None
     assert live_start(child.pid) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "ahead"),
+    [
+        ("monotonic           0         0\nboottime            0         0\n", 0),
+        ("monotonic           5         0\nboottime        86400       500\n", 86400 * 10**9 + 500),
+        ("boottime           -1         0\n", -(10**9)),
+        ("boottime\n", 0),
+        ("", 0),
+    ],
+)
+def test_a_time_namespace_is_noticed(tmp_path: Path, text: str, ahead: int) -> None:
+    """By its offset; a file that cannot be read is no offset."""
+    assert boottime_ahead_ns(tmp_path) == 0
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "timens_offsets").write_text(text)
+    assert boottime_ahead_ns(tmp_path) == ahead

@@ -324,7 +324,7 @@ def test_a_fork_makes_a_process_or_a_thread() -> None:
 def test_a_program_is_described_with_its_file() -> None:
     """Without arguments, if they are not known; empty ones are left out."""
     event = ExecEvent(event=K.PROCESS_EXEC, device=8 << 20 | 3, inode=44)
-    assert describe(event) == {"path": b"", "args": [], "filesystem": "0x0", "device": "8:3", "inode": 44}
+    assert describe(event) == {"path": b"", "args": [], "device": "8:3", "inode": 44}
     assert detail(event, args_raw=b"a\0\0b\0", args_len=5)["args"] == [b"a", b"b"]
 
 

@@ -257,3 +257,49 @@ def test_a_limit_without_a_rate_never_forgets_by_time() -> None:
     assert limit.admit(1, "r", 1).passes
     clock.now += 10**6 * S
     assert not limit.may_pass(1, "r")
+
+
+def test_alerts_of_a_gap_are_limited_by_the_times_of_their_events() -> None:
+    """One alert a second for 80 seconds, reported at once: none is suppressed. A flood in it is."""
+    clock = Clock()
+    limit = limiter(clock)
+    clock.now = 80 * S
+    assert all(limit.admit(1, "r", n, time_ns=n * S).passes for n in range(80))
+    limit = limiter(clock)
+    sent = [limit.admit(1, "r", n, time_ns=40 * S + n).passes for n in range(80)]
+    assert sum(sent) == 3
+    assert not limit.may_pass(1, "r", 40 * S + 90)
+    assert limit.may_pass(1, "r", 41 * S)
+
+
+def test_a_late_alert_of_a_gap_does_not_turn_the_time_back() -> None:
+    """An event older than the last one uses a token and adds none; the next one finds the right time."""
+    clock = Clock()
+    limit = limiter(clock)
+    clock.now = 100 * S
+    assert limit.admit(1, "r", "now", time_ns=100 * S).passes
+    assert [limit.admit(1, "r", n, time_ns=n * S).passes for n in (10, 11, 12)] == [True, True, False]
+    clock.now = 101 * S
+    assert limit.admit(1, "r", "next", time_ns=101 * S).passes
+    assert not limit.admit(1, "r", "another", time_ns=101 * S).passes
+
+
+def test_a_time_in_the_future_counts_as_now() -> None:
+    """A wrong time must not silence a container until then, nor give it tokens."""
+    clock = Clock()
+    limit = limiter(clock)
+    assert [limit.admit(1, "r", n, time_ns=10**6 * S).passes for n in range(4)] == [True, True, True, False]
+    clock.now = S
+    assert limit.admit(1, "r", "later", time_ns=S).passes
+
+
+def test_a_pair_of_a_gap_is_not_quiet_before_its_alerts_are_reported() -> None:
+    """Its events are old, its alerts are not: the flush waits for the next of them."""
+    clock = Clock()
+    limit = limiter(clock, burst=1)
+    clock.now = 80 * S
+    for number in range(3):
+        limit.admit(1, "r", number, number, time_ns=number)
+    assert limit.flush() == []
+    clock.now += 5 * S
+    assert [(one.times, one.what) for one in limit.flush()] == [(2, 2)]

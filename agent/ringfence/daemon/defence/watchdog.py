@@ -12,9 +12,10 @@ import os
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from prometheus_client.core import Metric
 
@@ -31,13 +32,22 @@ from ringfence.response.detectors import Finding, finding
 __all__ = ["WHAT", "Watchdog"]
 
 #: label of ringfence_tampered_total
-WHAT = ("generation", "profile", "link", "pin", "file", "limit", "cgroup")
+WHAT = ("generation", "profile", "link", "pin", "file", "socket", "limit", "cgroup")
 _SLOTS_A_ROUND = 256
 _LIMITS = tuple(
     number
     for name, number in vars(resource).items()
     if name.startswith("RLIMIT_") and isinstance(number, int)
 )
+
+
+class ListeningSocket(Protocol):
+    """A socket in the filesystem. `renew` creates its file again."""
+
+    path: Path
+
+    def as_left(self) -> bool: ...
+    def renew(self) -> None: ...
 
 
 class Watchdog:
@@ -49,14 +59,17 @@ class Watchdog:
         registry: Registry,
         files: Sequence[GuardedFile],
         reattach: Callable[[], None],
+        sockets: Callable[[], Iterable[ListeningSocket]] = tuple,
         *,
         reports: bool = True,
     ) -> None:
-        """`files` are those that the next agent needs; `reattach` attaches the programs again.
-        With `reports` off, incidents are repaired and counted, but no findings.
+        """`files` are those that the next agent needs; `reattach` attaches the programs again;
+        `sockets` are those by which others reach the agent. With `reports` off, incidents are
+        repaired and counted, but no findings.
         """
         self._kernel, self._generations, self._registry = loaded.kernel, loaded.generations, registry
         self._files, self._reattach, self._reports = tuple(files), reattach, reports
+        self._sockets, self._gone = sockets, set[Path]()
         self._found: list[Finding] = []
         self._at = 0
         self._lost_ns = 0
@@ -76,6 +89,7 @@ class Watchdog:
             self._look_at_profiles,
             self._look_at_links_and_pins,
             self._look_at_files,
+            self._look_at_sockets,
             self._look_at_process,
         ):
             try:
@@ -89,7 +103,7 @@ class Watchdog:
         """Incidents by kind."""
         yield families.counters(
             "ringfence_tampered",
-            "Agent resources (pins, maps, limits, files) found modified, and restored.",
+            "Agent resources (pins, maps, limits, files, sockets) found modified, and restored.",
             "what",
             self._counts,
         )
@@ -132,6 +146,17 @@ class Watchdog:
             if not kept.as_left():
                 self._incident("file", {"file": str(kept.path)})
                 kept.renew()
+
+    def _look_at_sockets(self) -> None:
+        """A socket that cannot be created again is reported once, and tried again each round."""
+        for one in self._sockets():
+            if one.as_left():
+                self._gone.discard(one.path)
+                continue
+            if one.path not in self._gone:
+                self._gone.add(one.path)
+                self._incident("socket", {"socket": str(one.path)})
+            one.renew()
 
     def _look_at_process(self) -> None:
         now = _process()

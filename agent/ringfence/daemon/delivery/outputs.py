@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prometheus_client.core import Metric
@@ -21,7 +22,7 @@ from ringfence.containers.model import Container, Enrichment
 from ringfence.export import families
 from ringfence.export.escape import escape
 from ringfence.export.jsonl import LineWriter
-from ringfence.export.records import container_record
+from ringfence.export.records import VERSION, container_record
 from ringfence.export.redact import Redactor
 from ringfence.export.sinks.receivers import is_any_configured
 from ringfence.export.stream import StreamServer
@@ -90,13 +91,23 @@ def _news(receiver: str, text: str) -> None:
         logger.info("alerts reach their receiver again", receiver=receiver)
 
 
+def _damaged(file: Path, offset: int, records: int) -> None:
+    """Alerts of a receiver's queue are damaged. Called in any thread."""
+    log.get_logger("alerts").error(
+        "damaged alerts of a queue are lost; those after them are delivered",
+        file=escape(str(file)),
+        offset=offset,
+        records=records,
+    )
+
+
 def open_outbox(config: Config) -> Outbox | NoOutbox:
     """The queues of the configured receivers. Their modules are imported only if there are some."""
     if not is_any_configured(config):
         return NoOutbox()
     from ringfence.export.sinks.outbox import outbox_of
 
-    return outbox_of(config, _news)
+    return outbox_of(config, _news, _damaged)
 
 
 def limiter_of(config: Config) -> Limiter:
@@ -184,6 +195,7 @@ class Outputs:
             first = held[0].record
             self._egress.show(
                 {
+                    "version": VERSION,
                     "time": first["time"],
                     "event": "container.identity",
                     "kind": "identity",

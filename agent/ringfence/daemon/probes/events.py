@@ -160,7 +160,7 @@ class ProbePipeline:
         verdict = Verdict(
             _new_id(), event, container, policy, rule, mode, "seen",
             self._tree.find(decoded.pid, decoded.start_ns) if decoded.pid else None,
-            self._tree.ancestry(decoded.pid, decoded.start_ns) if decoded.pid else (),
+            self._tree.ancestry(decoded.pid, decoded.start_ns, first=container.pid) if decoded.pid else (),
             self._policies.number, self._node,
         )  # fmt: skip
         if rule.action is Action.KILL:
@@ -168,7 +168,7 @@ class ProbePipeline:
         facts = RuleFacts(rule.id, rule.title, rule.severity)
         name = self._stats.count_alert(facts, rule.action.label, verdict.outcome, rule.attack, container)
         same = (verdict.outcome, decoded.pid, decoded.values)
-        decision = self._limiter.admit(container.cgroup_id, rule.id, same, verdict)
+        decision = self._limiter.admit(container.cgroup_id, rule.id, same, verdict, decoded.time_ns)
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return

@@ -19,6 +19,7 @@ from ringfence.daemon.parts import Loaded, Picture
 from ringfence.export.container_metrics import ACTIVITY_CLASSES
 from ringfence.export.escape import arguments, escape
 from ringfence.export.redact import Redactor
+from ringfence.export.subscription import is_called
 
 __all__ = ["ContainerQueries"]
 
@@ -90,5 +91,4 @@ def _about(container: Container) -> dict[str, Any]:
 
 
 def _is(container: Container, word: str) -> bool:
-    names = (container.id, container.name, container.pod)
-    return word in names or (len(word) >= 4 and container.id.startswith(word))
+    return is_called(word, container.id, container.name or "", container.namespace or "", container.pod or "")

@@ -9,7 +9,8 @@ both record. So the old rings are read twice, and a verdict that both recorded i
   but complete.
 - Verdicts that both recorded (the overlap) were reported from the new ring, and count as
   duplicates. Verdicts that only the old programs recorded, because they refused the call first,
-  are reported after their end.
+  are reported after their end; so are calls that only the old programs stopped (the mode was
+  switched to audit).
 - Records of activity are counted, not reported: the process tree was read from the kernel again.
 
 It does not matter whether the old programs are of this build: they are never reused, always
@@ -29,7 +30,7 @@ from typing import NamedTuple
 from prometheus_client.core import Metric
 
 from ringfence import log
-from ringfence.abi import DROP_KEY, DROP_MAX, MAPS, NO_SLOT, EventKind
+from ringfence.abi import DROP_KEY, DROP_MAX, MAPS, NO_SLOT, Action, EventKind
 from ringfence.bpf.pins import PinDirectory
 from ringfence.bpf.ring import Ring
 from ringfence.containers.model import Container
@@ -55,6 +56,13 @@ _PATIENCE = 5.0  # seconds for the runtimes to identify the containers
 _GOING = 1.0  # seconds after which programs that lost their last pin have ended (RCU: some 40 ms)
 #: gets a verdict of an earlier agent; its process may have ended
 Report = Callable[[Event, Container | None], None]
+
+
+class _Seen(NamedTuple):
+    """A verdict of the new ring: its time, and whether the call was denied or its task killed."""
+
+    time_ns: int
+    stopped: bool
 
 
 class _Call(NamedTuple):
@@ -102,8 +110,9 @@ class Takeover:
         self._rings: list[tuple[str, Ring]] = []
         self._began = 0  # CLOCK_BOOTTIME in ns
         self._due = 0.0  # monotonic time of the next step
+        self._ended = 0.0  # monotonic time at which the old programs have ended
         self._overlap: list[tuple[int, Event]] = []  # of the old rings (number of the ring), since `begin`
-        self._seen: dict[_Call, deque[int]] = defaultdict(deque)
+        self._seen: dict[_Call, deque[_Seen]] = defaultdict(deque)
         self._left: dict[_Call, deque[_Left]] = defaultdict(lambda: deque(maxlen=_SAME_CALL))
         self._reading = 0  # number of the ring
         self._witnessed = 0  # entries of `_seen` and `_left`
@@ -123,6 +132,11 @@ class Takeover:
         records to read.
         """
         return bool(self._rings or self._before)
+
+    @property
+    def deciding(self) -> bool:
+        """True if an earlier agent's programs may still decide: with its policies, in its mode."""
+        return bool(self._before) or time.monotonic() < self._ended
 
     def begin(self, base: Path, book: RuleBook | None) -> None:
         """Open what is pinned; continue the numbering of generations of the last agent."""
@@ -147,7 +161,7 @@ class Takeover:
     def witness(self, event: Event) -> None:
         """Remember a verdict of the new ring, while both decide."""
         if self.pending and self._witnessed < _WITNESSED:
-            self._seen[self._call(event)].append(event.time_ns)
+            self._seen[self._call(event)].append(_Seen(event.time_ns, _is_stopped(event)))
             self._witnessed += 1
 
     def adopted(self, report: Report) -> None:
@@ -170,7 +184,7 @@ class Takeover:
         self._complete()
         if before:
             self._remove(before)
-            self._due = time.monotonic() + _GOING
+            self._due = self._ended = time.monotonic() + _GOING
 
     def thin_out(self) -> None:
         """Remove the pins of agents that were killed in a row before they were complete, except
@@ -288,14 +302,14 @@ class Takeover:
             self._gone[event.container] = made.at(event.path.decode("utf-8", "surrogateescape"))
 
     def _was_witnessed(self, event: Event) -> bool:
-        times = self._seen.get(self._call(event))
-        while times:
-            if abs(times[0] - event.time_ns) <= _SAME_CALL_NS:
-                times.popleft()
-                return True
-            if times[0] > event.time_ns:
+        seen = self._seen.get(self._call(event))
+        while seen:
+            if abs(seen[0].time_ns - event.time_ns) <= _SAME_CALL_NS:
+                # After a switch to audit, the old programs stop a call that the new ones only report.
+                return seen.popleft().stopped or not _is_stopped(event)
+            if seen[0].time_ns > event.time_ns:
                 return False
-            times.popleft()  # recorded in the new ring only
+            seen.popleft()  # recorded in the new ring only
         return False
 
     def _was_left_twice(self, event: Event) -> bool:
@@ -315,6 +329,11 @@ class Takeover:
     def _call(self, event: Event) -> _Call:
         rule = self._generations.rule(event.generation, event.rule)
         return _Call(event.event, event.tid, rule.rule_id if rule else "")
+
+
+def _is_stopped(event: Event) -> bool:
+    """Returns True if the kernel denied the call or killed its task."""
+    return event.action in (Action.DENY, Action.KILL)
 
 
 def _ring(found: PinDirectory, name: str) -> Ring | None:

@@ -38,6 +38,7 @@ from ringfence.daemon.tracking.enrolment_store import EnrolmentRecord, Enrolment
 from ringfence.errors import Error
 from ringfence.export import families
 from ringfence.faults import ACCEPT_PAUSE, cannot_accept
+from ringfence.files import SocketFile
 from ringfence_linux import enroll
 from ringfence_linux.peercred import is_trusted, peer
 
@@ -70,7 +71,7 @@ class EnrollSocket:
         store: EnrolmentStore,
         refuses: Callable[[socket.socket], bool] = lambda connection: False,
     ) -> None:
-        self._path, self._loop, self._enrolment, self._manager, self._store = (
+        self.path, self._loop, self._enrolment, self._manager, self._store = (
             path,
             loop,
             enrolment,
@@ -80,6 +81,7 @@ class EnrollSocket:
         self._refuses = refuses
         self._callers: dict[int, _Caller] = {}
         self._listener: socket.socket | None = None
+        self._file: SocketFile | None = None
         self._log = log.get_logger("enroll")
         self._results: Counter[str] = Counter({"enrolled": 0, "refused": 0, "busy": 0})
 
@@ -98,9 +100,24 @@ class EnrollSocket:
 
     def start(self) -> None:
         """Listen. Raises OSError."""
-        self._listener = _listen(self._path)
-        self._loop.watch(self._listener.fileno(), self._accept)
+        self._listen()
         self._loop.every(enroll.SECONDS_TO_SPEAK, self._expire)
+
+    def _listen(self) -> None:
+        self._listener = _listen(self.path)
+        self._file = SocketFile(self.path)
+        self._loop.watch(self._listener.fileno(), self._accept)
+
+    def as_left(self) -> bool:
+        """Returns True if runtimes reach the socket by its path, or if it does not listen yet."""
+        return self._file is None or self._file.is_there()
+
+    def renew(self) -> None:
+        """Create the socket's file again. Raises OSError."""
+        if self._listener is not None:
+            self._loop.forget(self._listener.fileno())
+            self._listener.close()
+        self._listen()
 
     def close(self) -> None:
         """Stop listening, and close the connections of waiting callers."""
@@ -110,7 +127,7 @@ class EnrollSocket:
             self._loop.forget(self._listener.fileno())
             self._listener.close()
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                self.path.unlink()
 
     def _accept(self) -> None:
         assert self._listener is not None

@@ -69,12 +69,12 @@ class Detectors:
             known.pop(container.cgroup_id, None)
         self._sweep.forget(container.cgroup_id)
 
-    def verdict(self, event: Event, container: Container | None, rule: str) -> list[Finding]:
-        """A rule matched."""
+    def verdict(self, event: Event, container: Container | None, rule: str, outcome: str) -> list[Finding]:
+        """A rule matched; `outcome` is that of the call."""
         if container is None:
             return []
         refused = event.action in (Action.DENY, Action.KILL)
-        details = self._sweep.verdict(container.cgroup_id, rule, event.time_ns, refused=refused)
+        details = self._sweep.verdict(container.cgroup_id, rule, event.time_ns, outcome, refused=refused)
         return self._wanted([finding("sweep", container, details, event)]) if details else []
 
     def tick(self, containers: Iterable[Container]) -> Iterator[Finding]:

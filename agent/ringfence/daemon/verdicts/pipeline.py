@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from prometheus_client.core import Metric
 
+from ringfence import log
 from ringfence.abi import Action
 from ringfence.containers.model import Container, Facts
 from ringfence.daemon.delivery.outputs import Outputs
@@ -53,6 +54,8 @@ from ringfence.response.limiter import Decision, Limiter
 
 __all__ = ["Later", "VerdictPipeline"]
 
+_CLOCK_SET_NS = 10**9  # a change of the clock that no slewing explains
+
 Later = Callable[[float, Callable[[], None]], None]
 
 
@@ -86,6 +89,7 @@ class VerdictPipeline:
         self._stats = picture.stats
         self._errors = ErrorCounter("timer")
         self._offset = boot_offset_ns()
+        self._log = log.get_logger("alerts")
 
     def handle(self, event: Event, container: Container | None) -> None:
         """A rule matched: decide it, now or when the effect of the call is known."""
@@ -109,14 +113,17 @@ class VerdictPipeline:
         rule = self._rules.find(event)
         rule_id = rule.rule_id if rule else "unknown"
         name = self._stats.series(rule_id)
-        self.report(self._detectors.verdict(event, container, rule_id))
+        outcome = outcome_of(event, rule)
+        self.report(self._detectors.verdict(event, container, rule_id, str(outcome)))
         alert: Alert | None = None
         if is_half_killed(event) or event is not seen:
             alert = self._kill(self._assemble(event, container, rule))
             self._count(event, container, rule, name, alert.outcome)
-            decision = self._limiter.admit(event.container, rule_id, alert.deduplication_key, alert)
+            decision = self._limiter.admit(
+                event.container, rule_id, alert.deduplication_key, alert, event.time_ns
+            )
         else:
-            self._count(event, container, rule, name, outcome_of(event, rule))
+            self._count(event, container, rule, name, outcome)
             decision = self._limit(event, container, rule, rule_id)
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
@@ -130,11 +137,11 @@ class VerdictPipeline:
         assembled.
         """
         held = _Held(event, container, rule)
-        if not self._limiter.may_pass(event.container, rule_id):
-            return self._limiter.hold(event.container, rule_id, held)
+        if not self._limiter.may_pass(event.container, rule_id, event.time_ns):
+            return self._limiter.hold(event.container, rule_id, held, event.time_ns)
         exe, _ = program_of(event, self._picture.tree)
         same = deduplication_key_of(event, outcome_of(event, rule), exe, describe(event))
-        return self._limiter.admit(event.container, rule_id, same, held)
+        return self._limiter.admit(event.container, rule_id, same, held, event.time_ns)
 
     def _count(
         self,
@@ -174,11 +181,11 @@ class VerdictPipeline:
         detector, cgroup = found.detector, found.container.cgroup_id if found.container else 0
         facts = RuleFacts(detector.id, detector.title, detector.severity, "detector")
         name = self._stats.count_alert(facts, "alert", "seen", detector.attack, found.container)
-        decision = self._limiter.admit(cgroup, detector.id, str(found.details))
+        decision = self._limiter.admit(cgroup, detector.id, str(found.details), None, found.time_ns)
         if not decision.passes:
             self._stats.alerts_suppressed[name] += 1
             return
-        record = finding_record(found, self._picture.node, self._offset)
+        record = finding_record(found.traced(self._picture.tree), self._picture.node, self._offset)
         if decision.suppressed:
             record["suppressed"] = decision.suppressed
         self._outputs.emit(record, found.container)
@@ -207,7 +214,7 @@ class VerdictPipeline:
         """Report what was held back and will not be reported with a later alert; follow the clock.
         Called by a timer, and at the end (`last`).
         """
-        self._offset = boot_offset_ns()
+        self._follow_clock()
         for held in self._limiter.flush(0) if last else self._limiter.flush():
             what = self._assemble(*held.what) if isinstance(held.what, _Held) else held.what
             if isinstance(what, Alert):
@@ -216,6 +223,16 @@ class VerdictPipeline:
                 record["suppressed"] = held.times - 1  # this line is the last of them
                 record["reported"] = timestamp(now, self._offset)
                 self._outputs.emit(record, what.container)
+
+    def _follow_clock(self) -> None:
+        before, self._offset = self._offset, boot_offset_ns()
+        change = self._offset - before
+        if abs(change) >= _CLOCK_SET_NS:
+            self._stats.clock_changes += 1
+            self._log.warning(
+                "the clock was set: times of alerts before and after do not compare",
+                seconds=round(change / 1e9, 3),
+            )
 
     def samples(self) -> Iterator[Metric]:
         """Alerts, kills, and the size of the rate limiter."""

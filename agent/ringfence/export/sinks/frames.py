@@ -13,10 +13,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from ringfence.errors import Error
 
-__all__ = ["HEADER_SIZE", "RECORD_MAX", "frame", "frames", "own", "read_cursor", "write_cursor"]
+__all__ = ["HEADER_SIZE", "RECORD_MAX", "Frame", "frame", "frames", "own", "read_cursor", "write_cursor"]
 
 _HEADER = struct.Struct("<II")  # length and CRC-32 of the payload
 HEADER_SIZE = _HEADER.size
@@ -28,17 +29,57 @@ def frame(payload: bytes) -> bytes:
     return _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def frames(data: bytes, base: int = 0) -> Iterator[tuple[bytes, int]]:
-    """Yields (payload, offset after it) of each valid frame, up to the first invalid one."""
+class Frame(NamedTuple):
+    """One frame of a file. `payload` None: it is damaged, and ends where the next valid one begins."""
+
+    payload: bytes | None
+    start: int
+    end: int
+
+
+def frames(data: bytes, base: int = 0, *, whole: bool = True) -> Iterator[Frame]:
+    """Yields the frames of a file's bytes from offset `base` on. A damaged frame costs that frame only.
+
+    `whole`: the data ends where the file does, so an incomplete frame at the end is damaged, too. Otherwise
+    the frames end before damage that no valid frame follows.
+    """
     at = 0
-    while at + HEADER_SIZE <= len(data):
-        length, crc = _HEADER.unpack_from(data, at)
-        end = at + HEADER_SIZE + length
-        payload = data[at + HEADER_SIZE : end]
-        if length > RECORD_MAX or len(payload) < length or zlib.crc32(payload) != crc:
-            return
-        yield payload, base + end
+    while at < len(data):
+        end = _end_of(data, at)
+        damaged = not end
+        if damaged:
+            end = _next_valid(data, at) or (len(data) if whole else 0)
+            if not end:
+                return
+        yield Frame(None if damaged else data[at + HEADER_SIZE : end], base + at, base + end)
         at = end
+
+
+def _end_of(data: bytes, at: int) -> int:
+    """Returns the end of the valid frame at `at`; 0: there is none. A frame has at least one byte."""
+    if at + HEADER_SIZE > len(data):
+        return 0
+    length, crc = _HEADER.unpack_from(data, at)
+    end = at + HEADER_SIZE + length
+    if not 0 < length <= RECORD_MAX or end > len(data):
+        return 0
+    return end if zlib.crc32(data[at + HEADER_SIZE : end]) == crc else 0
+
+
+def _next_valid(data: bytes, at: int) -> int:
+    """Returns the start of the first valid frame after a damaged one at `at`; 0: there is none."""
+    if at + HEADER_SIZE <= len(data):
+        # If its length is right, the next frame is behind it: no byte of the payload is taken for a frame.
+        end = at + HEADER_SIZE + int(_HEADER.unpack_from(data, at)[0])
+        if end <= len(data) and (end == len(data) or _end_of(data, end)):
+            return end
+    # The highest byte of each length is 0, and no payload (a line of JSON) contains a 0.
+    zero = data.find(b"\0", at + 4)
+    while zero >= 0:
+        if _end_of(data, zero - 3):
+            return zero - 3
+        zero = data.find(b"\0", zero + 1)
+    return 0
 
 
 def read_cursor(directory: Path) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ringfence import __version__
 from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.http import HttpSettings
 from ringfence.export.sinks.native import headline, part
@@ -39,8 +40,11 @@ _PORTS = {"udp": 514, "tcp": 514, "tls": 6514}  # RFC 5426, RFC 6587, RFC 5425
 _NOT_PRINTABLE = re.compile(r"[^\x21-\x7e]")
 
 
-def syslog_line(record: Record, render: Render, size_max: int = 0) -> bytes:
-    """Returns one message. If it is longer than `size_max`, it has its headline instead of the record."""
+def syslog_line(record: Record, render: Render, size_max: int = 0, *, enterprise: int = 0) -> bytes:
+    """Returns one message. If it is longer than `size_max`, it has its headline instead of the record.
+
+    `enterprise` is the private enterprise number for structured data; 0: there is none.
+    """
     priority = _FACILITY * 8 + _SEVERITY[number_of(record.get("severity")) - 1]
     rule, container = part(record, "rule"), part(record, "container")
     elements = {
@@ -56,7 +60,7 @@ def syslog_line(record: Record, render: Render, size_max: int = 0) -> bytes:
     }
     head = (
         f"<{priority}>1 {record.get('time') or '-'} {_word(record.get('node'), 255)} ringfence {os.getpid()} "
-        f"{_word(rule.get('id'), 32)} {_structured(elements)} "
+        f"{_word(rule.get('id'), 32)} {_structured(elements, enterprise)} "
     ).encode()
     # ASCII only: no byte order mark is needed (RFC 5424, 6.4), and every receiver can read it
     message = json.dumps(render(record), separators=(",", ":"), default=str).encode()
@@ -69,14 +73,21 @@ def _word(value: Any, length: int) -> str:
     return _NOT_PRINTABLE.sub("_", str(value or ""))[:length] or "-"
 
 
-def _structured(values: Mapping[str, Any]) -> str:
-    """Returns STRUCTURED-DATA. 32473 is the example enterprise number (RFC 5612): Ringfence has none."""
+def _structured(values: Mapping[str, Any], enterprise: int) -> str:
+    """Returns STRUCTURED-DATA: `origin`, which IANA registered (RFC 5424, 7.2), and the alert's words.
+
+    A name without `@` must be registered, and one with `@` needs an enterprise number, which Ringfence has
+    not: the operator can give theirs.
+    """
+    origin = f'[origin software="ringfence" swVersion="{_quoted(__version__)}"]'
+    if not enterprise:
+        return origin
     pairs = []
     for name, value in values.items():
         if value:
             text = str(value).encode("ascii", "backslashreplace").decode()
             pairs.append(f'{name}="{_quoted(text)}"')
-    return f"[ringfence@32473 {' '.join(pairs)}]" if pairs else "-"
+    return f"{origin}[ringfence@{enterprise} {' '.join(pairs)}]" if pairs else origin
 
 
 def _quoted(text: str) -> str:
@@ -92,8 +103,10 @@ class Syslog:
 
     batch_records, batch_bytes = 64, 1 << 18
 
-    def __init__(self, name: str, address: str, render: Render, settings: HttpSettings) -> None:
-        self.name, self._render, self._settings = name, render, settings
+    def __init__(
+        self, name: str, address: str, render: Render, settings: HttpSettings, enterprise: int = 0
+    ) -> None:
+        self.name, self._render, self._settings, self._enterprise = name, render, settings, enterprise
         parts = urlsplit(address)
         self._scheme, self._path = parts.scheme, parts.path
         self._target = (parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
@@ -107,12 +120,13 @@ class Syslog:
         try:
             sock = self._connected()
             if self._stream:
-                lines = (syslog_line(record, self._render) for record in records)
+                lines = [syslog_line(record, self._render, enterprise=self._enterprise) for record in records]
                 sock.sendall(b"".join(b"%d %s" % (len(line), line) for line in lines))
                 self._acknowledged(sock)
             else:
                 for record in records:
-                    sock.send(syslog_line(record, self._render, _DATAGRAM_MAX))
+                    line = syslog_line(record, self._render, _DATAGRAM_MAX, enterprise=self._enterprise)
+                    sock.send(line)
         except OSError as error:
             self.close()
             reason = "timeout" if isinstance(error, TimeoutError) else "connection"

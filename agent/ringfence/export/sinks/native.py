@@ -7,7 +7,10 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-__all__ = ["STOPPED", "Image", "Record", "filled", "headline", "image_of", "milliseconds", "part", "rest"]
+__all__ = [
+    "STOPPED", "Image", "Record", "filled", "headline", "image_of", "microseconds", "milliseconds", "part",
+    "rest",
+]  # fmt: skip
 
 Record = Mapping[str, Any]
 STOPPED = ("denied", "killed")  # outcomes of a call that had no effect
@@ -19,12 +22,17 @@ def part(record: Record, name: str) -> Record:
     return found if isinstance(found, Mapping) else {}
 
 
-def milliseconds(record: Record) -> int:
-    """Returns the time of the event in milliseconds since the epoch."""
+def microseconds(record: Record) -> int:
+    """Returns the time of the event in microseconds since the epoch."""
     try:
-        return int(datetime.fromisoformat(str(record.get("time"))).timestamp() * 1000)
+        return round(datetime.fromisoformat(str(record.get("time"))).timestamp() * 1_000_000)
     except ValueError:
         return 0
+
+
+def milliseconds(record: Record) -> int:
+    """Returns the time of the event in milliseconds since the epoch."""
+    return microseconds(record) // 1000
 
 
 def headline(record: Record) -> str:

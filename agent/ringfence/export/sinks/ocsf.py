@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An alert as OCSF 1.2, Detection Finding. Fields without an attribute are kept in `unmapped`."""
+"""An alert as OCSF 1.8, Detection Finding. Fields without an attribute are kept in `unmapped`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ringfence.severity import number_of
 
 __all__ = ["OCSF_VERSION", "to_ocsf"]
 
-OCSF_VERSION = "1.2.0"
+OCSF_VERSION = "1.8.0"
 #: of severity_id, from 1 on
 _CAPTIONS = ("Informational", "Low", "Medium", "High", "Critical")
 #: fields of a native alert that an attribute of the schema contains completely
@@ -36,7 +36,7 @@ _TOLD = frozenset(
 
 
 def to_ocsf(record: Record) -> dict[str, Any]:
-    """https://schema.ocsf.io/1.2.0/classes/detection_finding, profiles container and security_control."""
+    """https://schema.ocsf.io/1.8.0/classes/detection_finding, profiles container and security_control."""
     rule = part(record, "rule")
     stopped = record.get("outcome") in STOPPED
     attacks = [_attack(technique) for technique in rule.get("attack") or []]
@@ -51,7 +51,8 @@ def to_ocsf(record: Record) -> dict[str, Any]:
         "time": milliseconds(record),
         "severity_id": number_of(record.get("severity")),
         "severity": _CAPTIONS[number_of(record.get("severity")) - 1],
-        "action_id": 2 if stopped else 1,
+        "is_alert": True,
+        "action_id": 2 if stopped else 3,  # denied, or observed
         "disposition_id": 2 if stopped else 15,
         "status_id": 1,
         "message": headline(record),
@@ -100,12 +101,15 @@ def _process(record: Record) -> dict[str, Any]:
     return {
         "pid": process.get("pid"),
         "namespace_pid": process.get("vpid"),
-        "tid": process.get("tid"),
+        "ptid": process.get("tid"),
         "name": process.get("comm"),
         "cmd_line": " ".join(process.get("args") or []),
         "file": {"name": exe.rpartition("/")[2], "path": exe, "type_id": 1} if exe else {},
         "user": {"uid": str(process.get("uid", ""))},
-        "lineage": [ancestor.get("exe") for ancestor in ancestry if ancestor.get("exe")],
+        "ancestry": [
+            filled({"pid": one.get("pid"), "name": one.get("comm"), "path": one.get("exe")})
+            for one in ancestry
+        ],
         "parent_process": {"pid": parent.get("pid", process.get("ppid")), "name": parent.get("comm")},
         "container": {
             "uid": container.get("id"),
@@ -113,7 +117,11 @@ def _process(record: Record) -> dict[str, Any]:
             "runtime": container.get("runtime"),
             "pod_uuid": container.get("pod_uid"),
             "orchestrator": "kubernetes" if container.get("pod") else "",
-            "image": {"name": image.name, "tag": image.tag, "uid": image.digest or image.name}
+            "image": {
+                "name": image.name,
+                "labels": [image.tag] if image.tag else [],
+                "uid": image.digest or image.name,
+            }
             if image.name
             else {},
         },

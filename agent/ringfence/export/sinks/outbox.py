@@ -13,7 +13,7 @@ from ringfence.config import Config
 from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.receivers import receivers_of
 from ringfence.export.sinks.sender import Sender
-from ringfence.export.sinks.spool import Spool
+from ringfence.export.sinks.spool import Damaged, Spool
 from ringfence.faults import ErrorCounter, SupervisedThread
 from ringfence.severity import at_least
 
@@ -98,12 +98,17 @@ class Outbox:
                 sender.spool.sync()
 
 
-def outbox_of(config: Config, complain: Complain) -> Outbox:
-    """Returns the configured receivers with their queues. Raises Error if a queue cannot be used."""
+def outbox_of(
+    config: Config, complain: Complain, damaged: Damaged = lambda path, offset, records: None
+) -> Outbox:
+    """Returns the configured receivers with their queues. Raises Error if a queue cannot be used.
+
+    `damaged` gets the damaged records of the queues, from any thread.
+    """
     senders: list[Sender] = []
     try:
         for receiver in receivers_of(config):
-            spool = Spool(config.queue_dir / receiver.name, config.alerts_queue_size)
+            spool = Spool(config.queue_dir / receiver.name, config.alerts_queue_size, damaged=damaged)
             senders.append(Sender(receiver, spool, complain))
     except BaseException:
         for sender in senders:

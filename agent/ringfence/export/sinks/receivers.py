@@ -56,7 +56,8 @@ def _syslog(name: str, one: Configured, config: Config) -> Receiver:
     from ringfence.export.sinks.formats import FORMATS
     from ringfence.export.sinks.local import Syslog
 
-    return Syslog(name, one.url, FORMATS[config.alerts_format], _settings(config, one))
+    render, enterprise = FORMATS[config.alerts_format], config.alerts_syslog_enterprise
+    return Syslog(name, one.url, render, _settings(config, one), enterprise)
 
 
 def _otlp(name: str, one: Configured, config: Config) -> Receiver:

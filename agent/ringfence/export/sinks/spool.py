@@ -2,10 +2,10 @@
 """A bounded queue of records on disk for one receiver.
 
 Segment files hold frames; `cursor` is the receiver's position. An appended record survives the
-agent's death immediately, and a power cut after `sync`. A partial or corrupt frame ends its segment,
-and is counted. Records that the disk does not take (if it is full) wait in memory, are delivered from
-there, and are written as soon as possible. Delivery is at least once: records in flight when the agent
-died are sent again.
+agent's death immediately, and a power cut after `sync`. A partial or damaged frame costs that record
+only, is counted, and is passed to `damaged`. Records that the disk does not take (if it is full) wait in
+memory, are delivered from there, and are written as soon as possible. Delivery is at least once: records in
+flight when the agent died are sent again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import errno
 import os
 import threading
 from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.export.sinks.frames import (
     HEADER_SIZE,
     RECORD_MAX,
+    Frame,
     frame,
     frames,
     own,
@@ -29,7 +31,10 @@ from ringfence.export.sinks.frames import (
 )
 from ringfence.files import forget_cache
 
-__all__ = ["Batch", "Spool"]
+__all__ = ["Batch", "Damaged", "Spool"]
+
+#: gets the file and the offset of a damaged frame, and how many records are lost
+Damaged = Callable[[Path, int, int], None]
 
 _SUFFIX = ".seg"
 _SEGMENTS = 16  # of a full queue
@@ -38,14 +43,15 @@ _IN_MEMORY = -1  # segment of a batch that is not on disk
 
 
 class _Segment:
-    """One file: its bytes and frames, and how many of the frames were taken."""
+    """One file: its bytes and valid frames, and how many of the frames were taken."""
 
-    __slots__ = ("frames", "number", "offset", "size", "taken")
+    __slots__ = ("damaged", "frames", "number", "offset", "size", "taken")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.size = self.frames = self.taken = 0
         self.offset = 0  # of the first frame that was not taken
+        self.damaged: set[int] = set()  # offsets of damaged frames that are counted already
 
 
 class Batch(NamedTuple):
@@ -63,8 +69,15 @@ class Spool:
     not take it, and the memory was full). `sync_errors` counts failed syncs.
     """
 
-    def __init__(self, directory: Path, size_max: int, memory_max: int = _MEMORY) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        size_max: int,
+        memory_max: int = _MEMORY,
+        damaged: Damaged = lambda path, offset, records: None,
+    ) -> None:
         self.directory, self.size_max, self._memory_max = directory, size_max, memory_max
+        self._damaged = damaged
         self.lost: Counter[str] = Counter()
         self.sync_errors = 0
         self._segment_max = max(size_max // _SEGMENTS, 4096)
@@ -304,25 +317,44 @@ class Spool:
     def _read(self, segment: _Segment, count: int, size: int) -> Batch | None:
         found: list[bytes] = []
         held = 0
-        try:
-            with self._path(segment.number).open("rb") as file:
-                file.seek(segment.offset)
-                for payload, end in frames(file.read(max(size, RECORD_MAX + HEADER_SIZE)), segment.offset):
-                    if found and held + len(payload) > size:
-                        break
-                    found.append(payload)
-                    held += len(payload)
-                    segment.offset = end
-                    if len(found) == count:
-                        break
-        except FileNotFoundError:
-            found = []
-        if not found:  # another process changed the file
-            self.lost["corrupt"] += segment.frames - segment.taken
-            segment.taken = segment.frames
-            return None
+        for payload, start, end in self._frames_from(segment, size):
+            if payload is None:
+                # One that is counted already is not among the frames; the others became damaged since.
+                if start not in segment.damaged:
+                    self._corrupt(segment, start, 1)
+                    segment.taken += 1
+            elif found and held + len(payload) > size:
+                break
+            else:
+                found.append(payload)
+                held += len(payload)
+            segment.offset = end
+            if len(found) == count:
+                break
         segment.taken += len(found)
-        return Batch(tuple(found), segment.number, segment.offset)
+        if not found or segment.taken > segment.frames:  # another process changed the file
+            self._corrupt(segment, segment.offset, max(0, segment.frames - segment.taken))
+            segment.taken = segment.frames
+        return Batch(tuple(found), segment.number, segment.offset) if found else None
+
+    def _frames_from(self, segment: _Segment, size: int) -> Iterator[Frame]:
+        """Yields the frames that were not taken: at least one, if there is one, or about `size` bytes."""
+        offset, left = segment.offset, segment.size - segment.offset  # behind it: a write that failed
+        wanted = min(max(size, RECORD_MAX + HEADER_SIZE), left)
+        some = False
+        with contextlib.suppress(FileNotFoundError), self._path(segment.number).open("rb") as file:
+            file.seek(offset)
+            for one in frames(file.read(wanted), offset, whole=wanted == left):
+                some = True
+                yield one
+            if not some and wanted < left:  # damage that is larger than a batch
+                file.seek(offset)
+                yield from frames(file.read(left), offset)
+
+    def _corrupt(self, segment: _Segment, offset: int, records: int) -> None:
+        if records:
+            self.lost["corrupt"] += records
+            self._damaged(self._path(segment.number), offset, records)
 
     def _recover(self) -> None:
         """Reads an earlier agent's files; starts a new segment, as the last may end in a partial frame."""
@@ -343,15 +375,17 @@ class Spool:
         try:
             data = self._path(segment.number).read_bytes()
         except OSError:
-            self.lost["corrupt"] += 1
+            self._corrupt(segment, 0, 1)
             return False
         segment.size = len(data)
-        end = 0
-        for _, end in frames(data):
+        for payload, start, end in frames(data):
+            if payload is None:
+                segment.damaged.add(start)
+                if start >= offset:  # otherwise it is delivered
+                    self._corrupt(segment, start, 1)
+                continue
             segment.frames += 1
             if end <= offset:
                 segment.taken += 1
                 segment.offset = end
-        if end < len(data):
-            self.lost["corrupt"] += 1
         return segment.taken < segment.frames

@@ -13,7 +13,7 @@ from ringfence import __version__
 from ringfence.containers.enrich import safejson
 from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.http import Http
-from ringfence.export.sinks.native import headline, milliseconds, part
+from ringfence.export.sinks.native import headline, image_of, microseconds, part
 from ringfence.export.sinks.sender import Record
 from ringfence.export.sinks.urgency import alert_name, description, runbook_url, urgency
 from ringfence.severity import number_of
@@ -141,15 +141,17 @@ class Otlp(_Web):
     def _log(self, record: Record) -> dict[str, Any]:
         rule, container = part(record, "rule"), part(record, "container")
         process = part(record, "process")
-        nanoseconds = str(milliseconds(record) * 1_000_000)
+        image = image_of(container)
+        digest = f"{image.name}@{image.digest}" if image.digest else ""
         # names of the OpenTelemetry semantic conventions where they have one
         attributes = {
-            "event.name": "ringfence.alert",
-            "event.id": record.get("id"),
+            "log.record.uid": record.get("id"),
             "container.id": container.get("id"),
             "container.name": container.get("name"),
-            "container.image.name": container.get("image"),
-            "container.runtime": container.get("runtime"),
+            "container.image.name": image.name,
+            "container.image.tags": [image.tag] if image.tag else [],
+            "container.image.repo_digests": [digest] if digest else [],
+            "container.runtime.name": container.get("runtime"),
             "k8s.namespace.name": container.get("namespace"),
             "k8s.pod.name": container.get("pod"),
             "k8s.pod.uid": container.get("pod_uid"),
@@ -165,8 +167,9 @@ class Otlp(_Web):
             "ringfence.mechanism": record.get("mechanism"),
         }
         return {
-            "timeUnixNano": nanoseconds,
-            "observedTimeUnixNano": nanoseconds,
+            "timeUnixNano": str(microseconds(record) * 1000),
+            "observedTimeUnixNano": str(time.time_ns()),
+            "eventName": "ringfence.alert",
             "severityNumber": self._SEVERITY[number_of(record.get("severity")) - 1],
             "severityText": str(record.get("severity") or ""),
             "body": {"stringValue": dumps(record)},

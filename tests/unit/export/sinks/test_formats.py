@@ -76,7 +76,7 @@ def test_ecs_says_what_happened() -> None:
 @functools.cache
 def ocsf() -> Any:
     """The published class and objects."""
-    return json.loads((DATA / "ocsf-1.2.0.json").read_text())
+    return json.loads((DATA / "ocsf-1.8.0.json").read_text())
 
 
 SCALARS: dict[str, Any] = {"integer_t": int, "long_t": int, "timestamp_t": int, "boolean_t": bool}
@@ -90,6 +90,7 @@ def check(value: Any, attributes: Any, where: str) -> None:
         if where == "detection_finding" and name == "unmapped":
             continue
         about = attributes[name]
+        assert not about.get("deprecated"), f"{where}.{name}"
         assert isinstance(item, list) == bool(about.get("array")), f"{where}.{name}"
         for one in item if isinstance(item, list) else [item]:
             if "enum" in about:
@@ -125,9 +126,9 @@ def test_ocsf_has_the_pods_namespace() -> None:
 
 
 def test_ocsf_says_whether_it_was_stopped() -> None:
-    """action_id 2 is Denied, 1 is Allowed; severity 5 is Critical."""
+    """action_id 2 is Denied, 3 is Observed; severity 5 is Critical."""
     assert (to_ocsf(alert())["action_id"], to_ocsf(alert())["severity_id"]) == (2, 5)
-    assert to_ocsf(alert(outcome="would-deny"))["action_id"] == 1
+    assert to_ocsf(alert(outcome="would-deny"))["action_id"] == 3
     assert to_ocsf(alert())["time"] == 1795485784123
 
 
@@ -137,7 +138,7 @@ def test_ocsf_says_whether_it_was_stopped() -> None:
      ("critical", 5, "Critical"), ("?", 4, "High")],
 )  # fmt: skip
 def test_ocsf_severities_have_their_captions(word: str, number: int, caption: str) -> None:
-    """The dictionary of 1.2: `severity` is the caption of `severity_id`."""
+    """The dictionary of 1.8: `severity` is the caption of `severity_id`."""
     got = to_ocsf(alert(severity=word))
     assert (got["severity_id"], got["severity"]) == (number, caption)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ringfence import __version__
 from ringfence.export.sinks import local
 from ringfence.export.sinks.http import Http, HttpSettings
 from ringfence.export.sinks.local import RotatedFile, Syslog, syslog_line
@@ -64,7 +65,7 @@ def test_otlp_is_a_logs_request() -> None:
     resources = server.bodies[0]["resourceLogs"]
     assert len(resources) == 2
     [log] = resources[0]["scopeLogs"][0]["logRecords"]
-    assert log["timeUnixNano"] == "1795485784123000000"
+    assert log["timeUnixNano"] == "1795485784123456000"
     assert log["severityNumber"] == 21
     found = {one["key"]: one["value"] for one in log["attributes"]}
     assert found["k8s.pod.name"] == {"stringValue": "web-0"}
@@ -82,13 +83,18 @@ def test_otlp_is_what_opentelemetrys_own_code_reads() -> None:
     request = json_format.ParseDict(server.bodies[0], ExportLogsServiceRequest())
     first, second = request.resource_logs
     [log] = first.scope_logs[0].log_records
-    assert log.time_unix_nano == 1795485784123000000
+    assert log.time_unix_nano == 1795485784123456000
+    assert log.event_name == "ringfence.alert"
     assert log.severity_number == 21  # SEVERITY_NUMBER_FATAL
     assert json.loads(log.body.string_value) == whole_alert()
     resource = {one.key: one.value.string_value for one in first.resource.attributes}
     assert resource == {"service.name": "ringfence", "host.name": "node-1", "k8s.node.name": "node-1",
                         "k8s.cluster.name": "prod-eu"}  # fmt: skip
     found = {one.key: one.value for one in log.attributes}
+    assert found["container.image.name"].string_value == "registry.example:5000/shop/web"
+    assert found["container.image.tags"].array_value.values[0].string_value == "1.2"
+    assert found["container.runtime.name"].string_value == "containerd"
+    assert not {"event.name", "event.id", "container.runtime"} & set(found)
     assert found["process.pid"].int_value == 4242
     assert [one.string_value for one in found["process.command_args"].array_value.values] == [
         "sh",
@@ -117,21 +123,32 @@ def test_what_a_collector_rejects_is_counted_and_not_sent_again(
     assert (sender.sent, sender.lost["refused"], spool.undelivered) == (sent, refused, 0)
 
 
+def test_structured_data_needs_a_number_of_the_operator() -> None:
+    """Without one, only the element that IANA registered for everybody (RFC 5424, 7.2)."""
+    origin = f'[origin software="ringfence" swVersion="{__version__}"]'
+    data = SYSLOG.fullmatch(syslog_line(alert(), dict))
+    assert data is not None
+    assert data["data"].decode() == origin
+    data = SYSLOG.fullmatch(syslog_line(alert(), dict, enterprise=64999))
+    assert data is not None
+    assert data["data"].decode().startswith(f"{origin}[ringfence@64999 id=")
+
+
 def test_a_syslog_message_is_as_the_rfc_says() -> None:
     """Facility 13 (log audit), severity 2 (critical); structured data with its quotes escaped."""
     hostile = alert(node='no de"]', rule={"id": 'a"b]c\\d', "title": "x"})
     for record in (alert(), hostile, alert(details={"path": "\u2028ü\n"})):
-        match = SYSLOG.fullmatch(syslog_line(record, dict))
+        match = SYSLOG.fullmatch(syslog_line(record, dict, enterprise=64999))
         assert match
         assert int(match["pri"]) == 13 * 8 + 2
         datetime.fromisoformat(match["time"].decode())
         assert match["text"].isascii()
-    assert b'rule="a\\"b\\]c\\\\d"' in syslog_line(hostile, dict)
+    assert b'rule="a\\"b\\]c\\\\d"' in syslog_line(hostile, dict, enterprise=64999)
 
 
 def test_a_datagram_that_would_be_too_long_becomes_its_headline() -> None:
     """Truncated JSON is invalid; the structured data still has the main facts."""
-    line = syslog_line(alert(notes=["x" * 9000]), dict, 2048)
+    line = syslog_line(alert(notes=["x" * 9000]), dict, 2048, enterprise=64999)
     assert len(line) <= 2048
     assert b'rule="core-pattern"' in line
     assert line.endswith(b"shop/web-0/web: denied")

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An alert in sentences: what was tried, how it ended, where to look, what to do.
+
+The words are made from the fields of the record, whose observed text is escaped already. Nothing is looked
+up, and nothing is claimed that the record does not say.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["RUNBOOKS", "ended", "next_steps", "runbook", "tried"]
+
+Record = Mapping[str, Any]
+#: where the runbooks of these sources are published
+RUNBOOKS = "docs/runbooks/"
+
+#: event -> what was tried, with fields of `details`
+_TRIED = {
+    "mount": "mount a filesystem {fstype}",
+    "fsopen": "open a filesystem {fstype} to mount it",
+    "umount": "unmount a filesystem",
+    "socket": "open a socket {family} {type} {protocol}",
+    "chmod": "chmod {mode} {path}",
+    "file.open": "open {filesystem}:{path} {node} to {access}",
+    "file.link": "create a link to {leads}",
+    "network.connect": "connect to {address} port {port} ({protocol})",
+    "network.bind": "listen on {address} port {port} ({protocol})",
+    "unix.connect": "connect to the socket {socket}",
+    "sysctl.access": "{access} the sysctl {sysctl}",
+    "device.access": "{access} the device {device}",
+    "process.exec": "execute {path} {file}",
+    "kernel.helper": "have the kernel execute {path}",
+    "unshare": "create namespaces: {flags}",
+    "clone": "create namespaces: {flags}",
+    "task.drift": "change {changed} without a call that may change it",
+}
+#: event -> what to look for if the call may have taken effect
+_EFFECTS = {
+    "mount": "a mount in /proc/PID/mountinfo of the container",
+    "move_mount": "a mount in /proc/PID/mountinfo of the container",
+    "chmod": "the file with its new mode",
+    "mknod": "the new device node",
+    "symlink": "the new link",
+    "rename": "the file under its new name",
+    "setns": "processes that the killed one had started in the other namespace",
+    "unshare": "processes that the killed one had started",
+    "clone": "the child process",
+    "ptrace": "a change in the traced process",
+    "process_vm": "a change in the memory of the other process",
+    "bpf": "programs that are pinned or attached: `bpftool prog`",
+    "module_load": "the module in /proc/modules",
+    "module_unload": "the module that /proc/modules lacks",
+    "unix.connect": "requests in the log of the service behind the socket",
+    "network.connect": "the connection in the log of the other side",
+    "file.open": "a file that it truncated or created",
+    "settime": "the time of the node",
+    "reboot": "the node's uptime",
+    "keyctl": "keys in /proc/keys",
+}
+
+#: events whose effect is an object of the process, which ends with it
+_OWN = frozenset(("socket", "memfd_create", "userfaultfd", "io_uring_setup", "perf_event_open", "fsopen"))
+
+
+def tried(event: str, details: Record) -> str:
+    """Returns what was tried, in words of the kernel's record: `mount a filesystem ext4`."""
+    if event.startswith("probe."):  # its fields are redacted by their names, so none is repeated here
+        return f"an event of the custom probe {event.removeprefix('probe.')}"
+    values = {name: _word(value) for name, value in details.items()}
+    if form := _TRIED.get(event):
+        return " ".join(part for word in form.split() if (part := _filled(word, values)))
+    shown = [f"{name} {value}" for name, value in values.items() if value and name not in ("call", "inode")]
+    call = values.get("call") or event
+    return f"call {call}" + (f" with {', '.join(shown[:4])}" if shown else "")
+
+
+def _filled(word: str, values: Mapping[str, str]) -> str:
+    """Returns a word like `({protocol})` with its field; empty if a field is not known."""
+    found = word
+    while "{" in found:
+        before, _, rest = found.partition("{")
+        name, _, after = rest.partition("}")
+        if not values.get(name):
+            # `{filesystem}:{path}` without the filesystem is the path
+            found = before + after.lstrip(":") if name == "filesystem" else ""
+            continue
+        found = before + "\0" + name + "\0" + after
+    pieces = found.split("\0")
+    return "".join(values[piece] if number % 2 else piece for number, piece in enumerate(pieces))
+
+
+def _word(value: Any) -> str:
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    # Not cut: half of a secret would not be recognised by the redactor, which comes after this.
+    return "" if value in (None, "", [], {}) else text
+
+
+def ended(record: Record) -> str:
+    """Returns in one sentence how the call ended: whether it was stopped, and whether it may have had an
+    effect.
+    """
+    outcome, mechanism = str(record.get("outcome")), str(record.get("mechanism"))
+    if outcome == "denied":
+        return "denied before it took effect"
+    if outcome == "killed":
+        if mechanism == "observe":
+            return "its process was killed after the event: look for what it did before"
+        if mechanism != "kill":
+            return "denied before it took effect, and its process was killed"
+        if record.get("event") in _OWN:
+            return "killed; what the call may have made ended with its process"
+        effect = _EFFECTS.get(str(record.get("event")), "the effect of the call")
+        return f"killed; the call may have taken effect: look for {effect}"
+    if outcome == "kill-failed":
+        denied = mechanism == "cgroup"
+        return ("denied before it took effect" if denied else "not stopped") + "; the kill failed"
+    if outcome in ("would-deny", "would-kill"):
+        word = "denied" if outcome == "would-deny" else "killed"
+        return f"not stopped (audit mode): in enforce mode it would have been {word}"
+    return "not stopped: the rule only reports"
+
+
+def runbook(record: Record) -> str:
+    """Returns the page that says what to do."""
+    rule = record.get("rule") or {}
+    if rule.get("id") == "container-condemned":
+        return RUNBOOKS + "container-condemned.md"
+    if str(rule.get("id")).startswith("agent-"):
+        return RUNBOOKS + "agent-tampered.md"
+    before = record.get("outcome") == "denied" or (
+        record.get("outcome") == "killed" and record.get("mechanism") not in ("kill", "observe")
+    )
+    return RUNBOOKS + ("escape-denied.md" if before else "escape-not-stopped.md")
+
+
+def next_steps(record: Record) -> Sequence[str]:
+    """Returns the commands to begin with: they only look, and change nothing."""
+    container = record.get("container") or {}
+    namespace, pod = str(container.get("namespace") or ""), str(container.get("pod") or "")
+    steps = []
+    if namespace and pod:
+        where = f"-n {shlex.quote(namespace)}"
+        steps.append(f"kubectl {where} describe pod {shlex.quote(pod)}")
+    chosen = str(container.get("id") or "")[:12]
+    if chosen and not steps:
+        steps.append(f"ringfence events --since 1h -c {shlex.quote(chosen)}")
+    return steps

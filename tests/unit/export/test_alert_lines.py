@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A line of an alert: as published, in words, and short. For every attack that the shipped policies name."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from statistics import quantiles
+from typing import Any
+
+import pytest
+
+from ringfence.abi import Action, EventKind, Fact, Mechanism
+from ringfence.containers.model import Container, Posture
+from ringfence.containers.tree import ProcessTree
+from ringfence.events import ExecEvent, FileEvent, SyscallEvent, TaskEvent
+from ringfence.export.jsonl import line_of
+from ringfence.export.records import alert_record, event_record, finding_record
+from ringfence.export.redact import Redactor
+from ringfence.export.wording import ended, next_steps, runbook, tried
+from ringfence.policy import NodeTiers, compile_policies, load_policies
+from ringfence.policy.compiled import CompiledRule
+from ringfence.response.alert import assemble
+from ringfence.response.detectors import DETECTORS, finding
+from ringfence.response.kill import KillOutcome, KillResult
+from ringfence.wire import make
+from tests.support.alert_schema import check, problems
+from tests.support.policies import PACK
+from tests.support.receivers import whole_alert
+
+K = EventKind
+FACTS = Fact.ROOT | Fact.CAP_SYS_ADMIN | Fact.NO_SECCOMP
+CAPABILITIES = tuple(f"CAP_{number}_OF_FORTY" for number in range(40))
+
+
+def container() -> Container:
+    """A pod's container with a weak posture, as Kubernetes labels it."""
+    labels = {
+        "app.kubernetes.io/name": "ci-runner", "pod-template-hash": "5b7c9d", "team": "b",
+        "io.kubernetes.container.name": "build", "io.kubernetes.pod.namespace": "team-b",
+    }  # fmt: skip
+    reasons = ("runtime-socket", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "host-etc", "no seccomp filter")
+    return Container(
+        "c" * 64, 66115, 1, runtime="containerd", name="build", image="docker.io/library/debian:12",
+        image_digest="docker.io/library/debian@sha256:" + "d" * 64, namespace="team-b", pod="ci-runner-0",
+        pod_uid="0f0f0f0f-1111-2222-3333-444444444444", owner="StatefulSet/ci-runner", labels=labels,
+        pid=2000, posture=Posture(CAPABILITIES, CAPABILITIES, score=100, reasons=reasons),
+    )  # fmt: skip
+
+
+def processes() -> ProcessTree:
+    """`kubectl exec`, a shell, and a program with four arguments."""
+    tree = ProcessTree()
+    args = b"sh\0-c\0mount -t ext4 /dev/sda1 /mnt/of/the/host\0"
+    for pid, ppid, path in ((2100, 2090, b"/usr/bin/dash"), (2200, 2100, b"/usr/bin/program")):
+        if pid > 2100:
+            tree.on_event(TaskEvent(event=K.PROCESS_FORK, pid=ppid, start_ns=ppid, child_pid=pid,
+                                    child_tid=pid, child_start_ns=pid))  # fmt: skip
+        tree.on_event(ExecEvent(event=K.PROCESS_EXEC, pid=pid, start_ns=pid, ppid=ppid, path_raw=path,
+                                path_len=len(path), args_raw=args, args_len=len(args)))  # fmt: skip
+    return tree
+
+
+def rules() -> Iterator[tuple[CompiledRule, EventKind]]:
+    """Each rule of the shipped policies, with each of its events."""
+    compiled = compile_policies(load_policies([PACK]), NodeTiers.usual())
+    seen = set()
+    for rule in compiled.rules.values():
+        for kind in sorted(rule.events):
+            if (rule.rule_id, kind) not in seen:
+                seen.add((rule.rule_id, kind))
+                yield rule, kind
+
+
+def attempt(rule: CompiledRule, kind: EventKind) -> dict[str, Any]:
+    """The line of an attempt that this rule stopped, with as much as an event can tell."""
+    event: Any = make(kind, action=Action.KILL, mechanism=Mechanism.KILL, pid=2200, tid=2200, ppid=2100,
+                      start_ns=2200, comm_raw=b"program", facts=FACTS)  # fmt: skip
+    text = b"/proc/sys/kernel/some/path/of/usual/length"
+    texts = {"text_raw": text, "text_len": len(text), "path_raw": text, "path_len": len(text),
+             "name_raw": text, "name_len": len(text)}  # fmt: skip
+    event = event._replace(**{name: value for name, value in texts.items() if name in event._fields})
+    return alert_record(assemble(event, container(), rule, processes(), "node-1"), 0, 369_000)
+
+
+def test_each_line_of_an_attack_is_as_published_and_short() -> None:
+    """95 of 100 alerts of the shipped rules have less than 2,000 bytes.
+
+    `python -m tests.unit.export.test_alert_lines` prints the sizes.
+    """
+    sizes = []
+    for rule, kind in rules():
+        record = attempt(rule, kind)
+        check(json.loads(line_of(record)))
+        sizes.append(len(line_of(record)))
+    assert len(sizes) > 60
+    assert quantiles(sizes, n=20)[-1] < 2000
+
+
+def test_no_line_of_an_attack_has_pointers_or_empty_names() -> None:
+    """The ancestry ends at the session that the runtime started."""
+    for rule, kind in rules():
+        record = attempt(rule, kind)
+        assert "args" not in record["details"] or kind in (K.PROCESS_EXEC, K.KERNEL_HELPER)
+        if kind != K.PROCESS_EXEC:
+            assert [one["comm"] for one in record["process"]["ancestry"]][-1] == "(runtime exec)"
+        assert all(one["comm"] for one in record["process"]["ancestry"][1:])
+        assert "0x0" not in record["tried"].split()
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_each_finding_is_as_published(detector: str) -> None:
+    """With and without a container, and an event."""
+    event = SyscallEvent(event=K.SYS_MOUNT, pid=2200, start_ns=2200, ppid=2100)
+    for found in (
+        finding(detector, None, {}),
+        finding(detector, container(), {"tried": 6, "stopped": 6}, event).traced(processes()),
+    ):
+        check(json.loads(line_of(finding_record(found, "node-1", 0))))
+
+
+def test_a_finding_has_its_process() -> None:
+    """The program, its arguments and its ancestry are those of the event."""
+    event = SyscallEvent(event=K.SYS_MOUNT, pid=2200, start_ns=2200, ppid=2100)
+    found = finding("sweep", container(), {"tried": 6, "stopped": 6}, event).traced(processes())
+    record = finding_record(found, "node-1", 0)
+    assert record["process"]["exe"] == "/usr/bin/program"
+    assert record["process"]["args"][0] == "sh"
+    assert [one["comm"] for one in record["process"]["ancestry"]] == ["", "(runtime exec)"]
+    assert record["ended"].startswith("each of 6 calls was stopped")
+
+
+def test_events_and_samples_are_as_published() -> None:
+    """An event of each kind, and the alert with every field."""
+    for kind in K:
+        if kind:
+            check(json.loads(line_of(event_record(make(kind), container(), 0))))
+    check(whole_alert())
+
+
+def test_the_schema_refuses_what_is_not_published() -> None:
+    """An unknown field, a wrong word, a missing field: otherwise the checks above prove nothing."""
+    record = whole_alert()
+    assert problems(record | {"unknown": 1})
+    assert problems(record | {"outcome": "stopped"})
+    assert problems(record | {"version": 2})
+    assert problems({key: value for key, value in record.items() if key != "ended"})
+    assert problems(record | {"container": {**record["container"], "posture": {"score": 5}}})
+
+
+def socket_of(family: int, kind: int, protocol: int = 0) -> SyscallEvent:
+    """An attempt to create a socket."""
+    return SyscallEvent(event=K.SYS_SOCKET, operand0=family, operand1=kind, operand2=protocol)
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (socket_of(17, 3), "open a socket AF_PACKET SOCK_RAW"),
+        (socket_of(16, 3), "open a socket AF_NETLINK SOCK_RAW NETLINK_ROUTE"),
+        (socket_of(16, 3, 6), "open a socket AF_NETLINK SOCK_RAW NETLINK_XFRM"),
+        (socket_of(2, 1, 6), "open a socket AF_INET SOCK_STREAM IPPROTO_TCP"),
+        (socket_of(38, 5), "open a socket AF_ALG SOCK_SEQPACKET"),
+        (SyscallEvent(event=K.SYS_CHMOD, operand0=0o4755), "chmod 04755"),
+        (ExecEvent(event=K.PROCESS_EXEC, path_raw=b"/", path_len=1), "execute in memory"),
+        (ExecEvent(event=K.PROCESS_EXEC, path_raw=b"/bin/sh", path_len=7), "execute /bin/sh"),
+        (FileEvent(event=K.FILE_OPEN, path_raw=b"/a", path_len=2, open_flags=1), "open /a to write"),
+        (FileEvent(event=K.FILE_OPEN, fs_magic=0x9FA0, path_raw=b"/a", path_len=2), "open proc:/a to read"),
+    ],
+)  # fmt: skip
+def test_an_attempt_is_described_in_words(event: Any, words: str) -> None:
+    """With the numbers that a reader knows."""
+    record = alert_record(assemble(event, None, None, ProcessTree()), 0, 0)
+    assert record["tried"] == words
+
+
+@pytest.mark.parametrize(
+    ("outcome", "mechanism", "sentence", "page"),
+    [
+        ("denied", "lsm", "denied before it took effect", "escape-denied"),
+        ("denied", "cgroup", "denied before it took effect", "escape-denied"),
+        ("killed", "cgroup", "denied before it took effect, and its process was killed", "escape-denied"),
+        ("killed", "kill", "killed; the call may have taken effect: look for a mount in /proc/PID/mountinfo"
+         " of the container", "escape-not-stopped"),
+        ("kill-failed", "kill", "not stopped; the kill failed", "escape-not-stopped"),
+        ("kill-failed", "cgroup", "denied before it took effect; the kill failed", "escape-not-stopped"),
+        ("seen", "observe", "not stopped: the rule only reports", "escape-not-stopped"),
+        ("would-deny", "observe", "not stopped (audit mode): in enforce mode it would have been denied",
+         "escape-not-stopped"),
+        ("would-kill", "observe", "not stopped (audit mode): in enforce mode it would have been killed",
+         "escape-not-stopped"),
+    ],
+)  # fmt: skip
+def test_the_end_of_a_call_is_one_sentence(outcome: str, mechanism: str, sentence: str, page: str) -> None:
+    """Whether it was stopped, and whether it may have had an effect."""
+    record = whole_alert() | {"event": "mount", "outcome": outcome, "mechanism": mechanism}
+    assert ended(record) == sentence
+    assert runbook(record) == f"docs/runbooks/{page}.md"
+
+
+def test_a_kill_by_the_agent_after_an_event_is_no_denial() -> None:
+    """Rules on custom probes decide after the event."""
+    record = whole_alert() | {"outcome": "killed", "mechanism": "observe"}
+    assert ended(record) == "its process was killed after the event: look for what it did before"
+
+
+def test_commands_are_safe_to_paste() -> None:
+    """Names of containers come from outside; a container that is not known has none."""
+    record = {"container": {"namespace": "n", "pod": "p; reboot", "id": "0123456789abcdef"}}
+    assert next_steps(record) == ["kubectl -n n describe pod 'p; reboot'"]
+    alone = {"container": {"id": "0123456789abcdef"}}
+    assert next_steps(alone) == ["ringfence events --since 1h -c 0123456789ab"]
+    assert next_steps({"container": {"id": "", "cgroup": 5}}) == []
+
+
+def test_a_call_that_is_no_form_is_named_with_its_operands() -> None:
+    """At most four of them."""
+    details = {"call": "quotactl", "command": "Q_SETQUOTA", "inode": 5, "empty": ""}
+    assert tried("quotactl", details) == "call quotactl with command Q_SETQUOTA"
+    assert tried("acct", {}) == "call acct"
+
+
+def test_the_words_of_an_alert_have_no_secret() -> None:
+    """Its text is redacted like the fields that it repeats, and fields of custom probes are not repeated."""
+    secret = "ghp_" + "a" * 36
+    path = f"/srv/{'x' * 190}/{secret}".encode()
+    event = FileEvent(event=K.FILE_OPEN, path_raw=path, path_len=len(path))
+    record = alert_record(assemble(event, None, None, ProcessTree()), 0, 0)
+    assert secret in record["tried"]
+    assert secret[:12] not in json.dumps(Redactor().record(record))
+    assert tried("probe.logins", {"password": "x"}) == "an event of the custom probe logins"
+
+
+def test_a_half_killed_call_has_the_result_of_the_kill() -> None:
+    """The device was denied in the kernel, and the process killed by the agent."""
+    event = make(K.DEVICE_ACCESS, action=Action.KILL, mechanism=Mechanism.CGROUP, pid=5)
+    alert = assemble(event, None, None, ProcessTree())
+    record = alert_record(alert.answered(KillResult(alert.id, 5, KillOutcome.KILLED)), 0, 0)
+    assert record["ended"] == "denied before it took effect, and its process was killed"
+
+
+if __name__ == "__main__":
+    found = sorted(len(line_of(attempt(*one))) for one in rules())
+    shown = quantiles(found, n=20)
+    sys.stdout.write(
+        f"{len(found)} lines, median {shown[9]:.0f} bytes, p95 {shown[-1]:.0f}, most {found[-1]}\n"
+    )
