@@ -87,29 +87,30 @@ int BPF_PROG(lsm_inode_file_setattr, struct dentry *dentry, void *flags, int ret
 
 /*
  * Times, by utimensat(2). In 6.9 the hook got a first argument ("security: Align inode_setattr hook
- * definition with EVM"), and inode_post_setattr came with it.
+ * definition with EVM"), and inode_post_setattr came with it. The result of earlier programs, which
+ * is 0 here, is not read, as its place differs. All arguments are read at fixed places, which the
+ * verifier requires and the compiler would not keep.
  */
 SEC("lsm/inode_setattr")
 int lsm_inode_setattr(unsigned long long *ctx)
 {
-	struct dentry *dentry;
+	__u64 first = ctx[0], second = ctx[1], third = ctx[2];
 	struct iattr *changes;
 	unsigned int valid;
-	int ret;
+	__u64 dentry;
 
+	barrier_var(first);
+	barrier_var(second);
+	barrier_var(third);
 	if (bpf_core_field_exists(union security_list_options, inode_post_setattr)) {
-		dentry = (struct dentry *)ctx[1];
-		changes = (struct iattr *)ctx[2];
-		ret = ctx[3];
+		dentry = second;
+		changes = (struct iattr *)third;
 	} else {
-		dentry = (struct dentry *)ctx[0];
-		changes = (struct iattr *)ctx[1];
-		ret = ctx[2];
+		dentry = first;
+		changes = (struct iattr *)second;
 	}
-	if (ret)
-		return ret;
 	valid = BPF_CORE_READ(changes, ia_valid);
 	if (valid & RF_ATTR_SIZE || !(valid & RF_ATTR_TIMES))
 		return 0;
-	return rf_decide_attribute(dentry, NULL);
+	return rf_decide_attribute((struct dentry *)dentry, NULL);
 }

@@ -56,6 +56,7 @@ except OSError as error:
 @pytest.fixture
 def host(probes: Probes, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """A file of the host and one that is given, on a filesystem that knows inode flags."""
+    subprocess.run(["modprobe", "loop"], check=False, capture_output=True)  # in a guest nothing loads it
     image = tmp_path / "image"
     image.write_bytes(bytes(8 << 20))
     subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
