@@ -88,6 +88,10 @@ class Stats:
         self.loop_seen = 0.0  # time.monotonic() of the loop's last iteration
         self.rules: set[str] = set()  # rules with series
 
+    def clock_set(self) -> None:
+        """Counts a change of the clock."""
+        self.clock_changes += 1
+
     def count_alert(
         self,
         facts: RuleFacts,

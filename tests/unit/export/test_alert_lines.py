@@ -74,7 +74,7 @@ def rules() -> Iterator[tuple[CompiledRule, EventKind]]:
 
 
 def attempt(rule: CompiledRule, kind: EventKind) -> dict[str, Any]:
-    """The line of an attempt that this rule stopped, with as much as an event can tell."""
+    """The line of an attempt that this rule stopped, with as much as an event can hold."""
     event: Any = make(kind, action=Action.KILL, mechanism=Mechanism.KILL, pid=2200, tid=2200, ppid=2100,
                       start_ns=2200, comm_raw=b"program", facts=FACTS)  # fmt: skip
     text = b"/proc/sys/kernel/some/path/of/usual/length"

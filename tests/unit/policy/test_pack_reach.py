@@ -21,10 +21,10 @@ RULES = {rule.id: rule for policy in PACK.policies for rule in policy.rules}
 K = EventKind
 
 
-def written(filesystem: str, path: str) -> Sample:
+def written(filesystem: str, path: str, type: str = "file") -> Sample:
     """Returns an open of the file for writing."""
     return file_sample(
-        K.FILE_OPEN, filesystem, path.encode(), f"{path} is written", access="write", type="file"
+        K.FILE_OPEN, filesystem, path.encode(), f"{path} is written", access="write", type=type
     )
 
 
@@ -129,12 +129,16 @@ REACH: dict[str, tuple[list[Sample], list[Sample]]] = {
             of_host("disk", "/etc/cron.d", type="directory"),
             of_host("disk", "/etc/rc.local", type="symlink"),
             of_host("tmpfs", "/initctl", type="fifo"),
+            # a new name, owner or mode of a device
+            of_host("disk", "/srv/sda", type="block-device"),
+            of_host("tmpfs", "/null", type="character-device"),
         ],
         [
             written("disk", "/etc/group"),
             written("overlay", "/usr/bin/ls"),
             read("disk", "/usr/bin/ls"),
-            of_host("tmpfs", "/null", type="character-device"),
+            # an open of a device writes to no tree (tests/kernel/test_trees.py)
+            written("tmpfs", "/null", type="character-device"),
         ],
     ),
     "sysfs-control-write": (

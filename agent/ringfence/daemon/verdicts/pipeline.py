@@ -228,7 +228,7 @@ class VerdictPipeline:
         before, self._offset = self._offset, boot_offset_ns()
         change = self._offset - before
         if abs(change) >= _CLOCK_SET_NS:
-            self._stats.clock_changes += 1
+            self._stats.clock_set()
             self._log.warning(
                 "the clock was set: times of alerts before and after do not compare",
                 seconds=round(change / 1e9, 3),
