@@ -47,5 +47,5 @@ class SocketFile:
     def _now(self) -> tuple[int, int, int] | None:
         with contextlib.suppress(OSError):
             found = self._path.lstat()
-            return found.st_dev, found.st_ino, found.st_mode
+            return found.st_dev, found.st_ino, stat.S_IFMT(found.st_mode)
         return None

@@ -69,5 +69,8 @@ def test_a_root_directory_is_not_the_containers_own(
         assert container.cgroup.pids()
         (top / "go").touch()
         wait_for(lambda: not container.cgroup.pids(), "the end of the container")
-        assert any(alert["rule"]["id"] == "host-file-write" for alert in agent.alerts(container.name))
+        wait_for(
+            lambda: any(one["rule"]["id"] == "host-file-write" for one in agent.alerts(container.name)),
+            "the alert",
+        )
     assert "evil" not in (top / "file").read_text()

@@ -266,7 +266,13 @@ def kubelet_directory() -> Iterator[None]:
 def guarding(directory: Path, **flags: str) -> AbstractContextManager[Agent]:
     """The agent that is attacked: the whole pack in enforce mode, self-defence on. `flags`: more flags."""
     patterns, given = [f"{PREFIX}adv-*"], {"self-defence": "deny", **flags}
-    return running_agent(directory, policies=[PACK], mode="enforce", patterns=patterns, flags=given)
+    return running_agent(
+        directory,
+        policies=[PACK, PACK / "optional/others.yaml"],
+        mode="enforce",
+        patterns=patterns,
+        flags=given,
+    )
 
 
 @contextlib.contextmanager

@@ -153,7 +153,7 @@ def test_rsyslog_parses_what_it_gets(tmp_path: Path, rsyslog: tuple[Path, int], 
     """Header, structured data and message arrive as they were meant; the message is the alert itself."""
     directory, port = rsyslog
     address = f"unix://{directory}/log" if scheme == "unix" else f"{scheme}://127.0.0.1:{port}"
-    with outbox(tmp_path, alerts_syslog=address) as made:
+    with outbox(tmp_path, alerts_syslog=address, alerts_syslog_enterprise="64999") as made:
         for number in range(20):
             made.put(alert(number))
         wait_for(lambda: made.senders[0].sent == 20, "twenty messages")
@@ -179,7 +179,8 @@ def test_an_alert_beyond_a_datagram_arrives_as_its_headline(
     directory, port = rsyslog
     big = alert(7, notes=["x" * 9000])
     for scheme in ("udp", "tcp"):
-        with outbox(tmp_path / scheme, alerts_syslog=f"{scheme}://127.0.0.1:{port}") as made:
+        address = f"{scheme}://127.0.0.1:{port}"
+        with outbox(tmp_path / scheme, alerts_syslog=address, alerts_syslog_enterprise="64999") as made:
             made.put(big)
             wait_for(partial(has_sent_one, made), "the message")
 

@@ -53,6 +53,8 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/kernel/test_lsm_look.py",
         "tests/kernel/test_lsm_variants.py",
         "tests/kernel/test_lsm_trees.py",
+        "tests/kernel/test_lsm_given.py",
+        "tests/kernel/test_lsm_own_root.py",
         "tests/kernel/test_lsm_helpers.py",
         "tests/kernel/test_lsm_borrowed.py",
         "tests/kernel/test_hook_mechanism.py",
