@@ -107,6 +107,17 @@ def test_at_the_end_held_back_alerts_are_reported() -> None:
     assert [(line["process"]["pid"], line.get("suppressed")) for line in lines] == [(0, None), (2, 1)]
 
 
+def test_one_held_back_alert_stands_for_no_other() -> None:
+    """`suppressed` counts the others, and is left out if there are none."""
+    lines: list[Mapping[str, Any]] = []
+    pipeline = pipeline_of(lines)
+    for number in range(2):
+        pipeline.handle(make(EventKind.FILE_OPEN, container=1, action=1, pid=number), None)
+    pipeline.tick(last=True)
+    assert [line["process"]["pid"] for line in lines] == [0, 1]
+    assert "suppressed" not in lines[1]
+
+
 def test_in_a_flood_only_the_last_held_back_alert_is_assembled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a thousand verdicts, as many as the rate lets pass are assembled; the rest is counted,
     and the last one reported.

@@ -220,7 +220,8 @@ class VerdictPipeline:
             if isinstance(what, Alert):
                 now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
                 record = alert_record(what, self._offset, now - what.event.time_ns)
-                record["suppressed"] = held.times - 1  # this line is the last of them
+                if held.times > 1:
+                    record["suppressed"] = held.times - 1  # this line is the last of them
                 record["reported"] = timestamp(now, self._offset)
                 self._outputs.emit(record, what.container)
 
