@@ -11,7 +11,6 @@ import pytest
 from ringfence.abi import CONFIG, Action, EventKind, Mechanism
 from ringfence.bpf import _libbpf, capabilities, hook_probe, hook_trial, kernel_build, lsm_probe
 from ringfence.bpf.attach import Place, attach_all
-from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.lsm import FOLLOW_HOOKS, HOOKS, function_of
 from ringfence.bpf.objects import Program
 from ringfence.bpf.preemption import Preemption
@@ -23,22 +22,16 @@ from ringfence.daemon.attach.plan import attach_plan, tiers_of
 from ringfence.errors import PolicyError
 from ringfence.policy import NodeTiers, compile_policies
 from ringfence.policy.explain import explain_rule
+from tests.unit.bpf.test_lsm import NODE as BY_LSM
 from tests.unit.policy.documents import load as load_documents
 from tests.unit.policy.documents import policy, rule
 
 K = EventKind
 CONFIGURED = load(environment={})
-NODE = NodeCapabilities(
+NODE = replace(
+    BY_LSM,
     kernel="6.12",
-    machine="x86_64",
-    libbpf=(1, 1),
-    permitted=True,
-    btf=True,
-    ring_buffer=True,
-    tracefs=True,
-    syscalls=frozenset({"mount", "openat", "unshare"}),
-    cgroup=frozenset({"dev"}),
-    lsm_hooks=HOOKS,
+    compat=False,
     lsm_lack="bpf is not among the active security modules",
     hook_mechanism=Mechanism.HOOK,
     preemption=Preemption.VOLUNTARY,
