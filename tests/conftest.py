@@ -16,7 +16,7 @@ if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["RINGFENCE_TEST_PREFIX"] = f"{os.environ.get('RINGFENCE_TEST_PREFIX', 'rftest-')}{_worker}-"
 
 from tests.support import force
-from tests.support.agent import Agent, running_agent
+from tests.support.agent import INVALID, Agent, running_agent
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.container import Bundle, Container, make_rootfs, new_container
 
@@ -68,6 +68,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reason, tests in sorted(reasons.items()):
         more = f" and {len(tests) - 1} more" if len(tests) > 1 else ""
         terminalreporter.write_line(f"{len(tests):4}  {reason}: {tests[0]}{more}")
+
+
+@pytest.fixture(autouse=True)
+def _lines_as_published() -> Iterator[None]:
+    """What agents wrote is as docs/reference/alert.schema.json says."""
+    yield
+    found = INVALID.copy()
+    INVALID.clear()
+    assert not found, found[:5]
 
 
 @pytest.fixture

@@ -268,7 +268,7 @@ def guarding(directory: Path, **flags: str) -> AbstractContextManager[Agent]:
     patterns, given = [f"{PREFIX}adv-*"], {"self-defence": "deny", **flags}
     return running_agent(
         directory,
-        policies=[PACK, PACK / "optional/others.yaml"],
+        policies=[PACK],
         mode="enforce",
         patterns=patterns,
         flags=given,

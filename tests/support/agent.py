@@ -24,12 +24,15 @@ from tests.support.alert_schema import problems
 from tests.support.cgroups import PREFIX
 from tests.support.waiting import end, patience, wait_for
 
-__all__ = ["Agent", "Record", "Sample", "free_port", "pinned_agent", "running_agent"]
+__all__ = ["INVALID", "Agent", "Record", "Sample", "free_port", "pinned_agent", "running_agent"]
 
 Record = dict[str, Any]
 _CHECKED = 2000  # lines of an agent that are compared with the published schema
 SCRAPE_FRESH_S = 1.0  # maximum age of an answer of /metrics
 Sample = tuple[str, tuple[tuple[str, str], ...]]
+#: What is wrong, by the published schema, with lines of the agents of this process. tests/conftest.py looks
+#: at it after each test: to raise where an agent is stopped would leave what comes after that undone.
+INVALID: list[str] = []
 
 
 def free_port() -> int:
@@ -76,7 +79,6 @@ class Agent:
                 self.argv += [f"--{key}", word]
         self.records: list[Record] = []
         self.arrived: list[int] = []  # CLOCK_BOOTTIME of each record's line, in ns
-        self.invalid: list[str] = []  # what is wrong with lines, by the published schema
         self.ready_seconds = 0.0
         self._scraped_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -115,7 +117,7 @@ class Agent:
             self.arrived.append(now)
             self.records.append(record)
             if len(self.records) <= _CHECKED:
-                self.invalid += problems(record)
+                INVALID.extend(problems(record))
 
     @property
     def pid(self) -> int:
@@ -191,7 +193,6 @@ class Agent:
         status = end(self._process, seconds=seconds)
         if self._reader is not None:
             self._reader.join(5)
-        assert not self.invalid, self.invalid[:5]
         return status
 
 

@@ -11,6 +11,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ringfence.export.pages import page_of
+
 __all__ = ["RUNBOOKS", "ended", "next_steps", "runbook", "tried"]
 
 Record = Mapping[str, Any]
@@ -125,15 +127,7 @@ def ended(record: Record) -> str:
 
 def runbook(record: Record) -> str:
     """Returns the page that says what to do."""
-    rule = record.get("rule") or {}
-    if rule.get("id") == "container-condemned":
-        return RUNBOOKS + "container-condemned.md"
-    if str(rule.get("id")).startswith("agent-"):
-        return RUNBOOKS + "agent-tampered.md"
-    before = record.get("outcome") == "denied" or (
-        record.get("outcome") == "killed" and record.get("mechanism") not in ("kill", "observe")
-    )
-    return RUNBOOKS + ("escape-denied.md" if before else "escape-not-stopped.md")
+    return f"{RUNBOOKS}{page_of(record).name}.md"
 
 
 def next_steps(record: Record) -> Sequence[str]:

@@ -28,6 +28,8 @@ _PLACES = (
     ("/run/tracefs/", "tracefs", "/"),
     ("/run/binfmt_misc/", "binfmt_misc", "/"),
     ("/run/cgroup-beside/", "cgroup1", "/"),
+    ("{own}", "cgroup2", "/cgroup.procs"),
+    ("/dev/pts/", "devpts", "/"),
     ("/run/lxcfs/", "fuse", "/"),
     ("/run/console", "proc", "/sysrq-trigger"),
     ("{release}", "cgroup1", "/release_agent"),

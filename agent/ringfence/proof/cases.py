@@ -12,7 +12,20 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from ringfence.proof.target_container import DISK, FS, HELPER, LEAKED, MOUNT, NODE, OWN, PEER, RELEASE, Kind
+from ringfence.proof.target_container import (
+    BESIDE,
+    DISK,
+    FS,
+    HELPER,
+    LEAKED,
+    MOUNT,
+    NODE,
+    OWN,
+    PEER,
+    RELEASE,
+    TERMINAL,
+    Kind,
+)
 
 __all__ = ["CASES", "Case", "Outcome", "cases_for"]
 
@@ -68,7 +81,7 @@ class Case(NamedTuple):
         return self.twin or "start: the same, benign"
 
 
-BESIDE = "/run/cgroup-beside"
+CGROUP = "/run/cgroup-beside"
 PROC = "/proc/sys"
 CAPABILITY = "security.capability"
 LXCFS = "/run/lxcfs/devices.allow"
@@ -93,7 +106,7 @@ CASES = (
     # files.yaml
     Case("helper-file", (4,), K, f"open {RELEASE} w", f"open {RELEASE} r"),
     Case("helper-file", (8,), K, "open /sys/kernel/uevent_helper w", "open /sys/kernel/uevent_helper r"),
-    Case("devices-allow", (3,), K, f"open {BESIDE}/devices.allow w", f"open {BESIDE}/devices.list r"),
+    Case("devices-allow", (3,), K, f"open {CGROUP}/devices.allow w", f"open {CGROUP}/devices.list r"),
     Case("devices-allow", (46,), K, f"open {LXCFS} w", f"open {LXCFS} r"),
     Case("binfmt-register", (9,), K, "open /run/binfmt_misc/register w", "open /run/binfmt_misc/status r"),
     Case("sysrq-trigger", (10,), K, "open /proc/sysrq-trigger w", "open /proc/sysrq-trigger r"),
@@ -112,6 +125,8 @@ CASES = (
     Case("foreign-file", (35,), K, f"cwd {LEAKED} etc/passwd", "open etc/passwd r"),
     Case("foreign-file", (17,), K, f"open /proc/{HELPER}/root{DISK}/secret r", "open /proc/self/root/etc/passwd r", kind="host-pid"),
     Case("foreign-file", (34,), K, f"open /proc/{HELPER}/exe r", "open /proc/self/exe r", kind="host-pid"),
+    Case("foreign-cgroup", (3, 4), K, f"open {CGROUP}/cgroup.procs w", f"open {OWN} w"),
+    Case("host-terminal", (61,), K, f"open {TERMINAL} r", "open /dev/pts/ptmx r"),
     Case("file-by-handle", (13,), K, "handle /tmp", "open /tmp r"),
     Case("token-by-tool", (24,), S, "run /bin/cat /tmp/token", "open /tmp/token r"),
     Case("token-by-dropped-program", (24,), S, "drop open /tmp/token r", "open /tmp/token r", lsm=D),
@@ -178,7 +193,7 @@ CASES = (
     Case("setns-host", (16,), K, "setns /run/ns-host-uts", "setns /proc/self/ns/uts"),
     Case("setns-host", (16,), K, f"setns_pidfd {PEER} 0x04000000", "setns_pidfd 0 0x04000000", kind="host-pid"),
     Case("setns-host", (16,), K, "setns /run/ns-other-uts", "setns /proc/self/ns/uts"),
-    Case("cgroup-leave", (4,), K, f"leave {BESIDE}/cgroup.procs", f"leave {OWN}", lsm=K),
+    Case("cgroup-leave", (4,), K, f"leave {BESIDE}", f"leave {OWN}", lsm=K),
     Case("foreign-abi-call", (16, 30), K, "unshare32 0x4000000", "unshare 0x4000000"),
     # network.yaml
     Case("cloud-metadata", (23,), D, "connect 169.254.169.254 80", "connect 169.254.169.254 53"),

@@ -51,6 +51,7 @@ class Fixtures(NamedTuple):
     hierarchy: int | None  # root of a cgroup v1 hierarchy without controllers, as a descriptor
     fuse: Path | None  # mount point of a FUSE filesystem that looks like lxcfs
     address: str | None  # an address of the node
+    terminal: int | None  # number of a terminal of /dev/pts
 
     @property
     def given(self) -> tuple[Path, ...]:
@@ -88,6 +89,7 @@ def new_fixtures(directory: Path, name: str, *, disposable: bool = False) -> Ite
             optional(_hierarchy(name)) if disposable else None,
             optional(_fuse(directory / "lxcfs")),
             _address(),
+            optional(_terminal()),
         )
 
 
@@ -212,6 +214,20 @@ def _hierarchy(name: str) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[int]:
+    """Makes a terminal in the host's devpts. Yields its number."""
+    try:
+        sides = os.openpty()
+    except OSError as error:
+        raise RuntimeError(f"cannot make a terminal: {error.strerror}") from error
+    try:
+        yield int(Path(os.ttyname(sides[1])).name)
+    finally:
+        for fd in sides:
+            os.close(fd)
 
 
 @contextlib.contextmanager

@@ -27,19 +27,21 @@ from ringfence.proof.program import Attempt, program, read_attempt
 from ringfence.proof.served import Served
 from ringfence_linux import capabilities
 
-__all__ = ["DISK", "FS", "HELPER", "LEAKED", "MOUNT", "NODE", "OWN", "PEER", "RELEASE"]
+__all__ = ["BESIDE", "DISK", "FS", "HELPER", "LEAKED", "MOUNT", "NODE", "OWN", "PEER", "RELEASE", "TERMINAL"]
 __all__ += ["Config", "Kind", "TargetContainer", "new_target", "privileged_config"]
 
 # Placeholders in attack commands for values that differ between runs.
 LEAKED = "{leaked}"  # a leaked descriptor: a directory of the disk
 FS = "{fs}"  # a leaked descriptor: a filesystem context (fsopen)
 MOUNT = "{mount}"  # a leaked descriptor: a detached mount
+BESIDE = "{beside}"  # a descriptor of cgroup.procs of the cgroup beside, open for writing
 OWN = "{own}"  # cgroup.procs of the container's own cgroup, as the container sees it
 HELPER = "{helper}"  # pid of a process outside, if the container shares the pid namespace
 PEER = "{peer}"  # pid of a process in the host's namespaces
 #: a release_agent: of the test's own hierarchy, else of the host's freezer, if it has one
 RELEASE = "{release}"
 NODE = "{node}"  # an address of the node
+TERMINAL = "{terminal}"  # a terminal of the host, below the host's devpts
 DISK = "{disk}"  # mount point of the disk outside the container
 
 Config = dict[str, Any]
@@ -56,7 +58,7 @@ _MOUNTS = (
     ("/sys/fs/cgroup", "cgroup", ("rw",)),
 )
 _DESCRIPTORS = {"leaked": 3, "fs": 4, "mount": 5}
-_HIERARCHY = 6
+_HIERARCHY, _BESIDE = 6, 7
 
 
 def _capabilities() -> list[str]:
@@ -110,6 +112,7 @@ def _fixture_mounts(fixtures: Fixtures) -> list[dict[str, Any]]:
         (Path(f"/proc/{os.getpid()}/ns/uts"), "/run/ns-host-uts"),
         (Path(f"/proc/{fixtures.helper}/ns/uts"), "/run/ns-other-uts"),
         (fixtures.beside, "/run/cgroup-beside"),
+        (Path("/dev/pts"), "/run/host-pts"),
         # As if a masked path and a console were replaced by links while the runtime bound them.
         (Path("/proc/sys/kernel/core_pattern"), "/run/unmasked"),
         (Path("/proc/sysrq-trigger"), "/run/console"),
@@ -156,7 +159,7 @@ class TargetContainer:
         leak = self.fixtures is not None
         argv = [*self.runtime, "run", "--detach", "--bundle", str(self.directory)]
         if leak:
-            argv = [str(program()), "hand", *argv, "--preserve-fds", str(_HIERARCHY - 2)]
+            argv = [str(program()), "hand", *argv, "--preserve-fds", str(_BESIDE - 2)]
         with log.open("wb") as errors, self._served.streams() as (theirs_in, theirs_out):
             got = subprocess.run(
                 [*argv, self.name], stdin=theirs_in, stdout=theirs_out, stderr=errors, check=False,
@@ -168,16 +171,18 @@ class TargetContainer:
         self._line("ready", 120)
 
     def _leak(self) -> None:
-        """Runs in the child before exec: leaks two directories; attacks/mounts.c adds two descriptors."""
+        """Runs in the child before exec: leaks two directories and a cgroup's list of processes;
+        attacks/mounts.c adds two descriptors."""
         assert self.fixtures is not None
         disk = os.open(self.fixtures.disk or self.fixtures.directory, os.O_RDONLY | os.O_DIRECTORY)
         hierarchy = disk if self.fixtures.hierarchy is None else self.fixtures.hierarchy
-        # First duplicate both to high numbers: either may have the other's final number.
-        held = fcntl.fcntl(disk, fcntl.F_DUPFD, 64), fcntl.fcntl(hierarchy, fcntl.F_DUPFD, 64)
-        for number, fd in zip((3, _HIERARCHY), held, strict=True):
+        beside = os.open(self.fixtures.beside / "cgroup.procs", os.O_WRONLY)
+        # First duplicate all to high numbers: one may have another's final number.
+        held = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in (disk, hierarchy, beside)]
+        for number, fd in zip((3, _HIERARCHY, _BESIDE), held, strict=True):
             os.dup2(fd, number, inheritable=True)
         os.closerange(4, _HIERARCHY)
-        os.closerange(_HIERARCHY + 1, 1024)
+        os.closerange(_BESIDE + 1, 1024)
 
     def run(self, words: str, *, seconds: float = 60.0) -> Attempt:
         """Runs `attacks WORDS` inside and returns its output and status."""
@@ -188,6 +193,8 @@ class TargetContainer:
                 "peer": fixtures.peer,
                 "disk": fixtures.disk,
                 "node": fixtures.address,
+                "beside": _BESIDE,
+                "terminal": f"/run/host-pts/{fixtures.terminal}",
                 "release": self._release_agent(),
             }
             if fixtures

@@ -69,7 +69,7 @@ def allow_text(
         return "its rule is no longer loaded"
     if event.event == EventKind.AGENT_TAMPER:
         return "no policy can allow it; `self_defence: alert` in the agent's configuration only reports it"
-    place = f"{rule.file}:{rule.line}"
+    place = f"{rule.file.rpartition('/')[2]}:{rule.line}"  # the alert's rule has the whole path
     keys = exception_keys(event, details, exe)
     if keys:
         # JSON is valid YAML: quoted, one line per key, and its contents cannot start another key.

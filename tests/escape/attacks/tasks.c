@@ -190,10 +190,11 @@ static int attack_held(char **args)
 	return result(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
 }
 
-/* leave FILE: move this process to the cgroup of this cgroup.procs. */
+/* leave FILE|DESCRIPTOR: move this process to the cgroup of this cgroup.procs. */
 static int attack_leave(char **args)
 {
-	int fd = open(word(args, 0, "/leave/cgroup.procs"), O_WRONLY | O_CLOEXEC);
+	const char *file = word(args, 0, "/leave/cgroup.procs");
+	int fd = *file == '/' ? open(file, O_WRONLY | O_CLOEXEC) : atoi(file);
 
 	need(fd >= 0, "the other cgroup");
 	try_now("write");

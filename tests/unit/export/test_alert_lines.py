@@ -81,7 +81,8 @@ def attempt(rule: CompiledRule, kind: EventKind) -> dict[str, Any]:
     texts = {"text_raw": text, "text_len": len(text), "path_raw": text, "path_len": len(text),
              "name_raw": text, "name_len": len(text)}  # fmt: skip
     event = event._replace(**{name: value for name, value in texts.items() if name in event._fields})
-    return alert_record(assemble(event, container(), rule, processes(), "node-1"), 0, 369_000)
+    record = alert_record(assemble(event, container(), rule, processes(), "node-1"), 0, 369_000)
+    return record | {"policy_digest": "3f2a90c1b7de"}  # as the agent's outputs add it
 
 
 def test_each_line_of_an_attack_is_as_published_and_short() -> None:
@@ -182,14 +183,14 @@ def test_an_attempt_is_described_in_words(event: Any, words: str) -> None:
         ("denied", "cgroup", "denied before it took effect", "escape-denied"),
         ("killed", "cgroup", "denied before it took effect, and its process was killed", "escape-denied"),
         ("killed", "kill", "killed; the call may have taken effect: look for a mount in /proc/PID/mountinfo"
-         " of the container", "escape-not-stopped"),
+         " of the container", "escape-denied"),
         ("kill-failed", "kill", "not stopped; the kill failed", "escape-not-stopped"),
         ("kill-failed", "cgroup", "denied before it took effect; the kill failed", "escape-not-stopped"),
         ("seen", "observe", "not stopped: the rule only reports", "escape-not-stopped"),
         ("would-deny", "observe", "not stopped (audit mode): in enforce mode it would have been denied",
-         "escape-not-stopped"),
+         "would-have-stopped"),
         ("would-kill", "observe", "not stopped (audit mode): in enforce mode it would have been killed",
-         "escape-not-stopped"),
+         "would-have-stopped"),
     ],
 )  # fmt: skip
 def test_the_end_of_a_call_is_one_sentence(outcome: str, mechanism: str, sentence: str, page: str) -> None:
