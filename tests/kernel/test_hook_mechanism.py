@@ -20,14 +20,13 @@ from ringfence.bpf.preemption import Preemption, find
 from tests.kernel.lsm import mounted, named
 from tests.kernel.probes import Probes, running, values
 from tests.kernel.rules import Rule
+from tests.kernel.test_lsm_decides import YOUNG
 from tests.support import force
 from tests.support.cgroups import Cgroup
 
 pytestmark = pytest.mark.root
 PROBES = {"lsm": True, "hook_mechanism": Mechanism.HOOK}
 K = EventKind
-#: hooks that some kernel of the matrix lacks
-YOUNG = {"uring_allowed", "file_ioctl_compat", "inode_set_acl", "inode_remove_acl"}
 READ_IMPLIES_EXEC = 0x0400000
 PROT_READ, PROT_EXEC, MAP_PRIVATE = 1, 4, 2
 CALL_OPEN, CALL_MMAP, CALL_PERSONALITY, CALL_UNSHARE = 2, 9, 135, 272

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import subprocess
+from collections.abc import Collection
 
 import pytest
 
@@ -180,12 +181,19 @@ def test_a_set_that_does_not_fit_is_refused(enforcer: Enforcer, cgroup: Cgroup, 
     assert results(run(cgroup, act, CONNECT)) == {"connect": -errno.EPERM}
 
 
+def profile_for(enforcer: Enforcer, policies: Collection[int]) -> int:
+    """Returns the profile of containers with these policies (by index)."""
+    compiled = enforcer.generations.compiled
+    assert compiled is not None
+    return enforcer.generations.profile_for(compiled.bits(policies))
+
+
 def test_each_kind_of_container_has_its_rules(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
     """Three hundred kinds of containers, each with its
     own policies; the first and the last are right.
     """
     enforcer.enforce(*one_each(300))
-    profiles = {enforcer.generations.profile_for(frozenset({n})) for n in range(300)}
+    profiles = {profile_for(enforcer, {n}) for n in range(300)}
     assert len(profiles) == 300
     for mine, other in ((0, 299), (299, 0)):
         enforcer.assign(cgroup, f"only-{mine}")
@@ -211,10 +219,10 @@ def test_numbers_of_profiles_are_used_again(enforcer: Enforcer, cgroup: Cgroup, 
     enforcer.enforce(*one_each(13))
     enforcer.assign(cgroup, "only-12")
     kinds = [frozenset(n for n in range(12) if number >> n & 1) for number in range(1, 4096)]
-    numbers = [enforcer.generations.profile_for(kind) for kind in kinds]
+    numbers = [profile_for(enforcer, kind) for kind in kinds]
     assert max(numbers) < enforcer.probes.kernel.map("rule_sets").max_entries // GENERATIONS
     for number in range(400):  # more than there are left
-        enforcer.generations.profile_for(frozenset({12, *kinds[number]}))
+        profile_for(enforcer, {12, *kinds[number]})
     assert results(run(cgroup, act, "connect:127.0.0.1:5012")) == {"connect": -errno.EPERM}
     assert results(run(cgroup, act, "connect:127.0.0.1:5000"))["connect"] != -errno.EPERM
 

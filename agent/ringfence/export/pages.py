@@ -36,9 +36,7 @@ _OUTCOMES = {
         effect=True,
     ),
 }
-_FOUND = Page(
-    "detector-finding", "A detector reported this; how the single calls ended is in their alerts."
-)
+_FOUND = Page("detector-finding", "A detector reported this; how the single calls ended is in their alerts.")
 #: rules and detectors that have a page whatever the outcome
 _RULES = {
     "agent-tampered": Page(

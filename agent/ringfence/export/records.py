@@ -36,7 +36,7 @@ __all__ = [
 
 Record = dict[str, Any]
 _PROCESS_KINDS = frozenset((EventKind.PROCESS_FORK, EventKind.PROCESS_EXEC, EventKind.PROCESS_EXIT))
-_LABELS, _REASONS = 12, 4  # maximum shown of a container
+_LABELS, _REASONS = 12, 3  # maximum shown of a container
 #: labels in which runtimes repeat what other fields say
 _REPEATED = (
     "io.kubernetes.", "io.cri-containerd.", "io.podman.annotations.", "pod-template-hash",
@@ -159,7 +159,6 @@ def container_record(container: Container) -> Record:
     record: Record = {
         "id": escape(container.id, 128),
         "cgroup": container.cgroup_id,
-        "state": str(container.state),
         "runtime": _known(container.runtime),
         "name": _known(container.name),
         "image": _known(container.image),

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ringfence.abi import Action, EventKind, Mechanism
-from ringfence.policy.model import ContainerFacts, Mode, PolicySet, Rule
+from ringfence.policy.model import ContainerFacts, Mode, PolicySet, Rule, Traits
 from ringfence.policy.tiers import Outcome
 
-__all__ = ["Actions", "CompiledPolicies", "CompiledRule", "EventTable", "Shortfall", "at_birth", "union"]
+__all__ = ["Actions", "CompiledPolicies", "CompiledRule", "EventTable", "Scoped", "Shortfall", "at_birth"]
+__all__ += ["union"]
 
 
 class CompiledRule(NamedTuple):
@@ -75,6 +76,14 @@ class Actions(NamedTuple):
     clears: Mapping[int, int]
 
 
+class Scoped(NamedTuple):
+    """The bits of a policy's exceptions that hold for some containers only."""
+
+    policy: int
+    scope: Traits
+    bits: int
+
+
 def at_birth(policies: PolicySet) -> frozenset[int]:
     """See CompiledPolicies.at_birth."""
     return frozenset(i for i, p in enumerate(policies.policies) if p.selector.at_birth and not p.bound)
@@ -104,6 +113,7 @@ class CompiledPolicies:
     actions: Actions
     policy_bits: tuple[int, ...]
     shortfalls: tuple[Shortfall, ...]
+    scoped: tuple[Scoped, ...] = ()
 
     @property
     def at_birth(self) -> frozenset[int]:
@@ -119,9 +129,16 @@ class CompiledPolicies:
             return self.at_birth
         return frozenset(i for i, p in enumerate(self.policies.policies) if p.holds_for(container))
 
-    def bits(self, policies: Iterable[int]) -> int:
-        """Returns the set of all rules and exceptions of these policies."""
-        return union(self.policy_bits, policies)
+    def bits(self, policies: Collection[int], container: ContainerFacts | None = None) -> int:
+        """Returns the set of all rules of these policies and of their exceptions, those for some containers
+        only where this is one of them.
+        """
+        bits = union(self.policy_bits, policies)
+        if container is not None and container.settled:
+            for one in self.scoped:
+                if one.policy in policies and one.scope.matches(container, exempting=True):
+                    bits |= one.bits
+        return bits
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ same code.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
@@ -31,12 +32,13 @@ from ringfence.policy.compiled import (
     CompiledPolicies,
     CompiledRule,
     EventTable,
+    Scoped,
     Shortfall,
     at_birth,
     union,
 )
-from ringfence.policy.lower import Atom, TooMany, lower
-from ringfence.policy.model import Mode, Policy, PolicySet, Rule
+from ringfence.policy.lower import MAX_EXCEPTIONS, Atom, TooMany, lower
+from ringfence.policy.model import Mode, Policy, PolicySet, Rule, Traits
 from ringfence.policy.operand import Bits, Conjunction, Networks, Predicate, Texts, Values
 from ringfence.policy.tiers import NodeTiers, Outcome
 from ringfence.policy.vocabulary import EVENTS
@@ -53,9 +55,26 @@ class _Piece(NamedTuple):
     atoms: dict[EventKind, Atom]
 
     @property
-    def exceptions(self) -> int:
-        """The maximum number of exceptions of its events."""
+    def common(self) -> int:
+        """The maximum number of exceptions of its events that hold for all containers."""
         return max(len(atom.exceptions) for atom in self.atoms.values())
+
+    @property
+    def scopes(self) -> dict[Traits, int]:
+        """For each scope of exceptions, the maximum number of them of its events."""
+        found: dict[Traits, int] = {}
+        for atom in self.atoms.values():
+            here = Counter[Traits]()
+            for scope, some in atom.scoped:
+                here[scope] += len(some)
+            for scope, number in here.items():
+                found[scope] = max(found.get(scope, 0), number)
+        return found
+
+    @property
+    def exceptions(self) -> int:
+        """How many bits they need."""
+        return self.common + sum(self.scopes.values())
 
 
 def compile_policies(
@@ -113,6 +132,8 @@ def _pieces(
         for n in range(max((len(atoms) for atoms in events.values()), default=0)):
             some = {event: atoms[n] for event, atoms in events.items() if n < len(atoms)}
             pieces.append(_Piece(index, rule, outcome, some))
+    if any(piece.exceptions > MAX_EXCEPTIONS for piece in pieces):
+        problems.append(_problem(rule, f"has more than {MAX_EXCEPTIONS} exceptions on its events together"))
     return pieces
 
 
@@ -130,7 +151,8 @@ def _on_node(atom: Atom, node: NodeTiers) -> Atom:
     def expand(conjunction: Conjunction) -> Conjunction:
         return tuple(map(expanded, conjunction))
 
-    return Atom(expand(atom.matches), tuple(map(expand, atom.exceptions)))
+    scoped = tuple((scope, tuple(map(expand, some))) for scope, some in atom.scoped)
+    return Atom(expand(atom.matches), tuple(map(expand, atom.exceptions)), scoped)
 
 
 def _first_beyond(pieces: list[_Piece]) -> int:
@@ -153,6 +175,7 @@ class _Tables:
     def __init__(self) -> None:
         self.rules: dict[int, CompiledRule] = {}
         self.policy_bits: dict[int, int] = {}
+        self.scoped: dict[tuple[int, Traits], int] = {}
         self.deny = self.kill = self.exceptions = 0
         self.clears: dict[int, int] = {}
         self.atoms: dict[EventKind, dict[int, Conjunction]] = {}
@@ -169,16 +192,26 @@ class _Tables:
         self.rules[number] = _compiled_rule(number, piece, policy, mode, action)
         self.deny |= (action is Action.DENY) << number
         self.kill |= (action is Action.KILL) << number
-        bits = 1 << number
-        for n in range(piece.exceptions):
-            self.clears[start + n] = number % 64
-            bits |= 1 << (start + n)
-        self.exceptions |= bits & ~(1 << number)
+        for bit in range(start, number):
+            self.clears[bit] = number % 64
+            self.exceptions |= 1 << bit
+        bits = _bits(start, piece.common) | 1 << number
         self.policy_bits[piece.policy] = self.policy_bits.get(piece.policy, 0) | bits
+        first = start + piece.common
+        firsts: dict[Traits, int] = {}
+        for scope, length in piece.scopes.items():
+            key = piece.policy, scope
+            self.scoped[key] = self.scoped.get(key, 0) | _bits(first, length)
+            firsts[scope] = first
+            first += length
         for event, atom in piece.atoms.items():
             of_event = self.atoms.setdefault(event, {})
             of_event[number] = atom.matches
             of_event.update((start + n, exception) for n, exception in enumerate(atom.exceptions))
+            at = dict(firsts)
+            for scope, some in atom.scoped:
+                of_event.update((at[scope] + n, exception) for n, exception in enumerate(some))
+                at[scope] += len(some)
 
     def classify(self, problems: list[Problem]) -> None:
         for event, atoms in self.atoms.items():
@@ -245,8 +278,13 @@ class _Tables:
             addresses=self.addresses,
             actions=Actions(self.deny, self.kill, self.exceptions, self.clears),
             policy_bits=bits,
+            scoped=tuple(Scoped(policy, scope, some) for (policy, scope), some in self.scoped.items()),
             shortfalls=tuple(shortfalls),
         )
+
+
+def _bits(first: int, length: int) -> int:
+    return ((1 << length) - 1) << first
 
 
 def _compiled_rule(number: int, piece: _Piece, policy: Policy, mode: Mode, action: Action) -> CompiledRule:

@@ -89,6 +89,7 @@ def _traits(traits: Traits) -> str:
             ("runtime", traits.runtimes),
             ("namespace", traits.namespaces),
             ("pod", traits.pods),
+            ("workload", traits.workloads),
         )
         if globs
     ]
@@ -106,6 +107,9 @@ def explain_rule(rule: Rule, node: NodeTiers) -> list[str]:
     first = rule.events[0]
     lines.append(f"  when a process {events}{_when(rule.match[first])}")
     lines += [f"  unless {_sentence(block[first])}" for block in rule.exceptions]
+    for scoped in rule.scoped:
+        what = f" {_sentence(scoped.match[first])}" if scoped.match[first] else ""
+        lines.append(f"  unless{what} in containers with {_traits(scoped.scope)}")
     for event, outcome in ((event, node.outcome_of(rule, event)) for event in rule.events):
         where = f" on {event.label}" if len(rule.events) > 1 else ""
         effective = f"{_outcome(rule, outcome, node)}{_hooks(node, event)}"
@@ -164,7 +168,7 @@ def cautions(rule: Rule, node: NodeTiers | None = None) -> list[str]:
 
 def _weak_operands(rule: Rule, event: EventKind, *, text_is_safe: bool) -> Iterator[str]:
     words = EVENTS[event]
-    for match in (rule.match[event], *(block[event] for block in rule.exceptions)):
+    for match in (block[event] for block in rule.blocks):
         for condition in match:
             operand = words.operand(condition.operand)
             if operand is not None and operand.kind is Kind.TEXT and text_is_safe:
@@ -184,7 +188,7 @@ def _has_plain_path(condition: Condition) -> bool:
 
 
 def _wide_exceptions(rule: Rule, event: EventKind) -> Iterator[str]:
-    for block in rule.exceptions:
+    for block in rule.blocks[1:]:
         for condition in block[event]:
             operand = EVENTS[event].operand(condition.operand)
             if operand and operand.by_hook and may_be_unknown(condition, operand.dim):
@@ -200,7 +204,7 @@ def _dead_exceptions(rule: Rule, event: EventKind) -> Iterator[str]:
     except TooMany as error:
         yield f"on {event.label} it {error}"
         return
-    if rule.exceptions and not any(atom.exceptions for atom in whole):
+    if rule.blocks[1:] and not any(atom.most for atom in whole):
         yield f"no exception can ever hold on {event.label}: none overlaps with what the rule matches"
 
 

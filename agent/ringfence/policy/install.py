@@ -82,7 +82,8 @@ class Generations:
         assigned: dict[int, tuple[int, int]] = {}
         wanted = dict.fromkeys(range(self._slots.max_entries), 0)
         for slot, facts in containers.items():
-            wanted[slot] = self._profile_for(building, building.compiled.select(facts), assigned)
+            bits = building.compiled.bits(building.compiled.select(facts), facts)
+            wanted[slot] = self._profile_for(building, bits, assigned)
             assigned[slot] = self._owner(slot), wanted[slot]
         self._set_profiles(building.half.number, wanted)
         return assigned
@@ -99,14 +100,12 @@ class Generations:
     def _profile_of(self, slot: int, half: int) -> int:
         return self._words[slot * self._stride + self._profile + half]
 
-    def _profile_for(
-        self, building: _Generation, policies: frozenset[int], assigned: Mapping[int, tuple[int, int]]
-    ) -> int:
+    def _profile_for(self, building: _Generation, bits: int, assigned: Mapping[int, tuple[int, int]]) -> int:
         """Numbers of sets that no container has any more are used again when there is no other."""
         if building.is_full:
             building.reclaim(profile for _, profile in assigned.values())
             wait_for_programs()
-        return building.profile_for(policies)
+        return building.profile_for(bits)
 
     def _owner(self, slot: int) -> int:
         """Returns the cgroup that owns the slot: the first member of the struct."""
@@ -133,9 +132,9 @@ class Generations:
         """Returns the meaning of a rule number; None for an unknown number or an old generation."""
         return None if number == NO_RULE else self._remembered.get(generation, {}).get(number)
 
-    def profile_for(self, policies: frozenset[int]) -> int:
-        """Returns the profile of containers to which these policies (by index) apply; creates it if new."""
-        return self._profile_for(self._live, policies, self._assigned) if self._live else 0
+    def profile_for(self, bits: int) -> int:
+        """Returns the profile of containers with this set of rules and exceptions; creates it if new."""
+        return self._profile_for(self._live, bits, self._assigned) if self._live else 0
 
     def assign(self, slot: int, cgroup: int, container: ContainerFacts | None) -> frozenset[int]:
         """Puts a container's policies in force for its slot; None: nothing is known about it.
@@ -146,7 +145,7 @@ class Generations:
         if self._live is None or self._owner(slot) != cgroup:
             return frozenset()
         policies = self._live.compiled.select(container)
-        profile = self.profile_for(policies)
+        profile = self.profile_for(self._live.compiled.bits(policies, container))
         self._set_profiles(self._live.half.number, {slot: profile})
         self._assigned[slot] = self._owner(slot), profile
         return policies
@@ -163,13 +162,15 @@ class Generations:
             return False
         return bool(self._set_profiles(self._live.half.number, {slot: wanted}))
 
-    def confirm(self, slot: int, policies: frozenset[int]) -> bool:
-        """Reads back from the kernel. Returns True if exactly these policies are in force for a slot."""
+    def confirm(self, slot: int, policies: frozenset[int], container: ContainerFacts) -> bool:
+        """Reads back from the kernel. Returns True if exactly these policies are in force for a slot, with
+        the exceptions that its container has.
+        """
         if self._live is None:
             return False
         half = self._live.half
         held = half.set_of(self._profile_of(slot, half.number) or SET_AT_BIRTH)
-        return held == encode.ruleset(self._live.compiled.bits(policies))
+        return held == encode.ruleset(self._live.compiled.bits(policies, container))
 
     def clear(self, slot: int) -> None:
         """Resets a slot that is about to be freed: its next container starts with profile 0."""
@@ -253,9 +254,8 @@ class _Generation:
         """Returns True if no number of a set is free."""
         return not self._free
 
-    def profile_for(self, policies: frozenset[int]) -> int:
+    def profile_for(self, bits: int) -> int:
         """See Generations.profile_for."""
-        bits = self.compiled.bits(policies)
         profile = self._profiles.get(bits)
         if profile is None:
             profile = self._free.pop()

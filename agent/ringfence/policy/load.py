@@ -11,15 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from ringfence.abi import EventKind
 from ringfence.errors import PolicyError, Problem
 from ringfence.policy import reader
 from ringfence.policy.digest import digest_of
-from ringfence.policy.fields import Diagnostics, shown
-from ringfence.policy.model import Mode, Place, Policy, PolicySet, Rule, Selector, Traits
+from ringfence.policy.fields import Diagnostics
+from ringfence.policy.model import Mode, Place, Policy, PolicySet, Rule, Selector
 from ringfence.policy.probe_rules import ProbeRule, ProbeWords
-from ringfence.policy.reader import MappingNode, Node, Scalar, SequenceNode
+from ringfence.policy.reader import Node, Scalar
 from ringfence.policy.rules import read_rules
+from ringfence.policy.traits import TRAITS, read_some, read_traits
+from ringfence.policy.vocabulary import OF_THE_HOST
 
 __all__ = ["API_VERSION", "KIND", "NAME", "load_bytes", "load_policies"]
 
@@ -27,11 +28,7 @@ API_VERSION = "ringfence.dev/v1"
 KIND = "Policy"
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _MAX_PROBLEMS = 200
-_UNCLOSED = re.compile(r"\[(?!!?\]?[^\]]*\])")
 _NO_PROBES: Mapping[str, ProbeWords] = {}
-#: events that do not belong to a container
-_OF_THE_HOST = (EventKind.KERNEL_HELPER, EventKind.HOST_MAP)
-_TRAITS = ("names", "images", "runtimes", "namespaces", "pods", "labels", "privileged")
 _HINT = "`ringfence policy check FILE` shows all errors; docs/policy-language.md explains every key"
 
 
@@ -118,7 +115,7 @@ def _policy(diagnostics: Diagnostics, node: Node, probes: Mapping[str, ProbeWord
     rules, probe_rules = (
         read_rules(diagnostics, spec["rules"], "spec.rules", probes) if "rules" in spec else ((), ())
     )
-    for kind in _OF_THE_HOST:
+    for kind in OF_THE_HOST:
         if not _is_everything(selector) and any(kind in rule.events for rule in rules):
             message = f"{kind.label} does not belong to a container: the selector must be `containers: all`"
             diagnostics.add(spec["rules"], "spec.rules", message)
@@ -172,7 +169,7 @@ def _selector(diagnostics: Diagnostics, node: Node | None) -> Selector:
     """Reads the selector. Selecting all containers must be explicit; an empty selector is an error."""
     nothing = Selector(None, None, at_birth=False)
     keys = (
-        diagnostics.mapping(node, "spec.selector", ("containers", *_TRAITS, "except", "unidentified"))
+        diagnostics.mapping(node, "spec.selector", ("containers", *TRAITS, "except", "unidentified"))
         if node
         else None
     )
@@ -181,7 +178,7 @@ def _selector(diagnostics: Diagnostics, node: Node | None) -> Selector:
     everything = "containers" in keys
     if everything:
         diagnostics.choice(keys["containers"], "spec.selector.containers", ("all",))
-    given = {key: keys[key] for key in _TRAITS if key in keys}
+    given = {key: keys[key] for key in TRAITS if key in keys}
     if everything and given:
         diagnostics.add(
             node,
@@ -189,17 +186,13 @@ def _selector(diagnostics: Diagnostics, node: Node | None) -> Selector:
             f"`containers: all` cannot be combined with {', '.join(given)}: remove one of them",
         )
     if not everything and not given:
-        message = f"selects no container: write `containers: all`, or some of {', '.join(_TRAITS)}"
+        message = f"selects no container: write `containers: all`, or some of {', '.join(TRAITS)}"
         diagnostics.add(node, "spec.selector", message)
-    only = _traits(diagnostics, given, "spec.selector") if given else None
+    only = read_traits(diagnostics, given, "spec.selector") if given else None
     but = None
     if "except" in keys:
-        excluded = diagnostics.mapping(keys["except"], "spec.selector.except", _TRAITS)
-        if excluded is not None and not excluded:
-            diagnostics.add(
-                keys["except"], "spec.selector.except", "is empty: it would exclude every container"
-            )
-        but = _traits(diagnostics, excluded or {}, "spec.selector.except")
+        what = "it would exclude every container"
+        but = read_some(diagnostics, keys["except"], "spec.selector.except", what)
     return Selector(only, but, at_birth=_at_birth(diagnostics, keys, certain=only is None and but is None))
 
 
@@ -212,39 +205,4 @@ def _at_birth(diagnostics: Diagnostics, keys: Mapping[str, Node], *, certain: bo
         return certain
     return (
         diagnostics.choice(keys["unidentified"], "spec.selector.unidentified", ("apply", "wait")) == "apply"
-    )
-
-
-def _check_globs(diagnostics: Diagnostics, node: Node, where: str) -> None:
-    """Reports globs that match no name but have another meaning elsewhere."""
-    if isinstance(node, MappingNode):
-        nodes: Sequence[Node] = [item.value for item in node.items]
-    else:
-        nodes = node.items if isinstance(node, SequenceNode) else (node,)
-    for one in nodes:
-        text = one.text if isinstance(one, Scalar) else ""
-        if text.startswith("!"):
-            diagnostics.add(
-                one, where, f"{shown(text)}: `!` does not negate: use `except` to exclude containers"
-            )
-        elif _UNCLOSED.search(text):
-            diagnostics.add(one, where, f"{shown(text)} has a `[` without its `]`")
-
-
-def _traits(diagnostics: Diagnostics, keys: Mapping[str, Node], where: str) -> Traits:
-    def globs(key: str) -> tuple[str, ...]:
-        return diagnostics.texts(keys[key], f"{where}.{key}") if key in keys else ()
-
-    for key, node in keys.items():
-        _check_globs(diagnostics, node, f"{where}.{key}")
-    return Traits(
-        names=globs("names"),
-        images=globs("images"),
-        runtimes=globs("runtimes"),
-        namespaces=globs("namespaces"),
-        pods=globs("pods"),
-        labels=diagnostics.labels(keys["labels"], f"{where}.labels") if "labels" in keys else (),
-        privileged=diagnostics.boolean(keys["privileged"], f"{where}.privileged")
-        if "privileged" in keys
-        else None,
     )

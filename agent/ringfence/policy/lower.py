@@ -7,11 +7,12 @@ An exception that cannot overlap with an atom (another device, another filesyste
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 from typing import NamedTuple
 
 from ringfence.abi import DIM_EXE, DIM_OBJECT, EXE_CHANGED, EventKind
-from ringfence.policy.model import Match, Rule
+from ringfence.policy.model import Match, Rule, Traits
 from ringfence.policy.operand import Bits, Conjunction, Predicate, Values
 
 __all__ = ["MAX_ATOMS", "MAX_EXCEPTIONS", "Atom", "TooMany", "by_program", "lower"]
@@ -31,6 +32,12 @@ class Atom(NamedTuple):
 
     matches: Conjunction
     exceptions: tuple[Conjunction, ...]
+    scoped: tuple[tuple[Traits, tuple[Conjunction, ...]], ...] = ()  # those for some containers only
+
+    @property
+    def most(self) -> int:
+        """The number of all its exceptions."""
+        return len(self.exceptions) + sum(len(some) for _, some in self.scoped)
 
 
 def lower(rule: Rule, event: EventKind) -> list[Atom]:
@@ -40,19 +47,31 @@ def lower(rule: Rule, event: EventKind) -> list[Atom]:
         raise TooMany(
             f"expands to {len(matches)} combinations, at most {MAX_ATOMS} are supported: split the rule"
         )
-    blocks = (c for block in rule.exceptions for c in _conjunctions(block[event]))
-    exceptions = [by_program(c, trusted=True) for c in blocks]
-    atoms = []
-    for match in matches:
-        relevant = (e for e in exceptions if _may_overlap(match, e))
-        atoms.append(Atom(match, tuple(_narrowed(match, e) for e in relevant)))
-    most = max((len(atom.exceptions) for atom in atoms), default=0)
+    everywhere = [one for block in rule.exceptions for one in _excepted(block[event])]
+    scoped = [(one.scope, _excepted(one.match[event])) for one in rule.scoped]
+    atoms = [
+        Atom(
+            match,
+            _relevant(match, everywhere),
+            tuple((scope, some) for scope, each in scoped if (some := _relevant(match, each))),
+        )
+        for match in matches
+    ]
+    most = max((atom.most for atom in atoms), default=0)
     if most > MAX_EXCEPTIONS:
         raise TooMany(
             f"has {most} exceptions once lists are expanded, at most {MAX_EXCEPTIONS} are supported: "
             "join them into longer lists of one operand, or split the rule"
         )
     return atoms
+
+
+def _excepted(match: Match) -> list[Conjunction]:
+    return [by_program(one, trusted=True) for one in _conjunctions(match)]
+
+
+def _relevant(match: Conjunction, exceptions: Iterable[Conjunction]) -> tuple[Conjunction, ...]:
+    return tuple(_narrowed(match, one) for one in exceptions if _may_overlap(match, one))
 
 
 def _conjunctions(match: Match) -> list[Conjunction]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from ringfence.abi import Action, EventKind
 from ringfence.policy.operand import Conjunction, Networks, Predicate, Values
@@ -22,6 +22,7 @@ __all__ = [
     "Policy",
     "PolicySet",
     "Rule",
+    "ScopedException",
     "Selector",
     "Traits",
 ]
@@ -60,6 +61,15 @@ class Condition:
 Match = tuple[Condition, ...]
 
 
+class ScopedException(NamedTuple):
+    """An exception that holds for some containers only, once everything is known about them: before, names
+    may come from an image's author. Without conditions it excepts all that the rule matches there.
+    """
+
+    scope: Traits
+    match: Mapping[EventKind, Match]
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule. `match` and each of `exceptions` have a block for every event of the rule."""
@@ -70,12 +80,18 @@ class Rule:
     attack: tuple[str, ...]
     events: tuple[EventKind, ...]
     match: Mapping[EventKind, Match]
-    exceptions: tuple[Mapping[EventKind, Match], ...]
+    exceptions: tuple[Mapping[EventKind, Match], ...]  # for all containers
     action: Action
     require_deny: bool
     otherwise: Action  # the action if `deny` is not available: KILL, or as written ALERT, NONE (skip)
     references: tuple[str, ...]
     place: Place
+    scoped: tuple[ScopedException, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Mapping[EventKind, Match], ...]:
+        """What it matches, and all of its exceptions."""
+        return (self.match, *self.exceptions, *(one.match for one in self.scoped))
 
 
 class ContainerFacts(Protocol):
@@ -86,11 +102,19 @@ class ContainerFacts(Protocol):
     @property
     def image(self) -> str | None: ...
     @property
+    def image_digest(self) -> str | None:
+        """As NAME@sha256:..."""
+
+    @property
     def runtime(self) -> str | None: ...
     @property
     def namespace(self) -> str | None: ...
     @property
     def pod(self) -> str | None: ...
+    @property
+    def owner(self) -> str | None:
+        """The workload of the pod: KIND/NAME."""
+
     @property
     def labels(self) -> Mapping[str, str]: ...
     @property
@@ -117,6 +141,7 @@ class Traits:
     runtimes: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
     pods: tuple[str, ...] = ()
+    workloads: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     privileged: bool | None = None
 
@@ -125,13 +150,15 @@ class Traits:
 
         `exempting`: only the labels that the cluster has set count, as an image may have any others.
         """
-        if self.images and not any(_any_glob(self.images, name) for name in _image_names(container.image)):
+        images = (*_image_names(container.image), *filter(None, [container.image_digest]))
+        if self.images and not any(_any_glob(self.images, name) for name in images):
             return False
         tests = (
             (self.names, container.name),
             (self.runtimes, container.runtime),
             (self.namespaces, container.namespace),
             (self.pods, container.pod),
+            (self.workloads, container.owner),
         )
         if not all(_any_glob(globs, value) for globs, value in tests if globs):
             return False
@@ -233,7 +260,7 @@ class PolicySet:
     def _predicates(self) -> Iterator[Predicate]:
         for policy in self.policies:
             for rule in policy.rules:
-                for block in (rule.match, *rule.exceptions):
+                for block in rule.blocks:
                     for match in block.values():
                         for condition in match:
                             for alternative in condition.alternatives:

@@ -64,7 +64,7 @@ def find_errors(policies: PolicySet) -> list[Problem]:
             found += _lock_out(policy, rule)
             found += _empty(rule)
             scope = (policy.bound, policy.selector, frozenset(rule.events))
-            key = (*scope, *map(_frozen, (rule.match, *rule.exceptions)))
+            key = (*scope, *map(_frozen, rule.blocks), *(one.scope for one in rule.scoped))
             other = seen.setdefault(key, rule)
             if other is not rule and other.action is not rule.action:
                 what = f"has action {rule.action.label}, but rule {_named(other)} has {other.action.label}"
@@ -94,7 +94,7 @@ def remarks(policies: PolicySet, twins: Mapping[str, Sequence[Sample]] | None = 
 def _rooted_elsewhere(rule: Rule) -> Iterator[Note]:
     """Yields warnings for paths as a container sees them, on filesystems that start at their own root."""
     event = rule.events[0]
-    for match in (rule.match[event], *(block[event] for block in rule.exceptions)):
+    for match in (block[event] for block in rule.blocks):
         for condition in match:
             operand = EVENTS[event].operand(condition.operand)
             if operand is None or operand.kind is not Kind.OBJECT:

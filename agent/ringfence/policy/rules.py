@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from ringfence.abi import Action, EventKind
 from ringfence.policy.conditions import parse_condition, suggestion
 from ringfence.policy.fields import Diagnostics, shown
-from ringfence.policy.model import Condition, Match, Place, Rule
+from ringfence.policy.model import Condition, Match, Place, Rule, ScopedException, Traits
 from ringfence.policy.operand import EventWords
 from ringfence.policy.probe_reader import check_action, probe_words, read_block, read_exceptions
 from ringfence.policy.probe_rules import PREFIX, ProbeRule, ProbeWords
 from ringfence.policy.reader import MappingNode, Node, Scalar, SequenceNode
-from ringfence.policy.vocabulary import event_words, labels
+from ringfence.policy.traits import read_some
+from ringfence.policy.vocabulary import OF_THE_HOST, event_words, labels
 from ringfence.severity import SEVERITIES
 
 __all__ = ["ATTACK", "RULE_ID", "RULE_KEYS", "read_rules"]
@@ -60,6 +61,11 @@ def _rule(
     events = _events(diagnostics, keys["event"], place("event")) if "event" in keys else ()
     action, require_deny, otherwise = _response(diagnostics, keys, where)
     rule_id, title, severity = _identity(diagnostics, keys, where)
+    exceptions = (
+        _exceptions(diagnostics, keys["exceptions"], place("exceptions"), events)
+        if "exceptions" in keys
+        else []
+    )
     return Rule(
         id=rule_id,
         title=title,
@@ -69,9 +75,8 @@ def _rule(
         match=_match(diagnostics, keys["match"], place("match"), events)
         if "match" in keys and events
         else {},
-        exceptions=_exceptions(diagnostics, keys["exceptions"], place("exceptions"), events)
-        if "exceptions" in keys
-        else (),
+        exceptions=tuple(block for scope, block in exceptions if scope is None),
+        scoped=tuple(ScopedException(scope, block) for scope, block in exceptions if scope is not None),
         action=action,
         require_deny=require_deny,
         otherwise=otherwise,
@@ -185,16 +190,29 @@ def _match(diagnostics: Diagnostics, node: Node, where: str, events: Events) -> 
 
 def _exceptions(
     diagnostics: Diagnostics, node: Node, where: str, events: Events
-) -> tuple[Mapping[EventKind, Match], ...]:
+) -> list[tuple[Traits | None, Mapping[EventKind, Match]]]:
+    """Returns each exception with the containers that it is for; None: all."""
     if not isinstance(node, SequenceNode) or not node.items:
         diagnostics.add(node, where, "must be a list of at least one match block")
-        return ()
-    blocks = (
-        [_block(diagnostics, item, f"{where}[{i}]", events, "why") for i, item in enumerate(node.items)]
-        if events
-        else []
-    )
-    return tuple(block for block in blocks if block)
+        return []
+    found = []
+    for index, item in enumerate(node.items if events else ()):
+        scope = _scope(diagnostics, item, f"{where}[{index}]", events)
+        block = _block(diagnostics, item, f"{where}[{index}]", events, "why", "for")
+        if block:
+            found.append((scope, block))
+    return found
+
+
+def _scope(diagnostics: Diagnostics, node: Node, where: str, events: Events) -> Traits | None:
+    """Reads the `for` of an exception."""
+    items = node.items if isinstance(node, MappingNode) else ()
+    given = next((item.value for item in items if item.key.text == "for"), None)
+    if given is None:
+        return None
+    if any(kind in OF_THE_HOST for kind, _ in events):
+        diagnostics.add(given, f"{where}.for", "has no meaning here: the event belongs to no container")
+    return read_some(diagnostics, given, f"{where}.for", "write the containers that it is for")
 
 
 def _block(
@@ -206,10 +224,10 @@ def _block(
         diagnostics.add(node, where, f"must be a mapping of operands to values{everything}")
         return {}
     keys = diagnostics.mapping(node, where, _common_operands(events) + list(also)) or {}
-    for key in also:
-        if key in keys:
-            diagnostics.text(keys.pop(key), f"{where}.{key}")
-    if not keys:
+    if "why" in keys and also:
+        diagnostics.text(keys.pop("why"), f"{where}.why")
+    scoped = "for" in also and keys.pop("for", None) is not None
+    if not keys and not scoped:
         if not node.items or also:
             diagnostics.add(node, where, "is empty: it would match everything")
         return {}

@@ -11,7 +11,7 @@ from typing import Any
 from ringfence.policy.load import API_VERSION, KIND, NAME
 from ringfence.policy.operand import EventWords, Kind, Operand
 from ringfence.policy.rules import ATTACK, RULE_ID
-from ringfence.policy.vocabulary import EVENTS, labels
+from ringfence.policy.vocabulary import EVENTS, OF_THE_HOST, labels
 from ringfence.severity import SEVERITIES
 
 __all__ = ["schema"]
@@ -63,7 +63,12 @@ def schema() -> Schema:
             "metadata",
             "spec",
         ),
-        "$defs": {"rule": _rule(), **_operands(), **_match_blocks()},
+        "$defs": {
+            "rule": _rule(),
+            "containers": {**_object(_traits()), "minProperties": 1},
+            **_operands(),
+            **_match_blocks(),
+        },
     }
 
 
@@ -86,7 +91,7 @@ def _one_or_more(item: Schema) -> Schema:
 
 def _traits() -> Schema:
     globs = _one_or_more(_word())
-    names = ("names", "images", "runtimes", "namespaces", "pods")
+    names = ("names", "images", "runtimes", "namespaces", "pods", "workloads")
     return {
         **{name: {**globs, "description": "globs, at least one of which must match"} for name in names},
         "labels": {"type": "object", "minProperties": 1, "additionalProperties": _word()},
@@ -96,8 +101,7 @@ def _traits() -> Schema:
 
 def _selector() -> Schema:
     traits = _traits()
-    excluded = {**_object(traits), "minProperties": 1}
-    common = {"except": excluded, "unidentified": {"enum": ["apply", "wait"]}}
+    common = {"except": {"$ref": "#/$defs/containers"}, "unidentified": {"enum": ["apply", "wait"]}}
     everything = _object({"containers": {"const": "all"}, **common}, "containers")
     some = {**_object({**traits, **common}), "anyOf": [{"required": [name]} for name in traits]}
     return {"oneOf": [everything, some]}
@@ -172,12 +176,14 @@ def _blocks_of(label: str) -> Schema:
 
 def _match_blocks() -> Schema:
     found: Schema = {}
-    for words in EVENTS.values():
+    for kind, words in EVENTS.items():
         block = _block(words)
         found[f"match.{words.label}"] = {**_object(block), "minProperties": 1}
-        why = {"why": {"type": "string", "minLength": 1}}
-        some = [{"required": [name]} for name in block]
-        found[f"exception.{words.label}"] = {**_object({**block, **why}), "anyOf": some}
+        more: Schema = {"why": {"type": "string", "minLength": 1}}
+        if kind not in OF_THE_HOST:
+            more["for"] = {"$ref": "#/$defs/containers"}
+        some = [{"required": [name]} for name in (*block, *(["for"] if "for" in more else []))]
+        found[f"exception.{words.label}"] = {**_object({**block, **more}), "anyOf": some}
     return found
 
 

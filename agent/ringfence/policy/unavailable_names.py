@@ -55,7 +55,7 @@ def absent_names(rule: Rule) -> Iterator[Absent]:
     All events of a rule have the same words, so only the first one is examined.
     """
     event = rule.events[0]
-    for number, match in enumerate((rule.match[event], *(block[event] for block in rule.exceptions))):
+    for number, match in enumerate(block[event] for block in rule.blocks):
         for condition in match:
             missing = [word for word in condition.words if _is_missing(condition.operand, word)]
             for word in missing:

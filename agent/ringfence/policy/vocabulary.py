@@ -39,7 +39,7 @@ from ringfence.policy.shared_operands import (
     whose,
 )
 
-__all__ = ["EVENTS", "describe", "event_words", "labels"]
+__all__ = ["EVENTS", "OF_THE_HOST", "describe", "event_words", "labels"]
 
 _DRIFTS = {
     "user": DRIFT_USER,
@@ -65,6 +65,10 @@ _PROCESS = Operand(
     mask=15 << TREE_SHIFT,
 )
 _ON_OPEN = "evaluated for every open of every container: test the filesystem first"
+
+
+#: events that do not belong to a container
+OF_THE_HOST = (EventKind.KERNEL_HELPER, EventKind.HOST_MAP)
 
 
 def _event(kind: EventKind, meaning: str, *operands: Operand, hot: str = "") -> tuple[EventKind, EventWords]:

@@ -8,6 +8,7 @@ unsuitable for an exception because it can change after it was read.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +17,12 @@ from ringfence.containers.model import Container
 from ringfence.events import Event
 from ringfence.policy.compiled import CompiledRule
 from ringfence.policy.operand import Kind
-from ringfence.policy.vocabulary import EVENTS
+from ringfence.policy.vocabulary import EVENTS, OF_THE_HOST
 
 __all__ = ["allow_text", "exception_keys"]
 
+#: what no reader of YAML takes for anything but a text
+_BARE = re.compile(r"(?!(null|true|false|yes|no|on|off|y|n)$)[A-Za-z/][\w./-]*", re.ASCII | re.IGNORECASE)
 _EXACT = (Kind.CHOICE, Kind.SOCKET, Kind.NETWORK, Kind.DEVICE, Kind.TEXT)
 
 
@@ -57,6 +60,26 @@ def exception_keys(event: Event, details: Mapping[str, Any], exe: bytes) -> dict
     return found
 
 
+def _yaml(value: Any) -> str:
+    """Returns a value on one line. JSON is valid YAML, and its contents cannot start another key."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_yaml(one)}' for key, one in value.items())}}}"
+    return value if _BARE.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+
+
+def _scope(container: Container) -> dict[str, str]:
+    """Returns which containers an exception is for: by the workload of the pod, the pod, or the name."""
+    facts = {
+        "namespaces": container.namespace,
+        "workloads": container.owner,
+        "pods": None if container.owner else container.pod,
+        "names": None if container.namespace else container.name,
+    }
+    return {
+        key: word for key, value in facts.items() if (word := _plain(value)) and not set("?[") & set(word)
+    }
+
+
 def allow_text(
     event: Event,
     rule: CompiledRule | None,
@@ -70,12 +93,15 @@ def allow_text(
     if event.event == EventKind.AGENT_TAMPER:
         return "no policy can allow it; `self_defence: alert` in the agent's configuration only reports it"
     place = f"{rule.file.rpartition('/')[2]}:{rule.line}"  # the alert's rule has the whole path
-    keys = exception_keys(event, details, exe)
-    if keys:
-        # JSON is valid YAML: quoted, one line per key, and its contents cannot start another key.
-        lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in keys.items()]
+    keys: dict[str, Any] = dict(exception_keys(event, details, exe))
+    words = EVENTS.get(event.kind)
+    # Without the program, it would open the rule to everything in the container.
+    if keys and words and ("exe" in keys or not words.operand("exe")):
+        if container is not None and event.kind not in OF_THE_HOST and (scope := _scope(container)):
+            keys = {"for": scope, **keys}
+        lines = [f"{name}: {_yaml(value)}" for name, value in keys.items()]
         snippet = "\n".join(f"    {'- ' if not n else '  '}{line}" for n, line in enumerate(lines))
-        return f"add to rule {rule.rule_id} ({place}):\n  exceptions:\n{snippet}"
+        return f"add to rule {rule.rule_id}:\n  exceptions:\n{snippet}"
     # Only without an exception: a selector exempts a container from every rule of the policy.
     what = "this container"
     if container is not None and container.image and (image := _plain(container.image)):

@@ -29,6 +29,8 @@ class Seen:
     privileged: bool | None = None
     chosen: tuple[str, ...] = ()
     settled: bool = True
+    image_digest: str | None = None
+    owner: str | None = None
 
 
 class _Plain(yaml.SafeDumper):

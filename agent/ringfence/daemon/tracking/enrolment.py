@@ -67,8 +67,9 @@ class Enrolment:
         if value is None or value.cgroup != cgroup_id:
             raise Error(f"the cgroup {path or cgroup_id} cannot be enrolled")
         container = restored(slot, value).at(path)
-        _, policies = self._tracker.enroll(container, facts, name, chosen)
-        if self._slots.owner(cgroup_id) != slot or not self._generations.confirm(slot, policies):
+        known, policies = self._tracker.enroll(container, facts, name, chosen)
+        written = self._slots.owner(cgroup_id) == slot and self._generations.confirm(slot, policies, known)
+        if not written:
             raise Error("the kernel's entry does not match what was written")
         if remember:
             self._store.keep(EnrolmentRecord(cgroup_id, container.cgroup_path, name, facts, chosen))
