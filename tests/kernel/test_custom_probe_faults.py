@@ -163,7 +163,11 @@ def test_without_bcc_the_error_says_what_to_install(
 def test_without_the_capability_the_error_names_it(tmp_path: Path) -> None:
     """bcc's process mounts in its own namespace; the agent itself needs less."""
     yaml = place_example("run-queue-latency", tmp_path)
-    environment = {**os.environ, "RINGFENCE_STATE_DIR": str(tmp_path / "state")}
+    environment = {
+        **os.environ,
+        "RINGFENCE_STATE_DIR": str(tmp_path / "state"),
+        "RINGFENCE_PROBES_TIMEOUT": "120",
+    }
     less = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
     argv = [*less, sys.executable, "-m", "ringfence", "probe", "check", str(yaml)]
     got = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
@@ -322,7 +326,11 @@ def test_events_beyond_the_rings_capacity_are_counted(tmp_path: Path, probe_act:
 def test_commands_report_it_in_two_lines(tmp_path: Path) -> None:
     """`probe check` of a bad one: file, line, column, and an exit code."""
     yaml = place_probe(tmp_path, "bad", program("e.nmber = 1;"))
-    environment = {**os.environ, "RINGFENCE_STATE_DIR": str(tmp_path / "state")}
+    environment = {
+        **os.environ,
+        "RINGFENCE_STATE_DIR": str(tmp_path / "state"),
+        "RINGFENCE_PROBES_TIMEOUT": "120",
+    }
     argv = [sys.executable, "-m", "ringfence", "probe", "check", str(yaml)]
     got = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
     assert (got.returncode, got.stdout) == (2, "")
@@ -335,6 +343,7 @@ def test_the_skeleton_works_unchanged(tmp_path: Path, probe_act: str) -> None:
     environment = {
         **os.environ,
         "RINGFENCE_STATE_DIR": str(tmp_path / "state"),
+        "RINGFENCE_PROBES_TIMEOUT": "120",
         "RINGFENCE_CONTAINERS_PATTERNS": f"{os.environ.get('RINGFENCE_TEST_PREFIX', 'rftest-')}*",
     }
 

@@ -75,7 +75,7 @@ def agent_with(
         policy.write_text(POLICY.format(rules=rules.rstrip(), mode=mode))
     else:
         policy = PACK
-    seconds = min(int(patience(60)), 600)
+    seconds = min(int(patience(120)), 600)
     options = {
         "probes-directory": str(probes),
         "probes-timeout": str(seconds),

@@ -73,7 +73,7 @@ def place_probe(
     return path
 
 
-def wait_running(agent: Agent, *names: str, seconds: float = 40.0) -> None:
+def wait_running(agent: Agent, *names: str, seconds: float = 120.0) -> None:
     """Wait until these probes run; an obstacle is reported at once."""
 
     def look() -> bool:

@@ -58,7 +58,7 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/kernel/test_lsm_helpers.py",
         "tests/kernel/test_lsm_borrowed.py",
         "tests/kernel/test_hook_mechanism.py",
-        "tests/kernel/test_bpf_kernel.py",
+        "tests/kernel/test_bpf_kernel.py::test_the_verifier_processes_few_instructions",
     ),
     "newest": (
         "tests/kernel/test_lsm_calls.py",
@@ -66,7 +66,6 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/kernel/test_lsm_invariants.py",
         "tests/kernel/test_lsm_starved.py",
         "tests/kernel/test_self_defence.py",
-        "tests/kernel/test_bpf_kernel.py::test_the_verifier_processes_few_instructions",
         "tests/kernel/test_bpf_kernel.py::test_unix_programs_are_loaded_exactly_where_the_kernel_has_them",
     ),
 }
