@@ -36,6 +36,7 @@ class CompiledRule(NamedTuple):
     mechanism: Mechanism
     mode: Mode
     enforced: Outcome
+    written: frozenset[EventKind] = frozenset()  # all events of the rule as written; `events` are this bit's
 
 
 class Shortfall(NamedTuple):

@@ -305,4 +305,5 @@ def _compiled_rule(number: int, piece: _Piece, policy: Policy, mode: Mode, actio
         mechanism=outcome.mechanism if action is not Action.ALERT else Mechanism.OBSERVE,
         mode=mode,
         enforced=outcome,
+        written=frozenset(rule.events),
     )

@@ -48,6 +48,10 @@ class Note(NamedTuple):
     note: str
 
 
+#: what a program of an image cannot choose: it, or what the container was given
+_NARROW = ("exe", "tree", "owner", "mount")
+
+
 def refuse(policies: PolicySet) -> None:
     """Raises PolicyError with every error in a set that loads but must not be used."""
     if wrong := find_errors(policies):
@@ -84,11 +88,26 @@ def remarks(policies: PolicySet, twins: Mapping[str, Sequence[Sample]] | None = 
             if _K.HOST_MAP in rule.events and rule.action is not Action.ALERT:
                 yield _note(rule, "warning", "stops programs of the host: try it with `action: alert` first")
             yield from _rooted_elsewhere(rule)
+            yield from _open_exceptions(rule)
             for name in absent_names(rule):
                 level = "warning" if name.warns else "note"
                 place = rule.place.file, name.condition.line or rule.place.line, name.condition.column
                 yield Note(*place, rule.id, level, str(name))
     yield from _overlaps(policies)
+
+
+def _open_exceptions(rule: Rule) -> Iterator[Note]:
+    """Yields warnings for exceptions of a critical rule that any container can use with any program."""
+    event = rule.events[0]
+    if rule.severity != "critical" or not EVENTS[event].operand("exe"):
+        return
+    for block in rule.exceptions:
+        match = block[event]
+        if any(condition.operand in _NARROW for condition in match):
+            continue
+        place = match[0].line or rule.place.line, match[0].column
+        text = "an exception of a critical rule holds in every container: name the program (`exe`) and the"
+        yield Note(rule.place.file, *place, rule.id, "warning", f"{text} workload (`for`)")
 
 
 def _rooted_elsewhere(rule: Rule) -> Iterator[Note]:

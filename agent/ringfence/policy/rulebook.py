@@ -51,7 +51,8 @@ def _rules(rules: list[dict[str, Any]]) -> Rules:
 
 
 def _plain(rule: CompiledRule) -> dict[str, Any]:
-    return {**rule._asdict(), "events": sorted(rule.events), "enforced": list(rule.enforced)}
+    events = {"events": sorted(rule.events), "written": sorted(rule.written)}
+    return {**rule._asdict(), **events, "enforced": list(rule.enforced)}
 
 
 def _rule(plain: dict[str, Any]) -> CompiledRule:
@@ -60,6 +61,7 @@ def _rule(plain: dict[str, Any]) -> CompiledRule:
         "attack": tuple(plain["attack"]),
         "references": tuple(plain["references"]),
         "events": frozenset(map(EventKind, plain["events"])),
+        "written": frozenset(map(EventKind, plain["written"])),
         "asked_action": Action(plain["asked_action"]),
         "action": Action(plain["action"]),
         "mechanism": Mechanism(plain["mechanism"]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ringfence.abi import MATCH_TEXT, EventKind
@@ -38,8 +38,12 @@ def _plain(value: Any) -> str | None:
     return value if value.isprintable() and "*" not in value else None
 
 
-def exception_keys(event: Event, details: Mapping[str, Any], exe: bytes) -> dict[str, str]:
-    """Returns operands and values of the narrowest exception for this event."""
+def exception_keys(
+    event: Event, details: Mapping[str, Any], exe: bytes, events: Collection[EventKind] = ()
+) -> dict[str, str]:
+    """Returns operands and values of the narrowest exception for this event, in a rule on `events`: it can
+    name only what all of them have.
+    """
     words = EVENTS.get(event.kind)
     found: dict[str, str] = {}
     if words is None:
@@ -52,12 +56,15 @@ def exception_keys(event: Event, details: Mapping[str, Any], exe: bytes) -> dict
             path, kind = _plain(details.get("path")), _plain(details.get("filesystem"))
             if path and kind and not kind.startswith("0x"):
                 found[operand.name] = f"{kind}:{path.lstrip('/')}"
+        elif operand.kind is Kind.DEVICE and (value or "?").startswith("?"):
+            continue  # neither a character nor a block device: no policy can name it
         elif operand.kind in _EXACT and value and (not operand.words or value in operand.words):
             found[operand.name] = value
     if "path" in found:  # it includes the filesystem
         for name in ("filesystem", "type", "mount"):
             found.pop(name, None)
-    return found
+    common = [EVENTS[kind] for kind in events if kind in EVENTS]
+    return {name: value for name, value in found.items() if all(one.operand(name) for one in common)}
 
 
 def _yaml(value: Any) -> str:
@@ -93,7 +100,7 @@ def allow_text(
     if event.event == EventKind.AGENT_TAMPER:
         return "no policy can allow it; `self_defence: alert` in the agent's configuration only reports it"
     place = f"{rule.file.rpartition('/')[2]}:{rule.line}"  # the alert's rule has the whole path
-    keys: dict[str, Any] = dict(exception_keys(event, details, exe))
+    keys: dict[str, Any] = dict(exception_keys(event, details, exe, rule.written))
     words = EVENTS.get(event.kind)
     # Without the program, it would open the rule to everything in the container.
     if keys and words and ("exe" in keys or not words.operand("exe")):

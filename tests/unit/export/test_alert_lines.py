@@ -6,21 +6,26 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
 import pytest
+import yaml
 
 from ringfence.abi import Action, EventKind, Fact, Mechanism
-from ringfence.containers.model import Container, Posture
+from ringfence.containers.model import Container, Enrichment, Posture
 from ringfence.containers.tree import ProcessTree
 from ringfence.events import ExecEvent, FileEvent, SyscallEvent, TaskEvent
 from ringfence.export.jsonl import line_of
 from ringfence.export.records import alert_record, event_record, finding_record
 from ringfence.export.redact import Redactor
 from ringfence.export.wording import ended, next_steps, runbook, tried
-from ringfence.policy import NodeTiers, compile_policies, load_policies
+from ringfence.policy import NodeTiers, PolicySet, compile_policies, load_bytes, load_policies
 from ringfence.policy.compiled import CompiledRule
+from ringfence.policy.lower import lower
+from ringfence.policy.review import find_errors
 from ringfence.response.alert import assemble
 from ringfence.response.detectors import DETECTORS, finding
 from ringfence.response.kill import KillOutcome, KillResult
@@ -97,6 +102,41 @@ def test_each_line_of_an_attack_is_as_published_and_short() -> None:
         sizes.append(len(line_of(record)))
     assert len(sizes) > 60
     assert quantiles(sizes, n=20)[-1] < 2000
+
+
+def dropped(policies: PolicySet, rule_id: str, kind: EventKind) -> bool:
+    """Whether a rule's scoped exception can never hold on an event."""
+    [found] = (rule for policy in policies.policies for rule in policy.rules if rule.id == rule_id)
+    return not any(atom.scoped for atom in lower(found, kind))
+
+
+def test_each_proposal_pasted_lets_its_workload_pass_and_no_other() -> None:
+    """Of each rule of the pack and each of its events. What cannot be allowed by an exception says so."""
+    texts = {path: path.read_text() for path in sorted(PACK.glob("*.yaml"))}
+    held = 0
+    for rule, kind in rules():
+        allow = attempt(rule, kind)["allow"].splitlines()
+        if allow[1:2] != ["  exceptions:"]:
+            assert allow[0].startswith(f"add an exception to rule {rule.rule_id}")
+            continue
+        path = Path(rule.file)
+        document = yaml.load(texts[path], yaml.BaseLoader)
+        [pasted] = yaml.load("\n".join(allow[1:]), yaml.BaseLoader)["exceptions"]
+        [found] = (one for one in document["spec"]["rules"] if one["id"] == rule.rule_id)
+        found.setdefault("exceptions", []).append(pasted)
+        policies = load_bytes({path.name: yaml.safe_dump(document).encode()})
+        assert find_errors(policies) == [], allow
+        compiled = compile_policies(policies, NodeTiers.usual())
+        mine = replace(container(), enrichment=Enrichment.DONE)
+        of_mine, of_other = (
+            compiled.bits(compiled.select(one), one) & compiled.actions.exceptions
+            for one in (mine, replace(mine, owner="StatefulSet/other"))
+        )
+        # The event of the test has operands of zeros: an exception for what the rule cannot match is dropped.
+        assert dropped(policies, rule.rule_id, kind) or of_mine & ~of_other, allow
+        assert not of_other & ~of_mine
+        held += bool(of_mine & ~of_other)
+    assert held > 60
 
 
 def test_no_line_of_an_attack_has_pointers_or_empty_names() -> None:
