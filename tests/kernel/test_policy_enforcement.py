@@ -79,6 +79,19 @@ def test_an_exception_clears_its_own_rule_only(enforcer: Enforcer, cgroup: Cgrou
     assert enforcer.alert(cgroup, K.SYS_UNSHARE)[1].rule_id in ("a", "b")
 
 
+def test_an_exception_holds_for_the_containers_that_it_names(
+    enforcer: Enforcer, cgroup: Cgroup, act: str
+) -> None:
+    """Not while nothing is known of a container, and not for another one."""
+    mine = {"for": {"names": ["web-*"]}, "exe": act}
+    enforcer.enforce(policy(rule(id="a", **NEW_UTS, exceptions=[mine])))
+    assert run(cgroup, act, UNSHARE).returncode == -signal.SIGKILL
+    enforcer.assign(cgroup, "web-1")
+    assert results(run(cgroup, act, UNSHARE)) == {"unshare": 0}
+    enforcer.assign(cgroup, "db-1")
+    assert run(cgroup, act, UNSHARE).returncode == -signal.SIGKILL
+
+
 def test_negated_values_match_everything_else(enforcer: Enforcer, cgroup: Cgroup, act: str) -> None:
     """Also for values that no rule names."""
     match = {"family": {"not": ["AF_UNIX", "AF_INET"]}}
