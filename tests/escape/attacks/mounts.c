@@ -169,7 +169,7 @@ static int attack_hand(char **args)
 	need(!syscall(SYS_fsconfig, other, 6 /* CMD_CREATE */, NULL, NULL, 0), "fsconfig create");
 	other = syscall(SYS_fsmount, other, 0, 0);
 	need(dup2(other, 10) == 10 && dup2(fs, 4) == 4 && dup2(10, 5) == 5, "descriptors");
-	for (int fd = 7; fd < 64; fd++)
+	for (int fd = 8; fd < 64; fd++)
 		close(fd);
 	execvp(args[0], args);
 	need(0, args[0]);
