@@ -120,7 +120,7 @@ def _import(args: argparse.Namespace) -> None:
                       limits=_limits(args), wait=not args.no_wait, durable=not args.no_flush)  # fmt: skip
     done = import_image(ImageStore(args.image_root), path, options)
     if args.json:
-        _write(strictjson.dumps(_as_json(done), indent=True))
+        _write(strictjson.dumps(_as_json(done), indent="  "))
         return
     _write(f"{done.name} {done.image.digest}")
     _write(f"{_layers(len(done.unpacked))} unpacked, {len(done.shared)} shared, {_human(done.image.size)}")
@@ -157,7 +157,7 @@ def _image_json(image: Image) -> dict[str, Any]:
 def _list(args: argparse.Namespace) -> None:
     images = ImageStore(args.image_root).images()
     if args.json:
-        _write(strictjson.dumps([_image_json(image) for image in images], indent=True))
+        _write(strictjson.dumps([_image_json(image) for image in images], indent="  "))
         return
     rows = [("NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "IMPORTED")]
     for image in images:
@@ -170,7 +170,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    _write(strictjson.dumps(_image_json(ImageStore(args.image_root).find(args.image)), indent=True))
+    _write(strictjson.dumps(_image_json(ImageStore(args.image_root).find(args.image)), indent="  "))
 
 
 def _remove(args: argparse.Namespace) -> None:
