@@ -7,7 +7,6 @@ The parser is created at every start of `ringfence`, so a command's modules are 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from ringfence_linux import strictjson
@@ -58,7 +57,10 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         "import", help="import an image from an OCI layout (directory or tar) or docker archive"
     )
     add.add_argument(
-        "path", metavar="PATH[:REFERENCE]", help="create it with skopeo copy docker://IMAGE oci:PATH:TAG"
+        "path",
+        metavar="PATH[:REFERENCE]",
+        help="create it with skopeo copy docker://IMAGE oci:PATH:TAG; of several images one is chosen by its"
+        " name, or by its place (@0)",
     )
     add.add_argument("--name", default="", help="its name in the store")
     add.add_argument("--platform", type=_platform, help="os/architecture[/variant] (default: this machine's)")
@@ -110,12 +112,9 @@ def _limits(args: argparse.Namespace) -> Limits:
 
 def _import(args: argparse.Namespace) -> None:
     from ringfence_runtime.images.importer import Options, import_image
+    from ringfence_runtime.images.reference import split_reference
 
-    path, reference = args.path, ""
-    if not os.path.lexists(path):
-        directory, slash, last = path.rpartition("/")
-        last, _, reference = last.partition(":")
-        path = directory + slash + last
+    path, reference = split_reference(args.path)
     options = Options(name=args.name, reference=reference, platform=args.platform, devices=args.devices,
                       limits=_limits(args), wait=not args.no_wait, durable=not args.no_flush)  # fmt: skip
     done = import_image(ImageStore(args.image_root), path, options)
