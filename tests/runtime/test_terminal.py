@@ -58,7 +58,7 @@ def test_lines_end_in_lf_where_a_script_reads_them(box: Box, tmp_path: Path) -> 
     box.shell("echo one; echo two").write()
     assert output("run", box.name) == b"one\ntwo\n"
     box.shell("exec sleep 3600").write()
-    with subprocess.Popen([*command, "run", box.name], cwd=box.directory, stdin=subprocess.PIPE) as process:
+    with subprocess.Popen([*command, "run", box.name], cwd=box.directory, stdin=subprocess.PIPE):
         try:
             wait_for(lambda: box.do("state").returncode == 0, "its state")
             box.wait("running")
