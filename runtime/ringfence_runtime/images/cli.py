@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["add_commands", "main"]
 
+_PATH = (
+    "create it with skopeo copy docker://IMAGE oci:PATH:TAG; of several images one is chosen by its name, or"
+    " by its place (@0)"
+)
 _DEVICES = ("refuse", "skip", "make")
 
 
@@ -56,12 +60,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     add = commands.add_parser(
         "import", help="import an image from an OCI layout (directory or tar) or docker archive"
     )
-    add.add_argument(
-        "path",
-        metavar="PATH[:REFERENCE]",
-        help="create it with skopeo copy docker://IMAGE oci:PATH:TAG; of several images one is chosen by its"
-        " name, or by its place (@0)",
-    )
+    add.add_argument("path", metavar="PATH[:REFERENCE]", help=_PATH)
     add.add_argument("--name", default="", help="its name in the store")
     add.add_argument("--platform", type=_platform, help="os/architecture[/variant] (default: this machine's)")
     add.add_argument(

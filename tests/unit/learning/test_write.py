@@ -27,6 +27,10 @@ MOUNTINFO = """\
 101 100 0:65 / /dev rw - tmpfs tmpfs rw
 102 100 254:0 /home/me\\040too /data rw - ext4 /dev/vda rw
 """
+MASKED = """\
+110 100 0:5 /null /dev/null rw - devtmpfs udev rw
+111 100 0:5 /null /etc/shadow ro - devtmpfs udev rw
+"""
 ROOT = next(parse(MOUNTINFO))
 
 
@@ -51,6 +55,12 @@ def test_paths_are_those_of_the_sandbox(device: str, path: str, shown: str) -> N
     """The kernel reports a path on a filesystem; the mounts give the path in the sandbox."""
     seen = observe([], [opened(device, path, "read")], list(parse(MOUNTINFO)), 0)
     assert list(seen.read) == ([shown] if shown else [])
+
+
+def test_a_mask_is_not_the_path_of_the_null_device() -> None:
+    """Both are mounts of the host's /dev/null in a sandbox with its own ids: writes were allowed in /etc."""
+    seen = observe([], [opened("0:5", "/null", "write")], list(parse(MOUNTINFO + MASKED)), 0)
+    assert list(seen.written) == ["/dev/null"]
 
 
 def test_calls_and_capabilities_get_their_names() -> None:
