@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["choose", "several_of_one_name", "split_reference"]
 
 _SHOWN = 20
+_ADDED = ("docker.io/library/", "docker.io/", "localhost/")
 
 
 def split_reference(text: str) -> tuple[str, str]:
@@ -33,14 +34,14 @@ def split_reference(text: str) -> tuple[str, str]:
     return directory + slash + last, reference
 
 
-def _full(name: str) -> str:
-    """Returns a name as engines complete it: `alpine` is `docker.io/library/alpine:latest`."""
+def _short(name: str) -> str:
+    """Returns a name without the registry that Docker or Podman adds to a short name, and with a tag."""
     if "@" not in name and ":" not in name.rpartition("/")[2]:
         name += ":latest"
-    first, slash, _ = name.partition("/")
-    if not slash:
-        return f"docker.io/library/{name}"
-    return name if "." in first or ":" in first or first == "localhost" else f"docker.io/{name}"
+    for registry in _ADDED:
+        if name.startswith(registry):
+            return name.removeprefix(registry)
+    return name
 
 
 def choose(images: Sequence[Sequence[str]], reference: str) -> list[int]:
@@ -54,7 +55,7 @@ def choose(images: Sequence[Sequence[str]], reference: str) -> list[int]:
         found = [place for place in found if place == int(reference[1:])]
     elif reference:
         found = [place for place in found if reference in images[place]] or [
-            place for place in found if _full(reference) in map(_full, images[place])
+            place for place in found if _short(reference) in map(_short, images[place])
         ]
     if len({tuple(images[place]) for place in found}) == 1:
         return found

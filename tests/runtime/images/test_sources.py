@@ -70,20 +70,26 @@ def test_docker_archive(store: ImageStore, tmp_path: Path) -> None:
 
 def test_one_of_several_images_of_a_docker_archive(store: ImageStore, tmp_path: Path) -> None:
     """By its whole name, by a name that engines complete, by its place; the error lists them."""
-    path = docker_archive(tmp_path / "saved.tar", (["docker.io/library/a:latest", "b:2"], ONE), (None, TWO))
+    path = docker_archive(
+        tmp_path / "saved.tar",
+        (["docker.io/library/a:latest", "b:2"], ONE),
+        (None, TWO),
+        (["localhost/c:1"], TWO),
+    )
     with pytest.raises(LayoutError, match="several images") as caught:
         take(store, path, platform=AMD64)
-    assert caught.value.hint == "name one, as in PATH:NAME: 'docker.io/library/a:latest', @1"
+    assert caught.value.hint == "name one, as in PATH:NAME: 'docker.io/library/a:latest', @1, 'localhost/c:1'"
     for reference, name, held in (
         ("docker.io/library/a:latest", "docker.io/library/a:latest", ONE),
         ("a", "docker.io/library/a:latest", ONE),
         ("b:2", "b:2", ONE),
+        ("c:1", "localhost/c:1", TWO),
         ("@1", "saved:latest", TWO),
     ):
         done = take(store, path, platform=AMD64, reference=reference)
         assert (done.name, done.image.layers) == (name, [digest(held)] * 2), reference
     with pytest.raises(ImageNotFoundError):
-        take(store, path, platform=AMD64, reference="@2")
+        take(store, path, platform=AMD64, reference="@3")
     path = docker_archive(tmp_path / "b.tar", (None, ONE), (None, TWO))
     with pytest.raises(LayoutError, match="several images") as caught:
         take(store, path, platform=AMD64)
