@@ -67,12 +67,15 @@ def _default(value: object) -> object:
     raise TypeError(f"not JSON: {value!r}")
 
 
-def dumps(value: Any, *, indent: bool = False) -> str:
-    """Encode as ASCII JSON, so that no text of a container reaches a terminal or a log unescaped."""
+def dumps(value: Any, *, indent: str = "") -> str:
+    """Encode as ASCII JSON, so that no text of a container reaches a terminal or a log unescaped.
+
+    Without `indent` it has one line and no blanks, as Go's encoders write it.
+    """
     if indent:
         import json  # for output that people read, never on the launch path
 
-        return json.dumps(value, indent=2)
+        return json.dumps(value, indent=indent)
     escape = _json.encode_basestring_ascii
-    encoder = _json.make_encoder(None, _default, escape, None, ": ", ", ", False, False, False)
+    encoder = _json.make_encoder(None, _default, escape, None, ":", ",", False, False, False)
     return "".join(encoder(value, 0))

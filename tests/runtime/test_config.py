@@ -233,3 +233,35 @@ def test_the_start_imports_little() -> None:
         "inspect",
     }
     assert not heavy & set(got.stdout.split())
+
+
+def test_the_case_of_a_members_name_does_not_matter() -> None:
+    """As for Go's decoders: an engine and this runtime must not read different limits in one file."""
+    config = copy.deepcopy(CONFIG)
+    config["Process"] = config.pop("process")
+    config["Process"]["noNewPrivilege\u017f"] = config["Process"].pop("noNewPrivileges")
+    config["linux"]["resources"] = {"hugepageLimits": [{"pagesize": "2MB", "LIMIT": 5}]}
+    parsed = parse(config)
+    assert parsed.process.no_new_privs
+    assert parsed.linux.resources.hugepages == [("2MB", 5)]
+
+
+@pytest.mark.parametrize("first", ["pagesize", "pageSize"])
+def test_two_spellings_of_one_member_are_an_error(first: str) -> None:
+    """Go's decoder takes the last of them, others the one with the exact name."""
+    second = "pageSize" if first == "pagesize" else "pagesize"
+    limits = [{first: "2MB", second: "1GB", "limit": 5}]
+    with pytest.raises(SpecError) as caught:
+        parse(changed("linux.resources", {"hugepageLimits": limits}))
+    assert caught.value.path == "linux.resources.hugepageLimits[0].pageSize"
+
+
+def test_the_keys_of_a_map_keep_their_case() -> None:
+    """Two interfaces, two devices of rdma, two annotations."""
+    config = changed("linux.netDevices", {"eth0": {}, "ETH0": {"Name": "x"}})
+    config["linux"]["resources"] = {"rdma": {"a": {"hcaHandles": 1}, "A": {"hcahandles": 2}}}
+    config["annotations"] = {"a": "1", "A": "2"}
+    parsed = parse(config)
+    assert parsed.linux.net_devices == {"eth0": "eth0", "ETH0": "x"}
+    assert parsed.linux.resources.rdma == {"a": (1, None), "A": (2, None)}
+    assert parsed.annotations == {"a": "1", "A": "2"}

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.runtime.conftest import Box
 from tests.support import force
+from tests.support.waiting import patience
 
 pytestmark = pytest.mark.root
 
@@ -156,3 +158,43 @@ def test_an_invalid_initial_affinity_is_an_error(box: Box, tmp_path: Path) -> No
     process = {**box.config["process"], "args": ["/bin/true"], "execCPUAffinity": {"initial": "4000"}}
     file.write_text(json.dumps(process))
     assert "process.execCPUAffinity.initial" in box.runtime("exec", "--process", str(file), box.name).stderr
+
+
+PROCESS = '{"args":["/bin/echo","piped"],"cwd":"/","user":{"uid":0,"gid":0},"env":["PATH=/bin"]}'
+
+
+def test_exec_reads_a_process_from_a_pipe(box: Box, tmp_path: Path) -> None:
+    """A shell's `<(...)`, and a FIFO that is opened for writing only later."""
+    box.start()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    command = f"{box.runtime.executable} --root {box.runtime.root} exec --process"
+    for script in (
+        f"{command} <(printf %s '{PROCESS}') {box.name}",
+        f"(sleep 0.5; printf %s '{PROCESS}' > {fifo}) & {command} {fifo} {box.name}",
+    ):
+        got = subprocess.run(
+            ["bash", "-c", script], capture_output=True, text=True, timeout=patience(30), check=False
+        )
+        assert (got.returncode, got.stdout) == (0, "piped\n"), got.stderr
+    got = box.runtime("exec", "--process", "/dev/zero", box.name)
+    assert "/dev/zero is not a regular file" in got.stderr
+
+
+def test_a_failed_exec_has_a_status_of_its_own(box: Box) -> None:
+    """255, as with runc: scripts distinguish it from the result of a process."""
+    box.start()
+    assert box.exec("/bin/false").returncode == 1
+    for words in (
+        [box.name, "/nothing"],
+        [box.name],
+        ["--cwd", "x", box.name, "/bin/true"],
+        ["--process", "/nothing", box.name],
+        ["--console-socket", "/nothing", "--tty", box.name, "/bin/true"],
+        ["rftest-none", "/bin/true"],
+    ):
+        assert box.runtime("exec", *words).returncode == 255, words
+    assert box.runtime("exec", "--nothing", box.name, "/bin/true").returncode == 1
+    assert box.do("pause").returncode == 0
+    assert box.exec("/bin/true").returncode == 255
+    assert box.do("resume").returncode == 0

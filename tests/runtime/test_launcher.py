@@ -205,6 +205,15 @@ def test_exec_uses_the_launcher(hot: Box) -> None:
     assert hot.exec("/bin/sh", "-c", "echo inside; exit 3").returncode == 3
 
 
+def test_exec_reads_descriptors_of_its_caller(hot: Box) -> None:
+    """A shell's `<(...)` names a descriptor that the launcher does not have."""
+    hot.start()
+    process = json.dumps({**hot.config["process"], "args": ["/bin/echo", "piped"]})
+    script = f"{hot.runtime.executable} --root {hot.runtime.root} exec -p <(printf %s '{process}') {hot.name}"
+    got = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (got.returncode, got.stdout) == (0, "piped\n"), got.stderr
+
+
 def test_a_detached_container_descends_from_the_caller(hot: Box, warm: Warm) -> None:
     """An engine waits for its descendants, so the launcher does not make them."""
     hot.start()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.policy import Policy
 from ringfence.policy.load import load_bytes
 from tests.runtime.test_run_fences import Front, front, tree
 
@@ -36,6 +37,12 @@ def calls(directory: Path) -> set[str]:
     }
 
 
+def names_of(policy: Policy) -> tuple[str, ...]:
+    """Returns the globs of names that it selects."""
+    assert policy.selector.only is not None
+    return policy.selector.only.names
+
+
 def test_a_run_is_learned_with_a_reason_on_each_line(lessons: Path) -> None:
     """The calls, capabilities, paths, addresses and programs that it used, and no others."""
     allowed = calls(lessons)
@@ -61,8 +68,19 @@ def test_the_learned_policy_is_valid(lessons: Path) -> None:
     [policy] = load_bytes({"policy.yaml": text}).policies
     assert policy.name == "work-learned"
     assert {rule.id for rule in policy.rules} == {"work-program", "work-connects", "work-binds", "work-call"}
+    words = json.loads((lessons / "run.json").read_text())["words"]
+    assert names_of(policy) == (words[words.index("--name") + 1],)
     assert b'{path: "/bin/busybox"}  # ' in text
     assert b'{address: "127.0.0.1", port: 9}  # 1 time: nc 1' in text
+
+
+def test_the_policy_of_a_run_without_a_name_selects_its_runs(front: Front, tmp_path: Path) -> None:
+    """The sandbox has a random name, so the policy has a pattern of it, and not the directory's name."""
+    directory = tmp_path / "other.d"
+    _, got = front.bare("--learn", str(directory), "--rootfs", str(front.tree), "true")
+    assert got.returncode == 0, got.stderr
+    [policy] = load_bytes({"policy.yaml": (directory / "policy.yaml").read_bytes()}).policies
+    assert names_of(policy) == (f"{front.tree.name}-??????",)
 
 
 def test_the_learned_profile_allows_the_same_run(front: Front, lessons: Path) -> None:

@@ -312,6 +312,32 @@ def test_list_shows_it(box: Box) -> None:
     assert box.name in box.runtime("list").stdout
 
 
+def test_lines_of_json_have_no_blanks(box: Box, tmp_path: Path) -> None:
+    """As with runc: scripts search them with grep."""
+    box.start()
+    log = tmp_path / "log"
+    box.runtime("--log", str(log), "--log-format", "json", "start", "rftest-none")
+    lines = [
+        box.runtime("list", "--format", "json").stdout,
+        box.runtime("ps", "--format", "json", box.name).stdout,
+        box.do("events", "--stats").stdout,
+        log.read_text(),
+    ]
+    assert f'"id":"{box.name}"' in lines[0]
+    for line in lines:
+        assert line == json.dumps(json.loads(line), separators=(",", ":")) + "\n"
+
+
+def test_terminals_of_a_template_belong_to_the_group_tty(runtime: Runtime, tmp_path: Path) -> None:
+    """So that programs may not write to another user's terminal; a single id has no such group."""
+    for options, group in (([], ["gid=5"]), (["--rootless"], [])):
+        assert runtime("spec", *options, cwd=tmp_path).returncode == 0
+        mounts = json.loads((tmp_path / "config.json").read_text())["mounts"]
+        [found] = [each["options"] for each in mounts if each["type"] == "devpts"]
+        assert [option for option in found if option.startswith("gid=")] == group
+        (tmp_path / "config.json").unlink()
+
+
 def test_json_log(box: Box, tmp_path: Path) -> None:
     """One JSON object a line, with the level and the message."""
     log = tmp_path / "log"

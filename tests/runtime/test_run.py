@@ -192,6 +192,7 @@ def test_an_image_of_the_store_by_its_name(sandboxes: Sandboxes, tmp_path: Path)
     name = sandboxes.name()
     got = sandboxes("run", *sandboxes.named("--detach", name=name), "tiny")
     assert got.stdout == f"{name}\n", got.stderr
+    assert "/bin/busybox sleep 3600" in sandboxes("ps").stdout
     refused = images("rm", "tiny")
     assert refused.returncode == 1
     assert refused.stderr.startswith("ringfence: error: image 'tiny' is in use by ")
@@ -351,6 +352,7 @@ def test_files_of_the_sandbox_cover_those_of_the_image(sandboxes: Sandboxes, tmp
         (["--hostname", "a\nb"], ["true"], 125, "--hostname: 'a\\nb' is not a valid host name"),
         (["--privileged"], ["true"], 125, "hint: grant what is needed: --cap-add"),
         (["-t", "-d"], ["true"], 125, "no process would hold the terminal"),
+        (["-i", "-t"], ["true"], 125, "standard input is not a terminal"),
         (["--name", "../up"], ["true"], 125, "invalid character"),
         ([], [], 125, "no command is given"),
         ([], ["nothing"], 127, "not found in $PATH"),

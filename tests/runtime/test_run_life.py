@@ -47,6 +47,30 @@ def test_logs_follow_until_the_end(sandboxes: Sandboxes) -> None:
     assert sandboxes("logs", "--follow", name).stdout == "1\n2\n3\n"
 
 
+def test_logs_begin_at_the_last_lines(sandboxes: Sandboxes, tmp_path: Path) -> None:
+    """Also of output without a last end of line, and of more than one block."""
+    name = sandboxes.detached(script="seq 30000; printf last; exec sleep 3600")
+    wait_for(lambda: sandboxes("logs", name).stdout.endswith("last"), "its output")
+    assert sandboxes("logs", "--tail", "3", name).stdout == "29999\n30000\nlast"
+    assert sandboxes("logs", "-n", "0", name).stdout == ""
+    assert sandboxes("logs", "-n", "20000", name).stdout.startswith("10002\n")
+    for count in ("30001", "40000", "all"):
+        assert sandboxes("logs", "--tail", count, name).stdout.startswith("1\n2\n"), count
+    assert sandboxes("logs", "--tail", "-1", name).returncode == 2
+
+
+def test_a_sandbox_is_managed_without_the_image_root_of_its_start(sandboxes: Sandboxes) -> None:
+    """Its record names it: its output is found, and `rm` frees its layer and its name."""
+    name = sandboxes.detached(script="echo out; exec sleep 3600")
+    wait_for(lambda: sandboxes("logs", name).stdout == "out\n", "its output")
+    own, sandboxes.images = sandboxes.images, sandboxes.directory / "others"
+    assert sandboxes("logs", name).stdout == "out\n"
+    assert sandboxes("rm", "--force", name).stdout == f"{name}\n"
+    assert not (own / "containers" / name).exists()
+    sandboxes.images = own
+    assert sandboxes.detached(name=name) == name
+
+
 def test_exec_runs_in_the_same_sandbox(sandboxes: Sandboxes) -> None:
     """Its namespaces, restrictions, user; with its own status, input, variables and directory."""
     name = sandboxes.detached("--hostname", "box", "--cap-drop", "ALL")
@@ -86,6 +110,8 @@ def test_exec_runs_in_the_same_sandbox(sandboxes: Sandboxes) -> None:
     assert all(target.startswith(("pipe:", "/proc/")) for target in targets), lines
     assert lines[-1] == "again"
     assert sandboxes("exec", name, "nothing").returncode == 127
+    got = sandboxes("exec", "-it", name, "true")
+    assert (got.returncode, "standard input is not a terminal" in got.stderr) == (125, True)
     assert sandboxes("exec", sandboxes.name(), "true").returncode == 125
 
 

@@ -74,13 +74,23 @@ def _register_logs(commands: Commands) -> None:
         print_output,
         help="show what a detached sandbox printed",
         text="Show what a detached sandbox wrote to standard output and standard error.",
-        examples="ringfence logs web\nringfence logs --follow web",
+        examples="ringfence logs web\nringfence logs --follow --tail 20 web",
     )
     logs.add_argument("name", metavar="NAME")
     logs.add_argument(
         "-f", "--follow", action="store_true", help="keep printing new output until the sandbox exits"
     )
+    logs.add_argument("-n", "--tail", type=_lines, metavar="N", help="only the last N lines (default: all)")
     add_roots(logs)
+
+
+def _lines(text: str) -> int | None:
+    """Returns a number of lines; None for docker's word for all."""
+    if text == "all":
+        return None
+    if not text.isascii() or not text.isdecimal() or len(text) > 15:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a number of lines")
+    return int(text)
 
 
 def _register_ends(commands: Commands) -> None:
@@ -172,7 +182,7 @@ def print_output(options: Any) -> int:
     from ringfence.sandbox.output import follow
 
     with translated(1):
-        for part in follow(roots_of(options), options.name, on=options.follow):
+        for part in follow(roots_of(options), options.name, on=options.follow, tail=options.tail):
             sys.stdout.buffer.write(part)
             sys.stdout.buffer.flush()
     return 0

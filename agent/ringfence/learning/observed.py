@@ -63,14 +63,18 @@ class Observed:
 
 
 def _shown(device: str, path: str, mounts: Mounts) -> str:
-    """Converts a path on a filesystem to the path in the sandbox; empty if it is on no mount."""
-    best = ("", "")
+    """Converts a path on a filesystem to the path in the sandbox; empty if it is on no mount.
+
+    Of several mounts of one file the first counts. The last are masks, which cover files with the host's
+    /dev/null. In a user namespace the sandbox's own /dev/null is a mount of the host's, too.
+    """
+    longest, shown = -1, ""
     for mount in mounts:
         root = mount.root.rstrip("/")
         inside = path == mount.root or path.startswith(f"{root}/")
-        if mount.device == device and inside and len(root) >= len(best[0]):
-            best = (root, (mount.target.rstrip("/") + path[len(root) :]) or "/")
-    return best[1]
+        if mount.device == device and inside and len(root) > longest:
+            longest, shown = len(root), (mount.target.rstrip("/") + path[len(root) :]) or "/"
+    return shown
 
 
 def observe(

@@ -17,6 +17,7 @@ from ringfence.learning.observed import Observed, observe
 from ringfence.learning.watcher import Follow, Watcher
 from ringfence.learning.write import files, write
 from ringfence.sandbox import fences, learned
+from ringfence.sandbox.place import like
 from ringfence.sandbox.request import Request
 from ringfence.sandbox.start import run
 from ringfence_linux import enroll, mountinfo
@@ -33,6 +34,8 @@ class _Run:
     def __init__(self, request: Request, ask: Ask, follow: Follow) -> None:
         self._request, self._ask, self._follow = request, ask, follow
         self._mounts: list[MountLine] = []
+        self.name = ""
+        """of the sandbox that ran"""
 
     def go(self, warn: Say) -> tuple[int, Observed]:
         """Runs the request; returns its exit code and the observed behaviour."""
@@ -46,7 +49,8 @@ class _Run:
             rows, lost = watcher.finish()
             return status, observe(rows, watcher.records, self._mounts, lost)
 
-    def _created(self, pid: int) -> None:
+    def _created(self, pid: int, name: str) -> None:
+        self.name = name
         self._mounts = list(mountinfo.read(Path(f"/proc/{pid}")))
 
 
@@ -67,12 +71,14 @@ def learn(
 ) -> int:
     """Runs a request and writes the fences that it needs; returns the run's exit code."""
     request = request._replace(fences=request.fences._replace(require_agent=True))
-    status, seen = _Run(request, ask, follow).go(warn)
+    watched = _Run(request, ask, follow)
+    status, seen = watched.go(warn)
     if not seen.calls:
         raise Error("no system call of the run was observed", hint="did the workload start?")
     granted = fences.capabilities(request.fences)
     name = re.sub(r"[^a-z0-9.-]+", "-", directory.name.lower().removesuffix(".d")).strip("-.")[:40] or "run"
-    texts = files(seen, name, granted, fences.seccomp(request.fences))
+    selected = request.name or like(watched.name)
+    texts = files(seen, name, selected, granted, fences.seccomp(request.fences))
     record = {
         "words": list(words),
         "directory": os.getcwd(),

@@ -71,11 +71,15 @@ def _can_be_named(path: str) -> bool:
 
 
 def files(
-    seen: Observed, name: str, granted: Sequence[str], base: Mapping[str, Any] | None
+    seen: Observed, name: str, selected: str, granted: Sequence[str], base: Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """Returns file name -> text. `granted`: the run's capabilities; `base`: its seccomp profile."""
+    """Returns file name -> text.
+
+    `name` is that of the policy, `selected` the glob of the sandboxes' names that it selects. `granted` are
+    the run's capabilities, `base` is its seccomp profile.
+    """
     return {
-        "policy.yaml": "\n".join(_policy(seen, name)) + "\n",
+        "policy.yaml": "\n".join(_policy(seen, name, selected)) + "\n",
         "seccomp.json": _seccomp(seen, base),
         "capabilities.txt": "\n".join(_capabilities(seen, granted)) + "\n",
         "landlock.json": _landlock(seen),
@@ -89,7 +93,7 @@ def write(directory: Path, texts: Mapping[str, str], run: Mapping[str, Any]) -> 
         (directory / file).write_text(text)
 
 
-def _policy(seen: Observed, name: str) -> Iterator[str]:
+def _policy(seen: Observed, name: str, selected: str) -> Iterator[str]:
     yield f"# Allows what one run of {name} did, and nothing else. Review it before use: actions that did not"
     yield "# happen in this run (error handling, a reload, a daily job) are denied, too."
     if seen.lost:
@@ -101,7 +105,7 @@ def _policy(seen: Observed, name: str) -> Iterator[str]:
         "spec:",
     )
     # Not all containers: the rules would stop them, and `policy check` would refuse it.
-    yield f'  selector: {{names: ["{name}"]}}  # with --policy it applies to that sandbox, with any name'
+    yield f'  selector: {{names: ["{selected}"]}}  # with --policy it applies to that sandbox, with any name'
     yield "  mode: enforce"
     yield "  rules:"
     yield from _rule(

@@ -13,6 +13,7 @@ from ringfence.sandbox.errors import translated
 from ringfence.sandbox.place import Place, find
 from ringfence.sandbox.remove import init_of, open_of_init
 from ringfence.sandbox.request import Roots
+from ringfence.sandbox.start import check_terminal
 from ringfence.sandbox.stdio import Streams
 from ringfence_runtime.errors import Error as RuntimeProblem
 
@@ -37,6 +38,7 @@ def execute(roots: Roots, name: str, inner: Inner) -> int:
     from ringfence_runtime.seal import ensure_sealed
 
     mend_inherited()
+    check_terminal(tty=inner.tty, interactive=inner.interactive)
     with translated():
         place = find(roots, name)
         init_of(place)

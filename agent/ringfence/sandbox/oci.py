@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ringfence_runtime.images import Rootfs, User
     from ringfence_runtime.images.process import ProcessDefaults
 
-__all__ = ["Found", "make_config"]
+__all__ = ["Found", "arguments", "make_config"]
 
 _LAST = 1 << 18  # cpu shares: the kernel's own largest
 
@@ -86,7 +86,7 @@ def _process(request: Request, found: Found) -> dict[str, Any]:
     process: dict[str, Any] = {
         "terminal": request.tty,
         "user": {"uid": found.user.uid, "gid": found.user.gid, "additionalGids": groups},
-        "args": _arguments(request, found),
+        "args": arguments(request, found.defaults),
         "env": _environment(request, found),
         "cwd": _directory(request, found),
         "noNewPrivileges": request.fences.no_new_privileges,
@@ -109,16 +109,17 @@ def _process(request: Request, found: Found) -> dict[str, Any]:
     return process
 
 
-def _arguments(request: Request, found: Found) -> list[str]:
+def arguments(request: Request, defaults: ProcessDefaults | None) -> list[str]:
+    """Returns the program and its arguments, with the image's default for what the request leaves out."""
     entrypoint = None if request.entrypoint is None else [request.entrypoint] if request.entrypoint else []
-    if found.defaults is not None:
-        return found.defaults.args(request.command, entrypoint=entrypoint)
-    arguments = [*(entrypoint or ()), *request.command]
-    if not arguments:
+    if defaults is not None:
+        return defaults.args(request.command, entrypoint=entrypoint)
+    words = [*(entrypoint or ()), *request.command]
+    if not words:
         raise UsageError(
             "no command is given", hint="a directory has no default one: ringfence run DIR /bin/sh"
         )
-    return arguments
+    return words
 
 
 def _environment(request: Request, found: Found) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 from ringfence.sandbox.errors import SandboxError
 from ringfence.sandbox.request import Roots
 
-__all__ = ["Place", "find", "names", "new_name", "reserve"]
+__all__ = ["Place", "find", "like", "names", "new_name", "reserve"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -28,7 +28,8 @@ class Place:
     """A sandbox on disk."""
 
     def __init__(self, roots: Roots, name: str, record: dict[str, Any], lock: int = -1) -> None:
-        self.roots = roots
+        # The store of its layer is that of its start, whatever store a later command names.
+        self.roots = roots._replace(images=str(record.get("image_root", roots.images)))
         self.name = name
         self.record = record
         self.lock = lock
@@ -114,11 +115,17 @@ def new_name(source: str) -> str:
     return f"{letters.lstrip('-')[:32] or 'box'}-{secrets.token_hex(3)}"
 
 
+def like(name: str) -> str:
+    """Returns the glob of all names that `new_name` gives to the same source as this one."""
+    return f"{name[:-6]}{'?' * 6}"
+
+
 def reserve(roots: Roots, name: str, record: dict[str, Any]) -> Place:
     """Creates and locks a directory with its record. SandboxError if the name is in use."""
     from ringfence_runtime.state import check_id
 
-    place = Place(roots, check_id(name), {"name": name, "created": time.time(), **record})
+    given = {"name": name, "created": time.time(), "image_root": roots.images, **record}
+    place = Place(roots, check_id(name), given)
     os.makedirs(f"{roots.state}/sandboxes", 0o700, exist_ok=True)
     while True:
         try:

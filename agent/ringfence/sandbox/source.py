@@ -53,11 +53,9 @@ def _directory(path: str) -> str:
 
 def _split(text: str) -> tuple[str, str]:
     """Splits `PATH[:REFERENCE]`; an existing path with a colon has precedence."""
-    if os.path.lexists(text):
-        return text, ""
-    directory, slash, last = text.rpartition("/")
-    last, _, reference = last.partition(":")
-    path = directory + slash + last
+    from ringfence_runtime.images.reference import split_reference
+
+    path, reference = split_reference(text)
     if not os.path.lexists(path):
         raise UsageError(f"{text} does not exist", hint="names of images in the store have no ./ or /")
     return path, reference

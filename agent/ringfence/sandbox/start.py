@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from ringfence_runtime.launch.parent import Launched
     from ringfence_runtime.launch.plan import Options
 
-__all__ = ["run"]
+    Created = Callable[[int, str], None]
+
+__all__ = ["check_terminal", "run"]
 
 
 def _parents(path: str) -> list[str]:
@@ -36,7 +38,7 @@ def _parents(path: str) -> list[str]:
     return ["/" + "/".join(parts[:count]) for count in range(len(parts))]
 
 
-def _nobody(_pid: int) -> None:
+def _nobody(_pid: int, _name: str) -> None:
     """Does nothing with the init."""
 
 
@@ -44,11 +46,11 @@ def run(
     request: Request,
     announce: Callable[[str], None],
     warn: Callable[[str], None],
-    created: Callable[[int], None] = _nobody,
+    created: Created = _nobody,
 ) -> int:
     """Runs a sandbox; returns the workload's status. `announce` gets the name of a detached one.
 
-    `created` gets the pid of the init when everything is ready, before the workload executes.
+    `created` gets the pid of the init and the name when everything is ready, before the workload executes.
     """
     from ringfence_runtime.inherited import mend_inherited
     from ringfence_runtime.seal import ensure_sealed
@@ -61,15 +63,25 @@ def run(
             "--tty with --detach: no process would hold the terminal",
             hint="start it without --tty, then: ringfence exec --tty --interactive NAME /bin/sh",
         )
+    check_terminal(tty=request.tty, interactive=request.interactive)
     with translated():
         ensure_sealed()
         return _Start(request, warn, created).run(announce)
 
 
+def check_terminal(*, tty: bool, interactive: bool) -> None:
+    """Refuses input for a terminal from something else, as docker does: its end is not the program's."""
+    if tty and interactive and not os.isatty(0):
+        raise UsageError(
+            "--tty with --interactive: standard input is not a terminal",
+            hint="without --tty the program reads standard input to its end",
+        )
+
+
 class _Start:
     """One start, and the resources that it has created so far."""
 
-    def __init__(self, request: Request, warn: Callable[[str], None], created: Callable[[int], None]) -> None:
+    def __init__(self, request: Request, warn: Callable[[str], None], created: Created) -> None:
         from ringfence_runtime.images import ImageStore
 
         self.request = request
@@ -88,7 +100,7 @@ class _Start:
         request, defaults = self.request, self.source.defaults
         return {
             "image": self.source.image or self.source.source,
-            "command": list(request.command),
+            "command": oci.arguments(request, defaults),
             "detached": request.detach,
             "keep": request.keep,
             "stop_signal": request.stop_signal
@@ -155,7 +167,7 @@ class _Start:
             )  # fmt: skip
         finally:
             self.streams.restore()
-        self.created(launched.pid)
+        self.created(launched.pid, place.name)
         self._start(launched)
         return launched
 

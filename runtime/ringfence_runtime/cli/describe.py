@@ -48,7 +48,7 @@ def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str,
     return {"destination": destination, "type": kind, "source": source, "options": list(options)}
 
 
-def _default_mounts() -> list[dict[str, Any]]:
+def _default_mounts(*, rootless: bool) -> list[dict[str, Any]]:
     hard = ("nosuid", "noexec", "nodev")
     return [
         _mount("/proc", "proc", "proc"),
@@ -62,6 +62,7 @@ def _default_mounts() -> list[dict[str, Any]]:
             "newinstance",
             "ptmxmode=0666",
             "mode=0620",
+            *(() if rootless else ("gid=5",)),
         ),
         _mount("/dev/shm", "tmpfs", "shm", *hard, "mode=1777", "size=65536k"),
         _mount("/dev/mqueue", "mqueue", "mqueue", *hard),
@@ -98,7 +99,7 @@ def default_spec(*, rootless: bool = False) -> dict[str, Any]:
         },
         "root": {"path": "rootfs", "readonly": True},
         "hostname": "ringfence",
-        "mounts": _default_mounts(),
+        "mounts": _default_mounts(rootless=rootless),
         "linux": linux,
     }
 
@@ -114,7 +115,7 @@ def spec(settings: Globals, arguments: list[str]) -> int:
     except FileExistsError:
         raise Error(f"{path} exists", hint="remove it first") from None
     with open(fd, "w", encoding="ascii") as file:
-        file.write(strictjson.dumps(default_spec(rootless=parsed.flag("rootless")), indent=True) + "\n")
+        file.write(strictjson.dumps(default_spec(rootless=parsed.flag("rootless")), indent="\t") + "\n")
     return 0
 
 
@@ -122,7 +123,7 @@ def features(settings: Globals, arguments: list[str]) -> int:
     """Prints the features."""
     del settings
     expect(parse(arguments, {}), "features", 0, 0)
-    print(strictjson.dumps(describe(), indent=True))
+    print(strictjson.dumps(describe(), indent="    "))
     return 0
 
 

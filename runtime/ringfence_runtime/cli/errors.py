@@ -6,7 +6,12 @@ from __future__ import annotations
 from ringfence_runtime import log
 from ringfence_runtime.errors import Error
 
-__all__ = ["report"]
+__all__ = ["described", "report"]
+
+
+def described(error: OSError) -> str:
+    """Returns what the kernel answered, and for which file."""
+    return f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
 
 
 def report(error: Error | OSError) -> int:
@@ -15,6 +20,5 @@ def report(error: Error | OSError) -> int:
         log.error(error.message, error.hint)
         return error.exit_code
     if not isinstance(error, BrokenPipeError):
-        where = f" ({error.filename})" if error.filename else ""
-        log.error(f"{error.strerror}{where}")
+        log.error(described(error))
     return 1

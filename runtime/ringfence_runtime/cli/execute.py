@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from ringfence_linux.capabilities import CAPABILITIES
+from ringfence_runtime.cli.errors import described
 from ringfence_runtime.cli.lifecycle import absolute, reserve
 from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
 from ringfence_runtime.errors import Error, SpecError, StateError, UsageError
@@ -49,10 +50,29 @@ _OPTIONS = {
 }
 
 
+#: of an `exec` that failed, for callers that must not take its error for the result of the process
+FAILED = 255
+
+
 def execute(settings: Globals, arguments: list[str]) -> int:
-    """Runs the process; returns its exit code, or 0 with --detach."""
+    """Runs the process; returns its exit code, or 0 with --detach.
+
+    Errors have the exit code FAILED, as with runc, except those of the command line.
+    """
     parsed = parse(arguments, _OPTIONS)
     words = expect(parsed, "exec", 1)
+    try:
+        return _execute(settings, parsed, words)
+    except OSError as error:
+        failure = Error(described(error))
+        failure.exit_code = FAILED
+        raise failure from error
+    except Error as error:
+        error.exit_code = FAILED
+        raise
+
+
+def _execute(settings: Globals, parsed: Parsed, words: list[str]) -> int:
     container = Store(settings.root).load(words[0])
     status = container.status()
     if status == "paused" and not parsed.flag("ignore-paused"):

@@ -16,7 +16,7 @@ __all__ = ["list_containers", "ps", "state"]
 def state(settings: Globals, arguments: list[str]) -> int:
     """Prints the state."""
     [name] = expect(parse(arguments, {}), "state", 1, 1)
-    print(strictjson.dumps(Store(settings.root).load(name).describe(), indent=True))
+    print(strictjson.dumps(Store(settings.root).load(name).describe(), indent="  "))
     return 0
 
 

@@ -82,7 +82,7 @@ def update(settings: Globals, arguments: list[str]) -> int:
         raise Error(f"container {name} is not running")
     file = parsed.text("resources")
     if file:
-        data = read_file("/dev/stdin" if file == "-" else file)
+        data = read_file("/dev/stdin" if file == "-" else file, pipes=True)
         try:
             value = strictjson.loads(data)
         except ValueError as error:

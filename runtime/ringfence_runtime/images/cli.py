@@ -7,7 +7,6 @@ The parser is created at every start of `ringfence`, so a command's modules are 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from ringfence_linux import strictjson
@@ -28,6 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["add_commands", "main"]
 
+_PATH = (
+    "create it with skopeo copy docker://IMAGE oci:PATH:TAG; of several images one is chosen by its name, or"
+    " by its place (@0)"
+)
 _DEVICES = ("refuse", "skip", "make")
 
 
@@ -57,9 +60,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     add = commands.add_parser(
         "import", help="import an image from an OCI layout (directory or tar) or docker archive"
     )
-    add.add_argument(
-        "path", metavar="PATH[:REFERENCE]", help="create it with skopeo copy docker://IMAGE oci:PATH:TAG"
-    )
+    add.add_argument("path", metavar="PATH[:REFERENCE]", help=_PATH)
     add.add_argument("--name", default="", help="its name in the store")
     add.add_argument("--platform", type=_platform, help="os/architecture[/variant] (default: this machine's)")
     add.add_argument(
@@ -110,17 +111,14 @@ def _limits(args: argparse.Namespace) -> Limits:
 
 def _import(args: argparse.Namespace) -> None:
     from ringfence_runtime.images.importer import Options, import_image
+    from ringfence_runtime.images.reference import split_reference
 
-    path, reference = args.path, ""
-    if not os.path.lexists(path):
-        directory, slash, last = path.rpartition("/")
-        last, _, reference = last.partition(":")
-        path = directory + slash + last
+    path, reference = split_reference(args.path)
     options = Options(name=args.name, reference=reference, platform=args.platform, devices=args.devices,
                       limits=_limits(args), wait=not args.no_wait, durable=not args.no_flush)  # fmt: skip
     done = import_image(ImageStore(args.image_root), path, options)
     if args.json:
-        _write(strictjson.dumps(_as_json(done), indent=True))
+        _write(strictjson.dumps(_as_json(done), indent="  "))
         return
     _write(f"{done.name} {done.image.digest}")
     _write(f"{_layers(len(done.unpacked))} unpacked, {len(done.shared)} shared, {_human(done.image.size)}")
@@ -157,7 +155,7 @@ def _image_json(image: Image) -> dict[str, Any]:
 def _list(args: argparse.Namespace) -> None:
     images = ImageStore(args.image_root).images()
     if args.json:
-        _write(strictjson.dumps([_image_json(image) for image in images], indent=True))
+        _write(strictjson.dumps([_image_json(image) for image in images], indent="  "))
         return
     rows = [("NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "IMPORTED")]
     for image in images:
@@ -170,7 +168,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    _write(strictjson.dumps(_image_json(ImageStore(args.image_root).find(args.image)), indent=True))
+    _write(strictjson.dumps(_image_json(ImageStore(args.image_root).find(args.image)), indent="  "))
 
 
 def _remove(args: argparse.Namespace) -> None:

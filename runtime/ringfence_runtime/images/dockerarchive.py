@@ -10,10 +10,11 @@ import hashlib
 
 from ringfence_runtime.images.config import parse_config
 from ringfence_runtime.images.documents import Node, parse_document
-from ringfence_runtime.images.errors import ImageNotFoundError, LayoutError, LimitError, show
+from ringfence_runtime.images.errors import LayoutError, LimitError, show
 from ringfence_runtime.images.layout import Layer, Manifest, check_layers, check_platform
 from ringfence_runtime.images.limits import Limits
 from ringfence_runtime.images.platforms import Platform
+from ringfence_runtime.images.reference import choose, several_of_one_name
 from ringfence_runtime.images.source import Source
 
 __all__ = ["read_docker_archive"]
@@ -35,19 +36,16 @@ def _chosen(source: Source, limits: Limits, reference: str) -> Node:
     hint = "neither an OCI layout nor a docker archive: skopeo copy docker://IMAGE oci:DIR:TAG"
     data = b'{"images":' + _document(source, "manifest.json", limits, hint) + b"}"
     images = parse_document(data, "manifest.json").nodes("images")
-    if reference:
-        images = [image for image in images if reference in image.texts("RepoTags")]
-    if len(images) == 1:
-        return images[0]
-    if not images:
-        raise ImageNotFoundError(f"the archive has no image called {show(reference)}")
-    raise LayoutError("the archive has several images", hint="name one, as in PATH:NAME")
+    places = choose([image.texts("RepoTags") for image in images], reference)
+    if len(places) > 1:
+        raise several_of_one_name(places)
+    return images[places[0]]
 
 
 def read_docker_archive(
     source: Source, limits: Limits, reference: str, platform: Platform | None
 ) -> Manifest:
-    """Returns the image named `reference` (a RepoTag), or the only one."""
+    """Returns the image that `reference` means (a RepoTag or a place), or the only one."""
     image = _chosen(source, limits, reference)
     data = _document(source, image.text("Config"), limits)
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -65,4 +63,5 @@ def read_docker_archive(
         with window:
             layers.append(Layer(path, diff_id, window.size, diff_id))
     tags = image.texts("RepoTags")
-    return Manifest(digest, digest, config, layers, reference or (tags[0] if tags else ""))
+    name = reference if reference in tags else tags[0] if tags else ""
+    return Manifest(digest, digest, config, layers, name)

@@ -12,6 +12,7 @@ from ringfence_runtime.images.documents import Node, parse_document
 from ringfence_runtime.images.errors import ImageNotFoundError, LayoutError, LimitError, show
 from ringfence_runtime.images.limits import Limits
 from ringfence_runtime.images.platforms import Platform
+from ringfence_runtime.images.reference import choose, several_of_one_name
 from ringfence_runtime.images.source import Source
 from ringfence_runtime.images.streams import VerifiedBlob, read_document
 
@@ -31,7 +32,8 @@ _LAYER = ("application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.l
           "application/vnd.docker.image.rootfs.foreign.diff.tar")  # fmt: skip
 _COMPRESSION = ("", "+gzip", "+zstd", ".gzip", ".zstd")
 _LAYER_TYPES = frozenset(kind + how for kind in _LAYER for how in _COMPRESSION)
-REFERENCE = "org.opencontainers.image.ref.name"
+# containerd, and `docker save` of its store, write the whole name, and only the tag as the reference.
+_NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _NESTED = 4
 
 
@@ -89,24 +91,24 @@ def read_manifest(
                 f"index.json has {window.size} bytes; a document may have {limits.document_bytes}"
             )
         index = parse_document(window.read(window.size), "index.json")
-    entry = _named(index, reference)
-    return reader.descend(entry, entry.node("annotations").text(REFERENCE), _NESTED)
-
-
-def _named(index: Node, reference: str) -> Node:
     entries = [entry for entry in index.nodes("manifests") if not _is_attestation(entry)]
-    names = [entry.node("annotations").text(REFERENCE) for entry in entries]
-    if reference:
-        entries = [entry for entry, name in zip(entries, names, strict=True) if name == reference]
-    if len(entries) == 1:
-        return entries[0]
-    if not reference and entries and len(set(names)) == 1:
-        # Several entries of one name: the index itself is the multi-platform one.
-        return Node({"manifests": [entry.data for entry in entries]}, index.path)
-    known = ", ".join(show(name) for name in names[:20]) or "none"
-    if not entries:
-        raise ImageNotFoundError(f"the layout has no image called {show(reference)}", hint=f"it has: {known}")
-    raise LayoutError("the layout has several images", hint=f"name one, as in PATH:NAME: {known}")
+    names = [_names_of(entry) for entry in entries]
+    places = choose(names, reference)
+    name = next(iter(names[places[0]]), "")
+    if len(places) == 1:
+        return reader.descend(entries[places[0]], name, _NESTED)
+    # Several entries of one name: the index itself is the multi-platform one.
+    platforms = {str(Platform.of(entries[place].node("platform"))) for place in places}
+    if not name and len(platforms) < len(places):
+        raise several_of_one_name(places)
+    several = Node({"manifests": [entries[place].data for place in places]}, index.path)
+    return reader.descend(several, name, _NESTED)
+
+
+def _names_of(entry: Node) -> list[str]:
+    """Returns the names of an image in its layout, the whole one first."""
+    said = entry.node("annotations")
+    return [name for name in map(said.text, _NAMES) if name]
 
 
 def _is_attestation(entry: Node) -> bool:

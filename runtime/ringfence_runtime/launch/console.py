@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from _struct import pack
 
 from ringfence_linux import syscalls
@@ -15,6 +16,8 @@ from ringfence_runtime.launch.paths import check_magic, ensure, open_in_root
 
 __all__ = ["bind_console", "connect_console", "make_stdio", "open_pty", "send_master", "send_pidfd"]
 
+TCGETS, TCSETS = 0x5401, 0x5402
+ONLCR, _OUTPUT_FLAGS, _TERMIOS = 4, 4, 36  # the offset of c_oflag in struct termios, and its size
 TIOCSCTTY, TIOCSPTLCK, TIOCGPTPEER, TIOCSWINSZ, TIOCGPTN = 0x540E, 0x40045431, 0x5441, 0x5414, 0x80045430
 
 
@@ -26,9 +29,9 @@ def connect_console(path: str) -> Channel:
         raise Error(f"cannot connect to the console socket {path}: {error.strerror}") from None
 
 
-def open_pty(root: int, devpts: int, size: tuple[int, int] | None) -> tuple[int, int]:
+def open_pty(root: int, devpts: int, size: tuple[int, int] | None, *, plain: bool) -> tuple[int, int]:
     """(master, slave). `devpts` is the descriptor of the container's mount. If it is -1, /dev/pts below
-    `root` is checked and used.
+    `root` is checked and used. A plain terminal does not insert CR before LF.
     """
     flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
     directory = devpts if devpts >= 0 else open_in_root(root, "/dev/pts")
@@ -42,6 +45,11 @@ def open_pty(root: int, devpts: int, size: tuple[int, int] | None) -> tuple[int,
     fcntl.ioctl(master, TIOCSPTLCK, pack("i", 0))
     # The slave is opened through the master, so no name in /dev/pts is resolved.
     slave = fcntl.ioctl(master, TIOCGPTPEER, flags)
+    if plain:
+        settings = bytearray(fcntl.ioctl(slave, TCGETS, bytes(_TERMIOS)))
+        flags = int.from_bytes(settings[_OUTPUT_FLAGS : _OUTPUT_FLAGS + 4], sys.byteorder) & ~ONLCR
+        settings[_OUTPUT_FLAGS : _OUTPUT_FLAGS + 4] = flags.to_bytes(4, sys.byteorder)
+        fcntl.ioctl(slave, TCSETS, bytes(settings))
     if size:
         fcntl.ioctl(master, TIOCSWINSZ, pack("HHHH", size[0], size[1], 0, 0))
     return master, slave

@@ -257,7 +257,8 @@ class Joined:
         if not self.container.keep_keyring:
             operations.append(JoinKeyring(self.container.id))
         if process.terminal:
-            operations.append(OpenTerminal(process.console_size, process.user.uid, False))
+            size, uid, plain = process.console_size, process.user.uid, self.options.plain_terminal
+            operations.append(OpenTerminal(size, uid, plain, False))
         operations += become_workload(config, process, self.options, self.filter, joins=True)
         operations.append(AwaitStart())
         operations.append(Execute(process.args[0], self.filter, tuple(self.options.handed)))

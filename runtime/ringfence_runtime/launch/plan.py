@@ -56,6 +56,7 @@ class Options:
         "output",
         "pid_file",
         "pidfd_socket",
+        "plain_terminal",
         "policy",
         "preserve_fds",
         "require_agent",
@@ -90,6 +91,7 @@ class Options:
         self.spawned: Callable[[int], None] | None = None  # called with the init's process id
         self.starter: Starter | None = None  # the launcher's; otherwise every launch has its own
         self.terminal: Channel | None = None  # receives the master of a terminal that this process shows
+        self.plain_terminal = False  # its terminal writes a line's end as LF, not as CR LF
         self.output = ""  # a path in the container for standard output and error; input is empty then
 
 

@@ -39,7 +39,10 @@ _KEPT = frozenset(
 def prepare_console(options: Options) -> int:
     """Without an engine this process shows the terminal. Returns the child's end of a channel; `wait_for`
     receives the master from the other end.
+
+    Output that no terminal shows has lines that end in LF, as with runc: scripts read it.
     """
+    options.plain_terminal = not os.isatty(1)
     options.terminal, theirs = pair()
     return theirs.sock.detach()
 

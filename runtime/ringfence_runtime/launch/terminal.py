@@ -31,7 +31,8 @@ class Terminal:
             self.saved = termios.tcgetattr(0)
             raw = termios.tcgetattr(0)
             raw[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON)
-            raw[1] &= ~termios.OPOST  # the container's terminal has already inserted CR
+            if os.isatty(1):
+                raw[1] &= ~termios.OPOST  # the container's terminal has already inserted CR
             raw[2] |= termios.CS8
             raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
             termios.tcsetattr(0, termios.TCSAFLUSH, raw)

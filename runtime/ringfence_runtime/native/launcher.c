@@ -65,6 +65,13 @@ static int starts(const char *word, const char *with)
 	return strncmp(word, with, strlen(with)) == 0;
 }
 
+/* Returns true if the word may name a descriptor of this process, as `<(...)` of a shell does. */
+static int names_descriptor(const char *word)
+{
+	return strstr(word, "/dev/fd") || strstr(word, "/dev/std") || strstr(word, "/proc/self") ||
+	       strstr(word, "/proc/thread-self");
+}
+
 /*
  * Returns true if the launcher may execute it: a foreground command that passes no descriptor
  * except the three.
@@ -84,7 +91,7 @@ static int suits_launcher(int count, char **words)
 		return 0;
 	for (at++; at < count; at++)
 		if (starts(words[at], "--detach") || starts(words[at], "-d") || starts(words[at], "--preserve-fds") ||
-		    starts(words[at], "--console-socket"))
+		    starts(words[at], "--console-socket") || names_descriptor(words[at]))
 			return 0;
 	return !getenv("LISTEN_FDS");
 }

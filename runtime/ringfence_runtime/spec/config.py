@@ -96,15 +96,20 @@ def _version(node: Node) -> str:
     return version
 
 
-def read_file(path: str) -> bytes:
-    """A regular file of bounded size: a FIFO or a device in a bundle must not hang the runtime."""
+def read_file(path: str, *, pipes: bool = False) -> bytes:
+    """A regular file of bounded size: a FIFO or a device in a bundle must not hang the runtime.
+
+    `pipes`: also a FIFO, for a file that the caller names, as in a shell's `<(...)`.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise Error(f"cannot read {path}: {error.strerror}") from None
     try:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) and path != "/dev/stdin":
+        if pipes and stat.S_ISFIFO(status.st_mode):
+            _await_writer(fd)
+        elif not stat.S_ISREG(status.st_mode) and path != "/dev/stdin":
             raise Error(f"{path} is not a regular file")
         if status.st_size > strictjson.MAX_BYTES:
             raise Error(f"{path} has {status.st_size} bytes; at most {strictjson.MAX_BYTES} are read")
@@ -119,6 +124,17 @@ def read_file(path: str) -> bytes:
         return b"".join(parts)
     finally:
         os.close(fd)
+
+
+def _await_writer(fd: int) -> None:
+    """Waits until a FIFO was opened for writing. A pipe without a name is at its end if it has no writer."""
+    if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
+        return
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll()
 
 
 def decode(data: bytes, what: str) -> Node:
@@ -143,4 +159,4 @@ def load_config(path: str) -> tuple[Config, bytes]:
 
 def parse_process_file(path: str) -> Process:
     """The file of `exec --process`: a process object at the top."""
-    return Process(decode(read_file(path), path))
+    return Process(decode(read_file(path, pipes=True), path))

@@ -244,12 +244,9 @@ def _cgroups_path(node: Node) -> str:
 
 
 def _time_offsets(node: Node, namespaces: dict[str, str]) -> list[tuple[str, int, int]]:
-    offsets = node.child("timeOffsets")
     result: list[tuple[str, int, int]] = []
-    for clock in offsets.data if offsets else ():
-        assert offsets is not None
-        choice(offsets.at(clock), clock, ("monotonic", "boottime"))
-        item = offsets.need(clock)
+    for clock, item in node.entries("timeOffsets"):
+        choice(item.path, clock, ("monotonic", "boottime"))
         result.append(
             (clock, item.number("secs", -I64, I64) or 0, item.number("nanosecs", 0, 999_999_999) or 0)
         )
@@ -267,14 +264,12 @@ def _personality(node: Node | None) -> int | None:
 
 
 def _net_devices(node: Node, namespaces: dict[str, str]) -> dict[str, str]:
-    devices = node.child("netDevices")
     result: dict[str, str] = {}
-    for name in devices.data if devices else ():
-        assert devices is not None
-        result[name] = devices.need(name).text("name") or name
+    for name, item in node.entries("netDevices"):
+        result[name] = item.text("name") or name
         for each in (name, result[name]):
             if not each or len(each) > 15 or each in (".", "..") or set(each) & set("/: \t\n"):
-                raise devices.error(name, f"{each!r} is not the name of an interface")
+                raise SpecError(item.path, f"{each!r} is not the name of an interface")
     if result and "network" not in namespaces:
         raise node.error("netDevices", "needs a network namespace of the container's own")
     return result

@@ -2,7 +2,9 @@
 """A JSON value with its path: typed access, and an error that names the place.
 
 Members that the model does not know are ignored, as the specification demands; `null` is the same as absent,
-because Go's encoders write it for an empty list.
+because Go's encoders write it for an empty list. The case of a member's name does not matter, as for Go's
+decoders, with which runc and the engines read the same file. Two names of one member are an error: decoders
+differ in which of them they take. The keys of a map (`entries`, `table`) keep their case.
 """
 
 from __future__ import annotations
@@ -45,16 +47,22 @@ def choice(path: str, value: str, allowed: Iterable[str]) -> str:
     raise SpecError(path, f"{value!r} is not known{hint}")
 
 
+def _fold(name: str) -> str:
+    """Returns the form in which Go's decoder compares names: by simple folding, with which U+017F is an s."""
+    return name.lower().replace("\u017f", "s")
+
+
 class Node:
     """An object of the configuration and its JSON path."""
 
-    __slots__ = ("data", "path")
+    __slots__ = ("_names", "data", "path")
 
     def __init__(self, data: Any, path: str) -> None:
         if type(data) is not dict:
             raise SpecError(path or "(top)", f"expected an object, got {_name(data)}")
         self.data: dict[str, Any] = data
         self.path = path
+        self._names = {_fold(name): name for name in data}
 
     def at(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
@@ -62,17 +70,29 @@ class Node:
     def error(self, key: str, what: str) -> SpecError:
         return SpecError(self.at(key), what)
 
+    def _find(self, key: str) -> Any:
+        """Returns the value of a member, or None if it is absent or null."""
+        folded = _fold(key)
+        name = self._names.get(folded)
+        if name is None:
+            return None
+        if len(self._names) != len(self.data):
+            names = [each for each in self.data if _fold(each) == folded]
+            if len(names) > 1:
+                raise self.error(key, f"appears twice, as {names[0]!r} and as {names[1]!r}")
+        return self.data[name]
+
     def _get(self, key: str, kind: type, expected: str) -> Any:
-        value = self.data.get(key)
+        value = self._find(key)
         if value is not None and type(value) is not kind:
             raise self.error(key, f"expected {expected}, got {_name(value)}")
         return value
 
     def has(self, key: str) -> bool:
-        return self.data.get(key) is not None
+        return self._find(key) is not None
 
     def child(self, key: str) -> Node | None:
-        value = self.data.get(key)
+        value = self._find(key)
         return None if value is None else Node(value, self.at(key))
 
     def need(self, key: str) -> Node:
@@ -110,7 +130,7 @@ class Node:
 
     def number(self, key: str, low: int, high: int) -> int | None:
         """An integer between `low` and `high`, or None where it is absent."""
-        value = self.data.get(key)
+        value = self._find(key)
         if value is None:
             return None
         if type(value) is float and value.is_integer():
@@ -151,6 +171,12 @@ class Node:
     def nodes(self, key: str) -> Iterator[Node]:
         for index, value in enumerate(self._get(key, list, "a list") or ()):
             yield Node(value, f"{self.at(key)}[{index}]")
+
+    def entries(self, key: str) -> Iterator[tuple[str, Node]]:
+        """The members of an object that is a map to objects."""
+        child = self.child(key)
+        for name, value in child.data.items() if child else ():
+            yield name, Node(value, f"{self.at(key)}.{name}")
 
     def table(self, key: str) -> dict[str, str]:
         """An object whose members are all strings."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ringfence_runtime.errors import SpecError
 from ringfence_runtime.spec.node import I64, U32, U64, Node
 
 __all__ = ["DeviceRule", "Resources", "parse_resources"]
@@ -125,14 +126,11 @@ class Resources:
             if network
             else []
         )
-        rdma = node.child("rdma")
         self.rdma: dict[str, tuple[int | None, int | None]] = {}
-        for name in rdma.data if rdma else ():
-            assert rdma is not None
-            item = rdma.need(name)
+        for name, item in node.entries("rdma"):
             self.rdma[name] = (item.number("hcaHandles", 0, U32), item.number("hcaObjects", 0, U32))
             if self.rdma[name] == (None, None):
-                raise rdma.error(name, "needs hcaHandles or hcaObjects")
+                raise SpecError(item.path, "needs hcaHandles or hcaObjects")
         self.unified = node.table("unified")
         for name in self.unified:
             if not name or "/" in name or name.startswith((".", "cgroup.")):

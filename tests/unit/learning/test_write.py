@@ -27,6 +27,10 @@ MOUNTINFO = """\
 101 100 0:65 / /dev rw - tmpfs tmpfs rw
 102 100 254:0 /home/me\\040too /data rw - ext4 /dev/vda rw
 """
+MASKED = """\
+110 100 0:5 /null /dev/null rw - devtmpfs udev rw
+111 100 0:5 /null /etc/shadow ro - devtmpfs udev rw
+"""
 ROOT = next(parse(MOUNTINFO))
 
 
@@ -53,6 +57,12 @@ def test_paths_are_those_of_the_sandbox(device: str, path: str, shown: str) -> N
     assert list(seen.read) == ([shown] if shown else [])
 
 
+def test_a_mask_is_not_the_path_of_the_null_device() -> None:
+    """Both are mounts of the host's /dev/null in a sandbox with its own ids: writes were allowed in /etc."""
+    seen = observe([], [opened("0:5", "/null", "write")], list(parse(MOUNTINFO + MASKED)), 0)
+    assert list(seen.written) == ["/dev/null"]
+
+
 def test_calls_and_capabilities_get_their_names() -> None:
     """From numbers of x86_64 and, for 32-bit programs, of i386."""
     rows = [[1, 83, 0, "a", 2], [1, 39, 1, "b", 1], [2, 83, 0, "a", 1], [3, 0, 0, "a", 4], [4, 21, 0, "a", 1]]
@@ -66,7 +76,7 @@ def test_calls_and_capabilities_get_their_names() -> None:
 def test_without_the_tracepoint_all_capabilities_stay_with_a_comment() -> None:
     """A kernel that does not report them must not look like a workload that needs none."""
     seen = Observed(calls={("read", False): Counter(a=1)})
-    text = files(seen, "x", ["CAP_CHOWN"], None)["capabilities.txt"]
+    text = files(seen, "x", "x", ["CAP_CHOWN"], None)["capabilities.txt"]
     assert text.splitlines()[1:] == ["CAP_CHOWN"]
     assert "does not report" in text
 
@@ -74,13 +84,13 @@ def test_without_the_tracepoint_all_capabilities_stay_with_a_comment() -> None:
 def test_a_change_of_an_unknown_directory_has_a_reason() -> None:
     """The path of mkdir is not recorded: everything may be written, and the line has the reason."""
     seen = Observed(calls={("mkdir", False): Counter(a=3)}, written={"/tmp/x": Counter(a=1)})
-    rules = json.loads(files(seen, "x", [], None)["landlock.json"])
+    rules = json.loads(files(seen, "x", "x", [], None)["landlock.json"])
     assert {"path": "/", "access": "write", "comment": "3 times: mkdir 3"} in rules
 
 
 def _policy_of(seen: Observed) -> dict[str, Rule]:
     """Returns the learned policy's rules, as loaded by `ringfence policy check` and an agent."""
-    text = files(seen, "x", [], None)["policy.yaml"]
+    text = files(seen, "x", "x", [], None)["policy.yaml"]
     found = load_bytes({"policy.yaml": text.encode()})
     assert compile_policies(found, NodeTiers.usual()).rules
     refuse(found)
@@ -107,7 +117,7 @@ def test_a_run_of_many_programs_gets_a_policy_that_loads() -> None:
     rule = _policy_of(seen)["x-program"]
     for path, matched in ((b"/usr/bin/p0", False), (b"/usr/bin/p1499", False), (b"/usr/bin/p1500", True)):
         assert rule_matches(rule, file_sample(EventKind.PROCESS_EXEC, "overlay", path, "")) is matched
-    assert '- "/usr/bin/p7"  # 1 time: sh 1' in files(seen, "x", [], None)["policy.yaml"]
+    assert '- "/usr/bin/p7"  # 1 time: sh 1' in files(seen, "x", "x", [], None)["policy.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +153,7 @@ def test_no_name_of_the_workload_breaks_a_file(program: str, path: str) -> None:
         written={f"/{path}/x": counts},
         connected={Peer("tcp", "10.0.0.1", 80): counts},
     )
-    texts = files(seen, "fuzz", ["CAP_CHOWN"], profile([]))
+    texts = files(seen, "fuzz", "fuzz", ["CAP_CHOWN"], profile([]))
     [policy] = load_bytes({"policy.yaml": texts["policy.yaml"].encode()}).policies
     assert [rule.action.label for rule in policy.rules] == ["kill", "deny", "deny", "kill"]
     assert json.loads(texts["seccomp.json"])["defaultAction"] == "SCMP_ACT_ERRNO"

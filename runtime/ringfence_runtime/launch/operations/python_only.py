@@ -50,11 +50,12 @@ __all__ = [
 class OpenTerminal(Operation):
     """Opens a terminal of the container's devpts, sends its master to the caller, and makes it the streams.
 
-    `binds`: also as /dev/console (not for `exec`).
+    `plain`: it does not insert CR before LF. `binds`: also as /dev/console (not for `exec`).
     """
 
     size: tuple[int, int] | None
     uid: int
+    plain: bool
     binds: bool
 
     def describe(self) -> str:
@@ -64,7 +65,7 @@ class OpenTerminal(Operation):
         from ringfence_runtime.launch import console
 
         root = world.root if world.root >= 0 else os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        master, slave = console.open_pty(root, world.devpts, self.size)
+        master, slave = console.open_pty(root, world.devpts, self.size, plain=self.plain)
         os.fchown(slave, self.uid, -1)
         if self.binds:
             console.bind_console(root, slave)

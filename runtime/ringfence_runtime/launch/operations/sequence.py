@@ -49,7 +49,7 @@ def launch_operations(plan: Plan, container: Container, seccomp: Filter | None) 
     yield from _enter_root(plan)
     yield from _mount_all(plan, container.cgroup)
     yield from _make_devices(config)
-    yield from _set_up(config, config.process)
+    yield from _set_up(config, config.process, options)
     yield from _run_hooks(plan)
     yield root.MakeDirectory(config.process.cwd)
     yield from _make_readonly(config)
@@ -143,7 +143,7 @@ def _make_devices(config: Config) -> Iterator[Operation]:
         yield devices.LinkDevices()
 
 
-def _set_up(config: Config, process: Process) -> Iterator[Operation]:
+def _set_up(config: Config, process: Process, options: Options) -> Iterator[Operation]:
     if config.hostname:
         yield settings.SetHostname(config.hostname)
     if config.domainname:
@@ -153,7 +153,8 @@ def _set_up(config: Config, process: Process) -> Iterator[Operation]:
     if process.terminal:
         from ringfence_runtime.launch.operations.python_only import OpenTerminal
 
-        yield OpenTerminal(process.console_size, process.user.uid, True)
+        size, uid = process.console_size, process.user.uid
+        yield OpenTerminal(size, uid, options.plain_terminal, True)
 
 
 def _run_hooks(plan: Plan) -> Iterator[Operation]:
