@@ -76,6 +76,7 @@ MORE = (
     "tests/kernel/test_attribution.py",
     "tests/kernel/test_bpf_*.py",
     "tests/kernel/test_following.py",
+    "tests/kernel/test_host_attributes.py",
     "tests/kernel/test_probes_*.py",
     "tests/kernel/test_self_defence_*.py",
     "tests/kernel/test_watchdog.py",
@@ -131,6 +132,7 @@ SKIPS = (
     Skip(r"elsewhere: this kernel has no open_tree of `open_tree /etc 2`", ("6.1", "6.12", "6.18")),
     Skip(r"elsewhere: this kernel has no hook for unix sockets \(6\.7 has\)", ("6.1",)),
     Skip(r"elsewhere: this kernel has no hook cgroup/(connect|sendmsg)_unix", ("6.1",)),
+    Skip(r"elsewhere: this kernel has no file_setattr \(from 6\.17 on\)", ("6.1", "6.12")),
     Skip(r"elsewhere: this kernel has no pidfd of a thread \(6\.9\)", ("6.1",)),
     Skip(r"elsewhere: this kernel cannot id-map the filesystem of the temporary directory.*", ("6.1",)),
     # no headers of it can be had
