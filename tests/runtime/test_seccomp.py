@@ -18,6 +18,7 @@ import pytest
 
 from ringfence_linux import syscalls
 from ringfence_runtime.cli import install
+from ringfence_runtime.launch import channel, notify
 from ringfence_runtime.security import seccomp
 from ringfence_runtime.spec.node import Node
 from tests.runtime.conftest import Box
@@ -61,6 +62,7 @@ import ctypes, sys
 sys.path.insert(0, 'runtime')
 from ringfence_linux import syscalls
 from ringfence_runtime.cli import install
+from ringfence_runtime.launch import channel, notify
 from ringfence_runtime.security.seccomp import compile_profile
 from ringfence_runtime.spec.node import Node
 allowed = ['write', 'exit_group', 'rt_sigaction', 'brk', 'munmap', 'mmap', 'futex', 'close', 'getpid']
@@ -168,6 +170,27 @@ def test_a_long_state_arrives_completely(box: Box, listener: socket.socket) -> N
         message = agent.submit(received, listener)
         box.start()
         assert message.result()["state"]["annotations"] == box.config["annotations"]
+
+
+class Impatient(socket.socket):
+    """A connection to an agent that closes its end after the first message."""
+
+    agent: socket.socket
+
+    def sendmsg(self, *arguments: Any) -> int:
+        sent = super().sendmsg(*arguments)
+        self.agent.close()
+        return sent
+
+
+def test_an_agent_may_close_after_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once all is sent, nothing more is: an empty send to a closed connection fails with EPIPE."""
+    ours, agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with Impatient(fileno=ours.detach()) as connection, open(os.devnull) as file:
+        connection.agent = agent
+        monkeypatch.setattr(notify, "connect", lambda *_, **__: channel.Channel(connection))
+        notify._send("/agent", b"state", file.fileno())
+    assert agent.fileno() == -1
 
 
 def test_a_listener_path_without_a_listener_is_an_error(box: Box, listener: socket.socket) -> None:

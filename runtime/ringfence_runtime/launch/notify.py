@@ -61,6 +61,7 @@ def _send(path: str, data: bytes, fd: int) -> None:
         channel.sock.settimeout(_SECONDS)
         rights = [(_socket.SOL_SOCKET, _SCM_RIGHTS, pack("i", fd))]
         sent = channel.sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
-        channel.sock.sendall(data[sent:], _socket.MSG_NOSIGNAL)
+        if sent < len(data):  # an agent that has everything may have closed its end
+            channel.sock.sendall(data[sent:], _socket.MSG_NOSIGNAL)
     finally:
         channel.close()
