@@ -76,6 +76,8 @@ ARCHES = tuple(
 )
 NEW_LISTENER, _TSYNC, _TSYNC_ESRCH, _WAIT_KILLABLE = 8, 1, 16, 32
 _ALLOWING = frozenset(("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"))
+#: what an init calls between the installation of a filter and the moment at which the agent has its listener
+CALLS_OF_INIT = ("read", "write")
 _LIBRARY = "libseccomp.so.2"
 CACHE = "/run/ringfence/seccomp"
 

@@ -64,9 +64,9 @@ def launch_operations(plan: Plan, container: Container, seccomp: Filter | None) 
     yield from become_workload(config, config.process, options, seccomp, joins=False)
     yield start.AwaitStart()
     if config.hooks["startContainer"]:
-        from ringfence_runtime.launch.operations.python_only import RunHooks
+        from ringfence_runtime.launch.operations.python_only import RunStartHooks
 
-        yield RunHooks("startContainer", tuple(config.hooks["startContainer"]), "created", "/")
+        yield RunStartHooks(tuple(config.hooks["startContainer"]), seccomp)
     yield start.Execute("".join(config.process.args[:1]), seccomp, tuple(options.handed))
 
 
