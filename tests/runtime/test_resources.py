@@ -59,7 +59,13 @@ def test_pids_limit_stops_a_fork_bomb(box: Box) -> None:
 
 @pytest.mark.parametrize(
     ("version", "limit", "written"),
-    [("1.0.2-dev", 0, "max"), ("1.2.1", 0, "max"), ("1.3.0", 0, "1"), ("1.3.0", -1, "max"), ("1.0.0", 1, "1")],
+    [
+        ("1.0.2-dev", 0, "max"),
+        ("1.2.1", 0, "max"),
+        ("1.3.0", 0, "1"),
+        ("1.3.0", -1, "max"),
+        ("1.0.0", 1, "1"),
+    ],
 )
 def test_a_pids_limit_of_0_has_the_meaning_of_its_version(
     box: Box, version: str, limit: int, written: str

@@ -143,9 +143,7 @@ def _wait(pid: int, pidfd: int, timeout: int, hook: Hook) -> None:
             raise HookError(where=_where(hook), how=f"to end within {timeout} s, and was killed")
 
 
-def run_hooks(
-    hooks: Sequence[Hook], state: str, *, cwd: str = "/", inside: Inside | None = None
-) -> None:
+def run_hooks(hooks: Sequence[Hook], state: str, *, cwd: str = "/", inside: Inside | None = None) -> None:
     """Runs all hooks in order, in the directory `cwd` (the bundle, outside the container). Stops at the
     first failure.
     """

@@ -68,7 +68,7 @@ def await_agent(channel: Channel, pidfd: int, seccomp: Filter) -> None:
         raise Error(
             f"config: linux.seccomp: no execve within {_SECONDS:.0f} s: a call waits for the agent at"
             f" {seccomp.listener}",
-            hint="the agent must answer the calls up to the execve of the workload, or the profile allow them",
+            hint="the agent must answer the calls up to the execve, or the profile must allow them",
         )
 
 

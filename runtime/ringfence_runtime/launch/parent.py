@@ -203,6 +203,8 @@ def creating(
     check_id(name)
     config, data = loaded or load_config(config_path or f"{bundle}/config.json")
     _check_process(config, options, detached=detached_start or detach)
+    if config.process is not None:
+        config.process.warn()
     group = _group(config, name, options)
     undo = Undo(name)
     try:

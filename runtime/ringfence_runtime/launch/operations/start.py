@@ -127,8 +127,8 @@ class Execute(Operation):
             if self.seccomp.listener:
                 announcement = b"%s%d" % (say.LISTENER.encode(), fd)
                 os.write(peer.fileno(), announcement)
-                # execve closes the listener, so wait until the other end has it. `seccomp.CALLS_OF_INIT` names
-                # these two calls. Without an agent nothing is executed.
+                # execve closes the listener, so wait until the other end has it. `seccomp.CALLS_OF_INIT`
+                # names these two calls. Without an agent nothing is executed.
                 if not os.read(peer.fileno(), 1):
                     os._exit(1)
         code = world.call()
