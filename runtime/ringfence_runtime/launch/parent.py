@@ -203,8 +203,6 @@ def creating(
     check_id(name)
     config, data = loaded or load_config(config_path or f"{bundle}/config.json")
     _check_process(config, options, detached=detached_start or detach)
-    if config.process is not None:
-        config.process.warn()
     group = _group(config, name, options)
     undo = Undo(name)
     try:
@@ -286,6 +284,7 @@ def _check_process(config: Config, options: Options, *, detached: bool) -> None:
         raise Error("config: process.terminal: a detached container with a terminal needs --console-socket")
     if options.console_socket and not config.process.terminal:
         raise Error("--console-socket is only for a process with a terminal")
+    config.process.warn()
 
 
 def _prepare_console(plan: Plan) -> None:
