@@ -242,6 +242,7 @@ def _filesystems(box: Box, place: Path) -> None:
         (place / name).mkdir(exist_ok=True)
     mount(box, "/data", "tmpfs", "tmpfs", "nosuid", "size=64k")
     mount(box, "/new/tmpfs", "tmpfs", "tmpfs", "ro", "noexec", "rnodev", "mode=1777,nr_inodes=10")
+    mount(box, "/new/tmpfs/below", "tmpfs", "tmpfs", "ro")
     mount(box, "/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev")
     mount(box, "/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k")
     mount(box, "/tree", "tmpfs", "", "strictatime", "slave")

@@ -54,8 +54,6 @@ BAD = [
     ("process.user.uid", 1 << 32, "process.user.uid"),
     ("process.user.uid", 1.5, "process.user.uid"),
     ("process.user.umask", 0o10000, "process.user.umask"),
-    ("process.capabilities.bounding.1", "CAP_NOSUCH", "process.capabilities.bounding[1]"),
-    ("process.capabilities.effective.0", "KILL", "process.capabilities.effective[0]"),
     ("process.rlimits", [{"type": "RLIMIT_X", "hard": 1, "soft": 1}], "process.rlimits[0].type"),
     ("process.rlimits", [{"type": "RLIMIT_CORE", "hard": 1, "soft": 2}], "process.rlimits[0].soft"),
     ("process.rlimits", [{"type": "RLIMIT_CORE", "hard": 1, "soft": 1}] * 2, "process.rlimits[1].type"),

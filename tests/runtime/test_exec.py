@@ -48,6 +48,17 @@ def test_exec_options(box: Box) -> None:
     assert int(effective.split()[1], 16) >> 18 & 1
 
 
+@pytest.mark.parametrize(("inheritable", "ambient"), [([], "0"), (["CAP_KILL"], "40000")])
+def test_exec_caps_are_ambient_where_the_container_has_inheritable_ones(
+    box: Box, inheritable: list[str], ambient: str
+) -> None:
+    """As with runc: a program that root executes after a change of its user keeps them then."""
+    box.config["process"]["capabilities"]["inheritable"] = inheritable
+    box.start()
+    got = box.runtime("exec", "--cap", "CAP_SYS_CHROOT", box.name, "/bin/grep", "CapAmb", "/proc/self/status")
+    assert got.stdout.split() == ["CapAmb:", ambient.zfill(16)]
+
+
 def test_exec_as_another_user_has_none_of_the_container_users_groups(box: Box) -> None:
     """They belong to the container's user (`disk`,
     `wheel`), not to every user that a caller names.

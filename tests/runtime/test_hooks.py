@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,42 @@ def test_hooks_run_in_their_order(box: Box, tmp_path: Path) -> None:
     assert got.returncode == 0, got.stderr
     assert log.read_text().split() == list(kinds)
     assert (box.rootfs / "started").read_text() == "start\n"
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+@pytest.mark.parametrize("action", ["SCMP_ACT_ERRNO", "SCMP_ACT_NOTIFY"])
+def test_a_start_hook_is_under_the_filter_of_the_workload(
+    box: Box, tmp_path: Path, action: str, no_new_privileges: bool
+) -> None:
+    """It is a program of the image: neither it nor the workload may make the call of the profile."""
+    box.config["process"]["noNewPrivileges"] = no_new_privileges
+    seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": action}]}
+    box.config["linux"]["seccomp"] = seccomp
+    script = "grep Seccomp: /proc/self/status > /hook; mkdir /made 2>&1; grep NoNewPrivs /proc/self/status"
+    box.config["hooks"] = {"startContainer": shell(f"({script}) >> /hook; true")}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+        if action == "SCMP_ACT_NOTIFY":
+            agent.bind(str(tmp_path / "agent"))
+            agent.listen(1)
+            seccomp["listenerPath"] = str(tmp_path / "agent")
+        got = box.args("/bin/true").run()
+    assert got.returncode == 0, got.stderr
+    said = (box.rootfs / "hook").read_text()
+    assert "Seccomp:\t2" in said
+    assert f"NoNewPrivs:\t{int(no_new_privileges)}" in said
+    assert not (box.rootfs / "made").exists()
+
+
+def test_a_start_hook_without_an_environment_has_the_workloads(box: Box) -> None:
+    """With one it has that alone. Hooks of the host never have the container's (CVE-2025-23266)."""
+    box.config["process"]["env"] += ["MINE=value", "HOME=/root"]
+    box.config["hooks"] = {
+        "startContainer": shell("echo $MINE $HOME > /without")
+        + shell("echo $MINE $OWN > /with", env=["OWN=hook", "PATH=/bin"]),
+    }
+    assert box.args("/bin/true").run().returncode == 0
+    assert (box.rootfs / "without").read_text() == "value /root\n"
+    assert (box.rootfs / "with").read_text() == "hook\n"
 
 
 def test_a_failing_hooks_message_is_in_the_error(box: Box) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ringfence_linux.capabilities import CAPABILITIES
 from tests.runtime.conftest import Box
 from tests.support import force
 from tests.support.waiting import wait_for
@@ -103,6 +104,25 @@ def test_capabilities_are_exactly_the_requested_ones(box: Box) -> None:
     assert int(got["CapAmb"], 16) == int(got["CapInh"], 16) == int(got["CapEff"], 16) == kill
     assert got["NoNewPrivs"] == "1"
     assert got["Uid"].split() == ["1000"] * 4
+
+
+def test_capabilities_that_cannot_be_granted_are_warnings(box: Box) -> None:
+    """config.md: values that name none MUST be logged as a warning; the container runs with the others."""
+    sets = box.config["process"]["capabilities"]
+    sets["bounding"] += ["CAP_NOSUCH"]
+    sets["effective"] += ["KILL"]
+    sets.update(inheritable=["CAP_KILL"], ambient=["CAP_KILL", "CAP_CHOWN", "CAP_SYS_TIME"])
+    got = box.args("/bin/grep", "CapAmb", "/proc/self/status").run()
+    assert got.returncode == 0, got.stderr
+    assert got.stdout.split() == ["CapAmb:", f"{1 << CAPABILITIES['CAP_KILL']:016x}"]
+    at = "config: process.capabilities"
+    for warning in (
+        f"{at}.bounding[4]: 'CAP_NOSUCH' is not known: left out",
+        f"{at}.effective[4]: 'KILL' is not known (did you mean 'CAP_KILL'?): left out",
+        f"{at}.ambient: CAP_SYS_TIME must be permitted, too: left out",
+        f"{at}.ambient: CAP_CHOWN, CAP_SYS_TIME must be inheritable, too: left out",
+    ):
+        assert got.stderr.count(warning) == 1, got.stderr
 
 
 def test_no_capabilities_at_all(box: Box) -> None:

@@ -136,6 +136,74 @@ def test_masked_paths_are_empty(box: Box, tmp_path: Path) -> None:
     assert got == ["0", "0", "1:3"]
 
 
+def test_a_masked_directory_can_be_searched(box: Box) -> None:
+    """`find /` and `du` of a user without capabilities report no error."""
+    (box.rootfs / "secret").mkdir()
+    (box.rootfs / "secret/file").write_text("x")
+    box.config["linux"]["maskedPaths"] += ["/secret"]
+    box.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    del box.config["process"]["capabilities"]
+    got = box.shell("find /secret; touch /secret/new").run()
+    assert got.stdout == "/secret\n"
+    assert "find" not in got.stderr
+    assert "Read-only file system" in got.stderr
+
+
+def new_tmpfs(box: Box, destination: str, *options: str) -> None:
+    """Add a tmpfs."""
+    box.config["mounts"].append(
+        {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
+    )
+
+
+def test_a_tmpfs_on_a_created_mount_point_is_writable_for_all(box: Box) -> None:
+    """It has 1777, at the second start, too; on an existing directory it has the mode of that."""
+    (box.rootfs / "old").mkdir(mode=0o750)
+    for path in ("/new/below", "/old"):
+        new_tmpfs(box, path)
+    new_tmpfs(box, "/own", "size=1m,mode=700")
+    box.shell("stat -c %a /new /new/below /old /own")
+    for _ in range(2):
+        assert box.output().split() == ["755", "1777", "750", "700"]
+
+
+def test_read_only_filesystems_are_sealed_after_what_lies_below(box: Box) -> None:
+    """A `ro` of /dev, or of a tmpfs that has mount points, devices or the working directory in it."""
+    box.config["mounts"][1]["options"].append("ro")
+    for path, option in (("/a", "ro"), ("/a/b", "rro"), ("/a/b/c", "rw"), ("/d", "ro"), ("/w", "ro")):
+        new_tmpfs(box, path, option)
+    box.config["linux"]["devices"] = [{"path": "/d/null", "type": "c", "major": 1, "minor": 3}]
+    box.config["process"]["cwd"] = "/w/here"
+    got = box.shell("pwd; ls -d /d/null /dev/pts/ptmx; touch /dev/x /a/x /a/b/x /a/b/c/x /d/x /w/x").run()
+    assert got.stdout.split() == ["/w/here", "/d/null", "/dev/pts/ptmx"]
+    refused = [line.split()[1] for line in got.stderr.splitlines() if "Read-only file system" in line]
+    assert refused == ["/dev/x:", "/a/x:", "/a/b/x:", "/d/x:", "/w/x:"]
+
+
+def test_a_copied_up_tmpfs_can_be_read_only(box: Box) -> None:
+    """It is filled first."""
+    (box.rootfs / "data").mkdir()
+    (box.rootfs / "data/file").write_text("copied\n")
+    new_tmpfs(box, "/data", "tmpcopyup", "ro")
+    got = box.shell("cat /data/file; touch /data/new").run()
+    assert got.stdout == "copied\n"
+    assert "Read-only file system" in got.stderr
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_a_file_over_a_directory_is_named(box: Box, tmp_path: Path, kind: str) -> None:
+    """And a directory over a file: the kernel says EINVAL to both."""
+    (tmp_path / "file").touch()
+    source = tmp_path / "file" if kind == "file" else tmp_path
+    target = "/bin" if kind == "file" else "/etc/passwd"
+    box.config["mounts"].append(
+        {"destination": target, "type": "bind", "source": str(source), "options": ["rbind"]}
+    )
+    source_is, target_is = ("not a directory", "a directory") if kind == "file" else ("a directory", "not a ")
+    expected = f"mounts[5]: the source {source} is {source_is}, but {target} in the container is {target_is}"
+    assert expected in box.refused()
+
+
 def test_options_without_effect_on_a_bind_mount_are_reported(box: Box, tmp_path: Path) -> None:
     """Otherwise a typing error would silently omit an attribute."""
     options = ["bind", "ro", "noexce", "dirsync"]

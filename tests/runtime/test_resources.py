@@ -57,6 +57,39 @@ def test_pids_limit_stops_a_fork_bomb(box: Box) -> None:
     assert "fork" in got.stderr
 
 
+@pytest.mark.parametrize(
+    ("version", "limit", "written"),
+    [
+        ("1.0.2-dev", 0, "max"),
+        ("1.2.1", 0, "max"),
+        ("1.3.0", 0, "1"),
+        ("1.3.0", -1, "max"),
+        ("1.0.0", 1, "1"),
+    ],
+)
+def test_a_pids_limit_of_0_has_the_meaning_of_its_version(
+    box: Box, version: str, limit: int, written: str
+) -> None:
+    """Podman 4.3 (1.0.2-dev) writes 0 for no limit. Since 1.3 it is a limit, and the container starts.
+
+    `update` reads it in the version of the container.
+    """
+    box.config["ociVersion"] = version
+    limits(box, pids={"limit": limit}).start()
+    assert value(box, "pids", "pids.max", "pids.max") == written
+    for changed, result in ((7, "7"), (limit, written)):
+        assert box.runtime("update", "--pids-limit", str(changed), box.name).returncode == 0
+        assert value(box, "pids", "pids.max", "pids.max") == result
+
+
+def test_a_pids_limit_of_0_forbids_every_fork(box: Box) -> None:
+    """Since 1.3: the first process runs, and creates no other."""
+    box.config["ociVersion"] = "1.3.0"
+    got = limits(box, pids={"limit": 0}).shell("echo first; /bin/true | echo second").run()
+    assert got.stdout == "first\n"
+    assert "fork" in got.stderr
+
+
 def test_cpu_quota(box: Box) -> None:
     """Period and quota."""
     limits(box, cpu={"quota": 20000, "period": 100000, "shares": 512}).start()

@@ -18,6 +18,7 @@ import pytest
 
 from ringfence_linux import syscalls
 from ringfence_runtime.cli import install
+from ringfence_runtime.launch import channel, notify
 from ringfence_runtime.security import seccomp
 from ringfence_runtime.spec.node import Node
 from tests.runtime.conftest import Box
@@ -61,6 +62,7 @@ import ctypes, sys
 sys.path.insert(0, 'runtime')
 from ringfence_linux import syscalls
 from ringfence_runtime.cli import install
+from ringfence_runtime.launch import channel, notify
 from ringfence_runtime.security.seccomp import compile_profile
 from ringfence_runtime.spec.node import Node
 allowed = ['write', 'exit_group', 'rt_sigaction', 'brk', 'munmap', 'mmap', 'futex', 'close', 'getpid']
@@ -168,6 +170,79 @@ def test_a_long_state_arrives_completely(box: Box, listener: socket.socket) -> N
         message = agent.submit(received, listener)
         box.start()
         assert message.result()["state"]["annotations"] == box.config["annotations"]
+
+
+class Impatient(socket.socket):
+    """A connection to an agent that closes its end after the first message."""
+
+    agent: socket.socket
+
+    def sendmsg(self, *arguments: Any) -> int:
+        sent = super().sendmsg(*arguments)
+        self.agent.close()
+        return sent
+
+
+def test_an_agent_may_close_after_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once all is sent, nothing more is: an empty send to a closed connection fails with EPIPE."""
+    ours, agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with Impatient(fileno=ours.detach()) as connection, open(os.devnull) as file:
+        connection.agent = agent
+        monkeypatch.setattr(notify, "connect", lambda *_, **__: channel.Channel(connection))
+        notify._send("/agent", b"state", file.fileno())
+    assert agent.fileno() == -1
+
+
+@pytest.mark.parametrize("call", ["read", "write"])
+def test_a_call_that_the_init_needs_cannot_go_to_the_agent(
+    box: Box, listener: socket.socket, call: str
+) -> None:
+    """It would wait for ever: the agent gets the listener by that call. It is refused before the launch."""
+    profile = box.config["linux"]["seccomp"]
+    profile["syscalls"] = [{"names": ["mkdir", call], "action": "SCMP_ACT_NOTIFY"}]
+    assert f"linux.seccomp.syscalls[0].action: {call} cannot be SCMP_ACT_NOTIFY" in box.refused()
+    profile["defaultAction"] = "SCMP_ACT_NOTIFY"
+    profile["syscalls"] = [{"names": ["mkdir"], "action": "SCMP_ACT_ALLOW"}]
+    assert "linux.seccomp.defaultAction: read cannot be SCMP_ACT_NOTIFY" in box.refused()
+
+
+@pytest.mark.parametrize("command", ["run", "start"])
+def test_a_start_does_not_wait_for_an_agent_without_end(
+    box: Box, listener: socket.socket, command: str
+) -> None:
+    """The agent takes the listener of a profile with the execve, and never answers it."""
+    box.config["linux"]["seccomp"]["syscalls"] = [{"names": ["execve"], "action": "SCMP_ACT_NOTIFY"}]
+    box.shell("touch /ran").write()
+    with ThreadPoolExecutor(1) as agent:
+        taken = agent.submit(socket_with_listener, listener)
+        if command == "start":
+            assert box.do("create", capture=False).returncode == 0
+        got = box.do(command)
+        peer, descriptor = taken.result()
+        with peer:
+            os.close(descriptor)
+    assert got.returncode != 0
+    assert "linux.seccomp: no execve within 10 s" in got.stderr
+    assert not (box.rootfs / "ran").exists()
+    if command == "start":
+        box.wait("stopped")
+
+
+def socket_with_listener(server: socket.socket) -> tuple[socket.socket, int]:
+    """Returns the connection and the descriptor of a message, without an answer."""
+    peer, _ = server.accept()
+    _, [listener], _, _ = socket.recv_fds(peer, 1 << 16, 4)
+    return peer, listener
+
+
+def test_a_start_without_an_agent_does_not_run_the_workload(box: Box, listener: socket.socket) -> None:
+    """The agent has gone between `create` and `start`."""
+    box.shell("touch /ran").write()
+    assert box.do("create", capture=False).returncode == 0
+    listener.close()
+    assert "linux.seccomp.listenerPath" in box.do("start").stderr
+    box.wait("stopped")
+    assert not (box.rootfs / "ran").exists()
 
 
 def test_a_listener_path_without_a_listener_is_an_error(box: Box, listener: socket.socket) -> None:

@@ -82,6 +82,7 @@ def _execute(settings: Globals, parsed: Parsed, words: list[str]) -> int:
     config = container.config()
     if parsed.text("process"):
         process = parse_process_file(parsed.text("process"))
+        process.warn()
         if process.capabilities is None and config.process is not None:
             process.capabilities = config.process.capabilities
     else:
@@ -172,6 +173,9 @@ def _add_capabilities(process: Process, names: list[str]) -> None:
         full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
         mask |= 1 << CAPABILITIES[choice("--cap", full, CAPABILITIES)]
     sets = process.capabilities or default_sets(process.user.uid)
-    # Inheritable only matters for files with capabilities, but ambient requires it.
-    added = ("bounding", "effective", "permitted") + (("inheritable", "ambient") if process.user.uid else ())
+    # Ambient requires inheritable, which otherwise matters only for files with capabilities. Root needs
+    # neither, unless the container uses them.
+    added: tuple[str, ...] = ("bounding", "effective", "permitted")
+    if process.user.uid or sets["inheritable"]:
+        added += ("inheritable", "ambient")
     process.capabilities = {name: value | (mask if name in added else 0) for name, value in sets.items()}

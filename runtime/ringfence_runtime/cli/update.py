@@ -91,5 +91,7 @@ def update(settings: Globals, arguments: list[str]) -> int:
         value = resources_from(parsed)
     if parsed.text("l3-cache-schema") or parsed.text("mem-bw-schema"):
         raise Error("Intel RDT is not supported")
-    container.cgroup.apply(parse_resources(Node(value, "resources")), update=True)
+    resources = parse_resources(Node(value, "resources"))
+    resources.interpret(container.version)
+    container.cgroup.apply(resources, update=True)
     return 0

@@ -9,6 +9,7 @@
 | init | RUN_HOOKS | | all mounts are attached: prestart and createRuntime hooks are due |
 | init | READY | | everything but the execve is done |
 | native init | FALLBACK | | its program does not cover what happened, and it ends; the workload has not run |
+| init | LISTENER | | it installs a seccomp filter with a listener: from here on, waits are limited |
 | init | LISTENER | its number | fetch the descriptor of a seccomp listener, then answer DONE |
 | stage | MAP_IDS, SET_CLOCKS | | do it from outside, then answer DONE |
 | stage | PID | the init's | the init was created |

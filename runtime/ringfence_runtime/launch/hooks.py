@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hooks: host programs that run at six moments of a container's life, each with the state on its
-standard input.
+"""Hooks: programs that run at six moments of a container's life, each with the state on its standard input.
 
-A hook gets the environment of its own entry only, never one from the image, and no loader variable at
-all (CVE-2025-23266: LD_PRELOAD reached a privileged hook). Its output only becomes part of an error.
+A hook of the host gets the environment of its own entry only, never one from the image, and no loader
+variable at all (CVE-2025-23266: LD_PRELOAD reached a privileged hook). A startContainer hook is a program of
+the image: it has the identity of the workload, its seccomp filter, and its environment if it has none of
+its own. The output of a hook only becomes part of an error.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["HookError", "clean_environment", "run_hook", "run_hooks"]
+    from ringfence_runtime.security.seccomp import Filter
+
+__all__ = ["HookError", "Inside", "clean_environment", "run_hook", "run_hooks"]
 
 _FORBIDDEN = ("LD_", "GLIBC_TUNABLES", "GCONV_PATH", "MALLOC_")
 DEFAULT_TIMEOUT = 300  # seconds; a hook that hangs must not block the engine forever
@@ -52,7 +55,17 @@ def clean_environment(env: Sequence[str]) -> dict[str, str]:
     return result
 
 
-def _execute(hook: Hook, state_fd: int, output: int, cwd: str) -> None:
+class Inside:
+    """What a hook in the container has of the workload."""
+
+    __slots__ = ("env", "seccomp")
+
+    def __init__(self, env: Sequence[str], seccomp: Filter | None) -> None:
+        self.env = env
+        self.seccomp = seccomp
+
+
+def _execute(hook: Hook, state_fd: int, output: int, cwd: str, inside: Inside | None) -> None:
     try:
         os.setsid()
         os.chdir(cwd)
@@ -61,7 +74,11 @@ def _execute(hook: Hook, state_fd: int, output: int, cwd: str) -> None:
         os.dup2(output, 2)
         syscalls.close_range(3, cloexec=True)
         reset_signals()
-        os.execve(hook.path, list(hook.args) or [hook.path], _environment(hook))
+        arguments, env = list(hook.args) or [hook.path], _environment(hook, inside)
+        if inside is not None and inside.seccomp is not None:
+            # Without a listener of its own: a call for the agent fails with ENOSYS.
+            syscalls.seccomp_filter(inside.seccomp.program, inside.seccomp.flags_without_listener())
+        os.execve(hook.path, arguments, env)
     except OSError as error:
         os.write(2, f"cannot execute {hook.path}: {error.strerror}\n".encode())
     finally:
@@ -75,21 +92,24 @@ def _memfd(text: str) -> int:
     return fd
 
 
-def _environment(hook: Hook) -> dict[str, str]:
-    """A hook without an `env` of its own gets the runtime's PATH, so that a shell script finds its
-    programs.
+def _environment(hook: Hook, inside: Inside | None) -> dict[str, str]:
+    """The environment of a hook without an `env`: the workload's in the container, the runtime's PATH outside
+    of it, so that a shell script finds its programs.
     """
-    env = clean_environment(hook.env)
-    return env if hook.env else {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
+    if hook.env:
+        return clean_environment(hook.env)
+    if inside is not None:
+        return {name: value for name, _, value in (item.partition("=") for item in inside.env)}
+    return {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
 
 
-def run_hook(hook: Hook, state: str, *, cwd: str = "/") -> None:
+def run_hook(hook: Hook, state: str, *, cwd: str = "/", inside: Inside | None = None) -> None:
     """Runs one hook to its end or its timeout. At the timeout its whole process group is killed."""
     source, sink = _memfd(state), os.memfd_create("output", os.MFD_CLOEXEC)
     try:
         pid, pidfd = syscalls.clone3(0)
         if pid == 0:
-            _execute(hook, source, sink, cwd)
+            _execute(hook, source, sink, cwd, inside)
         timeout = hook.timeout or DEFAULT_TIMEOUT
         _wait(pid, pidfd, timeout, hook)
         os.close(pidfd)
@@ -123,9 +143,9 @@ def _wait(pid: int, pidfd: int, timeout: int, hook: Hook) -> None:
             raise HookError(where=_where(hook), how=f"to end within {timeout} s, and was killed")
 
 
-def run_hooks(hooks: Sequence[Hook], state: str, *, cwd: str = "/") -> None:
+def run_hooks(hooks: Sequence[Hook], state: str, *, cwd: str = "/", inside: Inside | None = None) -> None:
     """Runs all hooks in order, in the directory `cwd` (the bundle, outside the container). Stops at the
     first failure.
     """
     for hook in hooks:
-        run_hook(hook, state, cwd=cwd)
+        run_hook(hook, state, cwd=cwd, inside=inside)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import select
 from _struct import pack
 
 from ringfence_linux import strictjson, syscalls
@@ -15,12 +16,13 @@ from ringfence_runtime.launch.channel import connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ringfence_runtime.launch.channel import Channel
     from ringfence_runtime.security.seccomp import Filter
     from ringfence_runtime.state import Container
 
-__all__ = ["hand_over"]
+__all__ = ["await_agent", "hand_over"]
 
-_SECONDS = 10.0  # the limit for an agent to accept the message
+_SECONDS = 10.0  # the limit for an agent to accept the message, and for calls up to the execve
 _SCM_RIGHTS = 1
 
 
@@ -54,6 +56,22 @@ def hand_over(container: Container, pid: int, pidfd: int, number: int, seccomp: 
         os.close(listener)
 
 
+def await_agent(channel: Channel, pidfd: int, seccomp: Filter) -> None:
+    """Waits for the process's next message, or for its execve. Kills it if that takes too long.
+
+    It is under the filter: what it waits for may be an agent that does not answer.
+    """
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    if not poll.poll(_SECONDS * 1000):
+        syscalls.pidfd_send_signal(pidfd, 9)
+        raise Error(
+            f"config: linux.seccomp: no execve within {_SECONDS:.0f} s: a call waits for the agent at"
+            f" {seccomp.listener}",
+            hint="the agent must answer the calls up to the execve, or the profile must allow them",
+        )
+
+
 def _send(path: str, data: bytes, fd: int) -> None:
     """Sends all of the data. The descriptor is sent with the first byte."""
     channel = connect(path, stream=True)
@@ -61,6 +79,7 @@ def _send(path: str, data: bytes, fd: int) -> None:
         channel.sock.settimeout(_SECONDS)
         rights = [(_socket.SOL_SOCKET, _SCM_RIGHTS, pack("i", fd))]
         sent = channel.sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
-        channel.sock.sendall(data[sent:], _socket.MSG_NOSIGNAL)
+        if sent < len(data):  # an agent that has everything may have closed its end
+            channel.sock.sendall(data[sent:], _socket.MSG_NOSIGNAL)
     finally:
         channel.close()

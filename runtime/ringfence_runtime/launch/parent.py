@@ -103,8 +103,14 @@ def await_exec(
 
     `pid`: of a process that is not the container's init.
     """
+    limited = False
     while True:
-        yield channel
+        if limited and seccomp is not None:
+            from ringfence_runtime.launch.notify import await_agent
+
+            await_agent(channel, pidfd, seccomp)
+        else:
+            yield channel
         kind, text = channel.receive()
         if kind == say.GONE:
             return
@@ -115,10 +121,12 @@ def await_exec(
         if kind == say.WARNING:
             log.warn(text)
         elif kind == say.LISTENER and seccomp is not None:
-            from ringfence_runtime.launch.notify import hand_over
+            limited = True
+            if text:
+                from ringfence_runtime.launch.notify import hand_over
 
-            hand_over(container, pid or container.pid, pidfd, int(text), seccomp)
-            channel.send(say.DONE)
+                hand_over(container, pid or container.pid, pidfd, int(text), seccomp)
+                channel.send(say.DONE)
 
 
 def start_created(container: Container) -> None:
@@ -276,6 +284,7 @@ def _check_process(config: Config, options: Options, *, detached: bool) -> None:
         raise Error("config: process.terminal: a detached container with a terminal needs --console-socket")
     if options.console_socket and not config.process.terminal:
         raise Error("--console-socket is only for a process with a terminal")
+    config.process.warn()
 
 
 def _prepare_console(plan: Plan) -> None:

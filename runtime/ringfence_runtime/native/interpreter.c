@@ -72,7 +72,7 @@ static int openat2(int directory, const char *path, uint64_t flags, uint64_t res
  * if they are missing. A name is only created in a directory that was opened below the root. The
  * callers reject a last name that is a symlink.
  */
-static int ensure(int root, const char *path, int is_directory, uint64_t resolve, int depth)
+static int ensure(int root, const char *path, int is_directory, uint64_t resolve, mode_t mode, int depth)
 {
 	char copy[MOST_PATH];
 	char *last;
@@ -92,7 +92,7 @@ static int ensure(int root, const char *path, int is_directory, uint64_t resolve
 	last = strrchr(copy, '/');
 	if (last) {
 		*last++ = 0;
-		parent = ensure(root, copy, 1, resolve, depth + 1);
+		parent = ensure(root, copy, 1, resolve, 0755, depth + 1);
 	} else {
 		last = copy;
 		parent = openat2(root, ".", O_PATH | O_DIRECTORY, resolve);
@@ -101,10 +101,10 @@ static int ensure(int root, const char *path, int is_directory, uint64_t resolve
 		return -1;
 	must(*last && strcmp(last, ".") != 0 && strcmp(last, "..") != 0);
 	if (is_directory) {
-		if (mkdirat(parent, last, 0755) != 0 && errno != EEXIST)
+		if (mkdirat(parent, last, mode) != 0 && errno != EEXIST)
 			return -1;
 	} else {
-		fd = openat(parent, last, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0755);
+		fd = openat(parent, last, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, mode);
 		if (fd < 0 && errno != EEXIST)
 			return -1;
 		if (fd >= 0)
@@ -124,7 +124,8 @@ static int is_kind(int fd, mode_t kind)
 
 static void do_ensure(const struct instruction *op)
 {
-	int fd = ensure(slots[op->arguments[0]], text(op, 1), (int)op->arguments[2], op->arguments[3], 0);
+	int fd = ensure(slots[op->arguments[0]], text(op, 1), (int)op->arguments[2], op->arguments[3],
+			(mode_t)op->arguments[4], 0);
 
 	if (fd < 0 && is_expected(op, errno))
 		return;
@@ -148,10 +149,10 @@ static void check_device(const struct instruction *op)
 	must((status.st_mode & S_IFMT) == op->arguments[1] && status.st_rdev == op->arguments[2]);
 }
 
-/* A tmpfs without a mode option gets the mode of the directory that it covers. */
+/* A tmpfs without a mode option gets the mode of the directory that it covers, or 1777 (TMPFS_MODE). */
 static void existing_mode(const struct instruction *op)
 {
-	struct stat status = { .st_mode = 0755 };
+	struct stat status = { .st_mode = 01777 };
 	int fd = openat2(slots[op->arguments[0]], text(op, 1), O_PATH, op->arguments[2]);
 
 	must(fd >= 0 || errno == ENOENT || errno == ENOTDIR);

@@ -76,6 +76,8 @@ ARCHES = tuple(
 )
 NEW_LISTENER, _TSYNC, _TSYNC_ESRCH, _WAIT_KILLABLE = 8, 1, 16, 32
 _ALLOWING = frozenset(("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"))
+#: what an init calls between the installation of a filter and the moment at which the agent has its listener
+CALLS_OF_INIT = ("read", "write")
 _LIBRARY = "libseccomp.so.2"
 CACHE = "/run/ringfence/seccomp"
 
@@ -106,6 +108,10 @@ class Filter:
         self.flags = flags
         self.listener = listener
         self.metadata = metadata
+
+    def flags_without_listener(self) -> int:
+        """The flags for a process that has no agent."""
+        return self.flags & ~(NEW_LISTENER | _TSYNC_ESRCH | _WAIT_KILLABLE)
 
 
 class _Rule:
@@ -181,7 +187,22 @@ def _listener(node: Node) -> str:
         return ""
     if not path:
         raise node.error("listenerPath", "SCMP_ACT_NOTIFY needs it")
+    for name in CALLS_OF_INIT:
+        _check_not_notified(node, name)
     return path
+
+
+def _check_not_notified(node: Node, name: str) -> None:
+    """Refuses a profile that sends this call to the agent: it would wait for an agent without a listener."""
+    why = f"{name} cannot be SCMP_ACT_NOTIFY: the runtime needs it to pass the listener to the agent"
+    by_default = node.text("defaultAction") == "SCMP_ACT_NOTIFY"
+    for item in node.nodes("syscalls"):
+        if name in item.texts("names"):
+            if item.text("action") == "SCMP_ACT_NOTIFY":
+                raise item.error("action", why)
+            by_default = by_default and item.has("args")
+    if by_default:
+        raise node.error("defaultAction", f"{why}; add a rule that allows it")
 
 
 def _compilers_stamp() -> str:

@@ -56,6 +56,7 @@ class Config:
         self.root_readonly = root.flag("readonly")
         self.mounts: tuple[Mount, ...] = parse_mounts(node)
         self.linux = Linux(node.child("linux") or Node({}, "linux"))
+        self.linux.resources.interpret(self.version)
         self.hostname = node.text("hostname")
         self.domainname = node.text("domainname")
         for key in ("hostname", "domainname"):

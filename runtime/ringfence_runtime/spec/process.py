@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from ringfence_linux.capabilities import CAPABILITIES
+from ringfence_linux.capabilities import CAPABILITIES, names
+from ringfence_runtime import log
 from ringfence_runtime.errors import SpecError
 from ringfence_runtime.spec.node import U32, U64, Node, choice
 
@@ -143,6 +144,7 @@ class Process:
         "selinux",
         "terminal",
         "user",
+        "warnings",
     )
 
     def __init__(self, node: Node) -> None:
@@ -158,7 +160,8 @@ class Process:
             if item.find("=") < 1:
                 raise node.error(f"env[{index}]", f"{item!r} is not NAME=value")
         self.cwd = node.absolute("cwd")
-        self.capabilities = _capabilities(node.child("capabilities"))
+        self.warnings: list[str] = []  # what the specification requires to be logged, and not to fail
+        self.capabilities = _capabilities(node.child("capabilities"), self.warnings)
         self.rlimits = _rlimits(node)
         self.no_new_privs = node.flag("noNewPrivileges")
         self.apparmor = node.text("apparmorProfile")
@@ -171,6 +174,11 @@ class Process:
         affinity = node.child("execCPUAffinity")
         self.affinity_initial = cpu_list(affinity, "initial") if affinity else None
         self.affinity_final = cpu_list(affinity, "final") if affinity else None
+
+    def warn(self) -> None:
+        """Logs what is left out."""
+        for warning in self.warnings:
+            log.warn(f"config: {warning}: left out")
 
 
 def cpu_list(node: Node, key: str) -> frozenset[int] | None:
@@ -199,8 +207,11 @@ def _rlimits(node: Node) -> tuple[Rlimit, ...]:
     return limits
 
 
-def _capabilities(node: Node | None) -> dict[str, int] | None:
-    """The five sets as bit masks, or None where the configuration says nothing."""
+def _capabilities(node: Node | None, warnings: list[str]) -> dict[str, int] | None:
+    """The five sets as bit masks, or None where the configuration says nothing.
+
+    What cannot be granted is left out, with a warning (config.md, capabilities).
+    """
     if node is None:
         return None
     masks: dict[str, int] = {}
@@ -209,8 +220,17 @@ def _capabilities(node: Node | None) -> dict[str, int] | None:
         for index, capability in enumerate(node.texts(name)):
             number = CAPABILITIES.get(capability)
             if number is None:
-                choice(f"{node.at(name)}[{index}]", capability, CAPABILITIES)
-                raise AssertionError("unreachable")
-            mask |= 1 << number
+                warnings.append(f"{node.at(name)}[{index}]: {capability!a} is not known{_meant(capability)}")
+            else:
+                mask |= 1 << number
         masks[name] = mask
+    for missing in ("permitted", "inheritable"):
+        if lost := names(masks["ambient"] & ~masks[missing]):
+            warnings.append(f"{node.at('ambient')}: {', '.join(lost)} must be {missing}, too")
     return masks
+
+
+def _meant(capability: str) -> str:
+    """A suggestion in place of an unknown name, if there is a similar one."""
+    full = f"CAP_{capability.upper().removeprefix('CAP_')}"
+    return f" (did you mean {full!r}?)" if full in CAPABILITIES else ""

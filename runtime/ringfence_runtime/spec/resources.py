@@ -136,6 +136,17 @@ class Resources:
             if not name or "/" in name or name.startswith((".", "cgroup.")):
                 raise node.error(f"unified.{name}", "is not the name of a controller's file")
 
+    def interpret(self, version: str) -> None:
+        """Gives `pids.limit: 0` the meaning that it has in this version of the specification.
+
+        Since 1.3 it is a limit, and only -1 means none (config-linux.md, PIDs). A 1 has the same effect, as
+        the init counts, and unlike 0 it lets clone3 create the init in its cgroup. Before, 0 was the
+        absent value: Podman 4 writes it for `--pids-limit -1`.
+        """
+        if self.pids == 0:
+            minor = version.split(".")[1]
+            self.pids = -1 if minor.isdecimal() and int(minor) < 3 else 1
+
     def _memory(self, node: Node) -> None:
         self.memory = node.number("limit", -1, I64)
         self.reservation = node.number("reservation", -1, I64)

@@ -78,6 +78,7 @@ class World:
         "procfs",
         "root",
         "ruleset",
+        "sealed",
         "tasks",
     )
 
@@ -95,6 +96,7 @@ class World:
         self.mount_fds: dict[int, int] = {}  # sources of bind mounts, by the index of the mount
         self.device_fds: dict[str, int] = {}  # device nodes, by path
         self.apart: list[tuple[Mount, int]] = []  # mounts that keep their own propagation
+        self.sealed: list[tuple[Mount, int]] = []  # mounts that become read-only after all mounts and devices
         self.entered = True  # whether the working directory could be entered with the runtime's rights
         self.ruleset = -1  # of Landlock
         self.env: list[str] = []

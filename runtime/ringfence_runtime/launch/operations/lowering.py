@@ -43,6 +43,7 @@ class Lowering:
         "procfs",
         "program",
         "root",
+        "sealed",
     )
 
     def __init__(self, *, listening: bool, kinds: dict[int, bool]) -> None:
@@ -55,6 +56,7 @@ class Lowering:
         self.null = self.program.slot()
         self.procfs = self.program.slot()
         self.devpts: Slot | None = None
+        self.sealed: list[Slot] = []  # mounts that become read-only after all mounts and devices
         self.directories: dict[str, Slot] = {}
         self.env = 0  # offsets of vectors
         self.arguments = 0
@@ -103,13 +105,14 @@ class Lowering:
         path: str,
         *,
         directory: bool,
+        mode: int = 0o755,
         follow: bool = True,
         root: Slot | None = None,
         errors: Sequence[int] = (),
     ) -> Slot:
         """As paths.ensure; `errors` are expected."""
         found, resolve = self.program.slot(), RESOLVE if follow else RESOLVE_STRICT
-        words = (root or self.root, text(path), int(directory), resolve)
+        words = (root or self.root, text(path), int(directory), resolve, mode)
         self.program.add("ensure", *words, into=found, errors=errors)
         return found
 

@@ -36,9 +36,11 @@ __all__ = [
     "Bind",
     "MountOperation",
     "NewFilesystem",
+    "SealMounts",
     "attach",
     "attribute_changes",
     "bind_directory",
+    "is_read_only_device",
     "lower_attach",
     "propagate",
 ]
@@ -63,6 +65,8 @@ _LABELLED_BY_THE_KERNEL = frozenset(("proc", "sysfs", "mqueue"))
 # CVE-2019-19921, CVE-2023-27561: an image with /proc as a symlink diverted the mount of procfs.
 _NEEDS_REAL_DIRECTORY = frozenset(("proc", "sysfs"))
 _MODE_TEXT = 8
+#: the mode of a tmpfs that covers no directory: the kernel's own default
+TMPFS_MODE = 0o1777
 
 
 def attribute_changes(mount: Mount) -> list[Change]:
@@ -73,9 +77,10 @@ def attribute_changes(mount: Mount) -> list[Change]:
     return changes + _recursive_changes(mount)
 
 
-def _recursive_changes(mount: Mount) -> list[Change]:
-    if mount.rattr_set or mount.rattr_clr:
-        return [{"attr_set": mount.rattr_set, "attr_clr": mount.rattr_clr, "recursive": True}]
+def _recursive_changes(mount: Mount, without: int = 0) -> list[Change]:
+    on = mount.rattr_set & ~without
+    if on or mount.rattr_clr:
+        return [{"attr_set": on, "attr_clr": mount.rattr_clr, "recursive": True}]
     return []
 
 
@@ -116,28 +121,58 @@ def _follows(mount: Mount) -> bool:
     return mount.type not in _NEEDS_REAL_DIRECTORY
 
 
+def takes_mode(mount: Mount) -> bool:
+    """Returns True for a tmpfs that gets the mode of the directory which it covers."""
+    return mount.type == "tmpfs" and all(key != "mode" for key, _ in words(mount))
+
+
+def is_read_only_device(mount: Mount) -> bool:
+    """Returns True for a block device that must not even be written by its filesystem."""
+    return bool(mount.attr_set & syscalls.MOUNT_ATTR_RDONLY) and mount.source.startswith("/")
+
+
+def _point_mode(mount: Mount) -> int:
+    """The mode of a mount point that has to be created.
+
+    A tmpfs without a mode is writable for all users, as one that the kernel mounts. Its mount point stays in
+    the root filesystem, so it has the same mode at the next start.
+    """
+    return TMPFS_MODE if takes_mode(mount) else 0o755
+
+
 def attach(root: int, mount: Mount, tree: int) -> None:
     """Attaches `tree` at the destination below `root`, which is created if it is missing."""
     directory, follow = stat.S_ISDIR(os.fstat(tree).st_mode), _follows(mount)
     if mount.dest_nofollow:
         found = _open_last(root, mount.destination, directory=directory)
     else:
-        found = ensure(root, mount.destination, directory=directory, follow=follow)
+        mode = _point_mode(mount)
+        found = ensure(root, mount.destination, directory=directory, mode=mode, follow=follow)
     try:
         if not follow and stat.S_ISLNK(os.fstat(found).st_mode):
             raise Error(f"{mount.path}: {mount.destination} is a symlink in the root filesystem")
         # The filesystem decides what a procfs is, not the path.
         if not _may_cover(mount) and syscalls.fs_magic(found) == syscalls.PROC_SUPER_MAGIC:
             raise Error(f"{mount.path}: {mount.destination} lies in a procfs and must not be covered")
+        if stat.S_ISDIR(os.fstat(found).st_mode) != directory:
+            raise Error(_unlike(mount, directory=directory))
         syscalls.move_mount(tree, found, path=mount.destination)
     finally:
         os.close(found)
     propagate(mount, tree)
 
 
+def _unlike(mount: Mount, *, directory: bool) -> str:
+    """The error of a file over a directory, or a directory over a file, which the kernel calls EINVAL."""
+    kinds = ("a directory", "not a directory") if directory else ("not a directory", "a directory")
+    what = f"the source {mount.source}" if mount.bind else f"a {mount.type}"
+    return f"{mount.path}: {what} is {kinds[0]}, but {mount.destination} in the container is {kinds[1]}"
+
+
 def lower_attach(target: Lowering, mount: Mount, tree: Slot, *, directory: bool) -> None:
     """As `attach`; the `ensure` of the native init refuses a symlink itself."""
-    found = target.ensure(mount.destination, directory=directory, follow=_follows(mount))
+    mode = _point_mode(mount)
+    found = target.ensure(mount.destination, directory=directory, mode=mode, follow=_follows(mount))
     if not _may_cover(mount):
         target.program.add("check_not_magic", found, syscalls.PROC_SUPER_MAGIC)
     target.move(tree, found)
@@ -250,52 +285,58 @@ class Bind(MountOperation):
 
 
 class NewFilesystem(MountOperation):
-    """Attaches a new instance of a filesystem. A tmpfs without a mode gets that of the directory it covers.
+    """Attaches a new instance of a filesystem. A tmpfs without a mode gets that of the directory it covers,
+    or 1777 if there is none.
 
     `label`: the SELinux context of its files. `copies_sysfs`: a sysfs that cannot be mounted is copied from
-    the host: it belongs to a network namespace, and that of the container is not its own.
+    the host: it belongs to a network namespace, and that of the container is not its own. `sealed_later`:
+    `SealMounts` makes it read-only.
     """
 
     label: str
     copies_sysfs: bool
+    sealed_later: bool
+
+    def _attributes(self) -> int:
+        return self.mount.attr_set & ~self._left_out()
+
+    def _left_out(self) -> int:
+        return syscalls.MOUNT_ATTR_RDONLY if self.sealed_later else 0
 
     def make(self, world: World) -> int:
         mount = self.mount
-        options = self._options(self._existing_mode(world.root) if self._takes_mode() else "")
+        options = self._options(self._existing_mode(world.root) if takes_mode(mount) else "")
         try:
-            tree = new_filesystem(mount.type, mount.source or mount.type, options, mount.attr_set)
+            tree = new_filesystem(mount.type, mount.source or mount.type, options, self._attributes())
         except OSError as error:
             if mount.type == "sysfs" and self.copies_sysfs:
                 return self._copy_sysfs()
             raise Error(
                 f"{mount.path}: cannot mount {mount.type} at {mount.destination}: {error.strerror}"
             ) from None
-        for change in _recursive_changes(mount):
+        for change in _recursive_changes(mount, self._left_out()):
             syscalls.mount_setattr(tree, **change)
+        if self.sealed_later:
+            world.sealed.append((mount, os.dup(tree)))
         return tree
 
     def lower(self, target: Lowering) -> None:
         self.check_lowerable()
         mount, program = self.mount, target.program
-        if self._is_read_only_device() or self.label:
+        if is_read_only_device(self.mount) or self.label:
             raise NotLowerableError(f"{self.describe()}, a block device or with an SELinux label")
         options: list[tuple[str, str | Slot | None]] = [("source", mount.source or mount.type)]
         options += words(mount)
-        if self._takes_mode():
+        if takes_mode(mount):
             mode = program.at(program.data(bytes(_MODE_TEXT), own=True))
             program.add("existing_mode", target.root, text(mount.destination), RESOLVE, mode)
             options.append(("mode", mode))
-        tree = target.filesystem(mount.type, options, mount.attr_set)
-        for change in _recursive_changes(mount):
+        tree = target.filesystem(mount.type, options, self._attributes())
+        for change in _recursive_changes(mount, self._left_out()):
             target.set_attributes(tree, **change)
+        if self.sealed_later:
+            target.sealed.append(tree)
         self.lower_place(target, tree, directory=True)
-
-    def _takes_mode(self) -> bool:
-        mount = self.mount
-        return mount.type == "tmpfs" and not any(option.startswith("mode=") for option in mount.data)
-
-    def _is_read_only_device(self) -> bool:
-        return bool(self.mount.attr_set & syscalls.MOUNT_ATTR_RDONLY) and self.mount.source.startswith("/")
 
     def _options(self, mode: str) -> Sequence[tuple[str, str | None]]:
         options = list(words(self.mount))
@@ -303,14 +344,14 @@ class NewFilesystem(MountOperation):
             options.append(("mode", mode))
         if self.label and self.mount.type not in _LABELLED_BY_THE_KERNEL:
             options.append(("context", self.label))
-        if self._is_read_only_device():
+        if is_read_only_device(self.mount):
             options.append(("ro", None))  # the superblock of a block device must not be written either
         return options
 
     def _existing_mode(self, root: int) -> str:
         found = try_open(root, self.mount.destination)
         if found is None:
-            return "755"
+            return f"{TMPFS_MODE:o}"
         mode = os.fstat(found).st_mode & 0o7777
         os.close(found)
         return f"{mode:o}"
@@ -321,6 +362,22 @@ class NewFilesystem(MountOperation):
         check_magic(tree, syscalls.SYSFS_MAGIC, "/sys")
         syscalls.mount_setattr(tree, attr_set=mount.attr_set, attr_clr=mount.attr_clr, recursive=True)
         return tree
+
+
+class SealMounts(Operation):
+    """Makes the new filesystems read-only on which the launch had to create something."""
+
+    def describe(self) -> str:
+        return "make mounts read-only that others lie below"
+
+    def execute(self, world: World) -> None:
+        for mount, tree in world.sealed:
+            syscalls.mount_setattr(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY, path=mount.destination)
+            os.close(tree)
+
+    def lower(self, target: Lowering) -> None:
+        for tree in target.sealed:
+            target.set_attributes(tree, attr_set=syscalls.MOUNT_ATTR_RDONLY)
 
 
 def _cover_root(world: World, mount: Mount, tree: int) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Mask", "ReadOnly", "ReadOnlyRoot"]
 
-_EMPTY = (("size", "0"), ("nr_inodes", "1"), ("mode", "0"))
+# Empty and read-only; its mode lets `find` and `du` look into it without an error.
+_EMPTY = (("size", "0"), ("nr_inodes", "1"), ("mode", "555"))
 _NULL_ATTRIBUTES = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
 
 

@@ -14,7 +14,7 @@ from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch import channel as say
 from ringfence_runtime.launch.channel import Channel
-from ringfence_runtime.launch.hooks import run_hooks
+from ringfence_runtime.launch.hooks import Inside, run_hooks
 from ringfence_runtime.launch.identity import schedule
 from ringfence_runtime.launch.mempolicy import set_policy
 from ringfence_runtime.launch.mounts import new_filesystem
@@ -27,6 +27,7 @@ from ringfence_runtime.security.labels import apply_labels
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ringfence_runtime.launch.operations.base import World
+    from ringfence_runtime.security.seccomp import Filter
     from ringfence_runtime.spec.config import Config, Hook
     from ringfence_runtime.spec.linux import Landlock
     from ringfence_runtime.spec.process import Process
@@ -40,6 +41,7 @@ __all__ = [
     "RedirectOutput",
     "RestrictByLandlock",
     "RunHooks",
+    "RunStartHooks",
     "Schedule",
     "SetAffinity",
     "SetMemoryPolicy",
@@ -103,6 +105,20 @@ class RunHooks(Operation):
     def execute(self, world: World) -> None:
         state = world.container.hook_state(self.status, os.getpid())
         run_hooks(self.hooks, state, cwd=self.directory)
+
+
+class RunStartHooks(Operation):
+    """Runs the startContainer hooks, programs of the image, as the workload: with its filter, too."""
+
+    hooks: tuple[Hook, ...]
+    seccomp: Filter | None
+
+    def describe(self) -> str:
+        return "run the startContainer hooks" + (" under the seccomp filter" if self.seccomp else "")
+
+    def execute(self, world: World) -> None:
+        state = world.container.hook_state("created", os.getpid())
+        run_hooks(self.hooks, state, inside=Inside(world.env, self.seccomp))
 
 
 class MoveRoot(Operation):

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["become_workload", "launch_operations"]
 
+# The kernel's own filesystems, in which nothing can be created.
+_FIXED = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue"))
+
 
 def launch_operations(plan: Plan, container: Container, seccomp: Filter | None) -> Iterator[Operation]:
     """All operations of a launch, in order."""
@@ -61,9 +64,9 @@ def launch_operations(plan: Plan, container: Container, seccomp: Filter | None) 
     yield from become_workload(config, config.process, options, seccomp, joins=False)
     yield start.AwaitStart()
     if config.hooks["startContainer"]:
-        from ringfence_runtime.launch.operations.python_only import RunHooks
+        from ringfence_runtime.launch.operations.python_only import RunStartHooks
 
-        yield RunHooks("startContainer", tuple(config.hooks["startContainer"]), "created", "/")
+        yield RunStartHooks(tuple(config.hooks["startContainer"]), seccomp)
     yield start.Execute("".join(config.process.args[:1]), seccomp, tuple(options.handed))
 
 
@@ -116,7 +119,29 @@ def _mount_all(plan: Plan, group: Cgroup) -> Iterator[Operation]:
         elif mount.bind:
             yield mounts.Bind(mount, apart, index, plan.bundle, early)
         else:
-            yield mounts.NewFilesystem(mount, apart, config.linux.mount_label, foreign_network)
+            sealed = _sealed_later(config, mount)
+            yield mounts.NewFilesystem(mount, apart, config.linux.mount_label, foreign_network, sealed)
+
+
+def _sealed_later(config: Config, mount: Mount) -> bool:
+    """Returns True for a read-only filesystem in which the launch creates something after it is attached.
+
+    A bind mount is not one: the files of the host stay as they are.
+    """
+    read_only = (mount.attr_set | mount.rattr_set) & syscalls.MOUNT_ATTR_RDONLY
+    if not read_only or mount.type in _FIXED or mounts.is_read_only_device(mount):
+        return False
+    directory = _plain(mount.destination)
+    made = [other.destination for other in config.mounts if other is not mount]
+    made += [device.path for device in config.linux.devices]
+    if config.process is not None:
+        made.append(config.process.cwd)
+    return mount.copy_up or directory == "/dev/" or any(_plain(path).startswith(directory) for path in made)
+
+
+def _plain(path: str) -> str:
+    """The path in its shortest form, with a slash at its end."""
+    return "/".join(["", *(part for part in path.split("/") if part not in ("", ".")), ""])
 
 
 def _cgroup_mount(mount: Mount, group: Cgroup, *, own: bool) -> Operation:
@@ -174,6 +199,8 @@ def _run_hooks(plan: Plan) -> Iterator[Operation]:
 
 
 def _make_readonly(config: Config) -> Iterator[Operation]:
+    if any(_sealed_later(config, mount) for mount in config.mounts if not mount.bind):
+        yield mounts.SealMounts()
     for path in config.linux.readonly:
         yield protection.ReadOnly(path)
     for path in config.linux.masked:

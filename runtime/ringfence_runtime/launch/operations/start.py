@@ -117,6 +117,8 @@ class Execute(Operation):
         announcement = b""
         fd = -1
         if self.seccomp is not None:
+            if self.seccomp.listener:
+                peer.send(say.LISTENER)
             try:
                 fd = syscalls.seccomp_filter(self.seccomp.program, self.seccomp.flags)
             except OSError as error:
@@ -125,9 +127,10 @@ class Execute(Operation):
             if self.seccomp.listener:
                 announcement = b"%s%d" % (say.LISTENER.encode(), fd)
                 os.write(peer.fileno(), announcement)
-                # execve closes the listener, so wait until the other end has it. The profile must allow
-                # read and write.
-                os.read(peer.fileno(), 1)
+                # execve closes the listener, so wait until the other end has it. `seccomp.CALLS_OF_INIT`
+                # names these two calls. Without an agent nothing is executed.
+                if not os.read(peer.fileno(), 1):
+                    os._exit(1)
         code = world.call()
         peer.send(say.ERROR, f'exec: "{self.name}": {os.strerror(code).lower()}')
         os._exit(127 if code == 2 else 126)
