@@ -7,7 +7,6 @@ same code.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
@@ -55,26 +54,18 @@ class _Piece(NamedTuple):
     atoms: dict[EventKind, Atom]
 
     @property
-    def common(self) -> int:
-        """The maximum number of exceptions of its events that hold for all containers."""
-        return max(len(atom.exceptions) for atom in self.atoms.values())
-
-    @property
-    def scopes(self) -> dict[Traits, int]:
-        """For each scope of exceptions, the maximum number of them of its events."""
-        found: dict[Traits, int] = {}
+    def scopes(self) -> dict[Traits | None, int]:
+        """For each scope of exceptions, the maximum number of them of its events; None: all containers."""
+        found: dict[Traits | None, int] = {}
         for atom in self.atoms.values():
-            here = Counter[Traits]()
-            for scope, some in atom.scoped:
-                here[scope] += len(some)
-            for scope, number in here.items():
-                found[scope] = max(found.get(scope, 0), number)
+            for scope, some in atom.scopes.items():
+                found[scope] = max(found.get(scope, 0), len(some))
         return found
 
     @property
     def exceptions(self) -> int:
         """How many bits they need."""
-        return self.common + sum(self.scopes.values())
+        return sum(self.scopes.values())
 
 
 def compile_policies(
@@ -195,23 +186,21 @@ class _Tables:
         for bit in range(start, number):
             self.clears[bit] = number % 64
             self.exceptions |= 1 << bit
-        bits = _bits(start, piece.common) | 1 << number
-        self.policy_bits[piece.policy] = self.policy_bits.get(piece.policy, 0) | bits
-        first = start + piece.common
-        firsts: dict[Traits, int] = {}
+        bits, first, firsts = 1 << number, start, dict[Traits | None, int]()
         for scope, length in piece.scopes.items():
-            key = piece.policy, scope
-            self.scoped[key] = self.scoped.get(key, 0) | _bits(first, length)
+            some = ((1 << length) - 1) << first
+            if scope is None:
+                bits |= some
+            else:
+                self.scoped[piece.policy, scope] = self.scoped.get((piece.policy, scope), 0) | some
             firsts[scope] = first
             first += length
+        self.policy_bits[piece.policy] = self.policy_bits.get(piece.policy, 0) | bits
         for event, atom in piece.atoms.items():
             of_event = self.atoms.setdefault(event, {})
             of_event[number] = atom.matches
-            of_event.update((start + n, exception) for n, exception in enumerate(atom.exceptions))
-            at = dict(firsts)
-            for scope, some in atom.scoped:
-                of_event.update((at[scope] + n, exception) for n, exception in enumerate(some))
-                at[scope] += len(some)
+            for scope, exceptions in atom.scopes.items():
+                of_event.update((firsts[scope] + n, exception) for n, exception in enumerate(exceptions))
 
     def classify(self, problems: list[Problem]) -> None:
         for event, atoms in self.atoms.items():
@@ -281,10 +270,6 @@ class _Tables:
             scoped=tuple(Scoped(policy, scope, some) for (policy, scope), some in self.scoped.items()),
             shortfalls=tuple(shortfalls),
         )
-
-
-def _bits(first: int, length: int) -> int:
-    return ((1 << length) - 1) << first
 
 
 def _compiled_rule(number: int, piece: _Piece, policy: Policy, mode: Mode, action: Action) -> CompiledRule:

@@ -7,7 +7,7 @@ An exception that cannot overlap with an atom (another device, another filesyste
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import NamedTuple
 
@@ -35,9 +35,14 @@ class Atom(NamedTuple):
     scoped: tuple[tuple[Traits, tuple[Conjunction, ...]], ...] = ()  # those for some containers only
 
     @property
+    def scopes(self) -> Mapping[Traits | None, tuple[Conjunction, ...]]:
+        """All its exceptions by the containers that they are for; None: all containers."""
+        return {None: self.exceptions, **dict(self.scoped)}
+
+    @property
     def most(self) -> int:
         """The number of all its exceptions."""
-        return len(self.exceptions) + sum(len(some) for _, some in self.scoped)
+        return sum(map(len, self.scopes.values()))
 
 
 def lower(rule: Rule, event: EventKind) -> list[Atom]:
@@ -48,12 +53,14 @@ def lower(rule: Rule, event: EventKind) -> list[Atom]:
             f"expands to {len(matches)} combinations, at most {MAX_ATOMS} are supported: split the rule"
         )
     everywhere = [one for block in rule.exceptions for one in _excepted(block[event])]
-    scoped = [(one.scope, _excepted(one.match[event])) for one in rule.scoped]
+    scoped: dict[Traits, list[Conjunction]] = {}
+    for one in rule.scoped:
+        scoped.setdefault(one.scope, []).extend(_excepted(one.match[event]))
     atoms = [
         Atom(
             match,
             _relevant(match, everywhere),
-            tuple((scope, some) for scope, each in scoped if (some := _relevant(match, each))),
+            tuple((scope, some) for scope, each in scoped.items() if (some := _relevant(match, each))),
         )
         for match in matches
     ]
