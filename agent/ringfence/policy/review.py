@@ -49,7 +49,7 @@ class Note(NamedTuple):
 
 
 #: what a program of an image cannot choose: it, or what the container was given
-_NARROW = ("exe", "tree", "owner", "mount")
+_NARROW = ("exe", "tree", "mount")
 
 
 def refuse(policies: PolicySet) -> None:

@@ -24,6 +24,7 @@ RULE_ID = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 ATTACK = re.compile(r"T[0-9]{4}(\.[0-9]{3})?")
 _REQUIRED = ("id", "title", "severity", "event", "match", "action")
 RULE_KEYS = (*_REQUIRED, "attack", "references", "exceptions", "require", "otherwise")
+_ALSO = ("why", "for")  # keys of exceptions that are no operands
 _ACTIONS = {"alert": Action.ALERT, "kill": Action.KILL, "deny": Action.DENY}
 _OTHERWISE = {"kill": Action.KILL, "alert": Action.ALERT, "skip": Action.NONE}
 _MAX_TITLE = 120
@@ -198,7 +199,7 @@ def _exceptions(
     found = []
     for index, item in enumerate(node.items if events else ()):
         scope = _scope(diagnostics, item, f"{where}[{index}]", events)
-        block = _block(diagnostics, item, f"{where}[{index}]", events, "why", "for")
+        block = _block(diagnostics, item, f"{where}[{index}]", events, exception=True)
         if block:
             found.append((scope, block))
     return found
@@ -216,19 +217,19 @@ def _scope(diagnostics: Diagnostics, node: Node, where: str, events: Events) -> 
 
 
 def _block(
-    diagnostics: Diagnostics, node: Node, where: str, events: Events, *also: str
+    diagnostics: Diagnostics, node: Node, where: str, events: Events, *, exception: bool = False
 ) -> Mapping[EventKind, Match]:
     """Reads a match block once for every event of the rule; its keys must be operands of all of them."""
     if not isinstance(node, MappingNode):
-        everything = "" if also else ", or the word `any`, which matches every such event"
+        everything = "" if exception else ", or the word `any`, which matches every such event"
         diagnostics.add(node, where, f"must be a mapping of operands to values{everything}")
         return {}
-    keys = diagnostics.mapping(node, where, _common_operands(events) + list(also)) or {}
-    if "why" in keys and also:
-        diagnostics.text(keys.pop("why"), f"{where}.why")
-    scoped = "for" in also and keys.pop("for", None) is not None
-    if not keys and not scoped:
-        if not node.items or also:
+    keys = diagnostics.mapping(node, where, _common_operands(events) + list(_ALSO if exception else ())) or {}
+    reason, scope = keys.pop("why", None), keys.pop("for", None)
+    if reason is not None:
+        diagnostics.text(reason, f"{where}.why")
+    if not keys and scope is None:
+        if not node.items or exception:
             diagnostics.add(node, where, "is empty: it would match everything")
         return {}
     return {
