@@ -199,8 +199,7 @@ def _run_hooks(plan: Plan) -> Iterator[Operation]:
 
 
 def _make_readonly(config: Config) -> Iterator[Operation]:
-    if any(_sealed_later(config, mount) for mount in config.mounts if not mount.bind):
-        yield mounts.SealMounts()
+    yield mounts.SealMounts()
     for path in config.linux.readonly:
         yield protection.ReadOnly(path)
     for path in config.linux.masked:
