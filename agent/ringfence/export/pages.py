@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ringfence.response.builtin import POLICY
+
 __all__ = ["Page", "page_of"]
 
 
@@ -37,17 +39,17 @@ _OUTCOMES = {
     ),
 }
 _FOUND = Page("detector-finding", "A detector reported this; how the single calls ended is in their alerts.")
-#: rules and detectors that have a page whatever the outcome
+#: (policy, rule) of those that have a page whatever the outcome
 _RULES = {
-    "agent-tampered": Page(
+    ("detectors", "agent-tampered"): Page(
         "agent-tampered", "A resource of the agent was changed, and restored if possible.", effect=True
     ),
-    "container-condemned": Page(
+    (POLICY, "container-condemned"): Page(
         "container-condemned",
         "A call could not be denied, and its effect may stay; all tasks of the container were killed.",
         effect=True,
     ),
-    "helper-changed": Page(
+    ("detectors", "helper-changed"): Page(
         "host-changed", "This has taken effect: the host's kernel runs another program as root.", effect=True
     ),
 }
@@ -56,7 +58,7 @@ _RULES = {
 def page_of(record: Mapping[str, Any]) -> Page:
     """Returns the page of an alert's record."""
     rule = record.get("rule") or {}
-    if found := _RULES.get(str(rule.get("id"))):
+    if found := _RULES.get((str(rule.get("policy")), str(rule.get("id")))):
         return found
     if rule.get("policy") == "detectors":
         return _FOUND

@@ -13,6 +13,7 @@ import yaml
 from ringfence.export.pages import page_of
 from ringfence.export.sinks.urgency import urgency
 from ringfence.response.alert import Outcome
+from ringfence.response.builtin import POLICY
 
 ROOT = Path(__file__).resolve().parents[3]
 RULES = ROOT / "charts/ringfence/rules/ringfence.yaml"
@@ -55,7 +56,8 @@ def test_an_outcome_has_the_page_and_the_severity_of_its_rule(outcome: str) -> N
 @pytest.mark.parametrize(("name", "alert"), NAMED.items())
 def test_rules_and_detectors_with_a_page_of_their_own(name: str, alert: str) -> None:
     """Whatever the outcome."""
-    record = {"rule": {"id": name, "policy": "detectors"}, "outcome": "seen", "severity": "high"}
+    policy = POLICY if name == "container-condemned" else "detectors"
+    record = {"rule": {"id": name, "policy": policy}, "outcome": "seen", "severity": "high"}
     [rule] = (rule for rule in shipped() if rule.get("alert") == alert)
     assert rule["annotations"]["runbook_url"].endswith(f"/docs/runbooks/{page_of(record).name}.md")
     assert rule["labels"]["severity"] == urgency(record)
@@ -65,3 +67,9 @@ def test_rules_and_detectors_with_a_page_of_their_own(name: str, alert: str) -> 
 def test_an_attempt_on_the_agent_has_the_page_of_its_outcome(rule: str) -> None:
     """As with every other attempt: it was stopped."""
     assert page_of({"rule": {"id": rule}, "outcome": "denied"}).name == "escape-denied"
+
+
+@pytest.mark.parametrize("rule", ["helper-changed", "agent-tampered", "container-condemned"])
+def test_a_users_rule_of_the_same_name_has_the_page_of_its_outcome(rule: str) -> None:
+    """Ids of built-in rules are free in policies."""
+    assert page_of({"rule": {"id": rule, "policy": "mine"}, "outcome": "denied"}).name == "escape-denied"
