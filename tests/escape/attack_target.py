@@ -3,12 +3,14 @@
 
 Inside are the attack program, a "runtime socket" that the test listens on, namespace files of a
 helper process outside, a cgroup beside the container's, kernel filesystems that a careless set-up
-exposes, and (by --preserve-fds) a descriptor of a host's disk (a loop device of the test).
+exposes, and (by --preserve-fds) descriptors of a host's disk (a loop device of the test) and of the
+list of processes of the cgroup beside.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -17,29 +19,29 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ringfence.proof.fixtures import Fixtures, new_fixtures
-from ringfence.proof.target_container import HELPER, LEAKED, OWN
+from ringfence.proof.target_container import BESIDE, HELPER, LEAKED, OWN
 from tests.escape.program import Attempt, build, read_attempt
 from tests.support.cgroups import PREFIX, hierarchies, is_pure_v2
 from tests.support.container import Bundle, Container, new_container
 from tests.support.waiting import patience
 
-__all__ = ["HELPER", "LEAKED", "OWN", "AttackTarget", "new_attack_target"]
+__all__ = ["BESIDE", "HELPER", "LEAKED", "OWN", "AttackTarget", "new_attack_target"]
 
 
 class AttackTarget:
     """The container and its fixtures."""
 
-    def __init__(self, container: Container, helper: int, leaked: int) -> None:
+    def __init__(self, container: Container, helper: int, leaked: tuple[int, int]) -> None:
         self.container = container
         self.helper = helper
-        self.leaked = leaked
+        self.leaked = leaked  # descriptors: the root of the host's disk, cgroup.procs of the cgroup beside
 
     def run(self, argv: Sequence[str], *, seconds: float = 20.0) -> Attempt:
         """Runs `attacks ARGV` inside and returns its output and status."""
         v1 = "" if is_pure_v2() else "devices/"
         own = f"/sys/fs/cgroup/{v1}cgroup.procs"
-        words = [word.format(leaked=3, helper=self.helper, own=own) for word in argv]
-        passed: list[str] = ["--preserve-fds", "1"] if LEAKED in argv else []
+        words = [word.format(leaked=3, beside=4, helper=self.helper, own=own) for word in argv]
+        passed: list[str] = ["--preserve-fds", "2"] if {LEAKED, BESIDE} & set(argv) else []
         command = ["runc", "exec", *passed, self.container.name, "/bin/attacks", *words]
         got = subprocess.run(
             command,
@@ -54,10 +56,12 @@ class AttackTarget:
         return read_attempt(got.returncode, got.stdout.decode(errors="replace"))
 
     def _leak(self) -> None:
-        """Runs in the child before exec: leaks the directory as descriptor 3, and no other descriptor."""
-        os.dup2(self.leaked, 3)
-        os.set_inheritable(3, True)
-        os.closerange(4, 1024)
+        """Runs in the child before exec: leaks the two as descriptors 3 and 4, and no other."""
+        # First duplicate both to high numbers: one may have the other's final number.
+        held = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in self.leaked]
+        for number, fd in enumerate(held, start=3):
+            os.dup2(fd, number, inheritable=True)
+        os.closerange(5, 1024)
 
 
 @contextlib.contextmanager
@@ -77,12 +81,12 @@ def new_attack_target(
         if host_pid:
             namespaces = bundle.config["linux"]["namespaces"]
             bundle.config["linux"]["namespaces"] = [one for one in namespaces if one["type"] != "pid"]
-        leaked = os.open(disk, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            container = stack.enter_context(new_container(bundle, label))
-            yield AttackTarget(container, fixtures.helper, leaked)
-        finally:
-            os.close(leaked)
+        root = os.open(disk, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, root)
+        beside = os.open(fixtures.beside / "cgroup.procs", os.O_WRONLY)
+        stack.callback(os.close, beside)
+        container = stack.enter_context(new_container(bundle, label))
+        yield AttackTarget(container, fixtures.helper, (root, beside))
 
 
 def _bind_fixtures(bundle: Bundle, fixtures: Fixtures) -> None:

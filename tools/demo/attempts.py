@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.escape.attack_target import HELPER, LEAKED
+from tests.escape.attack_target import BESIDE, HELPER, LEAKED
 
 __all__ = ["ATTEMPTS", "Attempt"]
 
@@ -22,7 +22,6 @@ class Attempt(NamedTuple):
 
 CORE_PATTERN = "/proc/sys/kernel/core_pattern"
 ROOT_OF_HELPER = f"/proc/{HELPER}/root/etc/hosts"
-BESIDE = "/run/cgroup-beside/cgroup.procs"
 
 ATTEMPTS = (
     Attempt("mount a disk of the host", ("mount", "ext4", "/dev/vda1"), ("mount",)),
