@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,7 +36,7 @@ def _taken_at() -> int:
     return offset_of("rf_armed", "scratch") + offset_of("rf_scratch", "taken")
 
 
-@contextmanager
+@contextlib.contextmanager
 def pools_taken(probes: Probes) -> Iterator[None]:
     """Every buffer of the pools is taken, until the end of the block."""
     own, shared = probes.kernel.map("scratch_busy"), probes.kernel.map("scratch_shared_busy")
@@ -98,11 +98,11 @@ class Act:
             os.close(pidfd)
 
     def call(self) -> int | None:
-        """The result of the next call; None: the process was killed in it, or has become another program."""
+        """The result of the next call; None: the process was killed, or is another program."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write("x")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # killed before: no result can be read
+            os.write(self.process.stdin.fileno(), b"x")
         self.process.stdout.readline()
         said = self.process.stdout.readline().split()
         return int(said[1]) if said else None

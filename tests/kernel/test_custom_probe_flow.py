@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -46,13 +45,9 @@ def _bcc() -> None:
 
 @contextlib.contextmanager
 def calling(cgroup: Cgroup, probe_act: str, file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of the container that calls as long as that file exists, if nothing else wants the CPU.
-
-    Twenty of them starved tests that ran beside for a quarter of an hour.
-    """
+    """A process of the container that calls as long as that file exists."""
     file.touch()
     child = cgroup.popen([probe_act, "calls-while", str(file)], stdout=subprocess.PIPE)
-    os.setpriority(os.PRIO_PROCESS, child.pid, 19)
     try:
         yield child
     finally:
