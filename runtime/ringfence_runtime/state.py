@@ -115,6 +115,8 @@ class Container:
         """Returns its processes: those in its cgroup, or without one those in its pid namespace."""
         if self.cgroup.dirs:
             return self.cgroup.processes()
+        if not self.alive():
+            return []
         from ringfence_linux.namespaces import link
 
         space, own = link(self.pid, "pid"), link("self", "pid")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.runtime.conftest import Box
+from tests.support import force
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.root
@@ -63,6 +64,28 @@ def test_a_user_namespace_is_joined(boxes: Any) -> None:
     join(second, "user", f"/proc/{pid}/ns/user")
     got = second.shell("readlink /proc/self/ns/user; cat /proc/self/uid_map").output().split()
     assert got == [os.readlink(f"/proc/{pid}/ns/user"), "0", "0", "4000"]
+
+
+def test_a_mount_is_mapped_as_the_joined_user_namespace(boxes: Any, tmp_path: Path) -> None:
+    """`idmap` without a mapping of its own: the host's id 0 is 0 inside, although it is 5000 outside."""
+    first, second = boxes(), boxes()
+    for box in (first, second):
+        os.chmod(box.directory.parent, 0o755)
+        os.chown(Path(box.directory, box.config["root"]["path"]), 5000, 5000)
+    first.config["linux"]["namespaces"].append({"type": "user"})
+    for key in ("uidMappings", "gidMappings"):
+        first.config["linux"][key] = [{"containerID": 0, "hostID": 5000, "size": 4000}]
+    join(second, "user", f"/proc/{first.start().state()['pid']}/ns/user")
+    (tmp_path / "file").touch()
+    second.config["mounts"].append(
+        {"destination": "/data", "type": "bind", "source": str(tmp_path), "options": ["rbind", "idmap"]}
+    )
+    got = second.args("/bin/stat", "-c", "%u %g", "/data/file").run()
+    if "cannot be id-mapped" in got.stderr:
+        force.elsewhere(
+            "this kernel cannot id-map the filesystem of the temporary directory (tmpfs: from 6.3)"
+        )
+    assert got.stdout.split() == ["0", "0"], got.stderr
 
 
 def test_a_joined_mount_namespace_is_copied_and_its_processes_keep_their_root(box: Box, holder: int) -> None:

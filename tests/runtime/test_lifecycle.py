@@ -303,6 +303,18 @@ def test_ps_lists_the_containers_processes(box: Box) -> None:
     assert str(pids[0]) in box.runtime("ps", box.name).stdout
 
 
+def test_a_stopped_container_has_no_processes(box: Box) -> None:
+    """An empty list, as a script that removes what has ended expects; no error."""
+    box.start()
+    assert box.runtime("kill", box.name, "KILL").returncode == 0
+    wait_for(lambda: box.state()["status"] == "stopped", "the container to stop")
+    got = box.runtime("ps", "--format", "json", box.name)
+    assert (got.stdout, got.stderr, got.returncode) == ("[]\n", "", 0)
+    table = box.runtime("ps", box.name)
+    assert table.returncode == 0
+    assert [line.split()[:2] for line in table.stdout.splitlines()] == [["UID", "PID"]]
+
+
 def test_list_shows_it(box: Box) -> None:
     """As a table, as JSON and by name alone."""
     box.start()

@@ -43,6 +43,59 @@ def test_idmapped_mount(box: Box, tmp_path: Path) -> None:
     assert got.stdout.split() == ["0", "0"], got.stderr
 
 
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_source_that_an_earlier_mount_makes(box: Box, tmp_path: Path, below: str) -> None:
+    """A bind mount of a path of the root filesystem shows what the container has there, not the host."""
+    rootfs = Path(box.directory, box.config["root"]["path"])
+    (rootfs / "made/below").mkdir(parents=True)
+    (rootfs / "made/covered").touch()
+    (rootfs / "made/below/covered").touch()
+    (tmp_path / "below").mkdir()
+    (tmp_path / "seen").touch()
+    (tmp_path / "below/seen").touch()
+    box.config["mounts"] += [
+        {"destination": "/made", "type": "bind", "source": str(tmp_path), "options": ["bind"]},
+        {"destination": "/again", "type": "bind", "source": f"{rootfs}/made{below}", "options": ["bind"]},
+    ]
+    got = box.args("/bin/find", "/again", "-type", "f", "-maxdepth", "1").run()
+    assert (got.stdout, got.stderr) == ("/again/seen\n", "")
+
+
+def test_a_source_that_an_earlier_mount_lacks(box: Box, tmp_path: Path) -> None:
+    """An error with the path: a file of the host that the mount covers is none of the container's."""
+    rootfs = Path(box.directory, box.config["root"]["path"])
+    (rootfs / "made").mkdir()
+    (rootfs / "made/covered").touch()
+    source = f"{rootfs}/made/covered"
+    box.config["mounts"] += [
+        {"destination": "/made", "type": "bind", "source": str(tmp_path), "options": ["bind"]},
+        {"destination": "/again", "type": "bind", "source": source, "options": ["bind"]},
+    ]
+    assert f"mounts[6]: cannot open the source {source}: No such file or directory" in box.refused()
+
+
+def test_an_option_clears_what_the_source_has(box: Box, tmp_path: Path) -> None:
+    """A source without programs, devices or writes has them in the container, if its options say so."""
+    source = tmp_path / "fenced"
+    source.mkdir()
+    made = ["mount", "-t", "tmpfs", "-o", "ro,noexec,nosuid,nodev,noatime", "rftest", str(source)]
+    subprocess.run(made, check=True)
+    try:
+        words = ["rw", "exec", "suid", "dev", "atime"]
+        for options, expected in (
+            (["rbind"], {"ro", "noexec", "nosuid", "nodev", "noatime"}),
+            (["rbind", *words], {"rw"}),
+            (["rbind", *(f"r{word}" for word in words)], {"rw"}),
+        ):
+            box.config["mounts"][5:] = [
+                {"destination": "/data", "type": "bind", "source": str(source), "options": options}
+            ]
+            line = box.shell("grep ' /data ' /proc/self/mountinfo").output()
+            assert set(line.split()[5].split(",")) - {"relatime"} == expected, options
+    finally:
+        subprocess.run(["umount", str(source)], check=True)
+
+
 def test_a_label_for_mounts_needs_selinux(box: Box) -> None:
     """It is not ignored."""
     if Path("/sys/fs/selinux/enforce").exists():

@@ -66,8 +66,6 @@ def ps(settings: Globals, arguments: list[str]) -> int:
     if form not in ("table", "json"):
         raise UsageError(f"unknown format {form!r}", hint="table or json")
     container = Store(settings.root).load(words[0])
-    if not container.alive():
-        raise Error(f"container {container.id} is not running")
     pids = container.processes()
     if form == "json":
         print(strictjson.dumps(pids))

@@ -74,14 +74,19 @@ def _option_ranges(mount: Mount) -> tuple[list[IdMapping], list[IdMapping]]:
     return found["uids"], found["gids"]
 
 
-def userns_for(mount: Mount, config: Config) -> int:
-    """A descriptor of a user namespace with the mount's mapping; the process that made it is gone again."""
+def userns_for(mount: Mount, config: Config, joined: int) -> int:
+    """A descriptor of a user namespace with the mount's mapping; the process that made it is gone again.
+
+    `joined`: the user namespace that the container joins, whose mapping holds where none is given; -1: none.
+    """
     uids: Sequence[IdMapping] = mount.uid_map
     gids: Sequence[IdMapping] = mount.gid_map
     if not uids and "=" in mount.idmap:
         uids, gids = _option_ranges(mount)
     if not uids:
         uids, gids = config.linux.uid_map, config.linux.gid_map
+    if not uids and joined >= 0:
+        return os.dup(joined)
     if not uids or not gids:
         raise SpecError(f"{mount.path}.options", "idmap needs uidMappings here or in linux")
     return make_userns(uids, gids)

@@ -152,6 +152,22 @@ class Plan:
         for each in kept:
             each.clear()
 
+    def made_before(self, index: int) -> str:
+        """The path below the root filesystem of a bind source that an earlier mount of the container makes.
+
+        On the host that path has other contents or none: it cannot be opened there. Empty: another source.
+        """
+        mount = self.config.mounts[index]
+        path = os.path.normpath(
+            mount.source if mount.source.startswith("/") else f"{self.bundle}/{mount.source}"
+        )
+        rootfs = os.path.normpath(self.rootfs)
+        if not path.startswith(f"{rootfs}/"):
+            return ""
+        inner = path.removeprefix(rootfs)
+        covers = (os.path.normpath(f"/{one.destination}").lstrip("/") for one in self.config.mounts[:index])
+        return inner if any(f"{inner}/".startswith(f"/{one}/") for one in covers) else ""
+
     def operations(self, container: Container, seccomp: Filter | None) -> list[Operation]:
         """The launch as an ordered list, which an interpreter executes and `--debug` prints."""
         from ringfence_runtime.launch.operations.sequence import launch_operations
@@ -190,13 +206,18 @@ def _check_able(plan: Plan) -> None:
         raise SpecError(
             "linux.mountLabel", f"{linux.mount_label!r} is asked for, but this host has no SELinux"
         )
-    for mount in plan.config.mounts:
+    for index, mount in enumerate(plan.config.mounts):
         if mount.bind and (mount.data or mount.superblock):
             unused = ", ".join((*mount.data, *mount.superblock))
             log.warn(f"config: {mount.path}.options: {unused!a} means nothing to a bind mount: left out")
         if plan.deferred and mount.idmap:
             why = "in a joined mount namespace" if "mount" in plan.joins else "by a user who is not root"
             raise SpecError(f"{mount.path}.options", f"a mount cannot be id-mapped {why}")
+        if mount.bind and mount.idmap and plan.made_before(index):
+            raise SpecError(
+                f"{mount.path}.options",
+                f"a mount cannot be id-mapped if another mount makes its source {mount.source}",
+            )
 
 
 def _open_all(plan: Plan, options: Options) -> None:
@@ -210,12 +231,17 @@ def _open_all(plan: Plan, options: Options) -> None:
     if kind:
         syscalls.mount_setattr(plan.rootfs_fd, propagation=kind, recursive=True)
     for index, mount in enumerate(config.mounts):
-        if mount.bind and not (mount.copy_symlink and os.path.islink(mount.source)):
+        if mount.bind and not _opened_by_init(plan, index, mount):
             plan.mount_fds[index] = _open_bind(mount, plan)
     if config.linux.new("user") and config.linux.devices:
         from ringfence_runtime.launch.devices import precreate
 
         plan.device_fds = precreate(config)
+
+
+def _opened_by_init(plan: Plan, index: int, mount: Mount) -> bool:
+    """Returns True for a bind source that is not opened here."""
+    return (mount.copy_symlink and os.path.islink(mount.source)) or plan.made_before(index) != ""
 
 
 def _map_rootfs(plan: Plan, ids: Range) -> None:
@@ -239,7 +265,7 @@ def _open_bind(mount: Mount, plan: Plan) -> int:
         return open_source(mount, plan.bundle)
     from ringfence_runtime.launch.idmap import userns_for
 
-    userns = userns_for(mount, plan.config)
+    userns = userns_for(mount, plan.config, plan.namespaces.get("user", -1))
     try:
         return open_source(mount, plan.bundle, idmap_userns=userns)
     finally:

@@ -8,7 +8,7 @@ import stat
 
 from ringfence_linux import syscalls
 from ringfence_runtime.errors import Error
-from ringfence_runtime.launch.mounts import new_filesystem, open_source
+from ringfence_runtime.launch.mounts import bind_tree, new_filesystem, open_source
 from ringfence_runtime.launch.operations.base import NotLowerableError, Operation
 from ringfence_runtime.launch.operations.lowering import text
 from ringfence_runtime.launch.paths import RESOLVE, check_magic, ensure, open_in_root, parent_of, try_open
@@ -253,19 +253,33 @@ class Bind(MountOperation):
     """Attaches a file or directory of the host.
 
     `propagation`: what `rootfsPropagation` gives to a tree before it is attached; 0: nothing.
+    `inner`: the source is this path of the container, on a mount that was attached before; else empty.
     """
 
     index: int
     bundle: str
     propagation: int
+    inner: str
 
     def make(self, world: World) -> int:
         tree = world.mount_fds.pop(self.index, -1)
         if tree < 0:
-            tree = open_source(self.mount, self.bundle)
+            tree = self._open_inner(world) if self.inner else open_source(self.mount, self.bundle)
         for change in self._changes():
             syscalls.mount_setattr(tree, **change, path=self.mount.destination)
         return tree
+
+    def _open_inner(self, world: World) -> int:
+        try:
+            found = open_in_root(world.root, self.inner, follow=not self.mount.src_nofollow)
+        except OSError as error:
+            path, source = self.mount.path, self.mount.source
+            why = os.strerror(error.errno or 0)
+            raise Error(f"{path}: cannot open the source {source}: {why}") from None
+        try:
+            return bind_tree(found, recursive=self.mount.recursive)
+        finally:
+            os.close(found)
 
     def _changes(self) -> list[Change]:
         mount = self.mount
