@@ -16,12 +16,12 @@ from pathlib import Path
 
 from tests.adversary.results import accept, accept_saved, keep, read_junit, render
 from tools.vm.catalogue import KERNELS, prepared
-from tools.vm.qemu import APPEND
+from tools.vm.qemu import APPEND, WITHOUT_BPF
 from tools.vm.suite import RESULTS, ROOT, run_suite
 
 TESTS = [f"tests/adversary/test_{name}.py" for name in ("attacks", "hammer", "starting", "memory")]
 #: what the kernel's command line says for a tier
-TIERS = {"lsm": "", "kill": "lsm=landlock,lockdown,yama,integrity,apparmor"}
+TIERS = {"lsm": "", "kill": WITHOUT_BPF}
 
 
 def main() -> int:

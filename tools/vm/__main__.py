@@ -52,7 +52,7 @@ def _arguments() -> argparse.Namespace:
 
     _test_arguments(commands)
     one = commands.add_parser("coverage", help="run every attack on every kernel: docs/coverage.md")
-    chosen = [*KERNELS, coverage.HOST]
+    chosen = coverage.ORDER
     one.add_argument("-k", "--kernel", choices=chosen, action="append", help="default: all of them")
     one.add_argument("--benign", action="store_true", help="honest work under the pack, and nothing else")
     one.add_argument("--cost", action="store_true", help="what lawful calls cost more, and nothing else")
@@ -138,16 +138,13 @@ def _coverage(options: argparse.Namespace) -> int:
         print(
             f"{name}: {benign.measure(name, kernel, echo=sys.stdout.buffer)} workloads with a false positive"
         )
-    names = (
-        []
-        if options.render or options.cost or options.benign
-        else options.kernel or [coverage.HOST, *KERNELS]
-    )
+    names = [] if options.render or options.cost or options.benign else options.kernel or coverage.ORDER
     for name in names:
         if name == coverage.HOST:
             result = coverage.measure_host()
         else:
-            result = coverage.measure_guest(_need(name), echo=sys.stdout.buffer)
+            kernel = _need(coverage.COLUMNS[name].kernel)
+            result = coverage.measure_guest(name, kernel, echo=sys.stdout.buffer)
         bad = sum(bool(case["problems"]) for case in result["cases"])
         print(f"{name}: {len(result['cases'])} attacks, {bad} unexpected results", flush=True)
     PAGE.write_text(page(coverage.saved(), benign.saved_benign(), coverage.saved_cost()))

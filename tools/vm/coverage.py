@@ -13,17 +13,20 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from tests.support.cgroups import PREFIX
 from tools.vm.catalogue import Prepared
 from tools.vm.machine import Job, run
+from tools.vm.qemu import WITHOUT_BPF
 from tools.vm.suite import ROOT, SLOWDOWN, guest_environment
 
 __all__ = [
+    "COLUMNS",
     "HOST",
     "ORDER",
     "RESULTS",
+    "Column",
     "commit",
     "keep",
     "measure_guest",
@@ -34,8 +37,28 @@ __all__ = [
 
 RESULTS = Path(__file__).resolve().parent / "results"
 HOST = "host"
-#: columns of the table, in this order; the machine's own kernel comes last
-ORDER = ("6.1", "6.12", "6.18", "testing", "newest", HOST)
+
+
+class Column(NamedTuple):
+    """A way to boot a kernel of the catalogue: its name there, and words for the command line."""
+
+    kernel: str
+    append: str = ""
+
+
+#: columns of the table from guests, in this order
+COLUMNS = {
+    "6.1": Column("6.1"),
+    "6.1-hook": Column("6.1", WITHOUT_BPF),
+    "6.12": Column("6.12"),
+    "6.12-hook": Column("6.12", WITHOUT_BPF),
+    "6.18": Column("6.18"),
+    "6.18-hook": Column("6.18", f"{WITHOUT_BPF} preempt=voluntary"),
+    "testing": Column("testing"),
+    "newest": Column("newest"),
+}
+#: all columns; the machine's own kernel comes last
+ORDER = (*COLUMNS, HOST)
 Result = Mapping[str, Any]
 
 
@@ -50,23 +73,26 @@ def measure_host() -> Result:
     return _keep(HOST, json.loads(got.stdout), 0.0)
 
 
-def measure_guest(kernel: Prepared, echo: IO[bytes] | None = None, timeout: float = 3600) -> Result:
-    """Runs all attacks in one boot of a kernel, enforcing. Raises RuntimeError without a result."""
+def measure_guest(
+    name: str, kernel: Prepared, echo: IO[bytes] | None = None, timeout: float = 3600
+) -> Result:
+    """Runs all attacks of a column in one boot, enforcing. Raises RuntimeError without a result."""
     RESULTS.mkdir(exist_ok=True)
-    raw = RESULTS / f"{kernel.name}.raw"
+    raw = RESULTS / f"{name}.raw"
     raw.unlink(missing_ok=True)
     began = time.monotonic()
     # The machine is discarded: attacks may write its settings, and load a module.
     attacks = " ".join([*_argv(SLOWDOWN), "--mode", "enforce", "--disposable"])
     command = ["sh", "-c", f"{attacks} > {raw}"]
-    job = Job(command, ROOT, guest_environment(kernel), [RESULTS], timeout)
+    environment = guest_environment(kernel)
+    job = Job(command, ROOT, environment, [RESULTS], timeout, append=COLUMNS[name].append)
     outcome = run(kernel, job, echo=echo)
     if outcome.status not in (0, 1) or not raw.exists():
         tail = outcome.console[-2000:]
         raise RuntimeError(f"{kernel.release}: status {outcome.status} {outcome.reason}\n{tail}")
     found = json.loads(raw.read_text())
     raw.unlink()
-    return _keep(kernel.name, found, time.monotonic() - began)
+    return _keep(name, found, time.monotonic() - began)
 
 
 def _keep(name: str, measured: Mapping[str, Any], seconds: float) -> Result:

@@ -29,8 +29,8 @@ rows 42 and 43, in a program of the host). Row 59 needs a kernel module that sim
 some attacks write settings of the node: these run in virtual machines only (*untried* elsewhere).
 `python -m tools.vm coverage` runs all attacks and rewrites this page.
 
-- **denied**: the call failed with EPERM before it had an effect, by BPF-LSM (`lsm`) or by cgroup-BPF
-  (`cgroup`).
+- **denied**: the call failed with EPERM before it had an effect, by BPF-LSM (`lsm`), by the same
+  programs at the functions that call its hooks (`hook`), or by cgroup-BPF (`cgroup`).
 - **killed**: SIGKILL at the start of the call or at the open of the file. The task never ran another
   instruction, but the current call may have taken effect.
 - **seen**: reported, but not stopped. The table gives the reason for each.
@@ -52,12 +52,22 @@ def page(results: Sequence[Result], benign: Mapping[str, Result], cost: Result |
     return "\n".join(lines) + "\n"
 
 
-def _has_lsm(result: Result) -> bool:
-    return any(case["mechanism"] == "lsm" for case in result["cases"])
+def _tier(result: Result) -> str:
+    """Returns lsm, hook or kill: the strongest mechanism for calls that decided on that kernel."""
+    found = {case["mechanism"] for case in result["cases"]}
+    return next(name for name in ("lsm", "hook", "kill") if name in found)
+
+
+#: tier -> words in the head of a column, words for its mechanisms
+_TIERS = {
+    "lsm": ("BPF-LSM", "BPF-LSM, cgroup-BPF"),
+    "hook": ("hooks without BPF-LSM", "programs at hooks, cgroup-BPF: **no BPF-LSM**"),
+    "kill": ("no BPF-LSM", "cgroup-BPF, SIGKILL: **no BPF-LSM**"),
+}
 
 
 def _head(result: Result) -> str:
-    return f"{result['name']}, {'BPF-LSM' if _has_lsm(result) else 'no BPF-LSM'}"
+    return f"{result['name']}, {_TIERS[_tier(result)][0]}"
 
 
 def _kernels(results: Sequence[Result]) -> Iterator[str]:
@@ -66,7 +76,7 @@ def _kernels(results: Sequence[Result]) -> Iterator[str]:
     for result in results:
         counts = [sum(case["outcome"] in words for case in result["cases"]) for words in
                   (("denied", "killed"), ("seen",), ("absent", "untried"))]  # fmt: skip
-        tier = "BPF-LSM, cgroup-BPF" if _has_lsm(result) else "cgroup-BPF, SIGKILL: **no BPF-LSM**"
+        tier = _TIERS[_tier(result)][1]
         facts = (result["name"], result["kernel"], tier, result["date"], result["commit"])
         yield f"| {' | '.join(map(str, (*facts, len(result['cases']), *counts)))} |"
 

@@ -43,6 +43,7 @@ class Job(NamedTuple):
     timeout: float = 600.0  # seconds, from power-on
     memory: int = 2048  # MiB
     silence: float = math.inf  # seconds from power-on within which something is printed
+    append: str = ""  # words for the kernel's command line
 
 
 class Outcome(NamedTuple):
@@ -63,8 +64,9 @@ def run(kernel: Prepared, job: Job, *, echo: IO[bytes] | None = None, verbose: b
         sockets = {tag: stack.enter_context(_file_server(work, tag, path)) for tag, path in tags.items()}
         (work / "initrd").write_bytes((kernel.directory / "initrd").read_bytes() + _orders(kernel, job, tags))
         argv = machine_command(
-            kernel, work / "initrd", work / "report", sockets, memory=job.memory, verbose=verbose
-        )
+            kernel, work / "initrd", work / "report", sockets,
+            memory=job.memory, verbose=verbose, append=job.append,
+        )  # fmt: skip
         machine = stack.enter_context(_process(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
         console, expired = _follow(machine, started + job.timeout, started + job.silence, echo)
         report = (work / "report").read_text() if (work / "report").exists() else ""

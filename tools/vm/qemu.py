@@ -18,17 +18,26 @@ from typing import NamedTuple
 
 from tools.vm.catalogue import Prepared, cache_directory
 
-__all__ = ["APPEND", "Qemu", "find_qemu", "machine_command", "needs_fetch", "virtiofsd_command"]
+__all__ = [
+    "APPEND",
+    "WITHOUT_BPF",
+    "Qemu",
+    "find_qemu",
+    "machine_command",
+    "needs_fetch",
+    "virtiofsd_command",
+]
 
 GOOD_MAJOR = 9
 PROGRAM = "qemu-system-x86_64"
 VIRTIOFSD = (Path("/usr/libexec/virtiofsd"), Path("/usr/lib/qemu/virtiofsd"))
+#: for a kernel without BPF-LSM; it overrides the list in COMMAND_LINE
+WITHOUT_BPF = "lsm=landlock,lockdown,yama,integrity,apparmor"
 COMMAND_LINE = (
     "console=ttyS0 panic=-1 oops=panic nokaslr mitigations=off audit=0 nowatchdog no_timer_check "
-    "tsc=reliable random.trust_cpu=on cryptomgr.notests cgroup_no_v1=all "
-    "lsm=landlock,lockdown,yama,integrity,apparmor,bpf"
+    f"tsc=reliable random.trust_cpu=on cryptomgr.notests cgroup_no_v1=all {WITHOUT_BPF},bpf"
 )
-#: more words for the kernel, which override: `lsm=landlock,lockdown,yama,integrity,apparmor`, `preempt=full`
+#: more words for the kernel, which override: WITHOUT_BPF, `preempt=full`
 APPEND = "RINGFENCE_VM_APPEND"
 
 
@@ -86,18 +95,28 @@ def virtiofsd_command(socket: Path, directory: Path, *, cache: str) -> list[str]
 
 
 def machine_command(
-    kernel: Prepared, initrd: Path, report: Path, sockets: dict[str, Path], *, memory: int, verbose: bool
+    kernel: Prepared,
+    initrd: Path,
+    report: Path,
+    sockets: dict[str, Path],
+    *,
+    memory: int,
+    verbose: bool,
+    append: str = "",
 ) -> list[str]:
-    """The argv of QEMU. `sockets`: virtiofs tag -> socket of its server; `memory` in MiB."""
+    """The argv of QEMU. `sockets`: virtiofs tag -> socket of its server; `memory` in MiB.
+
+    `append` and the environment's RINGFENCE_VM_APPEND are added to the kernel's command line.
+    """
     qemu = find_qemu()
-    append = COMMAND_LINE + ("" if verbose else " quiet loglevel=3")
-    append = f"{append} {os.environ.get(APPEND, '')}".rstrip()
+    more = ("" if verbose else "quiet loglevel=3", append, os.environ.get(APPEND, ""))
+    line = " ".join(word for word in (COMMAND_LINE, *more) if word)
     argv = [qemu.program, *qemu.options, "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,la57=off"]
     argv += ["-M", "q35,memory-backend=memory", "-m", str(memory), "-smp", str(qemu.cpus)]
     # virtiofs needs memory that the file server can map.
     argv += ["-object", f"memory-backend-memfd,id=memory,size={memory}M,share=on"]
     argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    argv += ["-kernel", str(kernel.directory / "vmlinux"), "-initrd", str(initrd), "-append", append]
+    argv += ["-kernel", str(kernel.directory / "vmlinux"), "-initrd", str(initrd), "-append", line]
     argv += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
     argv += ["-chardev", f"file,id=report,path={report}", "-device", "isa-serial,chardev=report,index=1"]
     for tag, socket in sockets.items():
