@@ -9,6 +9,7 @@ from tools.vm.benign import saved_benign
 from tools.vm.catalogue import DEFAULT, KERNELS
 from tools.vm.coverage import COLUMNS, HOST, ORDER, saved, saved_cost
 from tools.vm.coverage_page import PAGE, page
+from tools.vm.coverage_svg import PICTURE, picture, state
 from tools.vm.reasons import ABSENT, EVERYWHERE, UNSEEN, WITHOUT_LSM
 from tools.vm.suite import SHARES
 
@@ -18,6 +19,28 @@ RESULTS = saved()
 def test_the_page_is_what_was_measured() -> None:
     """Generate it again: `python -m tools.vm coverage --render`."""
     assert PAGE.read_text() == page(RESULTS, saved_benign(), saved_cost())
+
+
+def test_the_picture_is_what_was_measured() -> None:
+    """The same command writes it."""
+    assert PICTURE.read_text() == picture(RESULTS)
+
+
+def test_a_square_shows_the_weaker_way_to_stop_and_what_is_only_seen() -> None:
+    """No attack that gets through is hidden behind one that is stopped."""
+
+    def shown(*cases: tuple[str, bool]) -> tuple[str, bool]:
+        found = [{"rows": [1], "outcome": outcome, "optional": optional} for outcome, optional in cases]
+        return state(1, {"cases": [*found, {"rows": [2], "outcome": "seen", "optional": False}]})
+
+    assert shown(("denied", False), ("denied", False)) == ("denied", False)
+    assert shown(("denied", False), ("killed", False)) == ("killed", False)
+    assert shown(("denied", False), ("seen", False)) == ("denied", True)
+    assert shown(("killed", False), ("blind", False)) == ("killed", True)
+    assert shown(("denied", False), ("seen", True)) == ("denied", False)
+    assert shown(("seen", True)) == ("seen", False)
+    assert shown(("absent", False), ("denied", False)) == ("denied", False)
+    assert shown(("absent", False)) == ("none", False)
 
 
 def test_the_kernels_of_the_matrix_are_on_the_page() -> None:

@@ -193,6 +193,9 @@ def test_commands_show_what_happens(small: Agent, container: Container) -> None:
     assert container.pid in [process["pid"] for process in tree[0]["processes"]]
     assert container.name[:12] in cli(small, "tree").stdout
     assert "test-user-namespace" in cli(small, "policy", "list").stdout
+    layer = json.loads(cli(small, "policy", "list", "-o", "attack-layer").stdout)
+    comments = [one["comment"] for one in layer["techniques"]]
+    assert any("test-user-namespace: killed (kill)" in comment.splitlines() for comment in comments)
     assert cli(small, "tree", "rftest-no-such").returncode == 1
 
 

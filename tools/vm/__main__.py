@@ -11,6 +11,7 @@ from pathlib import Path
 from tools.vm import benign, cost, coverage
 from tools.vm.catalogue import DEFAULT, KERNELS, Prepared, cache_directory, prepared
 from tools.vm.coverage_page import PAGE, page
+from tools.vm.coverage_svg import PICTURE, picture
 from tools.vm.fetch import fetch
 from tools.vm.machine import ENVIRONMENT, Job, run
 from tools.vm.side_by_side import JOBS, run_side_by_side
@@ -148,6 +149,7 @@ def _coverage(options: argparse.Namespace) -> int:
         bad = sum(bool(case["problems"]) for case in result["cases"])
         print(f"{name}: {len(result['cases'])} attacks, {bad} unexpected results", flush=True)
     PAGE.write_text(page(coverage.saved(), benign.saved_benign(), coverage.saved_cost()))
+    PICTURE.write_text(picture(coverage.saved()))
     return 0
 
 

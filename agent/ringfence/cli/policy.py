@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,15 @@ def _register_reading(parts: Commands) -> None:
         "list",
         list_loaded,
         help="list the loaded rules",
-        text="List the rules that the running agent has loaded, with the mechanism that enforces each.",
-        examples="ringfence policy list\nringfence policy list -o json | jq -r '.[].rule'",
+        text="List the rules that the running agent has loaded, with the mechanism that enforces each.\n"
+        "`attack-layer` shows the techniques of MITRE ATT&CK in its Navigator, by what the node does.",
+        examples=(
+            "ringfence policy list\n"
+            "ringfence policy list -o json | jq -r '.[].rule'\n"
+            "ringfence policy list -o attack-layer > layer.json"
+        ),
     )
-    add_output(listing, "table", "json")
+    add_output(listing, "table", "json", "attack-layer")
     add_socket(listing)
     register_test(parts)
 
@@ -226,6 +232,11 @@ def list_loaded(options: Any) -> int:
     rules = request(options.socket, "policies")
     if options.output == "json":
         print_json(rules)
+        return 0
+    if options.output == "attack-layer":
+        from ringfence.policy.attack_layer import attack_layer
+
+        print_json(attack_layer(rules, f"Ringfence on {os.uname().nodename}"))
         return 0
     heads = ("RULE", "SEVERITY", "POLICY", "ACTION", "EFFECTIVE", "MECHANISM", "LOCATION")
     rows = [
