@@ -8,10 +8,10 @@ from tests.escape.cases import CASES, TECHNIQUES
 from tools.vm.benign import saved_benign
 from tools.vm.catalogue import DEFAULT, KERNELS
 from tools.vm.coverage import COLUMNS, HOST, ORDER, saved, saved_cost
-from tools.vm.coverage_page import PAGE, page
+from tools.vm.coverage_page import PAGE, page, summary
 from tools.vm.coverage_svg import PICTURE, picture, state
 from tools.vm.reasons import ABSENT, EVERYWHERE, UNSEEN, WITHOUT_LSM
-from tools.vm.suite import SHARES
+from tools.vm.suite import ROOT, SHARES
 
 RESULTS = saved()
 
@@ -19,6 +19,29 @@ RESULTS = saved()
 def test_the_page_is_what_was_measured() -> None:
     """Generate it again: `python -m tools.vm coverage --render`."""
     assert PAGE.read_text() == page(RESULTS, saved_benign(), saved_cost())
+
+
+def test_the_readme_has_the_same_figures() -> None:
+    """A row for each kernel."""
+    text = (ROOT / "README.md").read_text().splitlines()
+    assert [row for row in summary(RESULTS) if row not in text] == []
+
+
+def test_the_function_tier_decides_as_bpf_lsm() -> None:
+    """The same outcome for each attack on the same kernel, with and without `bpf` in its list of LSMs."""
+    found = {result["name"]: result for result in RESULTS}
+    pairs = [(name, name.removesuffix("-hook")) for name in found if name.endswith("-hook")]
+    assert pairs
+    for hooked, plain in pairs:
+        of = [
+            {
+                (case["rule"], case["attack"]): (case["outcome"], case["mechanism"].replace("hook", "lsm"))
+                for case in found[name]["cases"]
+            }
+            for name in (hooked, plain)
+        ]
+        assert any(case["mechanism"] == "hook" for case in found[hooked]["cases"])
+        assert of[0] == of[1], hooked
 
 
 def test_the_picture_is_what_was_measured() -> None:

@@ -11,7 +11,7 @@ from tools.vm.coverage import HOST, ORDER
 from tools.vm.reasons import ABSENT, EVERYWHERE, UNSEEN, WITHOUT_LSM
 from tools.vm.suite import ROOT
 
-__all__ = ["PAGE", "page"]
+__all__ = ["PAGE", "page", "summary"]
 
 PAGE = ROOT / "docs/coverage.md"
 Result = Mapping[str, Any]
@@ -50,6 +50,28 @@ def page(results: Sequence[Result], benign: Mapping[str, Result], cost: Result |
     )  # fmt: skip
     lines = [_HEAD, *(line for part in parts for line in part)]
     return "\n".join(lines) + "\n"
+
+
+def summary(results: Sequence[Result]) -> list[str]:
+    """Returns the rows of the table in README.md, one for each kernel."""
+    rows = {technique.row for technique in TECHNIQUES}
+    lines = []
+    for result in results:
+        cases = result["cases"]
+        counts = [sum(case["outcome"] in words for case in cases) for words in
+                  (("denied",), ("killed",), ("seen",), ("absent", "untried"), ("blind",))]  # fmt: skip
+        seen = {
+            row for case in cases if case["outcome"] in ("denied", "killed", "seen") for row in case["rows"]
+        }
+        kernel = ".".join(result["kernel"].split(".")[:2])
+        shown = (
+            f"{kernel}, {_TIERS[_tier(result)][0]}",
+            len(cases),
+            *counts,
+            f"{len(rows & seen)} of {len(rows)}",
+        )
+        lines.append(f"| {' | '.join(map(str, shown))} |")
+    return lines
 
 
 def _tier(result: Result) -> str:
