@@ -41,7 +41,7 @@ def open_source(mount: Mount, bundle: str, *, idmap_userns: int = -1) -> int:
     """A detached copy of a bind mount's source. It receives mount events of the host, and sends none unless
     `shared` is asked for.
     """
-    source = mount.source if mount.source.startswith("/") else f"{bundle}/{mount.source}"
+    source = os.path.join(bundle, mount.source)
     flags = syscalls.OPEN_TREE_CLONE | (syscalls.AT_RECURSIVE if mount.recursive else 0)
     if mount.src_nofollow:
         flags |= syscalls.AT_SYMLINK_NOFOLLOW

@@ -105,6 +105,7 @@ class Plan:
         "console",
         "deferred",
         "device_fds",
+        "inner",
         "joins",
         "mount_fds",
         "namespaces",
@@ -120,7 +121,8 @@ class Plan:
         self.config = config
         self.bundle = bundle
         self.options = options
-        self.rootfs = config.root_path if config.root_path.startswith("/") else f"{bundle}/{config.root_path}"
+        self.rootfs = os.path.join(bundle, config.root_path)
+        self.inner = self._find_inner()  # bind sources on earlier mounts, by the index of the mount
         self.rootfs_fd = -1
         self.mount_fds: dict[int, int] = {}
         self.device_fds: dict[str, int] = {}
@@ -152,21 +154,21 @@ class Plan:
         for each in kept:
             each.clear()
 
-    def made_before(self, index: int) -> str:
-        """The path below the root filesystem of a bind source that an earlier mount of the container makes.
+    def _find_inner(self) -> dict[int, str]:
+        """Returns the bind sources that earlier mounts of the container make, as paths below its root.
 
-        On the host that path has other contents or none: it cannot be opened there. Empty: another source.
+        On the host such a path has other contents or none: it cannot be opened there.
         """
-        mount = self.config.mounts[index]
-        path = os.path.normpath(
-            mount.source if mount.source.startswith("/") else f"{self.bundle}/{mount.source}"
-        )
-        rootfs = os.path.normpath(self.rootfs)
-        if not path.startswith(f"{rootfs}/"):
-            return ""
-        inner = path.removeprefix(rootfs)
-        covers = (os.path.normpath(f"/{one.destination}").lstrip("/") for one in self.config.mounts[:index])
-        return inner if any(f"{inner}/".startswith(f"/{one}/") for one in covers) else ""
+        found = {}
+        rootfs, mounts = os.path.normpath(self.rootfs), self.config.mounts
+        for index, mount in enumerate(mounts):
+            path = os.path.normpath(os.path.join(self.bundle, mount.source)) if mount.bind else ""
+            if path.startswith(f"{rootfs}/"):
+                inner = path.removeprefix(rootfs)
+                covers = (os.path.normpath(f"/{one.destination}").lstrip("/") for one in mounts[:index])
+                if any(f"{inner}/".startswith(f"/{one}/") for one in covers):
+                    found[index] = inner
+        return found
 
     def operations(self, container: Container, seccomp: Filter | None) -> list[Operation]:
         """The launch as an ordered list, which an interpreter executes and `--debug` prints."""
@@ -213,7 +215,7 @@ def _check_able(plan: Plan) -> None:
         if plan.deferred and mount.idmap:
             why = "in a joined mount namespace" if "mount" in plan.joins else "by a user who is not root"
             raise SpecError(f"{mount.path}.options", f"a mount cannot be id-mapped {why}")
-        if mount.bind and mount.idmap and plan.made_before(index):
+        if mount.idmap and index in plan.inner:
             raise SpecError(
                 f"{mount.path}.options",
                 f"a mount cannot be id-mapped if another mount makes its source {mount.source}",
@@ -231,17 +233,13 @@ def _open_all(plan: Plan, options: Options) -> None:
     if kind:
         syscalls.mount_setattr(plan.rootfs_fd, propagation=kind, recursive=True)
     for index, mount in enumerate(config.mounts):
-        if mount.bind and not _opened_by_init(plan, index, mount):
+        linked = mount.copy_symlink and os.path.islink(mount.source)
+        if mount.bind and not linked and index not in plan.inner:
             plan.mount_fds[index] = _open_bind(mount, plan)
     if config.linux.new("user") and config.linux.devices:
         from ringfence_runtime.launch.devices import precreate
 
         plan.device_fds = precreate(config)
-
-
-def _opened_by_init(plan: Plan, index: int, mount: Mount) -> bool:
-    """Returns True for a bind source that is not opened here."""
-    return (mount.copy_symlink and os.path.islink(mount.source)) or plan.made_before(index) != ""
 
 
 def _map_rootfs(plan: Plan, ids: Range) -> None:

@@ -117,7 +117,7 @@ def _mount_all(plan: Plan, group: Cgroup) -> Iterator[Operation]:
         if mount.type == "cgroup" or (mount.type == "cgroup2" and not mount.bind):
             yield _cgroup_mount(mount, group, own="cgroup" in config.linux.namespaces)
         elif mount.bind:
-            yield mounts.Bind(mount, apart, index, plan.bundle, early, plan.made_before(index))
+            yield mounts.Bind(mount, apart, index, plan.bundle, early, plan.inner.get(index, ""))
         else:
             sealed = _sealed_later(config, mount)
             yield mounts.NewFilesystem(mount, apart, config.linux.mount_label, foreign_network, sealed)
