@@ -10,7 +10,6 @@ list of processes of the cgroup beside.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -19,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ringfence.proof.fixtures import Fixtures, new_fixtures
-from ringfence.proof.target_container import BESIDE, HELPER, LEAKED, OWN
+from ringfence.proof.target_container import BESIDE, HELPER, LEAKED, OWN, leak
 from tests.escape.program import Attempt, build, read_attempt
 from tests.support.cgroups import PREFIX, hierarchies, is_pure_v2
 from tests.support.container import Bundle, Container, new_container
@@ -57,11 +56,7 @@ class AttackTarget:
 
     def _leak(self) -> None:
         """Runs in the child before exec: leaks the two as descriptors 3 and 4, and no other."""
-        # First duplicate both to high numbers: one may have the other's final number.
-        held = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in self.leaked]
-        for number, fd in enumerate(held, start=3):
-            os.dup2(fd, number, inheritable=True)
-        os.closerange(5, 1024)
+        leak(dict(enumerate(self.leaked, start=3)))
 
 
 @contextlib.contextmanager

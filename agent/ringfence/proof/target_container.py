@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,6 +143,21 @@ def _fixture_mounts(fixtures: Fixtures) -> list[dict[str, Any]]:
     ]
 
 
+def leak(descriptors: Mapping[int, int]) -> None:
+    """Gives descriptors these numbers for the program that is executed next; closes all others from 3 on.
+
+    Runs in the child of a fork.
+    """
+    # First duplicate all to high numbers: one may have another's final number.
+    held = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for number, fd in descriptors.items()}
+    first = 3
+    for number, fd in sorted(held.items()):
+        os.dup2(fd, number, inheritable=True)
+        os.closerange(first, number)
+        first = number + 1
+    os.closerange(first, 1024)
+
+
 class TargetContainer:
     """The container, and the two pipes by which its program receives commands and answers."""
 
@@ -177,12 +192,7 @@ class TargetContainer:
         disk = os.open(self.fixtures.disk or self.fixtures.directory, os.O_RDONLY | os.O_DIRECTORY)
         hierarchy = disk if self.fixtures.hierarchy is None else self.fixtures.hierarchy
         beside = os.open(self.fixtures.beside / "cgroup.procs", os.O_WRONLY)
-        # First duplicate all to high numbers: one may have another's final number.
-        held = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in (disk, hierarchy, beside)]
-        for number, fd in zip((3, _HIERARCHY, _BESIDE), held, strict=True):
-            os.dup2(fd, number, inheritable=True)
-        os.closerange(4, _HIERARCHY)
-        os.closerange(_BESIDE + 1, 1024)
+        leak({_DESCRIPTORS["leaked"]: disk, _HIERARCHY: hierarchy, _BESIDE: beside})
 
     def run(self, words: str, *, seconds: float = 60.0) -> Attempt:
         """Runs `attacks WORDS` inside and returns its output and status."""
