@@ -135,6 +135,8 @@ def _coverage(options: argparse.Namespace) -> int:
     if options.cost:
         print(f"{cost.measure()} calls were timed")
     for name in (options.kernel or [coverage.HOST, *KERNELS]) if options.benign else ():
+        if name != coverage.HOST and name not in KERNELS:
+            raise RuntimeError(f"benign workloads are not measured for the column {name}")
         kernel = None if name == coverage.HOST else _need(name)
         print(
             f"{name}: {benign.measure(name, kernel, echo=sys.stdout.buffer)} workloads with a false positive"

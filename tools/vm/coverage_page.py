@@ -58,8 +58,7 @@ def summary(results: Sequence[Result]) -> list[str]:
     lines = []
     for result in results:
         cases = result["cases"]
-        counts = [sum(case["outcome"] in words for case in cases) for words in
-                  (("denied",), ("killed",), ("seen",), ("absent", "untried"), ("blind",))]  # fmt: skip
+        counts = _counts(result, ("denied",), ("killed",), ("seen",), ("absent", "untried"), ("blind",))
         seen = {
             row for case in cases if case["outcome"] in ("denied", "killed", "seen") for row in case["rows"]
         }
@@ -72,6 +71,11 @@ def summary(results: Sequence[Result]) -> list[str]:
         )
         lines.append(f"| {' | '.join(map(str, shown))} |")
     return lines
+
+
+def _counts(result: Result, *groups: Sequence[str]) -> list[int]:
+    """Returns for each group of outcomes how many attacks ended so."""
+    return [sum(case["outcome"] in words for case in result["cases"]) for words in groups]
 
 
 def _tier(result: Result) -> str:
@@ -96,8 +100,7 @@ def _kernels(results: Sequence[Result]) -> Iterator[str]:
     yield "\n| column | kernel | mechanisms | measured | commit | attacks | stopped | seen | absent |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for result in results:
-        counts = [sum(case["outcome"] in words for case in result["cases"]) for words in
-                  (("denied", "killed"), ("seen",), ("absent", "untried"))]  # fmt: skip
+        counts = _counts(result, ("denied", "killed"), ("seen",), ("absent", "untried"))
         tier = _TIERS[_tier(result)][1]
         facts = (result["name"], result["kernel"], tier, result["date"], result["commit"])
         yield f"| {' | '.join(map(str, (*facts, len(result['cases']), *counts)))} |"

@@ -25,6 +25,7 @@ STATES = {
     "blind": ("!", "#c0392b", "#ffffff", "not seen on this kernel"),
     "none": ("", "#e6e8ea", "#60686f", "absent from this kernel, or run in virtual machines only"),
 }
+_STOPPED = ("killed", "denied")  # the weaker one first
 _PARTLY = "with a yellow corner: some attacks of it are reported only"
 _SIZE, _STEP, _LEFT, _TOP, _BASE = 16, 18, 480, 98, 12  # pixels; _BASE: of a line of text
 _STYLE = (
@@ -43,8 +44,8 @@ def state(row: int, result: Result) -> tuple[str, bool]:
     cases = [case for case in result["cases"] if row in case["rows"]]
     found = {case["outcome"] for case in cases if not case["optional"]} or {case["outcome"] for case in cases}
     seen = bool(found & {"seen", "blind"})
-    key = next((one for one in ("killed", "denied", "seen", "blind") if one in found), "none")
-    return key, seen and key in ("killed", "denied")
+    key = next((one for one in (*_STOPPED, "seen", "blind") if one in found), "none")
+    return key, seen and key in _STOPPED
 
 
 def picture(results: Sequence[Result]) -> str:
@@ -55,7 +56,8 @@ def picture(results: Sequence[Result]) -> str:
         f"<title>The outcome of {len(TECHNIQUES)} techniques on {len(results)} kernels</title>",
         f"<style>{_STYLE}</style>",
         "<defs>",
-        *(_symbol(key, partly) for key in STATES for partly in (False, True)),
+        *(_symbol(key, partly=False) for key in STATES),
+        *(_symbol(key, partly=True) for key in _STOPPED),
         "</defs>",
         *_legend(),
         *(_head(column, result["name"]) for column, result in enumerate(results)),
@@ -74,7 +76,7 @@ def _text(x: int, y: int, words: str, more: str = "") -> str:
     return f'<text class="t" x="{x}" y="{y}" {more}>{escape(words)}</text>'
 
 
-def _symbol(key: str, partly: bool) -> str:
+def _symbol(key: str, *, partly: bool) -> str:
     letter, colour, ink, _ = STATES[key]
     corner = f'<path d="M{_SIZE} {_SIZE - 7}V{_SIZE}H{_SIZE - 7}z" fill="{STATES["seen"][1]}"/>' * partly
     return (
