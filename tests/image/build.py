@@ -19,7 +19,7 @@ __all__ = ["OUTPUT", "REFERENCE", "Image", "image"]
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "build/image"
 REFERENCE = "docker.io/library/ringfence:test"
-_SOURCES = ("agent", "runtime", "policies", "tools/image", "pyproject.toml")
+_SOURCES = ("agent", "runtime", "policies", "tools/image", "pyproject.toml", "hatch_build.py")
 
 
 class Image(NamedTuple):

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wheel: named for the machine of the programs in it, and whole when installed into a fresh venv."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.force import missing
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = (
+    "agent",
+    "runtime",
+    "policies",
+    "pyproject.toml",
+    "hatch_build.py",
+    "README.md",
+    "LICENSE",
+    "LICENSES",
+)
+ATTACKS = "agent/ringfence/_bpf/attacks"
+MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine
+
+
+def _run(*argv: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **variables}
+    return subprocess.run(
+        list(map(str, argv)), cwd="/", env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def _build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+    return _run(sys.executable, "-m", "build", "--wheel", "--outdir", target, source)
+
+
+def _copy(target: Path) -> Path:
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, target / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / part, target / part)
+    return target
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That of this checkout, built once."""
+    if not (ROOT / ATTACKS).is_file():
+        missing("image", "the probes are not compiled: make build")
+    target = tmp_path_factory.mktemp("wheel")
+    done = _build(ROOT, target)
+    if done.returncode:
+        missing("image", f"the wheel cannot be built here: {done.stderr.strip()[-400:]}")
+    return next(target.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with nothing in it."""
+    target = tmp_path_factory.mktemp("venv") / "fresh"
+    done = _run(sys.executable, "-m", "venv", target)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def test_the_tag_is_that_of_the_programs_in_it(wheel: Path) -> None:
+    """Name and metadata agree, and what was compiled is in it."""
+    tag = f"py3-none-linux_{platform.machine()}"
+    assert wheel.name.endswith(f"-{tag}.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        note = next(name for name in archive.namelist() if name.endswith(".dist-info/WHEEL"))
+        lines = archive.read(note).decode().splitlines()
+        assert "Root-Is-Purelib: false" in lines
+        assert f"Tag: {tag}" in lines
+        assert {"ringfence/_bpf/ringfence.bpf.o", "ringfence/_bpf/attacks"} <= set(archive.namelist())
+
+
+def test_a_fresh_environment_has_all_that_the_commands_need(wheel: Path, venv: Path) -> None:
+    """As `pipx install` does it: only what the wheel itself asks for."""
+    done = _run(venv / "bin/pip", "-q", "install", "--disable-pip-version-check", wheel)
+    assert done.returncode == 0, done.stderr
+    for words in (
+        ("ringfence", "version"),
+        ("ringfence", "policy", "check"),
+        ("ringfence-runtime", "--version"),
+    ):
+        done = _run(venv / "bin" / words[0], *words[1:], PYTHONPATH="")
+        assert done.returncode == 0, (words, done.stderr)
+    assert os.access(next(venv.glob("lib/*/site-packages/ringfence/_bpf/attacks")), os.X_OK)
+
+
+def test_one_of_another_machine_is_not_installed(wheel: Path, venv: Path, tmp_path: Path) -> None:
+    """The programs decide, not the machine that builds: with one of another, pip refuses it here."""
+    other = next(name for name in MACHINES if name != platform.machine())
+    source = _copy(tmp_path / "source")
+    with (source / ATTACKS).open("r+b") as file:
+        file.seek(18)
+        file.write(MACHINES[other].to_bytes(2, "little"))
+    done = _build(source, tmp_path)
+    assert done.returncode == 0, done.stderr
+    foreign = next(tmp_path.glob(f"*-py3-none-linux_{other}.whl"))
+    done = _run(venv / "bin/pip", "install", "--no-deps", "--disable-pip-version-check", foreign)
+    assert done.returncode != 0
+    assert "not a supported wheel on this platform" in done.stderr
+
+
+def test_sources_that_are_not_compiled_give_none(wheel: Path, tmp_path: Path) -> None:
+    """No wheel without its probes."""
+    source = _copy(tmp_path / "source")
+    (source / "agent/ringfence/_bpf/ringfence.bpf.o").unlink()
+    done = _build(source, tmp_path)
+    assert done.returncode != 0
+    assert "ringfence.bpf.o is not compiled: make build" in done.stdout + done.stderr
+    assert not list(tmp_path.glob("*.whl"))
