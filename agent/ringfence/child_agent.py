@@ -47,7 +47,9 @@ class ChildAgent:
 
     def __enter__(self) -> Self:
         """Start it, and wait until it is ready. Raises Error with the end of its log."""
+        # It finds the package where this process did: a Debian package has it outside of Python's own path.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RINGFENCE_")}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment,

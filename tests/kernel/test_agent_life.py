@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -224,3 +225,25 @@ def _lose_three_lines(stopped: Agent, kind: str) -> None:
     complaints = [line for line in log_of(stopped) if "lines are lost" in str(line["message"])]
     assert [line["reason"] for line in complaints] == [reason]
     assert request(stopped.socket, "status")["problems"] == ["lines to stdout were lost"]
+
+
+def test_systemd_hears_of_the_whole_life(
+    stopped: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ready when /readyz says so and not before, alive while the loop turns, stopping at the end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(patience(60))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        stopped.start(wait=False)
+        while (message := systemd.recv(4096)) != b"READY=1\nSTATUS=ready":
+            assert message == b"WATCHDOG=1"
+        assert stopped.get("/readyz")[0] == 200
+        assert systemd.recv(4096) == b"WATCHDOG=1"
+        stopped.stop()
+        systemd.setblocking(False)
+        last = b""
+        with contextlib.suppress(BlockingIOError):
+            while message := systemd.recv(4096):
+                last = message
+        assert last == b"STOPPING=1\nSTATUS=stopping"

@@ -17,6 +17,7 @@ from ringfence.bpf.kernel import Kernel
 from ringfence.daemon.assembly import Assembly
 from ringfence.daemon.attach import plan as plans
 from ringfence.daemon.defence.usermode_helpers import UsermodeHelpers
+from ringfence.daemon.health.service_manager import ServiceManager
 from ringfence.daemon.parts import Node
 from ringfence.daemon.queries import http as frontends
 from ringfence.daemon.startup.handover import GAP
@@ -36,6 +37,7 @@ class Agent:
         self._node, self._config, self._stack = node, node.config, stack
         self._parts = Assembly(node, stack, kernel)
         self._waiting = False  # for the end of an earlier agent's programs
+        self._service = ServiceManager()
         self._log = log.get_logger("agent")
 
     def start(self) -> None:
@@ -60,7 +62,12 @@ class Agent:
         """The agent is ready when nothing else decides: neither another mode nor other policies."""
         deciding = self._parts.continuity.takeover.deciding
         self._waiting = deciding
-        self._parts.readiness.wait_for("the end of the earlier agent's programs" if deciding else "")
+        waiting_for = "the end of the earlier agent's programs" if deciding else ""
+        self._parts.readiness.wait_for(waiting_for)
+        if waiting_for:
+            self._service.waiting(waiting_for)
+        else:
+            self._service.ready()
 
     def run(self, *, hang_up: bool = False) -> None:
         """Run the loop until a signal stops it. `hang_up`: SIGHUP came before the loop ran."""
@@ -73,6 +80,7 @@ class Agent:
         """Report what is pending. Pinned programs keep enforcing."""
         parts = self._parts
         parts.readiness.wait_for("the end")
+        self._service.stopping()
         enforcement = "continues (pinned)" if parts.continuity.outlives else "ends"
         self._log.info("stopping", enforcement=enforcement)
         parts.loop.drain(parts.dispatcher.on_records)
@@ -203,8 +211,8 @@ class Agent:
             parts.probes.manager.start()
 
     def _beat(self) -> None:
-        """Proof of life: for `/healthz`, and for the kernel, which otherwise frees slots by
-        itself.
+        """Proof of life: for `/healthz`, for systemd, and for the kernel, which otherwise frees
+        slots by itself.
         """
         parts = self._parts
         parts.stats.turned()
@@ -212,5 +220,6 @@ class Agent:
         parts.continuity.takeover.tick(parts.pipeline.handle)
         if self._waiting:
             self._in_force()
+        self._service.alive()
         self._helpers.refresh()
         self._trees.refresh()
