@@ -10,7 +10,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-test deps-vm venv build abi demo unit test test-all lint format mutants adversary fuzz bench conformance test-vm test-vm-all vm-fetch \
-  test-cluster cluster-fetch wheel clean
+  test-cluster cluster-fetch wheel deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ test-cluster: build cluster-fetch ## the chart on a real Kubernetes: API server,
 
 wheel: build venv ## dist/*.whl with the compiled probes and the policies in it
 	@$(VENV)/bin/python -m build -q --wheel
+
+deb: wheel ## dist/*.deb of that wheel, with service, manual pages and completions (dpkg-deb)
+	@$(VENV)/bin/python -m tools.deb
 
 clean: ## remove what was built (not the cache of kernels)
 	@$(MAKE) --no-print-directory -s -C probes clean

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,12 +15,26 @@ from typing import Any, NamedTuple
 
 from tests.support.force import missing, need_program
 
-__all__ = ["OUTPUT", "REFERENCE", "Image", "image"]
+__all__ = ["ATTACKS", "OUTPUT", "REFERENCE", "Image", "build_wheel", "image", "run_outside"]
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "build/image"
+ATTACKS = "agent/ringfence/_bpf/attacks"
 REFERENCE = "docker.io/library/ringfence:test"
 _SOURCES = ("agent", "runtime", "policies", "tools/image", "pyproject.toml", "hatch_build.py")
+
+
+def run_outside(*argv: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in /, where no source of this checkout is found by chance."""
+    environment = {**os.environ, **variables}
+    return subprocess.run(
+        list(map(str, argv)), cwd="/", env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def build_wheel(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+    """Builds the wheel of a copy of the sources."""
+    return run_outside(sys.executable, "-m", "build", "--wheel", "--outdir", target, source)
 
 
 class Image(NamedTuple):

@@ -6,14 +6,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.support.force import missing
+from tests.image.build import ATTACKS, build_wheel, run_outside
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (
@@ -26,19 +25,7 @@ PARTS = (
     "LICENSE",
     "LICENSES",
 )
-ATTACKS = "agent/ringfence/_bpf/attacks"
 MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine
-
-
-def _run(*argv: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **variables}
-    return subprocess.run(
-        list(map(str, argv)), cwd="/", env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def _build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
-    return _run(sys.executable, "-m", "build", "--wheel", "--outdir", target, source)
 
 
 def _copy(target: Path) -> Path:
@@ -52,22 +39,10 @@ def _copy(target: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That of this checkout, built once."""
-    if not (ROOT / ATTACKS).is_file():
-        missing("image", "the probes are not compiled: make build")
-    target = tmp_path_factory.mktemp("wheel")
-    done = _build(ROOT, target)
-    if done.returncode:
-        missing("image", f"the wheel cannot be built here: {done.stderr.strip()[-400:]}")
-    return next(target.glob("*.whl"))
-
-
-@pytest.fixture(scope="module")
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with nothing in it."""
     target = tmp_path_factory.mktemp("venv") / "fresh"
-    done = _run(sys.executable, "-m", "venv", target)
+    done = run_outside(sys.executable, "-m", "venv", target)
     assert done.returncode == 0, done.stderr
     return target
 
@@ -86,14 +61,14 @@ def test_the_tag_is_that_of_the_programs_in_it(wheel: Path) -> None:
 
 def test_a_fresh_environment_has_all_that_the_commands_need(wheel: Path, venv: Path) -> None:
     """As `pipx install` does it: only what the wheel itself asks for."""
-    done = _run(venv / "bin/pip", "-q", "install", "--disable-pip-version-check", wheel)
+    done = run_outside(venv / "bin/pip", "-q", "install", "--disable-pip-version-check", wheel)
     assert done.returncode == 0, done.stderr
     for words in (
         ("ringfence", "version"),
         ("ringfence", "policy", "check"),
         ("ringfence-runtime", "--version"),
     ):
-        done = _run(venv / "bin" / words[0], *words[1:], PYTHONPATH="")
+        done = run_outside(venv / "bin" / words[0], *words[1:], PYTHONPATH="")
         assert done.returncode == 0, (words, done.stderr)
     assert os.access(next(venv.glob("lib/*/site-packages/ringfence/_bpf/attacks")), os.X_OK)
 
@@ -105,10 +80,10 @@ def test_one_of_another_machine_is_not_installed(wheel: Path, venv: Path, tmp_pa
     with (source / ATTACKS).open("r+b") as file:
         file.seek(18)
         file.write(MACHINES[other].to_bytes(2, "little"))
-    done = _build(source, tmp_path)
+    done = build_wheel(source, tmp_path)
     assert done.returncode == 0, done.stderr
     foreign = next(tmp_path.glob(f"*-py3-none-linux_{other}.whl"))
-    done = _run(venv / "bin/pip", "install", "--no-deps", "--disable-pip-version-check", foreign)
+    done = run_outside(venv / "bin/pip", "install", "--no-deps", "--disable-pip-version-check", foreign)
     assert done.returncode != 0
     assert "not a supported wheel on this platform" in done.stderr
 
@@ -117,7 +92,7 @@ def test_sources_that_are_not_compiled_give_none(wheel: Path, tmp_path: Path) ->
     """No wheel without its probes."""
     source = _copy(tmp_path / "source")
     (source / "agent/ringfence/_bpf/ringfence.bpf.o").unlink()
-    done = _build(source, tmp_path)
+    done = build_wheel(source, tmp_path)
     assert done.returncode != 0
     assert "ringfence.bpf.o is not compiled: make build" in done.stdout + done.stderr
     assert not list(tmp_path.glob("*.whl"))

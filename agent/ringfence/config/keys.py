@@ -36,10 +36,10 @@ KEYS: tuple[Key, ...] = (
     Key("containers.grace", "runtime_grace", values.integer(1, 30), 3,
         "seconds that a runtime may take between leaving the host's root and executing the workload; then"
         " policies apply to it; more on a node where containers start slowly", "SECONDS"),
-    Key("host_files.writable", "writable", values.paths, (),
+    Key("host_files.writable", "writable", values.any_paths, (),
         "additional files and directories of the host that containers may write to (rules with `tree:"
         " host`); `*` is any part of one component", "PATH", many=True),
-    Key("helpers", "helpers", values.paths, (),
+    Key("helpers", "helpers", values.any_paths, (),
         "additional programs that the kernel may run as usermode helpers (kernel.helper)", "PATH",
         many=True),
     Key("observe", "observe", values.observe, {},

@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +15,12 @@ from ringfence import abi
 __all__ = [
     "DETECTORS",
     "RUNTIMES",
+    "Choice",
     "Key",
     "Listen",
     "Pattern",
     "absolute_path",
+    "any_paths",
     "boolean",
     "choice",
     "detectors",
@@ -96,15 +99,22 @@ def suggest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
-def choice(*words: str) -> Callable[[Any], str]:
-    """One of these words."""
+@dataclass(frozen=True)
+class Choice:
+    """A parser of one of these words."""
 
-    def parse(value: Any) -> str:
-        if value not in words:
-            raise ValueError(f"{_shown(value)} is not one of {', '.join(map(repr, words))}")
+    words: tuple[str, ...]
+
+    def __call__(self, value: Any) -> str:
+        """Returns the word. Raises ValueError."""
+        if value not in self.words:
+            raise ValueError(f"{_shown(value)} is not one of {', '.join(map(repr, self.words))}")
         return str(value)
 
-    return parse
+
+def choice(*words: str) -> Choice:
+    """One of these words."""
+    return Choice(words)
 
 
 def integer(least: int, most: int) -> Callable[[Any], int]:
@@ -209,6 +219,11 @@ def paths(value: Any) -> tuple[Path, ...]:
     if not given or not all(given):
         raise ValueError("expected at least one path")
     return tuple(Path(word).absolute() for word in given)
+
+
+def any_paths(value: Any) -> tuple[Path, ...]:
+    """As `paths`, or an empty list."""
+    return () if value == [] else paths(value)
 
 
 def patterns(value: Any) -> tuple[Pattern, ...]:

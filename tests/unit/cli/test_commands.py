@@ -234,3 +234,34 @@ def test_a_closed_pipe_is_silent() -> None:
     ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, timeout=60)
     assert ended.stderr == ""
     assert ended.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("policy check fi", {"file.yaml"}),
+        ("agent --config fi", {"file.yaml"}),
+        ("agent --mode ", {"audit", "enforce", "policy"}),
+        ("agent --http-gzip ", {"yes", "no"}),
+        ("probe new --directory ", {"directory"}),
+    ],
+)
+def test_bash_completes_files_and_values(tmp_path: Path, words: str, expected: set[str]) -> None:
+    """By the function that the script defines, as the shell calls it."""
+    (tmp_path / "file.yaml").touch()
+    (tmp_path / "directory").mkdir()
+    script = (
+        run("completion", "bash").stdout
+        + f"""
+COMP_WORDS=(ringfence {words.rpartition(" ")[0]} "{words.rpartition(" ")[2]}")
+COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_LINE="${{COMP_WORDS[*]}}"; COMP_POINT=${{#COMP_LINE}}
+set -- $(complete -p ringfence)
+while [ "$1" != -F ]; do shift; done
+"$2" ringfence "${{COMP_WORDS[COMP_CWORD]}}" "${{COMP_WORDS[COMP_CWORD - 1]}}"
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    )
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert set(done.stdout.split()) == expected, done.stderr
