@@ -51,11 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    words = sys.argv[1:] if arguments is None else arguments
+    words = list(sys.argv[1:] if arguments is None else arguments)
     only = words[0] if words and words[0] in _COMMANDS else ""
     if only in _SEALED and arguments is None:
         _seal()
-    options = build_parser(only).parse_args(arguments)
+    if words in ([], ["help"]):
+        build_parser().print_help()
+        return 0
+    parser = build_parser(only)
+    if not only and not words[0].startswith("-"):
+        parser.error(f"{words[0]!r} is not a command{_near(words[0])}")
+    options = parser.parse_args(arguments)
     try:
         code = int(options.run(options))
         sys.stdout.flush()
@@ -71,6 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _near(word: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, _COMMANDS, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _seal() -> None:

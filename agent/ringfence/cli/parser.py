@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ringfence import __version__
+
 __all__ = ["EXIT_CODES", "Commands", "Parser", "add_command", "add_output", "add_socket", "new_parser"]
 
 EXIT_CODES = """\
@@ -49,6 +51,9 @@ def new_parser() -> tuple[Parser, Commands]:
         description="Observe what containers do to the kernel they share, and stop container escapes there.",
         epilog=EXIT_CODES,
         formatter_class=Formatter,
+    )
+    parser.add_argument(
+        "-V", "--version", action="version", version=f"ringfence {__version__}", help="print the version"
     )
     return parser, parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=Parser

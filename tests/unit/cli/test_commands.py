@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ringfence import __version__
 from ringfence.cli.main import main
 from ringfence.cli.parser import EXIT_CODES
 from tests.support.waiting import quickest
@@ -73,7 +74,7 @@ def test_every_command_has_examples_and_exit_codes(command: str, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("nonsense",), ("status", "--nonsense"), ("top", "-i", "0"), ("policy",)]
+    "words", [("nonsense",), ("status", "--nonsense"), ("top", "-i", "0"), ("policy",)]
 )
 def test_a_usage_error_prints_two_lines_and_exits_with_2(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
@@ -265,3 +266,32 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30
     )
     assert set(done.stdout.split()) == expected, done.stderr
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_is_also_an_option(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of most programs."""
+    with pytest.raises(SystemExit) as ended:
+        main([option])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"ringfence {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["help"]])
+def test_without_a_command_it_shows_the_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """All commands, and no error."""
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n    {name} " in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize(("word", "near"), [("statsu", "; did you mean 'status'?"), ("xyzzy", "")])
+def test_an_unknown_command_is_a_usage_error(
+    word: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a near one, if there is one."""
+    with pytest.raises(SystemExit) as ended:
+        main([word])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said == f"ringfence: error: {word!r} is not a command{near}\nhint: see `ringfence --help`\n"
