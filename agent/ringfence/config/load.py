@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,16 @@ __all__ = ["load", "packaged_policies"]
 #: the bundled policies: in a wheel, and in a checkout
 _PACKAGED = (Path(__file__).parents[1] / "_policies", Path(__file__).parents[3] / "policies")
 _BY_PATH = {key.path: key for key in KEYS}
+#: variables that are no keys: of a cluster's service `ringfence` or `ringfence-NAME` (service links), of the
+#: runtime, and of this project's tests
+_OTHERS = re.compile(
+    r"RINGFENCE_(?:"
+    r"(?:[A-Z0-9_]+_)?SERVICE_(?:HOST|PORT(?:_[A-Z0-9_]+)?)"
+    r"|(?:[A-Z0-9_]+_)?PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?"
+    r"|ENROLL_SOCKET|USERNS_DIR|USERNS_POOL"
+    r"|FORCE|FUZZ|CLUSTER_CACHE|VM|(?:VM|TEST|ADVERSARY)_[A-Z0-9_]+"
+    r")"
+)
 _SECTIONS = {key.path.split(".")[0] for key in KEYS if "." in key.path}
 
 
@@ -95,9 +106,10 @@ def _from_environment(environment: Mapping[str, str], chosen: dict[str, Any]) ->
             value = value.rstrip("\n")  # a secret that was created from a file may end with a newline
             words = [word for word in value.split(",") if word] if key.many else [value]
             problems += _take_words(key, name, words, chosen)
-        # A cluster sets RINGFENCE_SERVICE_HOST and the like: only a near miss is an error.
-        elif near := difflib.get_close_matches(name[10:], [v[10:] for v in variables], n=1, cutoff=0.8):
-            problems.append(Problem(name, 0, 0, "", f"unknown variable; did you mean 'RINGFENCE_{near[0]}'?"))
+        elif not _OTHERS.fullmatch(name):
+            near = difflib.get_close_matches(name[10:], [v[10:] for v in variables], n=1, cutoff=0.6)
+            suggestion = f"; did you mean 'RINGFENCE_{near[0]}'?" if near else ""
+            problems.append(Problem(name, 0, 0, "", f"unknown variable{suggestion}"))
     return problems
 
 

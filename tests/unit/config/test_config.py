@@ -205,14 +205,35 @@ def test_all_errors_are_reported_at_once_with_their_locations(tmp_path: Path) ->
     ]
 
 
-def test_a_misspelt_variable_is_refused_but_kubernetes_variables_are_not() -> None:
-    """RINGFENCE_MOD would leave a node unprotected; RINGFENCE_SERVICE_HOST is set by Kubernetes."""
-    assert refused(environment={"RINGFENCE_MOD": "enforce"}) == [
-        "RINGFENCE_MOD: unknown variable; did you mean 'RINGFENCE_MODE'?"
-    ]
-    load(
-        None, {"RINGFENCE_SERVICE_HOST": "10.0.0.1", "RINGFENCE_PORT_9911_TCP": "x", "RINGFENCE_FORCE": "all"}
-    )
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("RINGFENCE_MOD", "; did you mean 'RINGFENCE_MODE'?"),
+        ("RINGFENCE_MOED", "; did you mean 'RINGFENCE_MODE'?"),
+        ("RINGFENCE_POLICY", "; did you mean 'RINGFENCE_POLICIES'?"),
+        ("RINGFENCE_XYZZY", ""),
+        ("RINGFENCE_", ""),
+        ("RINGFENCE_PORTS", None),
+        ("RINGFENCE_HTTP_PORTAL", None),
+    ],
+)
+def test_a_variable_that_is_no_key_is_refused(name: str, suggestion: str | None) -> None:
+    """RINGFENCE_MOED=enforce would leave a node unprotected, without a word."""
+    [line] = refused(environment={name: "enforce"})
+    assert line.startswith(f"{name}: unknown variable")
+    if suggestion is not None:
+        assert line == f"{name}: unknown variable{suggestion}"
+
+
+def test_variables_of_kubernetes_and_of_the_runtime_are_not_refused() -> None:
+    """Service links of a service `ringfence` and of one `ringfence-page`; what the runtime and tests read."""
+    names = (
+        "SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_METRICS", "PORT", "PORT_9911_TCP",
+        "PORT_9911_TCP_PROTO", "PORT_9911_TCP_PORT", "PORT_9911_TCP_ADDR", "PAGE_SERVICE_HOST",
+        "PAGE_PORT", "PAGE_PORT_9912_TCP_ADDR",
+        "ENROLL_SOCKET", "USERNS_DIR", "USERNS_POOL", "FORCE", "VM", "VM_CACHE", "TEST_PREFIX",
+    )  # fmt: skip
+    assert load(None, {f"RINGFENCE_{name}": "x" for name in names}) == load(None, {})
 
 
 @pytest.mark.parametrize("pattern", ["*", "{hex64}", "app", "a/b*", "a*b*", "x" * 60 + "*", ""])
