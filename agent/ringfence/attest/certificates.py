@@ -68,6 +68,7 @@ def load(data: bytes) -> Bundle:
 
 def check_issued(child: x509.Certificate, issuer: x509.Certificate) -> None:
     """Raises RefusedError unless `issuer` signed `child` and is named as its issuer."""
+    _check_whole(child)
     try:
         child.verify_directly_issued_by(issuer)
     except InvalidSignature:
@@ -76,6 +77,13 @@ def check_issued(child: x509.Certificate, issuer: x509.Certificate) -> None:
         ) from None
     except _FAULTS as fault:
         raise RefusedError("chain", f"the certificate of {common_name(child)}: {fault}") from None
+
+
+def _check_whole(signed: x509.Certificate | x509.CertificateRevocationList) -> None:
+    """The library ignores the number of unused bits before the signature; it must be 0."""
+    encoded = _guarded(lambda: signed.public_bytes(Encoding.DER))
+    if encoded[-len(signed.signature) - 1] != 0:
+        raise malformed("the signature of a certificate or revocation list has unused bits")
 
 
 def check_time(certificate: x509.Certificate, at: datetime) -> None:
@@ -121,6 +129,7 @@ def _check_against(
 
 def _check_crl(crl: x509.CertificateRevocationList, issuer: x509.Certificate, at: datetime) -> None:
     name = common_name(issuer)
+    _check_whole(crl)
     key = _guarded(issuer.public_key)
     if not _guarded(lambda: crl.is_signature_valid(key)):  # type: ignore[arg-type]
         raise RefusedError("signature", f"the revocation list of {name} is not signed by it")

@@ -24,6 +24,8 @@ class Expected:
     measurement: bytes | None = None
     vmpl: int = 0
     min_tcb: Mapping[str, int] = field(default_factory=dict)
+    accept_tcb: frozenset[str] = frozenset()  # TDX: statuses that are accepted beside UpToDate
+    event_log: bytes | None = None  # TDX: the log that must replay into the RTMRs
 
 
 class Verdict(NamedTuple):

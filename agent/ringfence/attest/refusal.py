@@ -24,6 +24,10 @@ WORDS = {
     "tcb-mismatch": 21,
     "chip-id": 22,
     "product": 23,
+    "collateral": 24,
+    "qe-identity": 25,
+    "event-log": 26,
+    "tcb-configuration": 27,
 }
 
 

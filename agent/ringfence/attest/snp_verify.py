@@ -137,6 +137,8 @@ def _check_expected(report: SnpReport, expected: Expected, product: str) -> None
         raise RefusedError("debug", "the guest's policy permits the host to read its memory")
     if report.vmpl != expected.vmpl:
         raise RefusedError("vmpl", f"the report is of VMPL {report.vmpl}, expected {expected.vmpl}")
+    if expected.event_log is not None or expected.accept_tcb:
+        raise malformed("an event log and a TCB status are of TDX, the evidence is an SEV-SNP report")
     check_report_data(report.report_data, expected)
     check_measurement(report.measurement, expected)
     parts = tcb_parts(report.reported_tcb, product)

@@ -7,15 +7,25 @@ import argparse
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ringfence.cli.output import print_json
 from ringfence.cli.parser import Commands, Parser, add_command, add_output
 from ringfence.errors import ConfigError, Error
 
+if TYPE_CHECKING:
+    from ringfence.attest.expected import Verdict
+
 _T = TypeVar("_T")
 _EXAMPLE = (
     "ringfence attest verify report.bin --certs all.pem --nonce 8f0c1d2e3f --policy-digest 5ad0c3f19b27e846"
+)
+_STATUSES = (  # all but UpToDate, which is accepted, and Revoked, which never is
+    "SWHardeningNeeded",
+    "ConfigurationNeeded",
+    "ConfigurationAndSWHardeningNeeded",
+    "OutOfDate",
+    "OutOfDateConfigurationNeeded",
 )
 _MOST = 1 << 20  # bytes of one file
 
@@ -28,8 +38,8 @@ def register(commands: Commands) -> None:
         run,
         help="show and verify evidence of confidential machines",
         text="Show or verify the evidence of a confidential machine: an AMD SEV-SNP attestation report\n"
-        "(version 2 or later). Refused evidence has exit codes from 10, one for each reason\n"
-        "(docs/attestation.md).",
+        "(version 2 or later), or an Intel TDX quote (version 4 or 5). Refused evidence has exit\n"
+        "codes from 10, one for each reason (docs/attestation.md).",
         examples=f"ringfence attest show report.bin\n{_EXAMPLE}",
     )
     subcommands = parser.add_subparsers(
@@ -61,7 +71,8 @@ def _register_verify(commands: Commands) -> None:
         "expected report data. What was not checked is listed. Exit codes from 10: docs/attestation.md.",
         examples=f"{_EXAMPLE}\n"
         "ringfence attest verify report.bin --certs all.pem --report-data any --at 2025-06-01T00:00:00Z\n"
-        "ringfence attest verify report.bin --certs all.pem --report-data any --min-tcb snp=22,microcode=213",
+        "ringfence attest verify report.bin --certs all.pem --report-data any --min-tcb snp=22,tee=0\n"
+        "ringfence attest verify quote.bin --collateral collateral.json --report-data any --event-log ccel",
     )
     _add_file(parser)
     _add_options(parser)
@@ -84,11 +95,22 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--node-key", "HEX", "the public key of the node, if the evidence binds one", type=_hex, default=b"")
     add("--report-data", "HEX", "the expected 64 bytes of report data; `any` accepts every value")
     add("--measurement", "HEX", "the expected launch measurement", type=_hex)
-    add("--certs", "FILE", "certificates and revocation lists, PEM or DER (repeatable)", type=Path,
+    add("--certs", "FILE", "SEV-SNP: certificates and revocation lists, PEM or DER (repeatable)", type=Path,
         action="append", default=[])  # fmt: skip
+    add("--collateral", "FILE", "TDX: Intel's collateral, JSON (docs/attestation.md)", type=Path)
+    add("--event-log", "FILE", "TDX: the CCEL event log, which must replay into the RTMRs", type=Path)
+    add("--accept-tcb", "STATUS", "TDX: a TCB status to accept beside UpToDate (repeatable)",
+        action="append", default=[], choices=_STATUSES)  # fmt: skip
     add("--at", "TIME", "the time of verification, RFC 3339 (default: now)", type=_time)
-    add("--min-tcb", "PARTS", "least TCB versions: bootloader, tee, snp, microcode, fmc", type=_tcb)
-    add("--vmpl", "LEVEL", "the expected VMPL, 0 to 3 (default: 0)", type=int, choices=range(4), default=0)
+    add("--min-tcb", "PARTS", "SEV-SNP: least TCB versions: bootloader, tee, snp, microcode, fmc", type=_tcb)
+    add(
+        "--vmpl",
+        "LEVEL",
+        "SEV-SNP: the expected VMPL, 0 to 3 (default: 0)",
+        type=int,
+        choices=range(4),
+        default=0,
+    )
 
 
 def run(options: Any) -> int:
@@ -120,17 +142,25 @@ def _verify(options: Any) -> int:
     material = Bundle()
     for path in options.certs:
         material = material + load(_read(path))
-    expected = Expected(expected_data, options.measurement, options.vmpl, options.min_tcb or {})
-    at = options.at or datetime.now(UTC)
-    data = _read(options.file)
+    expected = Expected(
+        expected_data, options.measurement, options.vmpl, options.min_tcb or {},
+        frozenset(options.accept_tcb), options.event_log and _read(options.event_log),
+    )  # fmt: skip
+    collateral = options.collateral and _read(options.collateral)
+    at, data = options.at or datetime.now(UTC), _read(options.file)
     try:
-        verdict = verify(data, material, expected, at)
+        verdict = verify(data, material, collateral, expected, at)
     except RefusedError as refusal:
         if options.output != "json":
             raise
         print_json({"verdict": "refused", "word": refusal.word, "message": refusal.message})
         return refusal.exit_code
-    report = {
+    _print(_accepted(verdict, at), options.output)
+    return 0
+
+
+def _accepted(verdict: Verdict, at: datetime) -> dict[str, object]:
+    return {
         "verdict": "accepted",
         "kind": verdict.kind,
         "at": at.isoformat(),
@@ -138,8 +168,6 @@ def _verify(options: Any) -> int:
         "not_checked": list(verdict.unchecked),
         **verdict.fields,
     }
-    _print(report, options.output)
-    return 0
 
 
 def _report_data(options: Any) -> bytes | None:

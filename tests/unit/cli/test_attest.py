@@ -71,6 +71,25 @@ def test_a_malformed_option_is_a_usage_error(options: list[str], capsys: pytest.
     assert options[0] in capsys.readouterr().err
 
 
+def test_a_quote_is_verified_with_its_collateral(capsys: pytest.CaptureFixture[str]) -> None:
+    """Accepted with it, refused without it and with another guest's event log."""
+    verify = [
+        "attest",
+        "verify",
+        str(_DATA / "tdx-v4.bin"),
+        *_ANY,
+        "--at",
+        "2025-06-20T00:00:00Z",
+        "-o",
+        "json",
+    ]
+    collateral = ["--collateral", str(_DATA / "tdx-v4-collateral.json")]
+    assert main([*verify, *collateral]) == 0
+    assert json.loads(capsys.readouterr().out)["tcb_status"] == "UpToDate"
+    assert main(verify) == WORDS["collateral"]
+    assert main([*verify, *collateral, "--event-log", str(_DATA / "ccel.bin")]) == WORDS["event-log"]
+
+
 def test_show_says_that_nothing_is_verified(capsys: pytest.CaptureFixture[str]) -> None:
     """The fields are those of the file."""
     assert main(["attest", "show", _REPORT, "-o", "json"]) == 0
