@@ -24,6 +24,7 @@ _COMMANDS = {
     "policy": "policy",
     "probe": "probe",
     "audit": "audit",
+    "attest": "attest",
     "run": "run",
     "ps": "sandboxes",
     "exec": "sandboxes",
