@@ -117,7 +117,9 @@ pytest_root = pytest.mark.root
 
 @pytest_root
 def test_arguments_environment_and_exit_code_are_the_modules(wasi: Box) -> None:
-    """Also variables that a dynamic loader would interpret."""
+    """Also variables that a dynamic loader would interpret. It reads no file of the image either."""
+    (wasi.rootfs / "etc").mkdir(exist_ok=True)
+    (wasi.rootfs / "etc" / "ld.so.preload").write_text("/none.so\n")
     wasi.config["process"]["env"] = ["A=b=c", "LD_PRELOAD=/none.so"]
     got = wasi.args("/attempts.wasm", "show", "two words", "").run()
     assert got.stdout.splitlines() == [
@@ -148,10 +150,15 @@ def test_a_trap_ends_with_134_and_one_line(wasi: Box) -> None:
 
 @pytest_root
 def test_sigterm_ends_a_module_that_is_process_1(wasi: Box) -> None:
-    """A process 1 is ended by no signal that it does not handle."""
-    wasi.args("/attempts.wasm", "sleep").start()
-    wait_for(lambda: wasi.do("kill", "TERM").returncode != 0, "the module has ended")
-    wasi.wait("stopped")
+    """A process 1 is ended by no signal that it does not handle. The module would sleep 60 s and return 7."""
+    wasi.args("/attempts.wasm", "sleep").write()
+    words = [str(wasi.runtime.executable), "--root", str(wasi.runtime.root), "run", wasi.name]
+    with subprocess.Popen(words, cwd=wasi.directory, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "waiting\n"
+        got = wasi.runtime("kill", wasi.name, "TERM")
+        assert got.returncode == 0, got.stderr
+        assert running.wait(timeout=patience(30)) == 128 + signal.SIGTERM
 
 
 @pytest_root
@@ -312,7 +319,7 @@ def test_only_the_loaded_code_is_executable(wasi: Box) -> None:
     assert all(
         name.startswith("/run/.ringfence-wasm/") or name in ("[vdso]", "[vsyscall]") for name in executable
     )
-    wasi.do("kill", str(int(signal.SIGKILL)))
+    assert wasi.exec("/bin/echo", "native").stdout == "native\n"
 
 
 @pytest_root
