@@ -16,8 +16,10 @@ import pytest
 from ringfence_runtime.errors import SpecError
 from ringfence_runtime.launch import wasm
 from tests.runtime.conftest import ROOT, Box
+from tests.runtime.test_agent import add_call, agent, with_agent  # noqa: F401 (fixtures)
 from tests.runtime.test_engines import Podman, podman, root_tree  # noqa: F401 (fixtures)
 from tests.support import force
+from tests.support.agent import Agent
 from tests.support.waiting import patience, wait_for
 
 SOURCE = Path(__file__).parent / "wasm" / "attempts.c"
@@ -320,6 +322,21 @@ def test_only_the_loaded_code_is_executable(wasi: Box) -> None:
         name.startswith("/run/.ringfence-wasm/") or name in ("[vdso]", "[vsyscall]") for name in executable
     )
     assert wasi.exec("/bin/echo", "native").stdout == "native\n"
+
+
+@pytest_root
+def test_an_agent_enrolls_a_module_as_any_container(with_agent: Agent, wasi: Box) -> None:  # noqa: F811
+    """Its policy lets the module run, and stops what a native program in the same container does."""
+    add_call(wasi.rootfs)
+    policy = {"ringfence.io/policy": "by-request", "ringfence.io/require-agent": "true"}
+    wasi.config["annotations"] = {**OWN, **policy}
+    assert attempt(wasi, "read", "/none") == "read: No such file or directory"
+    wasi.args("/attempts.wasm", "sleep").start()
+    assert "lived" not in wasi.exec("/bin/call").stdout
+    wasi.config["annotations"] = dict(OWN)
+    wasi.do("delete", "--force")
+    wasi.start()
+    assert wasi.exec("/bin/call").stdout == "lived\n"
 
 
 @pytest_root
