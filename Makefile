@@ -19,7 +19,7 @@ deps: ## system packages to build and to run the demo (apt, only what is missing
 	@tools/deps build run
 
 deps-test: deps ## system packages that the tests want beside them
-	@tools/deps test bcc observe image
+	@tools/deps test bcc observe image wasm
 
 deps-vm: deps ## system packages to boot virtual machines, and what is run in them
 	@tools/deps vm test bcc containers benign

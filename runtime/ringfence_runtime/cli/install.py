@@ -20,7 +20,7 @@ from importlib.util import MAGIC_NUMBER
 
 import ringfence_linux
 import ringfence_runtime
-from ringfence_runtime.cli.options import Globals, expect, parse
+from ringfence_runtime.cli.options import Globals, Parsed, expect, parse
 from ringfence_runtime.errors import Error, UsageError
 from ringfence_runtime.launcher import SOCKET
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["install"]
 
+#: of native code that was compiled from WebAssembly
+_CACHE = "/var/cache/ringfence/wasm"
 BASE = os.path.dirname(os.path.abspath(ringfence_runtime.__file__))
 _PACKAGES = (os.path.dirname(os.path.abspath(ringfence_linux.__file__)), BASE)
 
@@ -55,7 +57,7 @@ class Loader:
 sys.meta_path.insert(0, Loader)
 import ringfence_runtime
 ringfence_runtime.INIT, ringfence_runtime.BUILD = {init!r}, {build!r}
-ringfence_runtime.FALLBACK = {fallback!r}
+ringfence_runtime.FALLBACK, ringfence_runtime.ENGINE = {fallback!r}, {engine!r}
 from ringfence_runtime.cli import main
 code = main()
 try:
@@ -97,13 +99,13 @@ def _sources() -> Iterator[tuple[str, str]]:
             )
 
 
-def bundle(init: str, *, fallback: bool) -> bytes:
+def bundle(init: str, *, fallback: bool, engine: tuple[str, str, str] = ("", "", "")) -> bytes:
     """Returns the bytes of PATH.pyc. `init` is the executable of native/init.c, or empty. `fallback`: whether
-    Python executes a launch that the native init cannot.
+    Python executes a launch that the native init cannot. `engine`: see `ringfence_runtime.ENGINE`.
     """
     codes = _modules()
     build = blake2b(repr(sorted(codes.items())).encode(), digest_size=16).hexdigest()
-    text = _MAIN.format(codes=codes, base=BASE, init=init, build=build, fallback=fallback)
+    text = _MAIN.format(codes=codes, base=BASE, init=init, build=build, fallback=fallback, engine=engine)
     code = compile(text, "<ringfence-runtime>", "exec")
     header = MAGIC_NUMBER + (0).to_bytes(4, "little") + int(time.time()).to_bytes(4, "little") + bytes(4)
     return header + marshal.dumps(code)
@@ -119,11 +121,29 @@ def script(interpreter: str, target: str) -> str:
     )
 
 
+def _compiler() -> str | None:
+    return next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+
+
+def _engine(parsed: Parsed, target: str) -> tuple[str, str, str]:
+    """Installs the engine for WebAssembly, if there is one. Returns `ringfence_runtime.ENGINE`."""
+    from ringfence_runtime.cli.engine import find_library, install_engine
+
+    library, compiler = parsed.text("wasm") or find_library(), _compiler()
+    if not library:
+        return "", "", ""
+    if compiler is None or parsed.flag("no-compile"):
+        if parsed.text("wasm"):
+            raise Error("--wasm needs a C compiler")
+        return "", "", ""
+    return target, install_engine(library, target, compiler), parsed.text("wasm-cache", _CACHE)
+
+
 def _compile(
     sources: Sequence[str], output: str, definitions: Sequence[str] = (), *, static: bool = False
 ) -> bool:
     """Compiles the program, statically linked if possible. Returns False without a working C compiler."""
-    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+    compiler = _compiler()
     if compiler is None:
         return False
     for linking in (["-static"], []) if not static else (["-static"],):
@@ -143,6 +163,7 @@ def install(settings: Globals, arguments: list[str]) -> int:
     """Writes PATH, PATH.pyc and PATH.init, each under a temporary name and renamed."""
     del settings
     options = {"no-compile": "f", "no-init": "f", "no-fallback": "f", "launcher": "s"}
+    options |= {"wasm": "s", "wasm-cache": "s"}
     parsed = parse(arguments, options, interleaved=True)
     [path] = expect(parsed, "install", 1, 1)
     target = f"{os.path.abspath(path)}.pyc"
@@ -159,8 +180,9 @@ def install(settings: Globals, arguments: list[str]) -> int:
         _replace(init)
     else:
         init = ""
+    engine = _engine(parsed, f"{os.path.abspath(path)}.wasm")
     with open(f"{target}.new", "wb") as file:
-        file.write(bundle(init, fallback=not parsed.flag("no-fallback")))
+        file.write(bundle(init, fallback=not parsed.flag("no-fallback"), engine=engine))
     os.rename(f"{target}.new", target)
     socket = parsed.text("launcher", SOCKET)
     definitions = [f'-DPYTHON="{interpreter}"', f'-DBUNDLE="{target}"', f'-DLAUNCHER="{socket}"']

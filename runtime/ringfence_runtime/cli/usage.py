@@ -59,7 +59,8 @@ _ARGUMENTS = {
     "kill": "ID [SIGNAL]",
     "ps": "ID [PS OPTION...]",
     "delete": "ID...",
-    "install": "PATH [--launcher SOCKET] [--no-compile] [--no-init] [--no-fallback]",
+    "install": "PATH [--launcher SOCKET] [--no-compile] [--no-init] [--no-fallback]"
+    " [--wasm LIBRARY] [--wasm-cache DIRECTORY]",
     "launcher": "[--socket PATH]",
 }
 

@@ -17,6 +17,7 @@ from ringfence_runtime import log
 from ringfence_runtime.cgroup.group import Cgroup
 from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.launch import channel as say
+from ringfence_runtime.launch import wasm
 from ringfence_runtime.launch.agent import announce
 from ringfence_runtime.launch.channel import Channel
 from ringfence_runtime.launch.ending import Undo, destroy, end, kill_child, run_poststart
@@ -208,6 +209,7 @@ def creating(
     try:
         if options.userns or USERNS in config.annotations:
             config, data = _own_ids(config, data, options, f"{store.root}/{name}", undo)
+        config = wasm.rewrite(config, bundle, options)
         seccomp = _filter_of(config)
         plan = make_plan(config, bundle, options)
         undo.add(plan.close)

@@ -19,6 +19,7 @@ from ringfence_runtime.launch import parent
 from ringfence_runtime.launch.ending import destroy
 from ringfence_runtime.launch.plan import USERNS
 from ringfence_runtime.launch.starting import Starter
+from ringfence_runtime.launch.wasm import wanted
 from ringfence_runtime.launcher.protocol import ENDED, RUNNING, answer
 from ringfence_runtime.launcher.waiting import Fd
 from ringfence_runtime.spec.config import parse_config, read_file
@@ -127,6 +128,7 @@ class InlineRun:
             and not config.process.terminal
             and not config.linux.net_devices
             and USERNS not in config.annotations
+            and not wanted(config.annotations)  # it may have to be compiled first
             and (seccomp is None or not seccomp.text("listenerPath"))
         )
 

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container whose program is a WebAssembly module: the configuration of the container that executes it.
+
+The module is compiled outside the container (`wasmcode`). The container gets two mounts: the engine's
+directory and the compiled code. Its program becomes native/wasm.c, which is executed after all fences, as any
+other. The container gets no kernel filesystems: the host functions could open /proc/self/mem through them.
+This module reads no file of the image but the program itself, and never the image's own annotations.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+import ringfence_runtime
+from ringfence_linux import syscalls
+from ringfence_runtime.errors import Error, SpecError
+from ringfence_runtime.launch.paths import open_in_root
+from ringfence_runtime.spec.mounts import Mount
+from ringfence_runtime.spec.node import Node
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ringfence_runtime.launch.plan import Options
+    from ringfence_runtime.spec.config import Config
+    from ringfence_runtime.spec.process import Process
+
+__all__ = ["DEADLINE", "MOST_BYTES", "OWN", "PLACE", "rewrite", "wanted"]
+
+#: the annotation of this runtime: "true"
+OWN = "ringfence.io/wasm"
+#: milliseconds until the module is ended
+DEADLINE = "ringfence.io/wasm-deadline-ms"
+#: the engine's directory in the container
+PLACE = "/run/.ringfence-wasm"
+#: the magic number of modules and components, and a module's version and layer (core specification, 5.5.16)
+MAGIC, MODULE = b"\0asm", b"\1\0\0\0"
+MOST_BYTES = 64 << 20  # as in native/wasm.c
+# crun's annotations and words (src/libcrun/handlers/handler-utils.c): True where the magic number decides.
+_WORDS = {
+    "run.oci.handler": {"wasm": False, "wasm-smart": True},
+    "module.wasm.image/variant": {"compat": False, "compat-smart": True},
+}
+_KERNEL_TYPES = frozenset(
+    ("proc", "sysfs", "cgroup", "cgroup2", "mqueue", "bpf", "debugfs", "tracefs", "securityfs")
+)
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EACCES)
+
+
+def wanted(annotations: dict[str, str]) -> str:
+    """Returns "always", "smart" (if the program is a module), or "" if no annotation asks for WebAssembly."""
+    own = annotations.get(OWN, "")
+    if own not in ("", "true", "false"):
+        raise SpecError(f"annotations.{OWN}", f"{own!a} is not 'true' or 'false'")
+    if own:
+        return "always" if own == "true" else ""
+    for key, words in _WORDS.items():
+        smart = words.get(annotations.get(key, ""))
+        if smart is not None:
+            return "smart" if smart else "always"
+    return ""
+
+
+def rewrite(config: Config, bundle: str, options: Options) -> Config:
+    """Returns the configuration that executes the module; `config` itself if the program is no module."""
+    word = wanted(config.annotations)
+    process = config.process
+    if not word or process is None or not process.args:
+        return config
+    data = _read_program(config, process, bundle, options)
+    if not data.startswith(MAGIC):
+        if word == "smart":
+            return config
+        raise SpecError("process.args[0]", f"{process.args[0]!a} is not a WebAssembly module")
+    if data[4:8] != MODULE:
+        raise SpecError("process.args[0]", "is a component or another version; modules of version 1 run")
+    from copy import copy
+
+    from ringfence_runtime.launch.wasmcode import compiled
+
+    deadline = _deadline(config)
+    code = compiled(data, interruptible=deadline > 0)
+    result = copy(config)
+    result.mounts = (*(mount for mount in config.mounts if not _is_kernels(mount)), *_mounts(code))
+    result.process = copy(process)
+    result.process.args = _arguments(config, process, result.mounts, deadline)
+    # The prefix keeps them from the dynamic loader (LD_PRELOAD) and the C library.
+    result.process.env = tuple(f"W_{item}" for item in _environment(process))
+    result.linux = copy(config.linux)
+    # The dynamic loader would read it, and load the image's own libraries.
+    result.linux.masked = (*config.linux.masked, "/etc/ld.so.preload")
+    return result
+
+
+def _deadline(config: Config) -> int:
+    text = config.annotations.get(DEADLINE, "0")
+    if not text.isdecimal() or not text.isascii() or len(text) > 10:
+        raise SpecError(f"annotations.{DEADLINE}", f"{text!a} is not a number of milliseconds")
+    return int(text)
+
+
+def _is_kernels(mount: Mount) -> bool:
+    """Returns True for a filesystem of the kernel, also if it is bound from the host."""
+    path = os.path.normpath(mount.destination)
+    return mount.type in _KERNEL_TYPES or f"{path}/".startswith(("/proc/", "/sys/"))
+
+
+def _mounts(code: str) -> tuple[Mount, Mount]:
+    engine = ringfence_runtime.ENGINE[0]
+    return tuple(  # type: ignore[return-value]
+        Mount(
+            Node(
+                {
+                    "destination": destination,
+                    "type": "bind",
+                    "source": source,
+                    "options": ["bind", "ro", "nosuid", "nodev", "private"],
+                },
+                "wasm",
+            )
+        )
+        for destination, source in ((PLACE, engine), (f"{PLACE}/code", code))
+    )
+
+
+def _arguments(config: Config, process: Process, mounts: tuple[Mount, ...], deadline: int) -> tuple[str, ...]:
+    """The host program's arguments (native/wasm.c, `parse`)."""
+    words = [f"{PLACE}/wasm", "run", f"{PLACE}/code"]
+    words += ["-r" if config.root_readonly else "-w", "/"]
+    for mount in mounts[:-2]:
+        writable = not (mount.attr_set | mount.rattr_set) & syscalls.MOUNT_ATTR_RDONLY
+        words += ["-w" if writable else "-r", os.path.normpath(mount.destination)]
+    if (memory := config.linux.resources.memory) is not None and memory > 0:
+        words += ["-m", str(memory)]
+    if deadline:
+        words += ["-d", str(deadline)]
+    return (*words, "--", *process.args)
+
+
+def _environment(process: Process) -> tuple[str, ...]:
+    """WASI has no working directory. Go's programs take it from PWD; wasi-libc begins at /."""
+    given = tuple(process.env)
+    return given if any(item.startswith("PWD=") for item in given) else (*given, f"PWD={process.cwd}")
+
+
+def _read_program(config: Config, process: Process, bundle: str, options: Options) -> bytes:
+    """Returns the bytes of the program, or the beginning of one that is no module."""
+    name = process.args[0]
+    if "/" in name:
+        paths = [os.path.join(process.cwd, name)]
+    else:
+        search = next((item[5:] for item in process.env if item.startswith("PATH=")), "")
+        paths = [os.path.join("/", place, name) for place in (*search.split(":"), process.cwd)]
+    for path in paths:
+        fd = _open_program(config, os.path.normpath(path), bundle, options)
+        if fd >= 0:
+            break
+    else:
+        raise SpecError("process.args[0]", f"{name!a} is not a file of the container")
+    try:
+        return _read(fd, name)
+    finally:
+        os.close(fd)
+
+
+def _open_program(config: Config, path: str, bundle: str, options: Options) -> int:
+    """Opens a file of the container as it will be mounted; -1 if it does not exist or is no regular file."""
+    root, inner = options.rootfs_fd, path
+    source = os.path.join(bundle, config.root_path) if root < 0 else ""
+    for mount in config.mounts:
+        place = os.path.normpath(mount.destination)
+        if mount.bind and f"{path}/".startswith(f"{place}/"):
+            source, inner = os.path.join(bundle, mount.source), path[len(place) :]
+    try:
+        if source and not inner.strip("/"):
+            fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        elif source:
+            top = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fd = open_in_root(top, inner, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            finally:
+                os.close(top)
+        else:
+            fd = open_in_root(root, inner, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return -1
+        raise
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return -1
+
+
+def _read(fd: int, name: str) -> bytes:
+    data = os.read(fd, 1 << 12)
+    if not data.startswith(MAGIC):
+        return data
+    parts, size = [data], len(data)
+    while part := os.read(fd, 1 << 20):
+        parts.append(part)
+        size += len(part)
+        if size > MOST_BYTES:
+            raise Error(f"the module {name!a} has more than {MOST_BYTES >> 20} MiB")
+    return b"".join(parts)
