@@ -15,6 +15,8 @@
 #ifndef RINGFENCE_BACKSTOP_H
 #define RINGFENCE_BACKSTOP_H
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "condemn.h"
 #include "config.h"

@@ -21,7 +21,17 @@ from ringfence.bpf.syscalls import tracepoint
 from ringfence.errors import KernelError
 from ringfence_linux import syscalls
 
-__all__ = ["AttachPlan", "Attached", "Place", "Skipped", "Tracefs", "detach", "kprobe_type", "open_tracefs", "run_iterator"]
+__all__ = [
+    "AttachPlan",
+    "Attached",
+    "Place",
+    "Skipped",
+    "Tracefs",
+    "detach",
+    "kprobe_type",
+    "open_tracefs",
+    "run_iterator",
+]
 
 #: why a cgroup program cannot be attached; the others are attached nevertheless
 _NOT_HERE = {
@@ -176,7 +186,7 @@ def _backstops(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]
         base = by_name.get(hook_program(program.name), program)
         kind, _, hook = base.section.partition("/")
         if base is not program and (
-            base.name.startswith("guard_") and plan.guard or _is_hooked(base, kind, hook, plan)
+            (base.name.startswith("guard_") and plan.guard) or _is_hooked(base, kind, hook, plan)
         ):
             yield Place(program, "kprobe", function_of(hook))
 

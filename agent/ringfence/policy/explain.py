@@ -18,6 +18,7 @@ __all__ = ["cautions", "explain", "explain_rule", "selector_in_words"]
 _BY = {
     Mechanism.LSM: "before its effect, by BPF-LSM: the call fails with EPERM",
     Mechanism.HOOK: "before its effect, at the kernel's security function: the call fails with EPERM",
+    Mechanism.BACKSTOP: "by SIGKILL, as the kernel skipped the program that denies; the call may have taken effect",
     Mechanism.CGROUP: "before its effect, by cgroup-BPF: the call fails with EPERM",
     Mechanism.KILL: "by SIGKILL: the process never returns from the call, which may have taken effect",
     Mechanism.OBSERVE: "observed and reported",
@@ -138,8 +139,8 @@ def _any_of(condition: Condition) -> str:
 def _outcome(rule: Rule, outcome: Outcome, node: NodeTiers) -> str:
     if outcome.action is Action.NONE:
         return f"{'none' if rule.otherwise is Action.NONE else 'BLIND'}, {outcome.why}"
-    if rule.require_deny and (lack := node.lacks_for_deny(outcome)):
-        return f"REFUSED, it requires deny, but {lack}"
+    if lack := node.lacks_for(rule.require, outcome):
+        return f"REFUSED, it requires {rule.require}, but {lack}"
     why = f" ({outcome.why})" if outcome.why else ""
     return f"{outcome.action.label} {_BY[outcome.mechanism]}{why}"
 
