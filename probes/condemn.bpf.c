@@ -3,7 +3,6 @@
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "include/backstop.h"
 #include "include/condemn.h"
 #include "include/emit.h"
 
@@ -107,13 +106,6 @@ __noinline int rf_report_condemned(__u32 event)
 	return 0;
 }
 
-__noinline int rf_is_backstop(void)
-{
-	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
-
-	return armed && armed->backstop != RF_BACKSTOP_NOT;
-}
-
 __noinline __u8 rf_kill(__u32 event)
 {
 	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
@@ -129,13 +121,4 @@ __noinline __u8 rf_kill(__u32 event)
 	if (condemns)
 		rf_report_condemned(event);
 	return failed;
-}
-
-__noinline __u8 rf_backstop_kill(__u32 event)
-{
-	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
-
-	if (armed)
-		armed->backstop = RF_BACKSTOP_KILLED;
-	return rf_kill(event);
 }

@@ -131,12 +131,13 @@ int backstop_lsm_mmap_file(struct pt_regs *regs)
 {
 	struct file *file = (struct file *)PT_REGS_PARM1(regs);
 	struct rf_armed *armed = rf_backstop_begin();
+	int refused = 0;
 
 	if (!armed)
 		return 0;
-	rf_backstop_end(armed, rf_is_asked_for_code(PT_REGS_PARM2(regs), file)
-				       ? rf_map_code((__u64)file)
-				       : 0);
+	if (rf_is_asked_for_code(PT_REGS_PARM2(regs), file))
+		refused = rf_map_code((__u64)file);
+	rf_backstop_end(armed, refused);
 	return 0;
 }
 
@@ -145,14 +146,9 @@ SEC("lsm/file_mprotect")
 int RF_HOOK(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
 	    unsigned long prot, int ret)
 {
-	__u64 file;
-
 	if (ret)
 		return ret;
-	if (!(prot & RF_PROT_EXEC))
-		return 0;
-	file = (__u64)BPF_CORE_READ(vma, vm_file);
-	return file ? rf_lsm_file(RF_FILE_MAP, file) : rf_map_nameless();
+	return prot & RF_PROT_EXEC ? rf_map_code((__u64)BPF_CORE_READ(vma, vm_file)) : 0;
 }
 
 /* By SCM_RIGHTS, by pidfd_getfd, from a seccomp notifier: the current task receives it. */

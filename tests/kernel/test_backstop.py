@@ -10,13 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.abi import GUARD_DENY, Action, EventKind, Mechanism
+from ringfence.abi import GUARD_DENY, Action, EventKind, Mechanism, Relation
 from ringfence.bpf import hook_probe
 from ringfence.bpf.attach import kprobe_type
 from ringfence.bpf.preemption import find
 from tests.kernel.lsm import named
 from tests.kernel.probes import Probes, run, running, values
 from tests.kernel.rules import Rule
+from tests.kernel.test_hook_mechanism import (
+    CALL_MMAP,
+    CALL_OPEN,
+    CALL_PERSONALITY,
+    MAP_PRIVATE,
+    PROT_EXEC,
+    PROT_READ,
+    READ_IMPLIES_EXEC,
+)
 from tests.kernel.test_lsm_calls import CASES, Case
 from tests.support import force
 from tests.support.cgroups import Cgroup
@@ -121,7 +130,6 @@ def test_a_skipped_program_lets_nothing_through(
     skipped = misses(probes)
     ends = [(one.action, one.mechanism) for one in probes.events(cgroup, K.FILE_OPEN)]
     killed = ends.count((Action.KILL, Mechanism.BACKSTOP))
-    print(f"skipped {skipped} killed {killed} denied {len(ends) - killed}")
     assert skipped["lsm_file_open"] > 0
     assert killed > 0
     assert set(ends) <= {(Action.KILL, Mechanism.BACKSTOP), (Action.DENY, Mechanism.HOOK)}
@@ -147,4 +155,29 @@ def test_it_kills_for_files(alone: Probes, cgroup: Cgroup, act: str, tmp_path: P
     alone.enforce(named("secret"))
     assert run(cgroup, act, command.format(tmp_path / "secret")).returncode == -signal.SIGKILL
     event = alone.wait(cgroup, K.FILE_OPEN)[0]
+    assert (event.action, event.mechanism) == (Action.KILL, Mechanism.BACKSTOP)
+
+
+def test_it_kills_for_processes(alone: Probes, cgroup: Cgroup, act: str) -> None:
+    """A look into a process of the host; not one into the caller."""
+    alone.enforce(Rule(K.PROCESS_LOOK, "deny", {1: {Relation.HOST}}))
+    own = "sys:312:$$:$$:1:0:0"
+    assert cgroup.run(["sh", "-c", f"exec {act} {own}"], capture_output=True).returncode == 0
+    assert run(cgroup, act, "sys:312:1:1:1:0:0").returncode == -signal.SIGKILL
+    (event,) = alone.wait(cgroup, K.PROCESS_LOOK)
+    assert (event.action, event.mechanism) == (Action.KILL, Mechanism.BACKSTOP)
+
+
+@pytest.mark.parametrize("persona", [0, READ_IMPLIES_EXEC], ids=["asked", "implied"])
+def test_it_kills_for_mappings(alone: Probes, cgroup: Cgroup, act: str, tmp_path: Path, persona: int) -> None:
+    """A mapping for execution, asked for or implied by personality(2)."""
+    tool = tmp_path / "tool"
+    tool.write_bytes(bytes(4096))
+    alone.enforce(named("tool", K.FILE_MAP))
+    prot = PROT_READ if persona else PROT_READ | PROT_EXEC
+    first = [f"sys:{CALL_PERSONALITY}:{persona}", f"sys:{CALL_OPEN}:={tool}:{os.O_RDONLY}"]
+    fd = values(cgroup, act, *first)[-1]
+    mapping = f"sys:{CALL_MMAP}:0:4096:{prot}:{MAP_PRIVATE}:{fd}:0"
+    assert run(cgroup, act, *first, mapping).returncode == -signal.SIGKILL
+    (event,) = alone.wait(cgroup, K.FILE_MAP)
     assert (event.action, event.mechanism) == (Action.KILL, Mechanism.BACKSTOP)

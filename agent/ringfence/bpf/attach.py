@@ -141,7 +141,10 @@ def open_tracefs() -> Iterator[Tracefs]:
 
 
 class Place(NamedTuple):
-    """Where to attach a program. Kinds: tp_btf, lsm, fentry, kprobe, tracepoint, cgroup; target as in SEC()."""
+    """Where to attach a program. Kinds: tp_btf, lsm, fentry, kprobe, tracepoint, cgroup.
+
+    The target is that of SEC(), of a kprobe the function.
+    """
 
     program: Program
     kind: str

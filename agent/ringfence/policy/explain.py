@@ -18,7 +18,6 @@ __all__ = ["cautions", "explain", "explain_rule", "selector_in_words"]
 _BY = {
     Mechanism.LSM: "before its effect, by BPF-LSM: the call fails with EPERM",
     Mechanism.HOOK: "before its effect, at the kernel's security function: the call fails with EPERM",
-    Mechanism.BACKSTOP: "by SIGKILL, as the kernel skipped the program that denies; the call may have taken effect",
     Mechanism.CGROUP: "before its effect, by cgroup-BPF: the call fails with EPERM",
     Mechanism.KILL: "by SIGKILL: the process never returns from the call, which may have taken effect",
     Mechanism.OBSERVE: "observed and reported",
