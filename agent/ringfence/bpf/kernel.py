@@ -38,6 +38,7 @@ from ringfence.bpf.pins import PinDirectory, find_base
 from ringfence.bpf.program_stats import ProgramStat, stat_of
 from ringfence.bpf.ring import Ring
 from ringfence.bpf.settings import DEFAULT_OBJECT, KernelSettings
+from ringfence.bpf.skipped_decisions import skipped_decisions
 from ringfence.bpf.writer import PROGRAM, UNSEALED, WRITTEN, Writer
 from ringfence.errors import ConfigError, KernelError
 
@@ -259,6 +260,12 @@ class Kernel:
     def program_stats(self) -> list[ProgramStat]:
         """Returns statistics of every program since its load; zeros while statistics are disabled."""
         return [stat_of(program) for program in self.programs]
+
+    def skipped_decisions(self) -> dict[str, int]:
+        """Returns hook or place -> calls that the kernel let pass undecided, since the load."""
+        misses = {stat.name: stat.misses for stat in self.program_stats()}
+        attached = {link.program for link in self.attached}
+        return skipped_decisions(self.programs, misses, attached, self._hook_mechanism)
 
     def pin(self, base: Path) -> None:
         """Pins links and maps, so they outlive this process. Earlier agents' pins stay: see Takeover."""
