@@ -157,9 +157,16 @@ __noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 	if (!container)
 		return RF_ACTION_NONE;
 	report.action = rf_guard_action(what, hooked);
-	if (report.action == RF_ACTION_DENY)
+	if (config.backstop && rf_is_backstop()) {
+		if (report.action != RF_ACTION_DENY)
+			return RF_ACTION_NONE; /* was said */
+		report.action = RF_ACTION_KILL;
+		report.mechanism = RF_MECHANISM_BACKSTOP;
+		report.flags = rf_backstop_kill(RF_AGENT_TAMPER);
+	} else if (report.action == RF_ACTION_DENY) {
 		report.mechanism = config.hook_mechanism;
-	if (report.action == RF_ACTION_KILL) {
+	}
+	if (report.action == RF_ACTION_KILL && report.mechanism != RF_MECHANISM_BACKSTOP) {
 		report.mechanism = RF_MECHANISM_KILL;
 		/* Too many tasks are a load; each one too many is killed. */
 		condemns = what != RF_TAMPER_TASKS && rf_mark_condemned(container);

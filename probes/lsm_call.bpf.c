@@ -39,7 +39,8 @@ static __always_inline void rf_apply_entered_ns(struct rf_query *query, struct r
 	if (!config.setns_by_object)
 		return;
 	if (ns && armed->entering_checks) {
-		armed->entering_checks--;
+		if (!config.backstop || !rf_is_backstop())
+			armed->entering_checks--;
 		query->value[0] |= rf_ns_type(ns);
 		query->value[1] = rf_relation_of_ns(ns);
 	} else if (BPF_CORE_READ(task, files, count.counter) != 1) {
@@ -170,7 +171,7 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 	if (!container)
 		return RF_ACTION_NONE;
 	if (!rf_is_same_call(task, armed, &call))
-		rf_count(armed->task.slot, known->counter);
+		rf_count_call(armed->task.slot, known->counter);
 	query = (struct rf_query *)armed->query_storage;
 	rf_call_query(task, &armed->task, container, &call, known, query);
 	rf_apply_hook_arguments(query, armed, known, target, flags);
@@ -193,8 +194,8 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 }
 
 SEC("lsm/capable")
-int BPF_PROG(lsm_capable, const struct cred *cred, struct user_namespace *ns, int cap,
-	     unsigned int opts, int ret)
+int RF_HOOK(lsm_capable, const struct cred *cred, struct user_namespace *ns, int cap,
+	    unsigned int opts, int ret)
 {
 	if (ret)
 		return ret;

@@ -25,11 +25,11 @@ static __always_inline int rf_checkpoint(__u32 at)
 	return rf_lsm_verdict(rf_drift_check(task, armed, at | RF_AT_HOOK));
 }
 
-#define RF_CHECKPOINT(hook, at)           \
-	SEC("lsm/" #hook)                 \
-	int checkpoint_##hook(void *ctx)  \
-	{                                 \
-		return rf_checkpoint(at); \
+#define RF_CHECKPOINT(hook, at)                  \
+	SEC("lsm/" #hook)                        \
+	int RF_HOOK_NO_RESULT(checkpoint_##hook) \
+	{                                        \
+		return rf_checkpoint(at);        \
 	}
 
 /* ---- names --------------------------------------------------------------- */
@@ -82,7 +82,7 @@ RF_CHECKPOINT(file_ioctl, RF_SYS_IOCTL)
  * than what the task does then. What the task has made before it is judged here.
  */
 SEC("lsm/capable")
-int checkpoint_capable(void *ctx)
+int RF_HOOK_NO_RESULT(checkpoint_capable)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_armed *armed = rf_bound(task);

@@ -119,8 +119,8 @@ static __always_inline int rf_lsm_name_added(const struct path *dir, struct dent
 
 /* mknod, bind, and open with O_CREAT. */
 SEC("lsm/path_mknod")
-int BPF_PROG(names_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
-	     unsigned int dev, int ret)
+int RF_HOOK(names_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
+	    unsigned int dev, int ret)
 {
 	if (ret)
 		return ret;
@@ -131,7 +131,7 @@ int BPF_PROG(names_path_mknod, const struct path *dir, struct dentry *dentry, um
 }
 
 SEC("lsm/path_mkdir")
-int BPF_PROG(names_path_mkdir, const struct path *dir, struct dentry *dentry, umode_t mode, int ret)
+int RF_HOOK(names_path_mkdir, const struct path *dir, struct dentry *dentry, umode_t mode, int ret)
 {
 	if (ret)
 		return ret;
@@ -139,8 +139,8 @@ int BPF_PROG(names_path_mkdir, const struct path *dir, struct dentry *dentry, um
 }
 
 SEC("lsm/path_symlink")
-int BPF_PROG(names_path_symlink, const struct path *dir, struct dentry *dentry, const char *target,
-	     int ret)
+int RF_HOOK(names_path_symlink, const struct path *dir, struct dentry *dentry, const char *target,
+	    int ret)
 {
 	if (ret)
 		return ret;
@@ -160,7 +160,7 @@ static __always_inline int rf_lsm_name_removed(const struct path *dir, struct de
 }
 
 SEC("lsm/path_unlink")
-int BPF_PROG(names_path_unlink, const struct path *dir, struct dentry *dentry, int ret)
+int RF_HOOK(names_path_unlink, const struct path *dir, struct dentry *dentry, int ret)
 {
 	if (ret)
 		return ret;
@@ -168,7 +168,7 @@ int BPF_PROG(names_path_unlink, const struct path *dir, struct dentry *dentry, i
 }
 
 SEC("lsm/path_rmdir")
-int BPF_PROG(names_path_rmdir, const struct path *dir, struct dentry *dentry, int ret)
+int RF_HOOK(names_path_rmdir, const struct path *dir, struct dentry *dentry, int ret)
 {
 	if (ret)
 		return ret;
@@ -177,8 +177,8 @@ int BPF_PROG(names_path_rmdir, const struct path *dir, struct dentry *dentry, in
 
 /* A rule on the file's path would not apply to the other name: so for reading and writing. */
 SEC("lsm/path_link")
-int BPF_PROG(names_path_link, struct dentry *old_dentry, const struct path *new_dir,
-	     struct dentry *new_dentry, int ret)
+int RF_HOOK(names_path_link, struct dentry *old_dentry, const struct path *new_dir,
+	    struct dentry *new_dentry, int ret)
 {
 	__u64 mnt = (__u64)BPF_CORE_READ(new_dir, mnt), inode = rf_inode_of(old_dentry);
 
@@ -202,8 +202,8 @@ int BPF_PROG(names_path_link, struct dentry *old_dentry, const struct path *new_
  * is 0 here, and an exchange is decided twice.
  */
 SEC("lsm/path_rename")
-int BPF_PROG(names_path_rename, const struct path *old_dir, struct dentry *old_dentry,
-	     const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
+int RF_HOOK_NO_RESULT(names_path_rename, const struct path *old_dir, struct dentry *old_dentry,
+		      const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
 {
 	__u64 mnt = (__u64)BPF_CORE_READ(old_dir, mnt), moved = rf_inode_of(old_dentry),
 	      other = rf_inode_of(new_dentry);
@@ -242,7 +242,7 @@ static __always_inline int rf_lsm_attributes_changed(const struct path *path, __
 
 /* truncate(2); up to 6.1 also O_TRUNC and ftruncate of a file that was opened for it. */
 SEC("lsm/path_truncate")
-int BPF_PROG(names_path_truncate, const struct path *path, int ret)
+int RF_HOOK(names_path_truncate, const struct path *path, int ret)
 {
 	if (ret)
 		return ret;
@@ -250,7 +250,7 @@ int BPF_PROG(names_path_truncate, const struct path *path, int ret)
 }
 
 SEC("lsm/path_chmod")
-int BPF_PROG(names_path_chmod, const struct path *path, umode_t mode, int ret)
+int RF_HOOK(names_path_chmod, const struct path *path, umode_t mode, int ret)
 {
 	if (ret)
 		return ret;
@@ -258,7 +258,7 @@ int BPF_PROG(names_path_chmod, const struct path *path, umode_t mode, int ret)
 }
 
 SEC("lsm/path_chown")
-int BPF_PROG(names_path_chown, const struct path *path, unsigned int uid, unsigned int gid, int ret)
+int RF_HOOK(names_path_chown, const struct path *path, unsigned int uid, unsigned int gid, int ret)
 {
 	if (ret)
 		return ret;
@@ -267,7 +267,7 @@ int BPF_PROG(names_path_chown, const struct path *path, unsigned int uid, unsign
 
 /* A lease holds up everybody who opens the file, for as long as the kernel allows (45 s). */
 SEC("lsm/file_fcntl")
-int BPF_PROG(names_file_fcntl, struct file *file, unsigned int cmd, unsigned long arg, int ret)
+int RF_HOOK(names_file_fcntl, struct file *file, unsigned int cmd, unsigned long arg, int ret)
 {
 	if (ret)
 		return ret;

@@ -21,7 +21,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* __FMODE_EXEC in f_flags: a program or its interpreter, see process.exec */
 #define RF_FMODE_EXEC 0x20
 SEC("lsm/file_open")
-int BPF_PROG(lsm_file_open, struct file *opened, int ret)
+int RF_HOOK(lsm_file_open, struct file *opened, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;
@@ -37,9 +37,10 @@ int BPF_PROG(lsm_file_open, struct file *opened, int ret)
 	if (!armed)
 		return 0;
 	container = rf_container_of_current(&armed->task);
-	if (!container || opened->f_flags & RF_FMODE_EXEC || opened->f_mode & RF_FMODE_NOACCOUNT)
+	if (!container || RF_FIELD(behind, opened, f_flags) & RF_FMODE_EXEC ||
+	    RF_FIELD(behind, opened, f_mode) & RF_FMODE_NOACCOUNT)
 		return 0;
-	rf_count(armed->task.slot, RF_COUNT_OPEN);
+	rf_count_call(armed->task.slot, RF_COUNT_OPEN);
 	rf_file_read(&file, (__u64)opened);
 	if (file.flags & RF_O_TRUNC && !(file.flags & RF_O_ACCMODE))
 		file.flags |= RF_O_RDWR; /* it is emptied, although it was opened for reading */
@@ -109,6 +110,11 @@ static __always_inline int rf_map_nameless(void)
 	return 0;
 }
 
+static __always_inline int rf_map_code(__u64 file)
+{
+	return file ? rf_lsm_file(RF_FILE_MAP, file) : rf_map_nameless();
+}
+
 SEC("lsm/mmap_file")
 int lsm_mmap_file(__u64 *ctx)
 {
@@ -117,29 +123,37 @@ int lsm_mmap_file(__u64 *ctx)
 
 	if (ret)
 		return ret;
-	if (!rf_mapping_is_code(ctx, file))
+	return rf_mapping_is_code(ctx, file) ? rf_map_code((__u64)file) : 0;
+}
+
+SEC("kprobe")
+int backstop_lsm_mmap_file(struct pt_regs *regs)
+{
+	struct file *file = (struct file *)PT_REGS_PARM1(regs);
+	struct rf_armed *armed = rf_backstop_begin();
+	int refused = 0;
+
+	if (!armed)
 		return 0;
-	return file ? rf_lsm_file(RF_FILE_MAP, (__u64)file) : rf_map_nameless();
+	if (rf_is_asked_for_code(PT_REGS_PARM2(regs), file))
+		refused = rf_map_code((__u64)file);
+	rf_backstop_end(armed, refused);
+	return 0;
 }
 
 /* A mapping that becomes executable afterwards. */
 SEC("lsm/file_mprotect")
-int BPF_PROG(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
-	     unsigned long prot, int ret)
+int RF_HOOK(lsm_file_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
+	    unsigned long prot, int ret)
 {
-	__u64 file;
-
 	if (ret)
 		return ret;
-	if (!(prot & RF_PROT_EXEC))
-		return 0;
-	file = (__u64)BPF_CORE_READ(vma, vm_file);
-	return file ? rf_lsm_file(RF_FILE_MAP, file) : rf_map_nameless();
+	return prot & RF_PROT_EXEC ? rf_map_code((__u64)BPF_CORE_READ(vma, vm_file)) : 0;
 }
 
 /* By SCM_RIGHTS, by pidfd_getfd, from a seccomp notifier: the current task receives it. */
 SEC("lsm/file_receive")
-int BPF_PROG(lsm_file_receive, struct file *file, int ret)
+int RF_HOOK(lsm_file_receive, struct file *file, int ret)
 {
 	if (ret)
 		return ret;
@@ -161,7 +175,7 @@ static __always_inline int rf_lsm_ioctl(const struct file *file, unsigned int cm
 }
 
 SEC("lsm/file_ioctl")
-int BPF_PROG(lsm_file_ioctl, struct file *file, unsigned int cmd, unsigned long arg, int ret)
+int RF_HOOK(lsm_file_ioctl, struct file *file, unsigned int cmd, unsigned long arg, int ret)
 {
 	if (ret)
 		return ret;
@@ -170,7 +184,7 @@ int BPF_PROG(lsm_file_ioctl, struct file *file, unsigned int cmd, unsigned long 
 
 /* Since 6.8 32-bit callers come here (f1bb47a31dff); before, to file_ioctl. */
 SEC("lsm/file_ioctl_compat")
-int BPF_PROG(lsm_file_ioctl_compat, struct file *file, unsigned int cmd, unsigned long arg, int ret)
+int RF_HOOK(lsm_file_ioctl_compat, struct file *file, unsigned int cmd, unsigned long arg, int ret)
 {
 	if (ret)
 		return ret;

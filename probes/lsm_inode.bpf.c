@@ -47,26 +47,26 @@ static __always_inline int rf_decide_attribute(struct dentry *dentry, const char
 }
 
 SEC("lsm/inode_setxattr")
-int BPF_PROG(lsm_inode_setxattr, void *idmap, struct dentry *dentry, const char *name)
+int RF_HOOK_NO_RESULT(lsm_inode_setxattr, void *idmap, struct dentry *dentry, const char *name)
 {
 	return rf_decide_attribute(dentry, name);
 }
 
 SEC("lsm/inode_removexattr")
-int BPF_PROG(lsm_inode_removexattr, void *idmap, struct dentry *dentry, const char *name, int ret)
+int RF_HOOK(lsm_inode_removexattr, void *idmap, struct dentry *dentry, const char *name, int ret)
 {
 	return ret ? ret : rf_decide_attribute(dentry, name);
 }
 
 /* 6.2: 72b3897e7736. Before, inode_setxattr sees access lists, too. */
 SEC("lsm/inode_set_acl")
-int BPF_PROG(lsm_inode_set_acl, void *idmap, struct dentry *dentry, const char *name)
+int RF_HOOK_NO_RESULT(lsm_inode_set_acl, void *idmap, struct dentry *dentry, const char *name)
 {
 	return rf_decide_attribute(dentry, name);
 }
 
 SEC("lsm/inode_remove_acl")
-int BPF_PROG(lsm_inode_remove_acl, void *idmap, struct dentry *dentry, const char *name, int ret)
+int RF_HOOK(lsm_inode_remove_acl, void *idmap, struct dentry *dentry, const char *name, int ret)
 {
 	return ret ? ret : rf_decide_attribute(dentry, name);
 }
@@ -76,7 +76,7 @@ int BPF_PROG(lsm_inode_remove_acl, void *idmap, struct dentry *dentry, const cha
  * ("lsm: introduce new hooks for setting/getting inode fsxattr").
  */
 SEC("lsm/inode_file_setattr")
-int BPF_PROG(lsm_inode_file_setattr, struct dentry *dentry, void *flags, int ret)
+int RF_HOOK(lsm_inode_file_setattr, struct dentry *dentry, void *flags, int ret)
 {
 	return ret ? ret : rf_decide_attribute(dentry, NULL);
 }
@@ -92,9 +92,8 @@ int BPF_PROG(lsm_inode_file_setattr, struct dentry *dentry, void *flags, int ret
  * verifier requires and the compiler would not keep.
  */
 SEC("lsm/inode_setattr")
-int lsm_inode_setattr(unsigned long long *ctx)
+int RF_HOOK_NO_RESULT(lsm_inode_setattr, __u64 first, __u64 second, __u64 third)
 {
-	__u64 first = ctx[0], second = ctx[1], third = ctx[2];
 	struct iattr *changes;
 	unsigned int valid;
 	__u64 dentry;

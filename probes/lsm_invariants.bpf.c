@@ -17,7 +17,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 SEC("lsm/bprm_creds_for_exec")
-int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
+int RF_HOOK(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_armed *armed = rf_bound(task);
@@ -37,7 +37,7 @@ int BPF_PROG(lsm_bprm_creds_for_exec, struct linux_binprm *binprm, int ret)
 
 /* Decided at opens besides the rules on files, on a stack of its own: drift, and set-id bits. */
 SEC("lsm/file_open")
-int BPF_PROG(beside_file_open, struct file *opened, int ret)
+int RF_HOOK(beside_file_open, struct file *opened, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_armed *armed = rf_bound(task);
@@ -48,7 +48,7 @@ int BPF_PROG(beside_file_open, struct file *opened, int ret)
 		return ret;
 	if (!armed)
 		return 0;
-	if (opened->f_flags & RF_O_TMPFILE) {
+	if (RF_FIELD(behind, opened, f_flags) & RF_O_TMPFILE) {
 		mode = BPF_CORE_READ(opened, f_inode, i_mode);
 		dentry = (__u64)BPF_CORE_READ(opened, f_path.dentry);
 		if (mode & RF_TMPFILE_SETID && rf_decide_setid(mode, dentry, 0) > RF_ACTION_ALERT)

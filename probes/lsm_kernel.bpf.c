@@ -15,32 +15,32 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_ANONYMOUS (RF_EVENT_BIT(RF_SYS_IO_URING_SETUP) | RF_EVENT_BIT(RF_SYS_USERFAULTFD))
 
 SEC("lsm/bpf")
-int lsm_bpf(void *ctx)
+int RF_HOOK_NO_RESULT(lsm_bpf)
 {
 	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_BPF), 0, 0));
 }
 
 SEC("lsm/perf_event_open")
-int lsm_perf_event_open(void *ctx)
+int RF_HOOK_NO_RESULT(lsm_perf_event_open)
 {
 	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_PERF_EVENT_OPEN), 0, 0));
 }
 
 SEC("lsm/kernel_read_file")
-int lsm_kernel_read_file(void *ctx)
+int RF_HOOK_NO_RESULT(lsm_kernel_read_file)
 {
 	return rf_lsm_verdict(rf_decide_call(RF_LOADS, 0, 0));
 }
 
 SEC("lsm/kernel_load_data")
-int lsm_kernel_load_data(void *ctx)
+int RF_HOOK_NO_RESULT(lsm_kernel_load_data)
 {
 	return rf_lsm_verdict(rf_decide_call(RF_LOADS, 0, 0));
 }
 
 /* Before modprobe runs, by the name that it would get: net-pf-38, fs-xfs, crypto-cbc(aes). */
 SEC("lsm/kernel_module_request")
-int BPF_PROG(lsm_kernel_module_request, char *name, int ret)
+int RF_HOOK(lsm_kernel_module_request, char *name, int ret)
 {
 	struct rf_lsm lsm;
 
@@ -53,19 +53,19 @@ int BPF_PROG(lsm_kernel_module_request, char *name, int ret)
 }
 
 SEC("lsm/locked_down")
-int lsm_locked_down(void *ctx)
+int RF_HOOK_NO_RESULT(lsm_locked_down)
 {
 	return rf_lsm_verdict(rf_decide_call(RF_LOADS | RF_EVENT_BIT(RF_SYS_IOPL), 0, 0));
 }
 
 SEC("lsm/syslog")
-int lsm_syslog(void *ctx)
+int RF_HOOK_NO_RESULT(lsm_syslog)
 {
 	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_SYSLOG), 0, 0));
 }
 
 SEC("lsm/quotactl")
-int lsm_quotactl(void *ctx)
+int RF_HOOK_NO_RESULT(lsm_quotactl)
 {
 	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_QUOTACTL), 0, 0));
 }
@@ -99,8 +99,8 @@ __noinline int rf_decide_anonymous(__u32 event)
 }
 
 SEC("lsm/inode_init_security_anon")
-int BPF_PROG(lsm_inode_init_security_anon, struct inode *inode, const struct qstr *name,
-	     const struct inode *context, int ret)
+int RF_HOOK(lsm_inode_init_security_anon, struct inode *inode, const struct qstr *name,
+	    const struct inode *context, int ret)
 {
 	__u64 text = 0;
 	__u32 event;
@@ -121,25 +121,25 @@ int BPF_PROG(lsm_inode_init_security_anon, struct inode *inode, const struct qst
 }
 
 SEC("lsm/uring_allowed")
-int lsm_uring_allowed(void *ctx)
+int RF_HOOK_NO_RESULT(lsm_uring_allowed)
 {
 	return rf_lsm_verdict(rf_decide_call(RF_ANONYMOUS, 0, 0));
 }
 
 SEC("lsm/uring_sqpoll")
-int lsm_uring_sqpoll(void *ctx)
+int RF_HOOK_NO_RESULT(lsm_uring_sqpoll)
 {
 	return rf_lsm_verdict(rf_decide_call(RF_ANONYMOUS, 0, 0));
 }
 
 SEC("lsm/key_alloc")
-int lsm_key_alloc(void *ctx)
+int RF_HOOK_NO_RESULT(lsm_key_alloc)
 {
 	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_KEYCTL), 0, 0));
 }
 
 SEC("lsm/key_permission")
-int lsm_key_permission(void *ctx)
+int RF_HOOK_NO_RESULT(lsm_key_permission)
 {
 	return rf_lsm_verdict(rf_decide_call(RF_EVENT_BIT(RF_SYS_KEYCTL), 0, 0));
 }

@@ -79,19 +79,22 @@ __noinline __u32 rf_reached_by_hook(__u64 inode, __u64 magic, __u32 owner)
 	return rf_with_process(inode, magic, owner);
 }
 
-/* The relation of a task that a hook was given, by its own binding. */
-static __always_inline __u32 rf_relation_of_target(const struct rf_lsm *lsm,
-						   struct task_struct *target)
+/* The relation of a task that a hook was given, by its own binding; in a backstop, by its number.
+ */
+static __always_inline __u32 rf_relation_of_target(const struct rf_armed *armed,
+						   struct task_struct *target, const bool behind)
 {
 	struct rf_armed *other;
 
-	if (target->tgid == lsm->task->tgid)
+	if (behind)
+		return rf_relation_of_process(BPF_CORE_READ(target, tgid));
+	if (target->tgid == bpf_get_current_task_btf()->tgid)
 		return RF_RELATION_SELF;
 	other = bpf_task_storage_get(&tasks, target, NULL, 0);
 	if (!other)
 		return RF_RELATION_HOST;
-	return other->task.container == lsm->armed->task.container ? RF_RELATION_CONTAINER
-								   : RF_RELATION_OTHER;
+	return other->task.container == armed->task.container ? RF_RELATION_CONTAINER
+							      : RF_RELATION_OTHER;
 }
 
 static __always_inline bool rf_is_foreign(__u32 relation)
@@ -126,14 +129,13 @@ static __always_inline bool rf_is_decided_by_call(const struct rf_lsm *lsm)
 }
 
 /* Decides process.look, on a stack frame of its own. Returns what the hook has to return. */
-rf_subprogram int rf_decide_look(struct task_struct *target, __u32 mode)
+rf_subprogram int rf_decide_look(__u32 relation, __u32 mode)
 {
-	__u32 relation, via;
 	struct rf_lsm lsm;
+	__u32 via;
 
-	if (mode & RF_PTRACE_MODE_NOAUDIT || !rf_lsm_armed(&lsm))
+	if (!rf_lsm_armed(&lsm))
 		return 0;
-	relation = rf_relation_of_target(&lsm, target);
 	via = rf_look_via(&lsm, mode, relation);
 	rf_lsm_query(&lsm, RF_PROCESS_LOOK);
 	if (rf_is_decided_by_call(&lsm))
@@ -146,34 +148,40 @@ rf_subprogram int rf_decide_look(struct task_struct *target, __u32 mode)
 
 /* One program: what it lets through counts as driven by the caller, and nothing else does. */
 SEC("lsm/ptrace_access_check")
-int BPF_PROG(lsm_ptrace_access_check, struct task_struct *child, unsigned int mode, int ret)
+int RF_HOOK(lsm_ptrace_access_check, struct task_struct *child, unsigned int mode, int ret)
 {
+	struct rf_armed *armed;
+
 	if (ret)
 		return ret;
-	if (!rf_bound(bpf_get_current_task_btf()))
+	armed = rf_bound(bpf_get_current_task_btf());
+	if (!armed)
 		return 0;
-	if (rf_refuses(rf_decide_call(RF_LOOKS, rf_address(child), 0)) ||
-	    rf_decide_look(child, mode))
+	if (rf_refuses(rf_decide_call(RF_LOOKS, rf_address(child), 0)))
+		return rf_lsm_refused();
+	if (!(mode & RF_PTRACE_MODE_NOAUDIT) &&
+	    rf_decide_look(rf_relation_of_target(armed, child, behind), mode))
 		return rf_lsm_refused();
 	if (mode & RF_PTRACE_MODE_ATTACH) /* who may attach may change its memory */
-		rf_borrow(child->tgid);
+		rf_borrow(BPF_CORE_READ(child, tgid));
 	return 0;
 }
 
 /* Asked for each process that a call signals, and not for signals of the kernel itself. */
 SEC("lsm/task_kill")
-int BPF_PROG(lsm_task_kill, struct task_struct *target, void *info, int sig,
-	     const struct cred *cred, int ret)
+int RF_HOOK(lsm_task_kill, struct task_struct *target, void *info, int sig, const struct cred *cred,
+	    int ret)
 {
 	struct rf_lsm lsm;
 
 	if (ret)
 		return ret;
-	if (!rf_lsm_armed(&lsm) || target->tgid == lsm.task->tgid)
+	if (!rf_lsm_armed(&lsm) || BPF_CORE_READ(target, tgid) == lsm.task->tgid)
 		return 0;
 	rf_lsm_query(&lsm, RF_SYS_SIGNAL);
 	rf_lsm_operand(&lsm, RF_DIM_SIGNAL, (__u32)sig);
-	rf_lsm_operand(&lsm, RF_DIM_SIGNAL_TARGET, rf_relation_of_target(&lsm, target));
+	rf_lsm_operand(&lsm, RF_DIM_SIGNAL_TARGET,
+		       rf_relation_of_target(lsm.armed, target, behind));
 	return rf_lsm_decide_once(&lsm);
 }
 
@@ -181,46 +189,46 @@ int BPF_PROG(lsm_task_kill, struct task_struct *target, void *info, int sig,
  * Limits, priorities and the place of memory of another process: who may change them can end it
  * (RLIMIT_CPU) or take what it needs. The kernel asks for each process that a call is about.
  */
-static __always_inline int rf_lsm_controls(struct task_struct *target)
+static __always_inline int rf_lsm_controls(struct task_struct *target, const bool behind)
 {
 	struct rf_lsm lsm;
 
-	if (!rf_lsm_armed(&lsm) || target->tgid == lsm.task->tgid)
+	if (!rf_lsm_armed(&lsm) || BPF_CORE_READ(target, tgid) == lsm.task->tgid)
 		return 0;
 	rf_lsm_query(&lsm, RF_PROCESS_LOOK);
 	rf_lsm_operand(&lsm, RF_DIM_LOOK_MODE, RF_PTRACE_MODE_ATTACH);
-	rf_lsm_operand(&lsm, RF_DIM_LOOK_TARGET, rf_relation_of_target(&lsm, target));
+	rf_lsm_operand(&lsm, RF_DIM_LOOK_TARGET, rf_relation_of_target(lsm.armed, target, behind));
 	rf_lsm_operand(&lsm, RF_DIM_LOOK_VIA, RF_LOOK_BY_CALL);
 	return rf_lsm_decide_once(&lsm);
 }
 
 SEC("lsm/task_setrlimit")
-int BPF_PROG(look_task_setrlimit, struct task_struct *target, unsigned int resource, void *limit,
-	     int ret)
+int RF_HOOK(look_task_setrlimit, struct task_struct *target, unsigned int resource, void *limit,
+	    int ret)
 {
-	return ret ? ret : rf_lsm_controls(target);
+	return ret ? ret : rf_lsm_controls(target, behind);
 }
 
 SEC("lsm/task_setnice")
-int BPF_PROG(look_task_setnice, struct task_struct *target, int nice, int ret)
+int RF_HOOK(look_task_setnice, struct task_struct *target, int nice, int ret)
 {
-	return ret ? ret : rf_lsm_controls(target);
+	return ret ? ret : rf_lsm_controls(target, behind);
 }
 
 SEC("lsm/task_setioprio")
-int BPF_PROG(look_task_setioprio, struct task_struct *target, int ioprio, int ret)
+int RF_HOOK(look_task_setioprio, struct task_struct *target, int ioprio, int ret)
 {
-	return ret ? ret : rf_lsm_controls(target);
+	return ret ? ret : rf_lsm_controls(target, behind);
 }
 
 SEC("lsm/task_setscheduler")
-int BPF_PROG(look_task_setscheduler, struct task_struct *target, int ret)
+int RF_HOOK(look_task_setscheduler, struct task_struct *target, int ret)
 {
-	return ret ? ret : rf_lsm_controls(target);
+	return ret ? ret : rf_lsm_controls(target, behind);
 }
 
 SEC("lsm/task_movememory")
-int BPF_PROG(look_task_movememory, struct task_struct *target, int ret)
+int RF_HOOK(look_task_movememory, struct task_struct *target, int ret)
 {
-	return ret ? ret : rf_lsm_controls(target);
+	return ret ? ret : rf_lsm_controls(target, behind);
 }

@@ -14,8 +14,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_MS_REMOUNT 32
 
 SEC("lsm/sb_mount")
-int BPF_PROG(lsm_sb_mount, const char *device, const struct path *path, const char *type,
-	     unsigned long flags, void *data, int ret)
+int RF_HOOK(lsm_sb_mount, const char *device, const struct path *path, const char *type,
+	    unsigned long flags, void *data, int ret)
 {
 	struct rf_lsm lsm;
 
@@ -40,7 +40,7 @@ static __always_inline int rf_lsm_filesystem(const struct super_block *super, __
 }
 
 SEC("lsm/sb_kern_mount")
-int BPF_PROG(lsm_sb_kern_mount, struct super_block *super, int ret)
+int RF_HOOK(lsm_sb_kern_mount, struct super_block *super, int ret)
 {
 	if (ret)
 		return ret;
@@ -48,7 +48,7 @@ int BPF_PROG(lsm_sb_kern_mount, struct super_block *super, int ret)
 }
 
 SEC("lsm/sb_remount")
-int BPF_PROG(lsm_sb_remount, struct super_block *super, void *options, int ret)
+int RF_HOOK(lsm_sb_remount, struct super_block *super, void *options, int ret)
 {
 	if (ret)
 		return ret;
@@ -56,7 +56,7 @@ int BPF_PROG(lsm_sb_remount, struct super_block *super, void *options, int ret)
 }
 
 SEC("lsm/sb_umount")
-int BPF_PROG(lsm_sb_umount, struct vfsmount *mnt, int flags, int ret)
+int RF_HOOK(lsm_sb_umount, struct vfsmount *mnt, int flags, int ret)
 {
 	struct rf_lsm lsm;
 
@@ -70,7 +70,7 @@ int BPF_PROG(lsm_sb_umount, struct vfsmount *mnt, int flags, int ret)
 }
 
 SEC("lsm/sb_pivotroot")
-int BPF_PROG(lsm_sb_pivotroot, const struct path *old_path, const struct path *new_path, int ret)
+int RF_HOOK(lsm_sb_pivotroot, const struct path *old_path, const struct path *new_path, int ret)
 {
 	struct rf_lsm lsm;
 
@@ -84,7 +84,7 @@ int BPF_PROG(lsm_sb_pivotroot, const struct path *old_path, const struct path *n
 }
 
 SEC("lsm/move_mount")
-int BPF_PROG(lsm_move_mount, const struct path *from, const struct path *to, int ret)
+int RF_HOOK(lsm_move_mount, const struct path *from, const struct path *to, int ret)
 {
 	struct rf_lsm lsm;
 
@@ -101,8 +101,8 @@ int BPF_PROG(lsm_move_mount, const struct path *from, const struct path *to, int
  * Also fires for each option of mount(2), which is no fsconfig. sb_kern_mount decides the result.
  */
 SEC("lsm/fs_context_parse_param")
-int BPF_PROG(lsm_fs_context_parse_param, struct fs_context *context, struct fs_parameter *parameter,
-	     int ret)
+int RF_HOOK(lsm_fs_context_parse_param, struct fs_context *context, struct fs_parameter *parameter,
+	    int ret)
 {
 	struct rf_lsm lsm;
 

@@ -18,7 +18,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_NETWORK_HOST 2
 
 SEC("lsm/netlink_send")
-int BPF_PROG(lsm_netlink_send, struct sock *sk, void *message, int ret)
+int RF_HOOK(lsm_netlink_send, struct sock *sk, void *message, int ret)
 {
 	struct rf_lsm lsm;
 	bool host;

@@ -14,7 +14,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 SEC("lsm/socket_create")
-int BPF_PROG(lsm_socket_create, int family, int type, int protocol, int kern, int ret)
+int RF_HOOK(lsm_socket_create, int family, int type, int protocol, int kern, int ret)
 {
 	struct rf_lsm lsm;
 
@@ -31,7 +31,7 @@ int BPF_PROG(lsm_socket_create, int family, int type, int protocol, int kern, in
 
 /* By call, 32-bit socketcall or ring. */
 SEC("lsm/socket_setsockopt")
-int BPF_PROG(lsm_socket_setsockopt, struct socket *sock, int level, int option, int ret)
+int RF_HOOK(lsm_socket_setsockopt, struct socket *sock, int level, int option, int ret)
 {
 	struct rf_lsm lsm;
 
@@ -62,7 +62,7 @@ __noinline int rf_unix_decide(__u64 other)
 	container = rf_container_of_current(&armed->task);
 	if (!container)
 		return RF_ACTION_NONE;
-	rf_count(armed->task.slot, RF_COUNT_CONNECT);
+	rf_count_call(armed->task.slot, RF_COUNT_CONNECT);
 	rf_query_init(&query, RF_UNIX_CONNECT, &armed->task, container);
 	query.value[0] =
 		rf_server_relation((__u64)RF_READ(struct sock, other, sk_peer_pid), other, true);
@@ -82,8 +82,8 @@ __noinline int rf_unix_decide(__u64 other)
 }
 
 SEC("lsm/unix_stream_connect")
-int BPF_PROG(lsm_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk,
-	     int ret)
+int RF_HOOK(lsm_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk,
+	    int ret)
 {
 	if (ret)
 		return ret;
@@ -92,7 +92,7 @@ int BPF_PROG(lsm_unix_stream_connect, struct sock *sock, struct sock *other, str
 
 /* Datagrams: fires at connect, and for each one that is sent to a name. */
 SEC("lsm/unix_may_send")
-int BPF_PROG(lsm_unix_may_send, struct socket *sock, struct socket *other, int ret)
+int RF_HOOK(lsm_unix_may_send, struct socket *sock, struct socket *other, int ret)
 {
 	__u64 to = rf_address(other);
 

@@ -40,7 +40,7 @@ static __always_inline __u64 rf_owner_number(unsigned int cmd, unsigned long arg
 }
 
 SEC("lsm/file_fcntl")
-int BPF_PROG(owner_file_fcntl, struct file *file, unsigned int cmd, unsigned long arg, int ret)
+int RF_HOOK(owner_file_fcntl, struct file *file, unsigned int cmd, unsigned long arg, int ret)
 {
 	struct rf_lsm lsm;
 
@@ -95,7 +95,7 @@ int BPF_PROG(owner_file_set_fowner, struct file *file)
 }
 
 SEC("lsm/file_send_sigiotask")
-int BPF_PROG(owner_file_send_sigiotask, struct task_struct *target, void *owner, int sig, int ret)
+int RF_HOOK(owner_file_send_sigiotask, struct task_struct *target, void *owner, int sig, int ret)
 {
 	struct rf_lsm lsm;
 

@@ -50,8 +50,8 @@ __noinline int rf_decide_setid(__u32 mode, __u64 dentry, __u64 name)
  * stack of its own.
  */
 SEC("lsm/path_mknod")
-int BPF_PROG(setid_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
-	     unsigned int dev, int ret)
+int RF_HOOK(setid_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
+	    unsigned int dev, int ret)
 {
 	__u32 type = mode & RF_S_IFMT;
 
@@ -65,8 +65,8 @@ int BPF_PROG(setid_path_mknod, const struct path *dir, struct dentry *dentry, um
 
 /* A socket that is bound comes here, too, and is no mknod. */
 SEC("lsm/path_mknod")
-int BPF_PROG(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
-	     unsigned int dev, int ret)
+int RF_HOOK(lsm_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
+	    unsigned int dev, int ret)
 {
 	__u32 type = mode & RF_S_IFMT;
 	struct rf_lsm lsm;
@@ -164,8 +164,8 @@ __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target, __u32 type)
 }
 
 SEC("lsm/path_symlink")
-int BPF_PROG(lsm_path_symlink, const struct path *dir, struct dentry *dentry, const char *target,
-	     int ret)
+int RF_HOOK(lsm_path_symlink, const struct path *dir, struct dentry *dentry, const char *target,
+	    int ret)
 {
 	struct rf_lsm lsm;
 
@@ -179,8 +179,8 @@ int BPF_PROG(lsm_path_symlink, const struct path *dir, struct dentry *dentry, co
 
 /* Besides it, on a stack of its own. */
 SEC("lsm/path_symlink")
-int BPF_PROG(link_path_symlink, const struct path *dir, struct dentry *dentry, const char *target,
-	     int ret)
+int RF_HOOK(link_path_symlink, const struct path *dir, struct dentry *dentry, const char *target,
+	    int ret)
 {
 	if (ret)
 		return ret;
@@ -219,8 +219,8 @@ static __always_inline __u32 rf_link_moved(const struct path *dir, const struct 
 }
 
 SEC("lsm/path_link")
-int BPF_PROG(link_path_link, struct dentry *old_dentry, const struct path *new_dir,
-	     struct dentry *new_dentry, int ret)
+int RF_HOOK(link_path_link, struct dentry *old_dentry, const struct path *new_dir,
+	    struct dentry *new_dentry, int ret)
 {
 	if (ret)
 		return ret;
@@ -229,8 +229,8 @@ int BPF_PROG(link_path_link, struct dentry *old_dentry, const struct path *new_d
 
 /* Of an exchange the other file moves as well. The flags: see names_path_rename. */
 SEC("lsm/path_rename")
-int BPF_PROG(link_path_rename, const struct path *old_dir, struct dentry *old_dentry,
-	     const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
+int RF_HOOK_NO_RESULT(link_path_rename, const struct path *old_dir, struct dentry *old_dentry,
+		      const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
 {
 	if (rf_refuses(rf_link_moved(new_dir, old_dentry, new_dentry)))
 		return rf_lsm_refused();
@@ -240,7 +240,7 @@ int BPF_PROG(link_path_rename, const struct path *old_dir, struct dentry *old_de
 }
 
 SEC("lsm/path_chmod")
-int BPF_PROG(lsm_path_chmod, const struct path *path, umode_t mode, int ret)
+int RF_HOOK(lsm_path_chmod, const struct path *path, umode_t mode, int ret)
 {
 	struct rf_lsm lsm;
 
@@ -255,7 +255,7 @@ int BPF_PROG(lsm_path_chmod, const struct path *path, umode_t mode, int ret)
 }
 
 SEC("lsm/path_chroot")
-int BPF_PROG(lsm_path_chroot, const struct path *path, int ret)
+int RF_HOOK(lsm_path_chroot, const struct path *path, int ret)
 {
 	struct rf_lsm lsm;
 	bool host;
@@ -278,8 +278,8 @@ int BPF_PROG(lsm_path_chroot, const struct path *path, int ret)
  * programs, and the flags of the call are used.
  */
 SEC("lsm/path_rename")
-int BPF_PROG(lsm_path_exchange, const struct path *old_dir, struct dentry *old_dentry,
-	     const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
+int RF_HOOK_NO_RESULT(lsm_path_exchange, const struct path *old_dir, struct dentry *old_dentry,
+		      const struct path *new_dir, struct dentry *new_dentry, unsigned int flags)
 {
 	__u32 one, other, kinds = RF_EXCHANGED_ALIKE;
 	struct rf_lsm lsm;

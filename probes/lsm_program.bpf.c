@@ -14,7 +14,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 SEC("lsm/bprm_check_security")
-int BPF_PROG(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
+int RF_HOOK(lsm_bprm_check_security, struct linux_binprm *binprm, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_container *container;

@@ -19,10 +19,10 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_BPF_LINK_GET_FD_BY_ID 30
 #define RF_BPF_LINK_DETACH 34
 
-#define RF_NOT_THE_AGENT(task)          \
-	do {                            \
-		if (!rf_is_agent(task)) \
-			return 0;       \
+#define RF_NOT_THE_AGENT(task)                                                          \
+	do {                                                                            \
+		if (!(behind ? rf_task_is_agent(rf_address(task)) : rf_is_agent(task))) \
+			return 0;                                                       \
 	} while (0)
 
 /* An attempt on an object of the agent at a hook. Returns what the hook has to return. */
@@ -35,8 +35,8 @@ static __always_inline int rf_guard_refuse(__u32 what, __u64 detail, __u64 dentr
 
 /* Signal 0 only checks that the process exists. */
 SEC("lsm/task_kill")
-int BPF_PROG(guard_task_kill, struct task_struct *target, void *info, int sig,
-	     const struct cred *cred, int ret)
+int RF_HOOK(guard_task_kill, struct task_struct *target, void *info, int sig,
+	    const struct cred *cred, int ret)
 {
 	if (ret)
 		return ret;
@@ -49,7 +49,7 @@ int BPF_PROG(guard_task_kill, struct task_struct *target, void *info, int sig,
  * set it up: the agent uses none.
  */
 SEC("lsm/file_send_sigiotask")
-int BPF_PROG(guard_file_send_sigiotask, struct task_struct *target, void *owner, int sig, int ret)
+int RF_HOOK(guard_file_send_sigiotask, struct task_struct *target, void *owner, int sig, int ret)
 {
 	if (ret)
 		return ret;
@@ -59,8 +59,8 @@ int BPF_PROG(guard_file_send_sigiotask, struct task_struct *target, void *owner,
 }
 
 SEC("lsm/task_setrlimit")
-int BPF_PROG(guard_task_setrlimit, struct task_struct *target, unsigned int resource, void *limit,
-	     int ret)
+int RF_HOOK(guard_task_setrlimit, struct task_struct *target, unsigned int resource, void *limit,
+	    int ret)
 {
 	if (ret)
 		return ret;
@@ -69,7 +69,7 @@ int BPF_PROG(guard_task_setrlimit, struct task_struct *target, unsigned int reso
 }
 
 SEC("lsm/task_setnice")
-int BPF_PROG(guard_task_setnice, struct task_struct *target, int nice, int ret)
+int RF_HOOK(guard_task_setnice, struct task_struct *target, int nice, int ret)
 {
 	if (ret)
 		return ret;
@@ -78,7 +78,7 @@ int BPF_PROG(guard_task_setnice, struct task_struct *target, int nice, int ret)
 }
 
 SEC("lsm/task_setioprio")
-int BPF_PROG(guard_task_setioprio, struct task_struct *target, int ioprio, int ret)
+int RF_HOOK(guard_task_setioprio, struct task_struct *target, int ioprio, int ret)
 {
 	if (ret)
 		return ret;
@@ -88,7 +88,7 @@ int BPF_PROG(guard_task_setioprio, struct task_struct *target, int ioprio, int r
 
 /* Policy, parameters, CPUs; and a move to another cgroup of the controller cpuset. */
 SEC("lsm/task_setscheduler")
-int BPF_PROG(guard_task_setscheduler, struct task_struct *target, int ret)
+int RF_HOOK(guard_task_setscheduler, struct task_struct *target, int ret)
 {
 	if (ret)
 		return ret;
@@ -97,7 +97,7 @@ int BPF_PROG(guard_task_setscheduler, struct task_struct *target, int ret)
 }
 
 SEC("lsm/task_movememory")
-int BPF_PROG(guard_task_movememory, struct task_struct *target, int ret)
+int RF_HOOK(guard_task_movememory, struct task_struct *target, int ret)
 {
 	if (ret)
 		return ret;
@@ -110,7 +110,7 @@ int BPF_PROG(guard_task_movememory, struct task_struct *target, int ret)
  * environ, maps, fd ...
  */
 SEC("lsm/ptrace_access_check")
-int BPF_PROG(guard_ptrace_access_check, struct task_struct *target, unsigned int mode, int ret)
+int RF_HOOK(guard_ptrace_access_check, struct task_struct *target, unsigned int mode, int ret)
 {
 	__u32 what = mode & RF_PTRACE_MODE_ATTACH ? RF_TAMPER_TRACE : RF_TAMPER_LOOK;
 
@@ -123,7 +123,7 @@ int BPF_PROG(guard_ptrace_access_check, struct task_struct *target, unsigned int
 /* ---- its objects of BPF -------------------------------------------------- */
 
 SEC("lsm/bpf_map")
-int BPF_PROG(guard_bpf_map, struct bpf_map *map, unsigned int mode, int ret)
+int RF_HOOK(guard_bpf_map, struct bpf_map *map, unsigned int mode, int ret)
 {
 	__u32 id;
 
@@ -136,7 +136,7 @@ int BPF_PROG(guard_bpf_map, struct bpf_map *map, unsigned int mode, int ret)
 }
 
 SEC("lsm/bpf_prog")
-int BPF_PROG(guard_bpf_prog, struct bpf_prog *program, int ret)
+int RF_HOOK(guard_bpf_prog, struct bpf_prog *program, int ret)
 {
 	__u32 id;
 
@@ -154,7 +154,7 @@ int BPF_PROG(guard_bpf_prog, struct bpf_prog *program, int ret)
  * not read.
  */
 SEC("lsm/bpf")
-int BPF_PROG(guard_bpf, int command, void *attr)
+int RF_HOOK_NO_RESULT(guard_bpf, int command, void *attr)
 {
 	__u32 id = 0;
 	__u64 file;
@@ -190,15 +190,16 @@ int BPF_PROG(guard_bpf_link_new_fd, struct bpf_link *link)
 /* ---- its files ----------------------------------------------------------- */
 
 SEC("lsm/file_open")
-int BPF_PROG(guard_file_open, struct file *opened, int ret)
+int RF_HOOK(guard_file_open, struct file *opened, int ret)
 {
 	struct rf_file file = {};
-	bool writes = opened->f_mode & RF_FMODE_WRITE;
+	bool writes = RF_FIELD(behind, opened, f_mode) & RF_FMODE_WRITE;
 	__u32 what;
 
 	if (ret)
 		return ret;
-	file.magic = opened->f_inode->i_sb->s_magic;
+	file.magic = behind ? BPF_CORE_READ(opened, f_inode, i_sb, s_magic)
+			    : opened->f_inode->i_sb->s_magic;
 	if (!rf_guard_is_relevant(&file, writes) || !rf_bound(bpf_get_current_task_btf()))
 		return 0;
 	rf_file_read(&file, rf_address(opened));
@@ -220,7 +221,7 @@ static __always_inline int rf_guard_name(__u64 dentry, bool moves)
 }
 
 SEC("lsm/path_unlink")
-int BPF_PROG(guard_path_unlink, const struct path *dir, struct dentry *dentry, int ret)
+int RF_HOOK(guard_path_unlink, const struct path *dir, struct dentry *dentry, int ret)
 {
 	if (ret)
 		return ret;
@@ -228,7 +229,7 @@ int BPF_PROG(guard_path_unlink, const struct path *dir, struct dentry *dentry, i
 }
 
 SEC("lsm/path_rmdir")
-int BPF_PROG(guard_path_rmdir, const struct path *dir, struct dentry *dentry, int ret)
+int RF_HOOK(guard_path_rmdir, const struct path *dir, struct dentry *dentry, int ret)
 {
 	if (ret)
 		return ret;
@@ -237,8 +238,8 @@ int BPF_PROG(guard_path_rmdir, const struct path *dir, struct dentry *dentry, in
 
 /* The flags came in 5.19 (100f59d96405): see lsm_dentry_ops.bpf.c. */
 SEC("lsm/path_rename")
-int BPF_PROG(guard_path_rename, const struct path *old_dir, struct dentry *old_dentry,
-	     const struct path *new_dir, struct dentry *new_dentry)
+int RF_HOOK_NO_RESULT(guard_path_rename, const struct path *old_dir, struct dentry *old_dentry,
+		      const struct path *new_dir, struct dentry *new_dentry)
 {
 	if (rf_guard_name(rf_address(old_dentry), true))
 		return rf_lsm_refused();
@@ -250,8 +251,8 @@ int BPF_PROG(guard_path_rename, const struct path *old_dir, struct dentry *old_d
  * file in a guarded directory.
  */
 SEC("lsm/path_link")
-int BPF_PROG(guard_path_link, struct dentry *old_dentry, const struct path *new_dir,
-	     struct dentry *new_dentry, int ret)
+int RF_HOOK(guard_path_link, struct dentry *old_dentry, const struct path *new_dir,
+	    struct dentry *new_dentry, int ret)
 {
 	if (ret)
 		return ret;
@@ -261,8 +262,8 @@ int BPF_PROG(guard_path_link, struct dentry *old_dentry, const struct path *new_
 }
 
 SEC("lsm/path_symlink")
-int BPF_PROG(guard_path_symlink, const struct path *dir, struct dentry *dentry,
-	     const char *old_name, int ret)
+int RF_HOOK(guard_path_symlink, const struct path *dir, struct dentry *dentry, const char *old_name,
+	    int ret)
 {
 	if (ret)
 		return ret;
@@ -270,7 +271,7 @@ int BPF_PROG(guard_path_symlink, const struct path *dir, struct dentry *dentry,
 }
 
 SEC("lsm/path_mkdir")
-int BPF_PROG(guard_path_mkdir, const struct path *dir, struct dentry *dentry, umode_t mode, int ret)
+int RF_HOOK(guard_path_mkdir, const struct path *dir, struct dentry *dentry, umode_t mode, int ret)
 {
 	if (ret)
 		return ret;
@@ -278,8 +279,8 @@ int BPF_PROG(guard_path_mkdir, const struct path *dir, struct dentry *dentry, um
 }
 
 SEC("lsm/path_mknod")
-int BPF_PROG(guard_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
-	     unsigned int dev, int ret)
+int RF_HOOK(guard_path_mknod, const struct path *dir, struct dentry *dentry, umode_t mode,
+	    unsigned int dev, int ret)
 {
 	if (ret)
 		return ret;
@@ -292,7 +293,7 @@ static __always_inline int rf_guard_object(const struct path *path)
 }
 
 SEC("lsm/path_truncate")
-int BPF_PROG(guard_path_truncate, const struct path *path, int ret)
+int RF_HOOK(guard_path_truncate, const struct path *path, int ret)
 {
 	if (ret)
 		return ret;
@@ -300,7 +301,7 @@ int BPF_PROG(guard_path_truncate, const struct path *path, int ret)
 }
 
 SEC("lsm/path_chmod")
-int BPF_PROG(guard_path_chmod, const struct path *path, umode_t mode, int ret)
+int RF_HOOK(guard_path_chmod, const struct path *path, umode_t mode, int ret)
 {
 	if (ret)
 		return ret;
@@ -308,8 +309,8 @@ int BPF_PROG(guard_path_chmod, const struct path *path, umode_t mode, int ret)
 }
 
 SEC("lsm/path_chown")
-int BPF_PROG(guard_path_chown, const struct path *path, unsigned long long uid,
-	     unsigned long long gid, int ret)
+int RF_HOOK(guard_path_chown, const struct path *path, unsigned long long uid,
+	    unsigned long long gid, int ret)
 {
 	if (ret)
 		return ret;
@@ -329,7 +330,7 @@ static __always_inline int rf_guard_mount(__u64 super)
 }
 
 SEC("lsm/sb_umount")
-int BPF_PROG(guard_sb_umount, struct vfsmount *mnt, int flags, int ret)
+int RF_HOOK(guard_sb_umount, struct vfsmount *mnt, int flags, int ret)
 {
 	if (ret)
 		return ret;
@@ -337,7 +338,7 @@ int BPF_PROG(guard_sb_umount, struct vfsmount *mnt, int flags, int ret)
 }
 
 SEC("lsm/sb_remount")
-int BPF_PROG(guard_sb_remount, struct super_block *super, void *options, int ret)
+int RF_HOOK(guard_sb_remount, struct super_block *super, void *options, int ret)
 {
 	if (ret)
 		return ret;
@@ -356,8 +357,8 @@ static __always_inline int rf_guard_socket(__u64 socket)
 }
 
 SEC("lsm/unix_stream_connect")
-int BPF_PROG(guard_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk,
-	     int ret)
+int RF_HOOK(guard_unix_stream_connect, struct sock *sock, struct sock *other, struct sock *newsk,
+	    int ret)
 {
 	if (ret)
 		return ret;
@@ -365,7 +366,7 @@ int BPF_PROG(guard_unix_stream_connect, struct sock *sock, struct sock *other, s
 }
 
 SEC("lsm/unix_may_send")
-int BPF_PROG(guard_unix_may_send, struct socket *sock, struct socket *other, int ret)
+int RF_HOOK(guard_unix_may_send, struct socket *sock, struct socket *other, int ret)
 {
 	if (ret)
 		return ret;

@@ -13,7 +13,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define RF_MAKES_USER_NS (RF_EVENT_BIT(RF_SYS_UNSHARE) | RF_EVENT_BIT(RF_SYS_CLONE))
 
 SEC("lsm/ptrace_traceme")
-int BPF_PROG(lsm_ptrace_traceme, struct task_struct *parent, int ret)
+int RF_HOOK(lsm_ptrace_traceme, struct task_struct *parent, int ret)
 {
 	if (ret)
 		return ret;
@@ -24,7 +24,7 @@ int BPF_PROG(lsm_ptrace_traceme, struct task_struct *parent, int ret)
  * Comes before the namespaces of the new task, and after its user namespace, which comes with it.
  */
 SEC("lsm/task_alloc")
-int BPF_PROG(lsm_task_alloc, struct task_struct *task, unsigned long clone_flags, int ret)
+int RF_HOOK(lsm_task_alloc, struct task_struct *task, unsigned long clone_flags, int ret)
 {
 	if (ret)
 		return ret;
@@ -38,7 +38,7 @@ int BPF_PROG(lsm_task_alloc, struct task_struct *task, unsigned long clone_flags
  * memory says now.
  */
 SEC("lsm/userns_create")
-int BPF_PROG(lsm_userns_create, const struct cred *cred, int ret)
+int RF_HOOK(lsm_userns_create, const struct cred *cred, int ret)
 {
 	if (ret)
 		return ret;
@@ -46,8 +46,8 @@ int BPF_PROG(lsm_userns_create, const struct cred *cred, int ret)
 }
 
 SEC("lsm/capset")
-int BPF_PROG(lsm_capset, struct cred *new, const struct cred *old, const kernel_cap_t *effective,
-	     const kernel_cap_t *inheritable, const kernel_cap_t *permitted, int ret)
+int RF_HOOK(lsm_capset, struct cred *new, const struct cred *old, const kernel_cap_t *effective,
+	    const kernel_cap_t *inheritable, const kernel_cap_t *permitted, int ret)
 {
 	if (ret)
 		return ret;
@@ -55,7 +55,7 @@ int BPF_PROG(lsm_capset, struct cred *new, const struct cred *old, const kernel_
 }
 
 SEC("lsm/task_fix_setuid")
-int BPF_PROG(lsm_task_fix_setuid, struct cred *new, const struct cred *old, int flags, int ret)
+int RF_HOOK(lsm_task_fix_setuid, struct cred *new, const struct cred *old, int flags, int ret)
 {
 	if (ret)
 		return ret;
@@ -63,7 +63,7 @@ int BPF_PROG(lsm_task_fix_setuid, struct cred *new, const struct cred *old, int 
 }
 
 SEC("lsm/task_fix_setgid")
-int BPF_PROG(lsm_task_fix_setgid, struct cred *new, const struct cred *old, int flags, int ret)
+int RF_HOOK(lsm_task_fix_setgid, struct cred *new, const struct cred *old, int flags, int ret)
 {
 	if (ret)
 		return ret;
@@ -72,7 +72,7 @@ int BPF_PROG(lsm_task_fix_setgid, struct cred *new, const struct cred *old, int 
 
 /* 6.1: fcfe0ac2fcfa */
 SEC("lsm/task_fix_setgroups")
-int BPF_PROG(lsm_task_fix_setgroups, struct cred *new, const struct cred *old, int ret)
+int RF_HOOK(lsm_task_fix_setgroups, struct cred *new, const struct cred *old, int ret)
 {
 	if (ret)
 		return ret;

@@ -52,6 +52,8 @@ struct rf_config {
 	__u32 refuse_unbound;
 	__u32 grace_ms;	      /* how long a task may be unarmed in a container: unarmed.h */
 	__u32 hook_mechanism; /* RF_MECHANISM_LSM, or RF_MECHANISM_HOOK: lsm.h */
+	__u32 backstop;	      /* hooks have backstops: backstop.h */
+	__u32 unused;
 };
 extern const volatile struct rf_config config;
 

@@ -140,7 +140,8 @@ enum rf_mechanism {
 	RF_MECHANISM_KILL = 1,
 	RF_MECHANISM_CGROUP = 2,
 	RF_MECHANISM_LSM = 3,
-	RF_MECHANISM_HOOK = 4, /* the same programs at the functions that call the hooks */
+	RF_MECHANISM_HOOK = 4,	   /* the same programs at the functions that call the hooks */
+	RF_MECHANISM_BACKSTOP = 5, /* a kill behind such a function: backstop.h */
 };
 
 enum rf_call_number {

@@ -30,6 +30,7 @@
 #ifndef RINGFENCE_LSM_H
 #define RINGFENCE_LSM_H
 
+#include "backstop.h"
 #include "call.h"
 
 #define RF_EPERM 1
@@ -41,6 +42,13 @@ struct rf_lsm {
 	struct rf_query query;
 	struct rf_call call; /* nr == RF_NO_CALL: a kernel worker, which is in no call */
 };
+
+/* Counts a call, once. */
+static __always_inline void rf_count_call(__u32 slot, __u32 counter)
+{
+	if (!config.backstop || !rf_is_backstop())
+		rf_count(slot, counter);
+}
 
 /* Returns true if the current task is a subject. Called first: most tasks are not. */
 static __always_inline bool rf_lsm_armed(struct rf_lsm *lsm)
@@ -105,7 +113,7 @@ static __always_inline bool rf_lsm_query(struct rf_lsm *lsm, __u32 event)
 	known = rf_call_of_event(&lsm->call, event);
 	if (!known)
 		return false;
-	rf_count(lsm->armed->task.slot, known->counter);
+	rf_count_call(lsm->armed->task.slot, known->counter);
 	for (i = 0; i < RF_OPERANDS; i++)
 		lsm->query.value[i] = rf_operand(&lsm->call, known->source[i], known->arg[i]);
 	return true;

@@ -58,17 +58,20 @@ static __always_inline bool rf_read_implies_exec(const struct file *file)
 	return task->personality & RF_READ_IMPLIES_EXEC && (!file || !rf_is_on_noexec(file));
 }
 
-/* Returns true if the mapping can be executed. */
-static __always_inline bool rf_mapping_is_code(__u64 *ctx, const struct file *file)
+/* The same for the protection that the caller asked for. */
+static __always_inline bool rf_is_asked_for_code(__u64 prot, const struct file *file)
 {
-	__u64 prot;
-
-	if (!rf_is_at_function())
-		return RF_ARGUMENT(ctx, 2) & RF_PROT_EXEC;
-	prot = RF_ARGUMENT(ctx, 1);
 	if (prot & RF_PROT_EXEC)
 		return true;
 	return prot & RF_PROT_READ && rf_read_implies_exec(file);
+}
+
+/* Returns true if the mapping can be executed. */
+static __always_inline bool rf_mapping_is_code(__u64 *ctx, const struct file *file)
+{
+	if (!rf_is_at_function())
+		return RF_ARGUMENT(ctx, 2) & RF_PROT_EXEC;
+	return rf_is_asked_for_code(RF_ARGUMENT(ctx, 1), file);
 }
 
 #endif

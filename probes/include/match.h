@@ -7,6 +7,7 @@
 #ifndef RINGFENCE_MATCH_H
 #define RINGFENCE_MATCH_H
 
+#include "backstop.h"
 #include "condemn.h"
 #include "emit.h"
 #include "rules.h"
@@ -208,15 +209,26 @@ static __always_inline __u8 rf_lsm_enforce(struct rf_query *query)
 	/* Written out: with rf_refuses() clang 14 spills more, and some hooks lack stack. */
 	if (query->action != RF_ACTION_KILL && query->action != RF_ACTION_DENY)
 		return 0;
+	if (config.backstop && rf_is_backstop()) {
+		query->action = RF_ACTION_KILL;
+		query->mechanism = RF_MECHANISM_BACKSTOP;
+		return rf_backstop_kill(query->event);
+	}
 	query->mechanism = config.hook_mechanism;
 	if (query->action != RF_ACTION_KILL)
 		return 0;
 	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 }
 
+/* The first program at the hook has said what a backstop lets pass, too. */
+static __always_inline bool rf_was_said(const struct rf_query *query)
+{
+	return config.backstop && query->mechanism != RF_MECHANISM_BACKSTOP && rf_is_backstop();
+}
+
 static __always_inline void rf_count_verdict(const struct rf_query *query)
 {
-	if (query->action != RF_ACTION_NONE)
+	if (query->action != RF_ACTION_NONE && !rf_was_said(query))
 		rf_count_action(query->slot, query->action);
 }
 
@@ -224,6 +236,8 @@ static __always_inline void rf_count_verdict(const struct rf_query *query)
 static __always_inline __u32 rf_route_verdict(const struct rf_query *query,
 					      struct rf_container *container)
 {
+	if (rf_was_said(query))
+		return RF_ROUTE_NONE;
 	return rf_route_rule(query->event, query->slot, container, query->action, query->rule);
 }
 

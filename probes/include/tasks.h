@@ -110,7 +110,9 @@ struct rf_armed {
 	struct rf_reached reached;
 	struct rf_memo memo[RF_MEMOS];
 	struct rf_scratch scratch; /* the task's own: taken by rf_scratch_claim() */
-	__u64 reserved[5];
+	__u32 backstop;		   /* enum rf_backstop: a backstop judges it (backstop.h) */
+	__u32 unused;
+	__u64 reserved[4];
 };
 /*
  * The next agent, perhaps of another build, reads `task` (rf_bound_before). The kernel lends it

@@ -13,7 +13,9 @@ HEADING = "## Failure paths of deciding programs"
 def programs() -> set[str]:
     """Names of all programs."""
     text = "".join(path.read_text() for path in sorted((ROOT / "probes").glob("*.bpf.c")))
-    plain = re.findall(r"^SEC\(\"[^\"]+\"\)\s*int (?:BPF_PROG\()?(\w+)", text, re.M)
+    plain = re.findall(
+        r"^SEC\(\"[^\"]+\"\)\s*int (?:(?:BPF_PROG|RF_HOOK|RF_HOOK_NO_RESULT)\()?(\w+)", text, re.M
+    )
     return {*plain, *re.findall(r"^RF_ENDPOINT_PROGRAM\((\w+)", text, re.M)}
 
 

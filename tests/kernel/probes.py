@@ -154,6 +154,7 @@ def running(
             "sealed": False,
             "hook_mechanism": node.hook_mechanism,
             "hooks_skippable": node.hooks_skippable,
+            "backstop": node.backstop,
             **settings,
         },
     )

@@ -56,6 +56,7 @@ COLUMNS = {
     "6.18-hook": Column("6.18", f"{WITHOUT_BPF} preempt=voluntary"),
     "testing": Column("testing"),
     "newest": Column("newest"),
+    "newest-hook": Column("newest", WITHOUT_BPF),
 }
 #: all columns; the machine's own kernel comes last
 ORDER = (*COLUMNS, HOST)

@@ -348,6 +348,7 @@ class Mechanism(LowerName):
     CGROUP = 2
     LSM = 3
     HOOK = 4
+    BACKSTOP = 5
 
 
 class Fact(FactName):
@@ -657,6 +658,8 @@ CONFIG = Layout(
     Field("refuse_unbound", "u32"),
     Field("grace_ms", "u32"),
     Field("hook_mechanism", "u32"),
+    Field("backstop", "u32"),
+    Field("unused", "u32"),
 )
 
 LOST = Layout(

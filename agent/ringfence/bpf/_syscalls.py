@@ -17,6 +17,8 @@ _PERF_TYPE_TRACEPOINT = 2
 _BPF_PROG_LOAD, _BPF_PROG_TEST_RUN, _BPF_MAP_FREEZE = 5, 10, 22
 #: struct perf_event_attr, PERF_ATTR_SIZE_VER0: type, size, config; a tracepoint needs no more
 _PERF_EVENT_ATTR = Struct("IIQ48x")
+#: PERF_ATTR_SIZE_VER1, up to config2: type, size, config, ..., kprobe_func, probe_offset
+_PERF_EVENT_ATTR_KPROBE = Struct("IIQ40xQQ")
 #: union bpf_attr of BPF_PROG_LOAD, up to attach_btf_id: prog_type, insn_cnt, insns, license, log_level,
 #: log_size, log_buf, ..., expected_attach_type, ..., attach_btf_id
 _PROG_LOAD = Struct("IIQQIIQ28xI36xI")
@@ -32,6 +34,18 @@ def perf_event_open_tracepoint(tracepoint: int) -> int:
     """
     attributes = _PERF_EVENT_ATTR.pack(_PERF_TYPE_TRACEPOINT, _PERF_EVENT_ATTR.size, tracepoint)
     return syscalls.perf_event_open(attributes, pid=-1, cpu=0, subject=tracepoint)
+
+
+def perf_event_open_kprobe(kind: int, function: str, offset: int) -> int:
+    """A perf event of a kprobe that ends with it, for every process. `kind`: the type of the kprobe PMU.
+
+    OSError EILSEQ or EINVAL if no instruction begins at `offset` in the kernel's function.
+    """
+    name = ctypes.create_string_buffer(function.encode())
+    attributes = _PERF_EVENT_ATTR_KPROBE.pack(
+        kind, _PERF_EVENT_ATTR_KPROBE.size, 0, ctypes.addressof(name), offset
+    )
+    return syscalls.perf_event_open(attributes, pid=-1, cpu=0, subject=function)
 
 
 def load_trivial_program(kind: int, attach_type: int) -> int:

@@ -15,12 +15,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.bpf import _libbpf, _syscalls
+from ringfence.bpf.lsm import function_of, hook_program
 from ringfence.bpf.objects import Program
 from ringfence.bpf.syscalls import tracepoint
 from ringfence.errors import KernelError
 from ringfence_linux import syscalls
 
-__all__ = ["AttachPlan", "Attached", "Place", "Skipped", "Tracefs", "detach", "open_tracefs", "run_iterator"]
+__all__ = [
+    "AttachPlan",
+    "Attached",
+    "Place",
+    "Skipped",
+    "Tracefs",
+    "detach",
+    "kprobe_type",
+    "open_tracefs",
+    "run_iterator",
+]
 
 #: why a cgroup program cannot be attached; the others are attached nevertheless
 _NOT_HERE = {
@@ -29,6 +40,8 @@ _NOT_HERE = {
     errno.EPERM: "another product has attached its program here exclusively",
     errno.E2BIG: "other products have attached the maximum number of programs here",
 }
+#: where the instruction behind the entry begins: x86 without and with IBT
+_BEHIND_ENTRY = (5, 9)
 _MOUNTED_TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
@@ -128,7 +141,10 @@ def open_tracefs() -> Iterator[Tracefs]:
 
 
 class Place(NamedTuple):
-    """Where to attach a program. Kinds: tp_btf, lsm, fentry, tracepoint, cgroup; target as in SEC()."""
+    """Where to attach a program. Kinds: tp_btf, lsm, fentry, kprobe, tracepoint, cgroup.
+
+    The target is that of SEC(), of a kprobe the function.
+    """
 
     program: Program
     kind: str
@@ -139,6 +155,7 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
     """Yields the places of a plan for these programs, first those that start tracking."""
     programs = [program for program in programs if plan.drift or not program.name.startswith("drift_")]
     yield from _guard_places(programs, plan)
+    yield from _backstops(programs, plan)
     programs = [program for program in programs if not program.name.startswith("guard_")]
     for program in programs:
         kind, _, target = program.section.partition("/")
@@ -163,6 +180,18 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
         kind, _, target = program.section.partition("/")
         if kind == "cgroup" and plan.cgroup_path and (plan.cgroup is None or target in plan.cgroup):
             yield Place(program, kind, target)
+
+
+def _backstops(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
+    """Yields the places of the loaded backstops whose hooks are attached."""
+    by_name = {program.name: program for program in programs}
+    for program in programs:
+        base = by_name.get(hook_program(program.name), program)
+        kind, _, hook = base.section.partition("/")
+        if base is not program and (
+            (base.name.startswith("guard_") and plan.guard) or _is_hooked(base, kind, hook, plan)
+        ):
+            yield Place(program, "kprobe", function_of(hook))
 
 
 def _guard_places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
@@ -204,6 +233,8 @@ def attach_all(wanted: Iterable[Place], cgroup_path: str) -> Iterator[Attached |
         for place in wanted:
             if place.kind in ("tp_btf", "lsm", "fentry"):
                 yield _attach_by_btf(place)
+            elif place.kind == "kprobe":
+                yield _attach_behind_entry(place)
             elif place.kind == "tracepoint":
                 tracefs = tracefs or stack.enter_context(open_tracefs())
                 yield _attach_tracepoint(place, tracefs)
@@ -221,6 +252,31 @@ def _attach_by_btf(place: Place) -> Attached:
         reason = _NOT_HERE[errno.E2BIG] if error.errno == errno.E2BIG else error.strerror
         raise OSError(error.errno, reason, f"{place.program.name} at {place.target}") from None
     return Attached(place.program.name, place.target, link)
+
+
+def _attach_behind_entry(place: Place) -> Attached | Skipped:
+    """Attaches a kprobe behind the call of the trampoline, so that it sees what tracing programs let pass.
+
+    The entry has an instruction more with CONFIG_X86_KERNEL_IBT. Where none begins, the kernel refuses.
+    """
+    failed = OSError(errno.EILSEQ, "no instruction begins behind its entry")
+    for offset in _BEHIND_ENTRY:
+        try:
+            event = _syscalls.perf_event_open_kprobe(kprobe_type(), place.target, offset)
+        except OSError as error:
+            failed = error
+            continue
+        try:
+            link = _libbpf.link_create(place.program.fd, event, _libbpf.ATTACH_PERF_EVENT)
+            return Attached(place.program.name, place.target, link)
+        finally:
+            os.close(event)
+    return Skipped(place.program.name, place.target, f"no kprobe behind its entry: {failed.strerror}")
+
+
+def kprobe_type() -> int:
+    """Returns the type of perf's kprobe PMU. OSError: this kernel has none (CONFIG_KPROBE_EVENTS)."""
+    return int(Path("/sys/bus/event_source/devices/kprobe/type").read_text())
 
 
 def _attach_tracepoint(place: Place, tracefs: Tracefs) -> Attached | Skipped:

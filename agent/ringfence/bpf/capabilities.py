@@ -85,6 +85,7 @@ class NodeCapabilities:
       decide; `hook_mechanism`: LSM, or HOOK if they decide at the functions that call the hooks.
     - `lsm_lack`: why BPF-LSM does not decide; `hook_lack`: why, in addition, those functions do not.
     - `preemption`: how the kernel preempts itself.
+    - `kprobes`: True if perf has kprobes.
     - `compat`: True if 32-bit programs run.
     - `bpffs`, `cgroup2`: mount points (empty: not mounted).
     - `lacks`: missing requirements of the agent.
@@ -106,6 +107,7 @@ class NodeCapabilities:
     hook_mechanism: Mechanism = Mechanism.LSM
     hook_lack: str = ""
     preemption: Preemption = Preemption.UNKNOWN
+    kprobes: bool = False
     compat: bool = False
     bpffs: str = ""
     cgroup2: str = ""
@@ -140,6 +142,7 @@ class NodeCapabilities:
             hook_mechanism=hooks.mechanism,
             hook_lack=hooks.hook_lack,
             preemption=preemption.find(preempts),
+            kprobes=Path("/sys/bus/event_source/devices/kprobe/type").exists(),
             compat=_has_compat(),
             bpffs=next((path for path in BPFFS if path in mounts_of("bpf")), ""),
             cgroup2=min(mounts_of("cgroup2"), key=len, default=""),
@@ -150,6 +153,11 @@ class NodeCapabilities:
     def hooks_skippable(self) -> bool:
         """True if the kernel may skip the programs that decide at hooks, so that a call passes."""
         return self.hook_mechanism is Mechanism.HOOK and self.preemption.may_skip
+
+    @property
+    def backstop(self) -> bool:
+        """True if what such a program misses is judged again by a kprobe, and killed."""
+        return self.hooks_skippable and self.kprobes
 
     def require(self) -> None:
         """Raises KernelError (NotPermittedError) with everything that is missing, if anything is."""

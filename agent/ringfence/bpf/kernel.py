@@ -31,13 +31,14 @@ from ringfence.bpf import _libbpf, _syscalls, syscalls
 from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, places, run_iterator
 from ringfence.bpf.capabilities import CGROUP_ATTACHES, TRACEPOINTS
 from ringfence.bpf.losses import Losses
-from ringfence.bpf.lsm import VOID_HOOKS, function_of
+from ringfence.bpf.lsm import VOID_HOOKS, function_of, hook_program
 from ringfence.bpf.maps import Map
 from ringfence.bpf.objects import Loaded, ObjectFile, Program, explain, load_error
 from ringfence.bpf.pins import PinDirectory, find_base
 from ringfence.bpf.program_stats import ProgramStat, stat_of
 from ringfence.bpf.ring import Ring
 from ringfence.bpf.settings import DEFAULT_OBJECT, KernelSettings
+from ringfence.bpf.skipped_decisions import skipped_decisions
 from ringfence.bpf.writer import PROGRAM, UNSEALED, WRITTEN, Writer
 from ringfence.errors import ConfigError, KernelError
 
@@ -260,6 +261,12 @@ class Kernel:
         """Returns statistics of every program since its load; zeros while statistics are disabled."""
         return [stat_of(program) for program in self.programs]
 
+    def skipped_decisions(self) -> dict[str, int]:
+        """Returns hook or place -> calls that the kernel let pass undecided, since the load."""
+        misses = {stat.name: stat.misses for stat in self.program_stats()}
+        attached = {link.program for link in self.attached}
+        return skipped_decisions(self.programs, misses, attached, self._hook_mechanism)
+
     def pin(self, base: Path) -> None:
         """Pins links and maps, so they outlive this process. Earlier agents' pins stay: see Takeover."""
         fresh = PinDirectory.create(base)
@@ -335,7 +342,9 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
     for name, entries in settings.sizes().items():
         file.resize(name, entries)
     refused = {skip.program for skip in missing}
-    for program, section in file.sections().items():
+    sections = file.sections()
+    for program, section in sections.items():
+        section = sections.get(hook_program(program), section)
         target = section.removeprefix("cgroup/")
         if target in _SET_BY_HAND:
             # libbpf knows the unix ones from 1.3 on; the kernel has them since 6.7 (859051dd165e)
@@ -349,8 +358,12 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
             refused.add(program)
         if section.startswith("lsm/") and not _has_hook(program, section, settings, missing):
             refused.add(program)
-        if program in refused or not _is_of_use(program, section, settings, refused):
+        late = hook_program(program) != program
+        if program in refused or not _is_of_use(hook_program(program), section, settings, refused):
             file.leave_out(program)
+        elif late:
+            if not settings.backstop:
+                file.leave_out(program)
         elif section.startswith("lsm/") and settings.hook_mechanism is Mechanism.HOOK:
             _retarget(file, program, section.removeprefix("lsm/"))
 

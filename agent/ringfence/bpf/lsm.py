@@ -25,6 +25,7 @@ __all__ = [
     "Decided",
     "decided_by",
     "function_of",
+    "hook_program",
     "hooks_for",
 ]
 
@@ -216,6 +217,11 @@ _FUNCTIONS = {"userns_create": "security_create_user_ns", "bprm_check_security":
 def function_of(hook: str) -> str:
     """Returns the kernel's function that calls this hook, and nothing else does."""
     return _FUNCTIONS.get(hook, f"security_{hook}")
+
+
+def hook_program(program: str) -> str:
+    """Returns the program whose backstop this is (probes/include/backstop.h); of others, the name itself."""
+    return program.removeprefix("backstop_")
 
 
 def decided_by(available: Collection[str]) -> dict[EventKind, tuple[str, ...]]:

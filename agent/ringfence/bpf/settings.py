@@ -59,6 +59,7 @@ class KernelSettings:
         Mechanism.LSM
     )  # how they decide: LSM, or HOOK at the functions that call hooks
     hooks_skippable: bool = False  # the kernel may skip them: NodeCapabilities.hooks_skippable
+    backstop: bool = False  # what it skips is judged again, and killed: probes/include/backstop.h
     tracing: frozenset[str] = frozenset()  # supported keys of TRACEPOINTS
     sealed: bool = True  # all maps that decide are frozen: only the agent's program can write them
 
@@ -92,7 +93,17 @@ class KernelSettings:
         guard = (self.guard, self.guards_by_hook(refused), self.knows_entries(refused))
         unbound = (self.refuse_unbound, self.grace_ms)
         return CONFIG.pack(
-            self.hierarchy, *inodes, *agent, *rates, *by_hook, *table, *guard, *unbound, self.hook_mechanism
+            self.hierarchy,
+            *inodes,
+            *agent,
+            *rates,
+            *by_hook,
+            *table,
+            *guard,
+            *unbound,
+            self.hook_mechanism,
+            self.backstop,
+            0,
         )
 
     def follows_by_perf(self) -> bool:

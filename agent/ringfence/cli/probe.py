@@ -142,7 +142,7 @@ def _rule(rule: Any, tiers: Any) -> dict[str, str]:
     seen = [outcome for outcome in outcomes.values() if outcome.action] or list(outcomes.values())
     weakest = min(seen, key=lambda outcome: outcome.action)
     why = weakest.why if len(blind) in (0, len(outcomes)) else f"blind on {', '.join(blind)}"
-    refused = rule.require_deny and any(map(tiers.lacks_for_deny, outcomes.values()))
+    refused = any(tiers.lacks_for(rule.require, outcome) for outcome in outcomes.values())
     return {
         "rule": rule.id,
         "asks": rule.action.label,

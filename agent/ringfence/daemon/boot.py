@@ -133,6 +133,7 @@ def kernel_settings(
         lsm_hooks=node.lsm_hooks,
         hook_mechanism=node.hook_mechanism,
         hooks_skippable=node.hooks_skippable,
+        backstop=node.backstop,
         tracing=node.tracing,
         learn=config.learn,
         guard=_GUARD[config.defence],

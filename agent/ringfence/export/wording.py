@@ -110,12 +110,13 @@ def ended(record: Record) -> str:
     if outcome == "killed":
         if mechanism == "observe":
             return "its process was killed after the event: look for what it did before"
-        if mechanism != "kill":
+        if mechanism not in ("kill", "backstop"):
             return "denied before it took effect, and its process was killed"
+        how = "killed by the backstop" if mechanism == "backstop" else "killed"
         if record.get("event") in _OWN:
-            return "killed; what the call may have made ended with its process"
+            return f"{how}; what the call may have made ended with its process"
         effect = _EFFECTS.get(str(record.get("event")), "the effect of the call")
-        return f"killed; the call may have taken effect: look for {effect}"
+        return f"{how}; the call may have taken effect: look for {effect}"
     if outcome == "kill-failed":
         denied = mechanism == "cgroup"
         return ("denied before it took effect" if denied else "not stopped") + "; the kill failed"

@@ -108,9 +108,9 @@ def _pieces(
         outcome = node.outcome_of(rule, event)
         if outcome.why:
             shortfalls.append(Shortfall(rule, event, outcome))
-        if rule.require_deny and (lack := node.lacks_for_deny(outcome)):
+        if lack := node.lacks_for(rule.require, outcome):
             problems.append(
-                _problem(rule, f"requires deny, which is not available for {event.label}: {lack}")
+                _problem(rule, f"requires {rule.require}, which is not available for {event.label}: {lack}")
             )
         elif outcome.action is not Action.NONE:
             try:

@@ -138,8 +138,8 @@ def _any_of(condition: Condition) -> str:
 def _outcome(rule: Rule, outcome: Outcome, node: NodeTiers) -> str:
     if outcome.action is Action.NONE:
         return f"{'none' if rule.otherwise is Action.NONE else 'BLIND'}, {outcome.why}"
-    if rule.require_deny and (lack := node.lacks_for_deny(outcome)):
-        return f"REFUSED, it requires deny, but {lack}"
+    if lack := node.lacks_for(rule.require, outcome):
+        return f"REFUSED, it requires {rule.require}, but {lack}"
     why = f" ({outcome.why})" if outcome.why else ""
     return f"{outcome.action.label} {_BY[outcome.mechanism]}{why}"
 

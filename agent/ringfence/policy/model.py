@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple, Protocol
 
@@ -21,6 +22,7 @@ __all__ = [
     "Place",
     "Policy",
     "PolicySet",
+    "Requirement",
     "Rule",
     "ScopedException",
     "Selector",
@@ -31,6 +33,14 @@ __all__ = [
 _IMAGE_ID = re.compile(r"(sha256:)?[0-9a-f]{64}")
 
 Mode = Literal["audit", "enforce"]
+
+
+class Requirement(StrEnum):
+    """What a rule requires of a node (`require`); a node without it refuses the set."""
+
+    NOTHING = ""
+    DENY = "deny"  # the call fails, always
+    DENY_OR_BACKSTOP = "deny-or-backstop"  # or its caller is killed, if the kernel skips what denies
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,7 @@ class Rule:
     match: Mapping[EventKind, Match]
     exceptions: tuple[Mapping[EventKind, Match], ...]  # for all containers
     action: Action
-    require_deny: bool
+    require: Requirement
     otherwise: Action  # the action if `deny` is not available: KILL, or as written ALERT, NONE (skip)
     references: tuple[str, ...]
     place: Place

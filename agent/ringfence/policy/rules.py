@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from ringfence.abi import Action, EventKind
 from ringfence.policy.conditions import parse_condition, suggestion
 from ringfence.policy.fields import Diagnostics, shown
-from ringfence.policy.model import Condition, Match, Place, Rule, ScopedException, Traits
+from ringfence.policy.model import Condition, Match, Place, Requirement, Rule, ScopedException, Traits
 from ringfence.policy.operand import EventWords
 from ringfence.policy.probe_reader import check_action, probe_words, read_block, read_exceptions
 from ringfence.policy.probe_rules import PREFIX, ProbeRule, ProbeWords
@@ -18,7 +18,7 @@ from ringfence.policy.traits import read_some
 from ringfence.policy.vocabulary import OF_THE_HOST, event_words, labels
 from ringfence.severity import SEVERITIES
 
-__all__ = ["ATTACK", "RULE_ID", "RULE_KEYS", "read_rules"]
+__all__ = ["ATTACK", "REQUIREMENTS", "RULE_ID", "RULE_KEYS", "read_rules"]
 
 RULE_ID = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 ATTACK = re.compile(r"T[0-9]{4}(\.[0-9]{3})?")
@@ -27,6 +27,8 @@ RULE_KEYS = (*_REQUIRED, "attack", "references", "exceptions", "require", "other
 _ALSO = ("why", "for")  # keys of exceptions that are no operands
 _ACTIONS = {"alert": Action.ALERT, "kill": Action.KILL, "deny": Action.DENY}
 _OTHERWISE = {"kill": Action.KILL, "alert": Action.ALERT, "skip": Action.NONE}
+#: words of `require`
+REQUIREMENTS = tuple(filter(None, Requirement))
 _MAX_TITLE = 120
 
 Events = Sequence[tuple[EventKind, EventWords]]
@@ -60,7 +62,7 @@ def _rule(
         return f"{where}.{key}"
 
     events = _events(diagnostics, keys["event"], place("event")) if "event" in keys else ()
-    action, require_deny, otherwise = _response(diagnostics, keys, where)
+    action, require, otherwise = _response(diagnostics, keys, where)
     rule_id, title, severity = _identity(diagnostics, keys, where)
     exceptions = (
         _exceptions(diagnostics, keys["exceptions"], place("exceptions"), events)
@@ -79,7 +81,7 @@ def _rule(
         exceptions=tuple(block for scope, block in exceptions if scope is None),
         scoped=tuple(ScopedException(scope, block) for scope, block in exceptions if scope is not None),
         action=action,
-        require_deny=require_deny,
+        require=require,
         otherwise=otherwise,
         references=diagnostics.texts(keys["references"], place("references")) if "references" in keys else (),
         place=Place(diagnostics.file, node.line, node.column),
@@ -163,14 +165,16 @@ def _events(diagnostics: Diagnostics, node: Node, where: str) -> Events:
     return tuple(found.items())
 
 
-def _response(diagnostics: Diagnostics, keys: Mapping[str, Node], where: str) -> tuple[Action, bool, Action]:
+def _response(
+    diagnostics: Diagnostics, keys: Mapping[str, Node], where: str
+) -> tuple[Action, Requirement, Action]:
     word = (
         diagnostics.choice(keys["action"], f"{where}.action", tuple(_ACTIONS)) if "action" in keys else None
     )
     action = _ACTIONS.get(word or "", Action.ALERT)
-    require = (
-        "require" in keys and diagnostics.choice(keys["require"], f"{where}.require", ("deny",)) is not None
-    )
+    require = Requirement.NOTHING
+    if "require" in keys:
+        require = Requirement(diagnostics.choice(keys["require"], f"{where}.require", REQUIREMENTS) or "")
     otherwise = Action.KILL
     if "otherwise" in keys:
         chosen = diagnostics.choice(keys["otherwise"], f"{where}.otherwise", tuple(_OTHERWISE))
@@ -179,7 +183,7 @@ def _response(diagnostics: Diagnostics, keys: Mapping[str, Node], where: str) ->
         if key in keys and word is not None and action is not Action.DENY:
             diagnostics.add(keys[key], f"{where}.{key}", "is only allowed with `action: deny`")
     if require and "otherwise" in keys:
-        diagnostics.add(keys["otherwise"], f"{where}.otherwise", "is not allowed with `require: deny`")
+        diagnostics.add(keys["otherwise"], f"{where}.otherwise", "is not allowed with `require`")
     return action, require, otherwise
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ringfence.policy.load import API_VERSION, KIND, NAME
 from ringfence.policy.operand import EventWords, Kind, Operand
-from ringfence.policy.rules import ATTACK, RULE_ID
+from ringfence.policy.rules import ATTACK, REQUIREMENTS, RULE_ID
 from ringfence.policy.vocabulary import EVENTS, OF_THE_HOST, labels
 from ringfence.severity import SEVERITIES
 
@@ -127,7 +127,7 @@ def _rule() -> Schema:
             "match": {"anyOf": [{"const": "any"}, {"type": "object", "minProperties": 1}]},
             "exceptions": {"type": "array", "minItems": 1, "items": {"type": "object", "minProperties": 1}},
             "action": {"enum": ["alert", "kill", "deny"]},
-            "require": {"const": "deny"},
+            "require": {"enum": list(REQUIREMENTS)},
             "otherwise": {"enum": ["kill", "alert", "skip"]},
         },
         *("id", "title", "severity", "event", "match", "action"),

@@ -12,7 +12,7 @@ from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.lsm import DECIDED, decided_by
 from ringfence.bpf.preemption import Preemption
 from ringfence.bpf.syscalls import kinds_of
-from ringfence.policy.model import Condition, Rule
+from ringfence.policy.model import Condition, Requirement, Rule
 from ringfence.policy.operand import Bits, Network, Values
 from ringfence.policy.vocabulary import EVENTS
 
@@ -46,7 +46,8 @@ class NodeTiers:
     """The mechanisms of a node for each event. An event without any is blind; `why` gives the reason.
 
     `hooks`: the LSM hooks of events that have them; such an event is decided and observed only there, by
-    `hook_mechanism` (LSM, or HOOK). `skips`: why the kernel may skip these programs; empty: it never does.
+    `hook_mechanism` (LSM, or HOOK). `skips`: why the kernel may skip these programs; empty: it never does;
+    `has_backstop`: then a kprobe kills the caller.
     `addresses`: the node's own addresses; `drivers`: the numbers of its devices by the words of rules.
     """
 
@@ -55,6 +56,7 @@ class NodeTiers:
     hooks: Mapping[EventKind, tuple[str, ...]] = field(default_factory=dict)
     hook_mechanism: Mechanism = Mechanism.LSM
     skips: str = ""
+    has_backstop: bool = False
     addresses: frozenset[Network] = frozenset()
     drivers: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
@@ -83,7 +85,9 @@ class NodeTiers:
             tiers = tiers.without(
                 (_K.MODULE_REQUEST,), "this kernel has no tracepoint for it (CONFIG_MODULES)"
             )
-        tiers = replace(tiers, hook_mechanism=node.hook_mechanism, skips=_skips(node))
+        tiers = replace(
+            tiers, hook_mechanism=node.hook_mechanism, skips=_skips(node), has_backstop=node.backstop
+        )
         return tiers.with_hooks(decided_by(node.lsm_hooks))
 
     @property
@@ -179,20 +183,28 @@ class NodeTiers:
             )
         return Outcome(Action.ALERT, Mechanism.OBSERVE, "this node can only observe it")
 
-    def lacks_for_deny(self, outcome: Outcome) -> str:
-        """Returns why an outcome does not satisfy `require: deny`; empty: it does."""
+    def lacks_for(self, asked: Requirement, outcome: Outcome) -> str:
+        """Returns why an outcome does not satisfy `require`; empty: it does."""
+        if asked is Requirement.NOTHING:
+            return ""
         if outcome.action is not Action.DENY:
             return outcome.why
-        return self.skips if outcome.mechanism is Mechanism.HOOK else ""
+        if outcome.mechanism is not Mechanism.HOOK or (
+            asked is Requirement.DENY_OR_BACKSTOP and self.has_backstop
+        ):
+            return ""
+        return self.skips
 
 
 def _skips(node: NodeCapabilities) -> str:
+    """Returns why, and what follows, if the kernel may skip programs that deny."""
     if not node.hooks_skippable:
         return ""
     unknown = node.preemption is Preemption.UNKNOWN
     model = "may preempt itself: how is unknown" if unknown else f"preempts itself: {node.preemption}"
+    end = "a backstop kills the caller, and the call may take effect" if node.backstop else "the call passes"
     return (
-        f"this kernel {model}, and so may skip the programs at security functions; then the call passes. "
+        f"this kernel {model}, and so may skip the programs at security functions; then {end}. "
         "It never skips BPF-LSM (boot with lsm=...,bpf)"
     )
 

@@ -196,6 +196,21 @@ def test_require_deny_is_satisfied_where_the_kernel_does_not_preempt() -> None:
     )
 
 
+def test_deny_or_backstop_is_satisfied_where_perf_has_kprobes() -> None:
+    """The tier says then that the caller is killed; without kprobes it is refused, too."""
+    ruled = load_documents(
+        policy(rule(event="mount", match={"fstype": "tmpfs"}, action="deny", require="deny-or-backstop"))
+    )
+    backed = NodeTiers.of(replace(PREEMPTIBLE, kprobes=True))
+    (one,) = compile_policies(ruled, backed).rules.values()
+    assert (one.action, one.mechanism) == (Action.DENY, Mechanism.HOOK)
+    assert "a backstop kills the caller" in backed.skips
+    with pytest.raises(PolicyError, match="requires deny-or-backstop"):
+        compile_policies(ruled, NodeTiers.of(PREEMPTIBLE))
+    with pytest.raises(PolicyError, match="requires deny, which"):
+        compile_policies(REQUIRED, backed)
+
+
 def test_without_require_a_preemptible_kernel_denies_with_a_warning() -> None:
     """`deny` is what happens, but for skipped programs."""
     compiled = compile_policies(
@@ -221,7 +236,9 @@ def test_the_programs_know_their_mechanism() -> None:
     """Their records name it."""
     for mechanism in (Mechanism.LSM, Mechanism.HOOK):
         packed = KernelSettings(hook_mechanism=mechanism, task_storage=True).pack()
-        assert CONFIG.unpack(packed)[-1] == mechanism
+        assert CONFIG.unpack(packed)[-3] == mechanism
+    backed = KernelSettings(hook_mechanism=Mechanism.HOOK, backstop=True, task_storage=True).pack()
+    assert CONFIG.unpack(backed)[-2] == 1
 
 
 def test_probe_and_status_name_the_mechanism_and_what_it_misses() -> None:

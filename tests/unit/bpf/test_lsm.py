@@ -120,7 +120,7 @@ def test_without_hooks_the_plan_is_the_old_one() -> None:
 def test_checkpoints_are_where_the_table_says() -> None:
     """And there is a program for each kind of namespace that setns enters."""
     source = (PROBES / "lsm_checkpoint.bpf.c").read_text()
-    written = re.findall(r"^(?:int checkpoint_|RF_CHECKPOINT\()(\w+)[(,]", source, re.M)
+    written = re.findall(r"^(?:int RF_HOOK_NO_RESULT\(checkpoint_|RF_CHECKPOINT\()(\w+)[),]", source, re.M)
     assert set(written) == CHECKPOINT_HOOKS
     written = re.findall(r"^RF_NOTES_ENTRY\((\w+)\)", (PROBES / "setns.bpf.c").read_text(), re.M)
     assert {f"setns_{kind}" for kind in written} == SETNS_PROGRAMS

@@ -107,6 +107,9 @@ class FakeKernel:
     def program_stats(self) -> list[Stat]:
         return [Stat("on_exec", 12, 3_000)]
 
+    def skipped_decisions(self) -> dict[str, int]:
+        return {"file_open": 2}
+
 
 class FakeSpool:
     """A queue with something in it."""

@@ -224,6 +224,8 @@ def test_an_attempt_is_described_in_words(event: Any, words: str) -> None:
         ("killed", "cgroup", "denied before it took effect, and its process was killed", "escape-denied"),
         ("killed", "kill", "killed; the call may have taken effect: look for a mount in /proc/PID/mountinfo"
          " of the container", "escape-denied"),
+        ("killed", "backstop", "killed by the backstop; the call may have taken effect: look for a mount in"
+         " /proc/PID/mountinfo of the container", "escape-denied"),
         ("kill-failed", "kill", "not stopped; the kill failed", "escape-not-stopped"),
         ("kill-failed", "cgroup", "denied before it took effect; the kill failed", "escape-not-stopped"),
         ("seen", "observe", "not stopped: the rule only reports", "escape-not-stopped"),
