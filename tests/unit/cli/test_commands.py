@@ -73,9 +73,7 @@ def test_every_command_has_examples_and_exit_codes(command: str, capsys: pytest.
     assert EXIT_CODES in text
 
 
-@pytest.mark.parametrize(
-    "words", [("nonsense",), ("status", "--nonsense"), ("top", "-i", "0"), ("policy",)]
-)
+@pytest.mark.parametrize("words", [("nonsense",), ("status", "--nonsense"), ("top", "-i", "0"), ("policy",)])
 def test_a_usage_error_prints_two_lines_and_exits_with_2(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
