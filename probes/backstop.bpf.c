@@ -13,11 +13,14 @@ __noinline int rf_is_backstop(void)
 	return armed && armed->backstop != RF_BACKSTOP_NOT;
 }
 
+/* What more a kill needs is done by rf_backstop_end(): here is no stack left for it. */
 __noinline __u8 rf_backstop_kill(__u32 event)
 {
 	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
 
-	if (armed)
+	if (armed) {
 		armed->backstop = RF_BACKSTOP_KILLED;
-	return rf_kill(event);
+		armed->backstop_event = event;
+	}
+	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 }

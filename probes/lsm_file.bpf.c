@@ -130,14 +130,13 @@ SEC("kprobe")
 int backstop_lsm_mmap_file(struct pt_regs *regs)
 {
 	struct file *file = (struct file *)PT_REGS_PARM1(regs);
-	struct rf_armed *armed = rf_backstop_begin();
 	int refused = 0;
 
-	if (!armed)
+	if (!rf_backstop_begin())
 		return 0;
 	if (rf_is_asked_for_code(PT_REGS_PARM2(regs), file))
 		refused = rf_map_code((__u64)file);
-	rf_backstop_end(armed, refused);
+	rf_backstop_end(refused);
 	return 0;
 }
 

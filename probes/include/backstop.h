@@ -20,6 +20,7 @@
 #include <bpf/bpf_tracing.h>
 #include "condemn.h"
 #include "config.h"
+#include "events.h"
 #include "tasks.h"
 
 enum rf_backstop {
@@ -31,14 +32,15 @@ enum rf_backstop {
 /* Returns true while a backstop judges the current task. */
 int rf_is_backstop(void);
 
-/* Kills for an event that a backstop refuses. Returns flags for the header. */
+/* Kills the caller for an event that a backstop refuses. Returns flags for the header. */
 __u8 rf_backstop_kill(__u32 event);
 
 /* A field of what an argument of a hook points to. */
 #define RF_FIELD(behind, pointer, field) \
 	((behind) ? BPF_CORE_READ(pointer, field) : (pointer)->field)
 
-static __always_inline struct rf_armed *rf_backstop_begin(void)
+/* Returns true if the current task is to be judged. */
+static __always_inline bool rf_backstop_begin(void)
 {
 	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
 
@@ -47,20 +49,29 @@ static __always_inline struct rf_armed *rf_backstop_begin(void)
 	return armed;
 }
 
-static __always_inline void rf_backstop_end(struct rf_armed *armed, int refused)
+/* Ends what rf_backstop_begin() began. */
+static __always_inline void rf_backstop_end(int refused)
 {
-	if (refused && armed->backstop != RF_BACKSTOP_KILLED)
-		rf_backstop_kill(0);
+	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
+
+	if (!armed)
+		return;
+	if (refused)
+		rf_kill(armed->backstop_event);
 	armed->backstop = RF_BACKSTOP_NOT;
+	armed->backstop_event = RF_EVENT_NONE;
 }
 
 /* The arguments of a function, and 0 as the result of earlier programs. */
 #define RF_BACKSTOP_ARGUMENTS 6
-#define RF_BACKSTOP_READ(regs)                                                 \
-	{                                                                      \
-		PT_REGS_PARM1(regs), PT_REGS_PARM2(regs), PT_REGS_PARM3(regs), \
-			PT_REGS_PARM4(regs), PT_REGS_PARM5(regs), 0            \
-	}
+#define RF_BACKSTOP_READ(given, regs)             \
+	do {                                      \
+		(given)[0] = PT_REGS_PARM1(regs); \
+		(given)[1] = PT_REGS_PARM2(regs); \
+		(given)[2] = PT_REGS_PARM3(regs); \
+		(given)[3] = PT_REGS_PARM4(regs); \
+		(given)[4] = PT_REGS_PARM5(regs); \
+	} while (0)
 
 #define RF_ARGS0(from)
 #define RF_ARGS1(from, x) , (void *)(from)[0]
@@ -71,30 +82,33 @@ static __always_inline void rf_backstop_end(struct rf_armed *armed, int refused)
 #define RF_ARGS6(from, x, args...) RF_ARGS5(from, args), (void *)(from)[5]
 #define RF_ARGS(from, args...) ___bpf_apply(RF_ARGS, ___bpf_narg(args))(from, ##args)
 
-#define RF_HOOK_PAIR(no_result, name, args...)                                                    \
-	name(unsigned long long *ctx);                                                            \
-	static __always_inline int ____##name(const bool behind, ##args);                         \
-	int name(unsigned long long *ctx)                                                         \
-	{                                                                                         \
-		_Pragma("GCC diagnostic push")                                                    \
-			_Pragma("GCC diagnostic ignored \"-Wint-conversion\"") return ____##name( \
-				false RF_ARGS(ctx, ##args));                                      \
-		_Pragma("GCC diagnostic pop")                                                     \
-	}                                                                                         \
-	SEC("kprobe") int backstop_##name(struct pt_regs *regs)                                   \
-	{                                                                                         \
-		struct rf_armed *armed = rf_backstop_begin();                                     \
-		__u64 given[RF_BACKSTOP_ARGUMENTS] = RF_BACKSTOP_READ(regs);                      \
-                                                                                                  \
-		if (!armed)                                                                       \
-			return 0;                                                                 \
-		no_result(given, ##args);                                                         \
-		_Pragma("GCC diagnostic push")                                                    \
-			_Pragma("GCC diagnostic ignored \"-Wint-conversion\"")                    \
-				rf_backstop_end(armed, ____##name(true RF_ARGS(given, ##args)));  \
-		_Pragma("GCC diagnostic pop") return 0;                                           \
-	}                                                                                         \
+/* clang-format off */
+#define RF_HOOK_PAIR(no_result, name, args...)						\
+	name(unsigned long long *ctx);							\
+	static __always_inline int ____##name(const bool behind, ##args);		\
+	int name(unsigned long long *ctx)						\
+	{										\
+		_Pragma("GCC diagnostic push")						\
+		_Pragma("GCC diagnostic ignored \"-Wint-conversion\"")			\
+		return ____##name(false RF_ARGS(ctx, ##args));				\
+		_Pragma("GCC diagnostic pop")						\
+	}										\
+	SEC("kprobe") int backstop_##name(struct pt_regs *regs)				\
+	{										\
+		__u64 given[RF_BACKSTOP_ARGUMENTS] = {};				\
+											\
+		if (!rf_backstop_begin())						\
+			return 0;							\
+		RF_BACKSTOP_READ(given, regs);						\
+		no_result(given, ##args);						\
+		_Pragma("GCC diagnostic push")						\
+		_Pragma("GCC diagnostic ignored \"-Wint-conversion\"")			\
+		rf_backstop_end(____##name(true RF_ARGS(given, ##args)));		\
+		_Pragma("GCC diagnostic pop")						\
+		return 0;								\
+	}										\
 	static __always_inline int ____##name(const bool behind, ##args)
+/* clang-format on */
 
 #define RF_BACKSTOP_NO_RESULT(given, args...) ((given)[___bpf_narg(args) - 1] = 0)
 #define RF_BACKSTOP_ALL(given, args...) ((void)(given))

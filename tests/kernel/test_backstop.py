@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,10 +69,15 @@ def alone(probes: Probes) -> Probes:
     of = {program.name: program.section for program in kernel.programs}
     with pytest.MonkeyPatch.context() as patch:
         # Waits until they are gone; the usual way leaves that to the kernel.
-        patch.setattr("ringfence.bpf.kernel.detach", lambda links: [os.close(fd) for fd in links])
+        patch.setattr("ringfence.bpf.kernel.detach", _close)
         kernel.forget([link for link in kernel.attached if of[link.program].startswith("lsm/")])
     assert any(link.program == "backstop_lsm_file_open" for link in kernel.attached)
     return probes
+
+
+def _close(links: Iterable[int]) -> None:
+    for link in links:
+        os.close(link)
 
 
 def misses(probes: Probes) -> dict[str, int]:
