@@ -29,6 +29,7 @@ from ringfence.bpf.preemption import Preemption
 from ringfence.bpf.syscalls import CALLS, tracepoint
 from ringfence.errors import KernelError, NotPermittedError
 from ringfence_linux import mountinfo
+from ringfence_linux.architecture import ARCHITECTURES
 
 __all__ = [
     "BPFFS",
@@ -188,7 +189,7 @@ def _hooks() -> _Hooks:
 
 def _with_lacks(found: NodeCapabilities, library: Lack | None) -> NodeCapabilities:
     lacks = [library] if library else []
-    if found.machine not in ("x86_64", "aarch64"):
+    if found.machine not in ARCHITECTURES:
         lacks.append(Lack(f"architecture {found.machine}", "use x86_64 or arm64"))
     if not found.permitted:
         lacks.append(Lack("not permitted to use BPF", f"run it as root, or with {_vital()}"))
