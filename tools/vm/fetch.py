@@ -24,8 +24,8 @@ QEMU_SUITE = "bookworm-backports"
 #: what the tests want in a guest that does not have the machine's own root
 USERLAND = (
     "base-files", "base-passwd", "bash", "bpftool", "busybox-static", "ca-certificates", "coreutils", "crun",
-    "dash", "diffutils", "findutils", "gcc", "grep", "gzip", "hostname", "iproute2", "kmod", "libbpf1",
-    "libc6-dev", "libcap2-bin", "libelf1", "libseccomp2", "mount", "passwd", "procps", "python3", "runc",
+    "dash", "diffutils", "e2fsprogs", "findutils", "gcc", "grep", "gzip", "hostname", "iproute2", "kmod",
+    "libbpf1", "libc6-dev", "libcap2-bin", "libelf1", "libseccomp2", "mount", "passwd", "procps", "python3", "runc",
     "sed", "strace", "sudo", "tar", "uidmap", "util-linux",
 )  # fmt: skip
 #: what the tests import that has machine code; the rest is that of the machine's own environment
