@@ -25,8 +25,8 @@ QEMU_SUITE = "bookworm-backports"
 USERLAND = (
     "base-files", "base-passwd", "bash", "bpftool", "busybox-static", "ca-certificates", "coreutils", "crun",
     "dash", "diffutils", "e2fsprogs", "findutils", "gcc", "grep", "gzip", "hostname", "iproute2", "kmod",
-    "libbpf1", "libc6-dev", "libcap2-bin", "libelf1", "libseccomp2", "mount", "passwd", "procps", "python3", "runc",
-    "sed", "strace", "sudo", "tar", "uidmap", "util-linux",
+    "libbpf1", "libc6-dev", "libcap2-bin", "libelf1", "libseccomp2", "mount", "passwd", "procps", "python3",
+    "runc", "sed", "strace", "sudo", "tar", "uidmap", "util-linux",
 )  # fmt: skip
 #: what the tests import that has machine code; the rest is that of the machine's own environment
 EXTENSIONS = ("hypothesis", "rpds-py")
