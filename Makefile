@@ -5,7 +5,13 @@ VENV ?= $(CURDIR)/.venv
 BPFTOOL ?= $(shell tools/find-bpftool)
 PYTEST = $(VENV)/bin/python -m pytest
 STAMP = $(VENV)/.stamp
-ATTACKS = agent/ringfence/_bpf/attacks
+# `make build ARCH=arm64` on x86-64 compiles for the other; names are those of probes/Makefile.
+HOST_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86)
+ARCH ?= $(HOST_ARCH)
+ifeq ($(ARCH) $(HOST_ARCH),arm64 x86)
+CC := aarch64-linux-gnu-gcc
+endif
+ATTACKS = agent/ringfence/_bpf$(if $(filter-out x86,$(ARCH)),/$(ARCH))/attacks
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -32,8 +38,8 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 build: deps ## compile the probes (clang, libbpf, bpftool)
-	@$(MAKE) --no-print-directory -s -C probes BPFTOOL=$(BPFTOOL)
-	@$(MAKE) --no-print-directory -s $(ATTACKS)
+	@$(MAKE) --no-print-directory -s -C probes BPFTOOL=$(BPFTOOL) ARCH=$(ARCH)
+	@$(MAKE) --no-print-directory -s $(ATTACKS) ARCH=$(ARCH)
 
 abi: build venv ## the Python side of what probes and agent share, from the compiled probes
 	@$(VENV)/bin/python -m tools.abi
@@ -103,6 +109,6 @@ deb: wheel ## dist/*.deb of that wheel, with service, manual pages and completio
 	@$(VENV)/bin/python -m tools.deb
 
 clean: ## remove what was built (not the cache of kernels)
-	@$(MAKE) --no-print-directory -s -C probes clean
+	@for arch in x86 arm64; do $(MAKE) --no-print-directory -s -C probes clean ARCH=$$arch; done
 	@rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/results tests/escape/build
 	@find agent runtime tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ringfence import compiled
+
 ROOT = Path(__file__).resolve().parents[1]
-OBJECTS = ROOT / "agent/ringfence/_bpf"
+OBJECTS = compiled.directory()
 TARGET = ROOT / "agent/ringfence/abi"
 HEX_FROM = 0x1000
 MARK = "abi_"  # variables and constants of abi_check.bpf.c begin with it

@@ -8,7 +8,7 @@ tests/unit/linux/test_numbers.py compares the table with the headers of the mach
 
 from __future__ import annotations
 
-import os
+from ringfence_linux.architecture import architecture
 
 __all__ = ["NUMBERS", "number"]
 
@@ -174,7 +174,7 @@ NUMBERS: dict[str, tuple[int | None, int | None, int | None]] = {
     "landlock_add_rule": (445, 445, 445),
     "landlock_restrict_self": (446, 446, 446),
 }
-_COLUMN = 0 if os.uname().machine == "x86_64" else 2
+_COLUMN = architecture().native
 
 
 def number(name: str) -> int:

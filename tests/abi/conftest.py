@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ringfence.compiled import directory
 from tests.support import force
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,6 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def compiled() -> None:
     """The compiled probes, and what reads their BTF."""
     for name in ("abi_check", "ringfence"):
-        if not (ROOT / f"agent/ringfence/_bpf/{name}.bpf.o").exists():
+        if not (directory() / f"{name}.bpf.o").exists():
             force.missing("probes", "the probes are not built: make build")
     force.need_program("bpftool")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.abi.conftest import ROOT
+from ringfence import compiled
 from tests.abi.stack import depths
 from tests.support import force
 
-OBJECT = ROOT / "agent" / "ringfence" / "_bpf" / "ringfence.bpf.o"
+OBJECT = compiled.directory() / "ringfence.bpf.o"
 MAX_BPF_STACK = 512  # include/linux/filter.h
 SOURCE = """
 #define HELD(array) __asm__ volatile("" : : "r"(array) : "memory")

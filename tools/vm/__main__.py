@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tools.vm import benign, cost, coverage
-from tools.vm.catalogue import DEFAULT, KERNELS, Prepared, cache_directory, prepared
+from tools.vm.catalogue import CATALOGUE, DEFAULT, KERNELS, Prepared, cache_directory, prepared
 from tools.vm.coverage_page import PAGE, page
 from tools.vm.coverage_svg import PICTURE, picture
 from tools.vm.fetch import fetch
@@ -34,8 +34,8 @@ def _arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(required=True)
 
     one = commands.add_parser("fetch", help="fetch kernels (and QEMU) into the cache")
-    one.add_argument("kernel", nargs="*", choices=[[], *KERNELS], help=f"default: {' '.join(DEFAULT)}")
-    one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
+    one.add_argument("kernel", nargs="*", choices=[[], *CATALOGUE], help=f"default: {' '.join(DEFAULT)}")
+    one.add_argument("--all", action="store_true", help="all x86-64 kernels of the catalogue")
     one.add_argument("--renew", action="store_true", help="also replace cached kernels by newer packages")
     one.set_defaults(act=_fetch)
 
@@ -43,7 +43,7 @@ def _arguments() -> argparse.Namespace:
     one.set_defaults(act=_list)
 
     one = commands.add_parser("run", help="boot a kernel and run a command in it")
-    one.add_argument("-k", "--kernel", choices=KERNELS, default=DEFAULT[0])
+    one.add_argument("-k", "--kernel", choices=CATALOGUE, default=DEFAULT[0])
     one.add_argument("-s", "--share", action="append", type=Path, default=[], help="DIR writable in guest")
     one.add_argument("-t", "--timeout", type=float, default=600)
     one.add_argument("-e", "--env", action="append", default=[], help="NAME=VALUE for the command")
@@ -53,7 +53,7 @@ def _arguments() -> argparse.Namespace:
 
     _test_arguments(commands)
     one = commands.add_parser("coverage", help="run every attack on every kernel: docs/coverage.md")
-    chosen = coverage.ORDER
+    chosen = (*coverage.ORDER, *coverage.ASIDE)
     one.add_argument("-k", "--kernel", choices=chosen, action="append", help="default: all of them")
     one.add_argument("--benign", action="store_true", help="honest work under the pack, and nothing else")
     one.add_argument("--cost", action="store_true", help="what lawful calls cost more, and nothing else")
@@ -64,8 +64,10 @@ def _arguments() -> argparse.Namespace:
 
 def _test_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one = commands.add_parser("test", help="run the kernel and escape tests in one boot of each kernel")
-    one.add_argument("-k", "--kernel", choices=KERNELS, action="append", help=f"default: {' '.join(DEFAULT)}")
-    one.add_argument("--all", action="store_true", help="all kernels of the catalogue")
+    one.add_argument(
+        "-k", "--kernel", choices=CATALOGUE, action="append", help=f"default: {' '.join(DEFAULT)}"
+    )
+    one.add_argument("--all", action="store_true", help="all x86-64 kernels of the catalogue")
     one.add_argument("--shares", action="store_true", help="as in every check: some tests on one kernel only")
     one.add_argument("--full", action="store_true", help="run all tests that a guest can run (hours)")
     one.add_argument("-j", "--jobs", type=int, default=JOBS, help=f"guests at a time (default: {JOBS})")
@@ -92,7 +94,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     print(f"cache: {cache_directory()}")
-    for source in KERNELS.values():
+    for source in CATALOGUE.values():
         kernel = prepared(source.name)
         print(f"  {source.name:18} {', '.join(source.suites):24} {kernel.release if kernel else '-'}")
     return 0
@@ -100,8 +102,9 @@ def _list(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     environment = ENVIRONMENT | dict(word.split("=", 1) for word in options.env)
+    kernel = _need(options.kernel)
     job = Job(options.command, Path.cwd(), environment, options.share, options.timeout)
-    outcome = run(_need(options.kernel), job, echo=sys.stdout.buffer, verbose=options.verbose)
+    outcome = run(kernel, job, echo=sys.stdout.buffer, verbose=options.verbose)
     if outcome.status is None:
         print(f"tools.vm: the machine {outcome.reason}", file=sys.stderr)
         return 125
@@ -146,7 +149,7 @@ def _coverage(options: argparse.Namespace) -> int:
         if name == coverage.HOST:
             result = coverage.measure_host()
         else:
-            kernel = _need(coverage.COLUMNS[name].kernel)
+            kernel = _need((coverage.COLUMNS | coverage.ASIDE)[name].kernel)
             result = coverage.measure_guest(name, kernel, echo=sys.stdout.buffer)
         bad = sum(bool(case["problems"]) for case in result["cases"])
         print(f"{name}: {len(result['cases'])} attacks, {bad} unexpected results", flush=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +31,8 @@ Acquire::Check-Valid-Until "false";
 Acquire::Check-Date "false";
 Acquire::Retries "3";
 APT::Sandbox::User "root";
+APT::Architecture "{1}";
+APT::Architectures "{1}";
 """
 DIRECTORIES = (
     "etc/sources.list.d",
@@ -74,17 +75,16 @@ def _compared(one: Found, other: Found) -> int:
 
 
 class Apt:
-    """apt with its configuration and state below `directory`."""
+    """apt with its configuration and state below `directory`, for one architecture."""
 
-    def __init__(self, directory: Path, suites: Iterable[str]) -> None:
+    def __init__(self, directory: Path, suites: Iterable[str], architecture: str = "amd64") -> None:
         self.directory = directory
         for name in DIRECTORIES:
             (directory / name).mkdir(parents=True, exist_ok=True)
-        shutil.copy("/var/lib/dpkg/status", directory / "state/status")
-        (directory / "apt.conf").write_text(CONFIGURATION.format(directory))
-        lines = [
-            f"deb [arch=amd64 signed-by={KEYRING}] {mirror()} {suite} main\n" for suite in sorted(set(suites))
-        ]
+        (directory / "state/status").write_text("")  # nothing is installed: dependencies are complete
+        (directory / "apt.conf").write_text(CONFIGURATION.format(directory, architecture))
+        source = f"deb [arch={architecture} signed-by={KEYRING}] {mirror()}"
+        lines = [f"{source} {suite} main\n" for suite in sorted(set(suites))]
         (directory / "etc/sources.list").write_text("".join(lines))
         self._run("apt-get", "-qq", "update")
 
@@ -127,6 +127,19 @@ class Apt:
     def exists(self, package: str) -> bool:
         """True where some suite has the package."""
         return bool(self._run("apt-cache", "madison", package).strip())
+
+    def unpack_with_depends(self, packages: Iterable[str], target: Path) -> None:
+        """Download packages and all that they depend on, and unpack them below `target`, a merged /usr."""
+        argv = ("apt-get", "-qq", "install", "--download-only", "--no-install-recommends", "--yes")
+        self._run(*argv, *packages)
+        for name in ("bin", "sbin", "lib"):
+            (target / "usr" / name).mkdir(parents=True, exist_ok=True)
+            (target / name).symlink_to(f"usr/{name}")
+        for file in sorted((self.directory / "cache/archives").glob("*.deb")):
+            shown = subprocess.run(["dpkg-deb", "--fsys-tarfile", file], stdout=subprocess.PIPE, check=True)
+            unpack = ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-p", "-C", str(target)]
+            subprocess.run(unpack, input=shown.stdout, check=True)
+            file.unlink()
 
     def unpack(self, packages: Iterable[str], target: Path) -> None:
         """Download packages (`name` or `name/suite`) and unpack them below `target`."""

@@ -11,7 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["DEFAULT", "KERNELS", "Prepared", "Source", "cache_directory", "locked", "prepared"]
+__all__ = [
+    "ARM64",
+    "CATALOGUE",
+    "DEFAULT",
+    "KERNELS",
+    "NATIVE",
+    "Prepared",
+    "Source",
+    "cache_directory",
+    "locked",
+    "prepared",
+]
 
 
 class Source(NamedTuple):
@@ -23,7 +34,8 @@ class Source(NamedTuple):
     name: str
     suites: tuple[str, ...]
     package: str = "linux-image-cloud-amd64"
-    headers: bool = True  # False: mirrors have dropped them, and no module can be built for it
+    headers: bool = True  # False: none are fetched (mirrors have dropped them), and no module is built for it
+    machine: str = "amd64"  # Debian's name of the architecture
 
 
 KERNELS = {
@@ -37,6 +49,21 @@ KERNELS = {
     )
 }
 DEFAULT = ("6.1", "newest")
+#: run only when asked for by name: the guest has another architecture, and a userland of its own
+ARM64 = {
+    source.name: source
+    for source in (
+        Source(f"arm64-{name}", suites, "linux-image-cloud-arm64", headers=False, machine="arm64")
+        for name, suites in (
+            ("6.1", ("bookworm",)),
+            ("6.12", ("bookworm-backports",)),
+            ("newest", ("trixie-backports", "sid")),
+        )
+    )
+}
+CATALOGUE = KERNELS | ARM64
+#: in a userland: Python packages with machine code of its architecture, before those of ROOT/.venv
+NATIVE = Path("/opt/python")
 
 
 class Prepared(NamedTuple):
@@ -47,11 +74,17 @@ class Prepared(NamedTuple):
     directory: Path
     package: Path  # the unpacked package
     drivers: list[str]  # modules that the initrd holds, in loading order
+    machine: str = "amd64"
 
     @property
     def modules(self) -> Path:
         """lib/modules/RELEASE of the package."""
         return self.package / "lib/modules" / self.release
+
+    @property
+    def userland(self) -> Path:
+        """The root of the guest: this machine's own, or one of the kernel's architecture."""
+        return Path("/") if self.machine == "amd64" else cache_directory() / f"userland-{self.machine}"
 
 
 def cache_directory() -> Path:
@@ -66,7 +99,9 @@ def prepared(name: str) -> Prepared | None:
         facts = json.loads((directory / "meta.json").read_text())
     except FileNotFoundError:
         return None
-    return Prepared(name, facts["release"], directory, directory / "package", facts["drivers"])
+    return Prepared(
+        name, facts["release"], directory, directory / "package", facts["drivers"], CATALOGUE[name].machine
+    )
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools.vm.apt import Apt
-from tools.vm.catalogue import KERNELS, Prepared, cache_directory, locked
+from tools.vm.catalogue import CATALOGUE, Prepared, cache_directory, locked
 
 __all__ = ["build_module", "fetch_headers", "headers_of"]
 
@@ -82,7 +82,7 @@ def headers_of(kernel: Prepared) -> Path:
     """The tree that modules are built against, fetched where it is not there yet."""
     root = kernel.directory / "headers"
     if not root.exists():
-        suites = KERNELS[kernel.name].suites
+        suites = CATALOGUE[kernel.name].suites
         apt = Apt(cache_directory() / "apt", suites)
         found = apt.newest(re.escape(f"linux-headers-{kernel.release}"), suites)
         fetch_headers(apt, kernel, found.suite)

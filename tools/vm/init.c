@@ -3,7 +3,7 @@
  * PID 1 of a test machine. It loads the modules of its initrd, mounts the
  * host's root (virtiofs, read-only) below an overlay on a tmpfs, makes that the
  * root, runs one command on the console, reports "rc=N" on the second serial
- * port and powers off. What to do is in /cmd, which tools/vm/machine.py writes:
+ * port (of arm64: the first beside the console, a PL011) and powers off. What to do is in /cmd, which tools/vm/machine.py writes:
  * conf (key=value lines), argv and env (NUL separated).
  *
  * gcc -O2 -static -o vminit init.c
@@ -27,7 +27,11 @@
 #include <termios.h>
 #include <unistd.h>
 
+#ifdef __aarch64__
+#define REPORT_PORT "/dev/ttyS0"
+#else
 #define REPORT_PORT "/dev/ttyS1"
+#endif
 #define FAILED 125 /* rc when the machine itself did not come up */
 
 static void report(const char *format, ...)

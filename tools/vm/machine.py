@@ -60,7 +60,9 @@ def run(kernel: Prepared, job: Job, *, echo: IO[bytes] | None = None, verbose: b
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rfvm-") as directory, contextlib.ExitStack() as stack:
         work = Path(directory)
-        tags = {"hostroot": Path("/")} | {f"share{n}": path for n, path in enumerate(job.shares)}
+        tags = {"hostroot": kernel.userland} | {f"share{n}": path for n, path in enumerate(job.shares)}
+        if kernel.userland != Path("/"):  # which does not hold the cache
+            tags["modules"] = kernel.modules
         sockets = {tag: stack.enter_context(_file_server(work, tag, path)) for tag, path in tags.items()}
         (work / "initrd").write_bytes((kernel.directory / "initrd").read_bytes() + _orders(kernel, job, tags))
         argv = machine_command(
@@ -141,12 +143,15 @@ def _file_server(work: Path, tag: str, directory: Path) -> Iterator[Path]:
 
 def _orders(kernel: Prepared, job: Job, tags: Mapping[str, Path]) -> bytes:
     """The second archive of the initrd: what init.c is to do."""
-    lines = [f"cwd={job.cwd}", f"modules={kernel.modules.resolve()}"]
+    lines = [f"cwd={job.cwd}"]
+    if "modules" not in tags:
+        lines.append(f"modules={kernel.modules.resolve()}")
     lines += [f"tmpfs={path}" for path in PRIVATE]
     lines += [f"keep={path}" for path in (job.cwd,) if str(path).startswith(PRIVATE)]
-    lines += [f"share={tag}:{path}" for tag, path in tags.items() if tag != "hostroot"]
+    lines += [f"share={tag}:{path}" for tag, path in tags.items() if tag.startswith("share")]
+    lines += [f"share={tag}:/lib/modules/{kernel.release}" for tag in tags if tag == "modules"]
     archive = Archive()
-    archive.add("init", stat.S_IFREG | 0o755, build_init().read_bytes())
+    archive.add("init", stat.S_IFREG | 0o755, build_init(kernel.machine).read_bytes())
     archive.add("cmd", stat.S_IFDIR | 0o755)
     words = {"argv": job.argv, "env": [f"{key}={value}" for key, value in job.environment.items()]}
     words["modules"] = kernel.drivers

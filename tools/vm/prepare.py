@@ -19,6 +19,9 @@ __all__ = ["build_init", "prepare"]
 
 HERE = Path(__file__).resolve().parent
 DRIVERS = ("virtio_pci", "virtiofs", "overlay")
+#: PID 1 in the cache, and the compiler
+COMPILED = {"amd64": ("vminit", "gcc"), "arm64": ("vminit-arm64", "aarch64-linux-gnu-gcc")}
+ARM64_IMAGE = b"ARM\x64"  # at 56: Documentation/arch/arm64/booting.rst
 SIGNATURE_END = b"~Module signature appended~\n"
 SETUP_SECTORS, PAYLOAD = (
     0x1F1,
@@ -26,12 +29,13 @@ SETUP_SECTORS, PAYLOAD = (
 )  # Documentation/arch/x86/boot.rst: setup_sects, payload_offset and _length
 
 
-def build_init() -> Path:
+def build_init(machine: str = "amd64") -> Path:
     """Compile PID 1 of the guest, statically, where the source is newer than the cache's; gives its path."""
-    source, target = HERE / "init.c", cache_directory() / "vminit"
+    name, compiler = COMPILED[machine]
+    source, target = HERE / "init.c", cache_directory() / name
     if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
         fresh = target.with_suffix(f".{os.getpid()}")
-        argv = ["gcc", "-O2", "-static", "-Wno-unused-result", "-o", str(fresh), str(source)]
+        argv = [compiler, "-O2", "-static", "-Wno-unused-result", "-o", str(fresh), str(source)]
         subprocess.run(argv, check=True)
         fresh.rename(target)
     return target
@@ -55,7 +59,12 @@ def prepare(directory: Path, version: str) -> None:
 
 
 def unpack_image(image: bytes) -> bytes:
-    """The vmlinux inside a bzImage. Booting it as PVH saves the guest three seconds of decompression."""
+    """The vmlinux inside a bzImage. Booting it as PVH saves the guest three seconds of decompression.
+
+    arm64's Image is not compressed.
+    """
+    if image[56:60] == ARM64_IMAGE:
+        return image
     offset, length = struct.unpack_from("<II", image, PAYLOAD)
     start = ((image[SETUP_SECTORS] or 4) + 1) * 512 + offset
     vmlinux = _decompress(image[start : start + length])

@@ -29,16 +29,23 @@ __all__ = [
 ]
 
 GOOD_MAJOR = 9
-PROGRAM = "qemu-system-x86_64"
+PROGRAMS = {"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
 VIRTIOFSD = (Path("/usr/libexec/virtiofsd"), Path("/usr/lib/qemu/virtiofsd"))
 #: for a kernel without BPF-LSM; it overrides the list in COMMAND_LINE
 WITHOUT_BPF = "lsm=landlock,lockdown,yama,integrity,apparmor"
 COMMAND_LINE = (
-    "console=ttyS0 panic=-1 oops=panic nokaslr mitigations=off audit=0 nowatchdog no_timer_check "
-    f"tsc=reliable random.trust_cpu=on cryptomgr.notests cgroup_no_v1=all {WITHOUT_BPF},bpf"
+    "panic=-1 oops=panic nokaslr mitigations=off audit=0 nowatchdog "
+    f"random.trust_cpu=on cryptomgr.notests cgroup_no_v1=all {WITHOUT_BPF},bpf"
 )
+CONSOLE = {"amd64": "console=ttyS0 no_timer_check tsc=reliable", "arm64": "console=ttyAMA0"}
 #: more words for the kernel, which override: WITHOUT_BPF, `preempt=full`
 APPEND = "RINGFENCE_VM_APPEND"
+BOARD = {
+    "amd64": ("-M", "q35,memory-backend=memory", "-cpu", "max,la57=off"),
+    # the architected algorithm of pointer authentication takes most of an emulated CPU's time
+    "arm64": ("-M", "virt,memory-backend=memory", "-cpu", "max,pauth-impdef=on"),
+}
+REPORT = {"amd64": "isa-serial,chardev=report,index=1", "arm64": "pci-serial,chardev=report"}
 
 
 class Qemu(NamedTuple):
@@ -60,24 +67,29 @@ def _cached() -> Path:
     return cache_directory() / "qemu/usr"
 
 
-def find_qemu() -> Qemu:
+def find_qemu(machine: str = "amd64") -> Qemu:
     """The best QEMU of this machine; raises RuntimeError where there is none."""
-    system = shutil.which(PROGRAM)
+    program = PROGRAMS[machine]
+    system = shutil.which(program)
+    if system and machine != "amd64":  # the race is of x86's breakpoints
+        return Qemu(system, (), 2)
     if system and _major(system) >= GOOD_MAJOR:
         return Qemu(system, (), 2)
-    own = _cached() / "bin" / PROGRAM
+    own = _cached() / "bin" / program
     if own.exists():
         firmware = ("-L", "/usr/share/seabios", "-L", str(_cached() / "share/qemu"))
         return Qemu(str(own), firmware, 2)
     if system:
         return Qemu(system, (), 1)
-    raise RuntimeError(f"no {PROGRAM} here: `make deps-vm` installs it")
+    group = "make deps-vm" if machine == "amd64" else f"tools/deps {machine}"
+    raise RuntimeError(f"no {program} here: `{group}` installs it")
 
 
 def needs_fetch() -> bool:
     """True where QEMU 10 of bookworm-backports would run and is wanted."""
-    system = shutil.which(PROGRAM)
-    if (system and _major(system) >= GOOD_MAJOR) or (_cached() / "bin" / PROGRAM).exists():
+    program = PROGRAMS["amd64"]
+    system = shutil.which(program)
+    if (system and _major(system) >= GOOD_MAJOR) or (_cached() / "bin" / program).exists():
         return False
     return "VERSION_CODENAME=bookworm" in Path("/etc/os-release").read_text()
 
@@ -108,17 +120,17 @@ def machine_command(
 
     `append` and the environment's RINGFENCE_VM_APPEND are added to the kernel's command line.
     """
-    qemu = find_qemu()
+    qemu = find_qemu(kernel.machine)
     more = ("" if verbose else "quiet loglevel=3", append, os.environ.get(APPEND, ""))
-    line = " ".join(word for word in (COMMAND_LINE, *more) if word)
-    argv = [qemu.program, *qemu.options, "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,la57=off"]
-    argv += ["-M", "q35,memory-backend=memory", "-m", str(memory), "-smp", str(qemu.cpus)]
+    line = " ".join(word for word in (CONSOLE[kernel.machine], COMMAND_LINE, *more) if word)
+    argv = [qemu.program, *qemu.options, "-accel", "tcg,thread=multi,tb-size=512"]
+    argv += [*BOARD[kernel.machine], "-m", str(memory), "-smp", str(qemu.cpus)]
     # virtiofs needs memory that the file server can map.
     argv += ["-object", f"memory-backend-memfd,id=memory,size={memory}M,share=on"]
     argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     argv += ["-kernel", str(kernel.directory / "vmlinux"), "-initrd", str(initrd), "-append", line]
     argv += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
-    argv += ["-chardev", f"file,id=report,path={report}", "-device", "isa-serial,chardev=report,index=1"]
+    argv += ["-chardev", f"file,id=report,path={report}", "-device", REPORT[kernel.machine]]
     for tag, socket in sockets.items():
         argv += ["-chardev", f"socket,id={tag},path={socket}"]
         argv += ["-device", f"vhost-user-fs-pci,chardev={tag},tag={tag}"]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from tools.vm.catalogue import KERNELS, Prepared
+from tools.vm.catalogue import CATALOGUE, NATIVE, Prepared
 from tools.vm.headers import build_module
 from tools.vm.machine import ENVIRONMENT, Job, Outcome, run
 
@@ -34,6 +34,7 @@ __all__ = [
     "once_more",
     "report_file",
     "run_suite",
+    "shares",
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,7 +214,7 @@ def run_suite(
     argv += [f"--junitxml={junit}", *where]
     environment = {**guest_environment(kernel), "RINGFENCE_FORCE": FORCED}
     warm(where)
-    job = Job(argv, ROOT, environment, [RESULTS], timeout, MEMORY, SILENCE)
+    job = Job(argv, ROOT, environment, shares(kernel, RESULTS), timeout, MEMORY, SILENCE)
     started = time.monotonic()
     outcome = boot(kernel, job, echo)
     (RESULTS / f"{kernel.name}.log").write_text(outcome.console)
@@ -267,6 +268,11 @@ def warm(tests: Sequence[str]) -> None:
         subprocess.run(collected, cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
 
 
+def shares(kernel: Prepared, results: Path) -> list[Path]:
+    """What a guest needs to see: of its own root, the results alone; else the whole tree."""
+    return [results] if kernel.userland == Path("/") else [ROOT]
+
+
 def guest_environment(kernel: Prepared) -> dict[str, str]:
     """Returns the variables for tests in a guest: that it is one, and the simulated exploit's module."""
     found = {
@@ -275,7 +281,9 @@ def guest_environment(kernel: Prepared) -> dict[str, str]:
         "RINGFENCE_TEST_SLOWDOWN": str(SLOWDOWN),
         "RINGFENCE_VM": kernel.name,
     }
-    if KERNELS[kernel.name].headers:
+    if kernel.machine != "amd64":
+        found["PYTHONPATH"] = str(NATIVE)
+    if CATALOGUE[kernel.name].headers:
         found["RINGFENCE_VM_MODULE"] = str(build_module(kernel))
     return found | {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
 

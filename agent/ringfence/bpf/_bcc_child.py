@@ -26,7 +26,6 @@ _CLONE_NEWNS = 0x20000
 _MS_REC_PRIVATE = 0x4000 | 0x40000
 _PR_SET_PDEATHSIG = 1
 _BPF_OBJ_PIN = 6
-_NR_BPF = {"x86_64": 321, "aarch64": 280}
 _TRACEFS = "/sys/kernel/tracing"
 _MAX_MESSAGE = 1 << 17
 _MISSING = re.compile(rb"fatal error: '([A-Za-z0-9_./-]+\.h)' file not found")
@@ -79,15 +78,17 @@ def _own_mounts() -> None:
         _checked(result, "mount tracefs")
 
 
-def _pin(maps: dict[str, int], directory: str) -> None:
+def _pin(maps: dict[str, int], directory: str, nr_bpf: int) -> None:
     """Pins the agent's maps under names that bcc can open, in a private bpffs."""
     result = _libc.mount(b"bpf", os.fsencode(directory), b"bpf", ctypes.c_ulong(0), None)
     _checked(result, "mount bpf")
     for name, fd in maps.items():
         path = ctypes.create_string_buffer(os.fsencode(f"{directory}/{name}"))
         attr = (ctypes.c_uint64 * 2)(ctypes.addressof(path), fd)
-        number = ctypes.c_long(_NR_BPF[os.uname().machine])
-        _checked(_libc.syscall(number, ctypes.c_long(_BPF_OBJ_PIN), attr, ctypes.c_long(16)), "bpf pin")
+        _checked(
+            _libc.syscall(ctypes.c_long(nr_bpf), ctypes.c_long(_BPF_OBJ_PIN), attr, ctypes.c_long(16)),
+            "bpf pin",
+        )
 
 
 def _load_bcc() -> Any:
@@ -239,7 +240,7 @@ def _serve(connection: socket.socket) -> None:
     _bound_by(request["limits"])
     _own_mounts()
     if fds:
-        _pin(dict(zip(request["maps"], fds, strict=True)), request["pins"])
+        _pin(dict(zip(request["maps"], fds, strict=True)), request["pins"], request["nr_bpf"])
     module = _load_bcc()
     from bcc import libbcc
 

@@ -29,6 +29,7 @@ from ringfence.bpf.preemption import Preemption
 from ringfence.bpf.syscalls import CALLS, tracepoint
 from ringfence.errors import KernelError, NotPermittedError
 from ringfence_linux import mountinfo
+from ringfence_linux.architecture import ARCHITECTURES, architecture
 
 __all__ = [
     "BPFFS",
@@ -86,7 +87,7 @@ class NodeCapabilities:
     - `lsm_lack`: why BPF-LSM does not decide; `hook_lack`: why, in addition, those functions do not.
     - `preemption`: how the kernel preempts itself.
     - `kprobes`: True if perf has kprobes.
-    - `compat`: True if 32-bit programs run.
+    - `compat`: True if 32-bit programs run and can be watched.
     - `bpffs`, `cgroup2`: mount points (empty: not mounted).
     - `lacks`: missing requirements of the agent.
     """
@@ -188,7 +189,7 @@ def _hooks() -> _Hooks:
 
 def _with_lacks(found: NodeCapabilities, library: Lack | None) -> NodeCapabilities:
     lacks = [library] if library else []
-    if found.machine not in ("x86_64", "aarch64"):
+    if found.machine not in ARCHITECTURES:
         lacks.append(Lack(f"architecture {found.machine}", "use x86_64 or arm64"))
     if not found.permitted:
         lacks.append(Lack("not permitted to use BPF", f"run it as root, or with {_vital()}"))
@@ -261,8 +262,8 @@ def _lsm() -> tuple[str, ...]:
 
 
 def _has_compat() -> bool:
-    """Returns True if the kernel runs 32-bit programs: these files then exist on x86_64 and arm64."""
-    return any(map(os.path.exists, ("/proc/sys/abi/vsyscall32", "/sys/devices/system/cpu/aarch32_el0")))
+    """Returns True if 32-bit programs can run and their calls can be watched: their numbers are known."""
+    return architecture().compat is not None and os.path.exists("/proc/sys/abi/vsyscall32")
 
 
 @cache

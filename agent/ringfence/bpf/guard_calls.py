@@ -8,7 +8,6 @@ path. probes/self.bpf.c explains which of these are certain.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ from ringfence.abi import (
     GUARDED_PROCESS,
     Tamper,
 )
+from ringfence_linux.architecture import architecture
 from ringfence_linux.numbers import NUMBERS
 
 __all__ = [
@@ -143,16 +143,16 @@ LSM_HOOKS = REQUIRED_HOOKS | {
 
 def call_entries(names: Collection[str], machine: str = "") -> Iterator[tuple[int, bytes]]:
     """Yields (index, value) of the map `guarded_calls` for these calls, like syscalls.entries."""
-    is_arm64 = (machine or platform.machine()) == "aarch64"
-    for name, (x86_64, i386, arm64) in NUMBERS.items():
+    arch = architecture(machine)
+    for name, numbers in NUMBERS.items():
         meant = COMPAT_ALIASES.get(name, name)
         if meant not in names or meant not in CALLS:
             continue
-        number = arm64 if is_arm64 else x86_64
-        if number is not None:
-            yield number, CALLS[meant].pack()
-        if i386 is not None and not is_arm64:
-            yield COMPAT_BASE + i386, CALLS[meant].pack()
+        native = numbers[arch.native]
+        if native is not None:
+            yield native, CALLS[meant].pack()
+        if arch.compat is not None and (compat := numbers[arch.compat]) is not None:
+            yield COMPAT_BASE + compat, CALLS[meant].pack()
 
 
 def file_name_hash(name: bytes) -> int:

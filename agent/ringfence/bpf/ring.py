@@ -17,15 +17,16 @@ memoryview of format Q is one memcpy of 8 bytes.
 from __future__ import annotations
 
 import mmap
-import platform
 import threading
+
+from ringfence_linux.architecture import architecture
 
 __all__ = ["Ring"]
 
 _BUSY = 1 << 31
 _DISCARD = 1 << 30
 _HEADER = 8
-_IN_ORDER = platform.machine() in ("x86_64", "i686")
+_IN_ORDER = architecture().loads_in_order
 
 
 class Ring:

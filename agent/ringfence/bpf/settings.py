@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ringfence import compiled
 from ringfence.abi import CONFIG, GENERATIONS, GUARD_OFF, HIERARCHY_V2, EventKind, Mechanism
 from ringfence.bpf import guard_calls
 from ringfence.bpf.capabilities import cgroup_storage, preempts_programs
@@ -22,7 +23,7 @@ _NEVER = 64  # cgroups that are never containers, whatever their names
 _SETS = 4096  # sets of rules that policies need in a generation, besides one for each container
 _NAMED_CLAIMS = 16  # namespaces per container, on average, that others know to be a container's
 _SHARES = 4  # a container can use 1/_SHARES of the table of processes
-DEFAULT_OBJECT = Path(__file__).resolve().parents[1] / "_bpf" / "ringfence.bpf.o"
+DEFAULT_OBJECT = compiled.directory() / "ringfence.bpf.o"
 _LEARNED = 65536  # container programs, times the calls and capabilities of each
 
 

@@ -7,7 +7,6 @@ operands' names in policies are in ringfence.policy.vocabulary; a test compares 
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from ringfence.abi import (
     OperandSource,
 )
 from ringfence.bpf import guard_calls as guarded_calls
+from ringfence_linux.architecture import architecture
 from ringfence_linux.numbers import NUMBERS
 
 __all__ = [
@@ -258,15 +258,15 @@ def entries(
     """
     by_hook, watched = frozenset(hooked), frozenset(guarded)
     wanted = frozenset(names) | by_hook
-    is_arm64 = (machine or platform.machine()) == "aarch64"
-    for name, (x86_64, i386, arm64) in NUMBERS.items():
+    arch = architecture(machine)
+    for name, numbers in NUMBERS.items():
         meant = _COMPAT_ALIASES.get(name) or guarded_calls.COMPAT_ALIASES.get(name, name)
         call = CALLS.get(meant, _NO_EVENT) if meant in wanted else _NO_EVENT
         if call is _NO_EVENT and meant not in watched:
             continue
         value = call.pack(hooked=meant in by_hook, guarded=meant in watched)
-        number = arm64 if is_arm64 else x86_64
-        if number is not None:
-            yield number, value
-        if i386 is not None and not is_arm64:
-            yield COMPAT_BASE + i386, value
+        native = numbers[arch.native]
+        if native is not None:
+            yield native, value
+        if arch.compat is not None and (compat := numbers[arch.compat]) is not None:
+            yield COMPAT_BASE + compat, value

@@ -30,6 +30,7 @@ from ringfence.probes.compose import Hook, compose, flags, hooks
 from ringfence.probes.definition import Definition
 from ringfence.probes.diagnose import explain
 from ringfence.probes.headers import has_raw_tracepoint, header_tree
+from ringfence_linux.numbers import number
 
 __all__ = ["Attached", "Workshop", "find_python"]
 
@@ -118,6 +119,7 @@ class Workshop:
             "headers": str(tree / "include") if tree else "",
             "maps": list(self.maps or ()),
             "pins": str(pins),
+            "nr_bpf": number("bpf"),
             "attach": attach,
             "limits": {"memory": self.memory, "seconds": seconds, "output": _MAX_SAID},
         }

@@ -10,11 +10,12 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from ringfence import compiled
 from ringfence.errors import Error
 
 __all__ = ["DID_NOT_RUN", "PROGRAM", "REFUSED", "WORKED", "Attempt", "program", "read_attempt"]
 
-PROGRAM = Path(__file__).resolve().parents[1] / "_bpf/attacks"
+PROGRAM = compiled.directory() / "attacks"
 # Exit codes of attacks.h.
 WORKED, ERROR, USAGE, SETUP, REFUSED = 0, 1, 2, 3, 77
 #: the kernel did not run the helper: from outside, a refused one cannot be distinguished from a killed one

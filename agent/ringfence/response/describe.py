@@ -7,7 +7,6 @@ rule. Texts remain the bytes that the observed process chose: the exporters esca
 
 from __future__ import annotations
 
-import platform
 import signal
 import socket
 import stat
@@ -48,6 +47,7 @@ from ringfence.policy.shared_operands import TASK_WORDS
 from ringfence.policy.vocabulary import EVENTS
 from ringfence.policy.vocabulary import describe as describe_operands
 from ringfence_linux import capabilities, namespaces
+from ringfence_linux.architecture import architecture
 from ringfence_linux.numbers import NUMBERS
 
 __all__ = ["Details", "call_name", "describe", "device_text", "filesystem", "notes", "task_words"]
@@ -79,9 +79,8 @@ _DEVICE_ACCESS = {1: "mknod", 2: "read", 4: "write"}
 _SIGNALS = {int(one): one.name for one in signal.Signals}
 _TAMPERS = {int(one): one.label for one in Tamper}
 _LABELS = {int(kind): kind.label for kind in EventKind}
-_ARCHITECTURE = 2 if platform.machine() == "aarch64" else 0
 _CALLS = (
-    {numbers[_ARCHITECTURE]: name for name, numbers in NUMBERS.items()},
+    {numbers[architecture().native]: name for name, numbers in NUMBERS.items()},
     {numbers[1]: name for name, numbers in NUMBERS.items()},
 )
 

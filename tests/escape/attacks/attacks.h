@@ -18,6 +18,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Calls that x86 alone has. Elsewhere the number is that of no call, which fails with ENOSYS. */
+#ifndef SYS_iopl
+#define SYS_iopl -1
+#endif
+#ifndef SYS_ioperm
+#define SYS_ioperm -1
+#endif
+
 struct attack {
 	const char *name;
 	int (*run)(char **args); /* args are NULL terminated */

@@ -20,7 +20,6 @@ static int attack_socketcall(char **args)
 {
 	unsigned int *low = (unsigned int *)0x10000000;
 
-	need_32bit();
 	need(syscall(SYS_mmap, low, 4096, 3 /* rw */, 0x32 /* private, fixed, anonymous */, -1, 0) == (long)low,
 	     "memory below 4 GiB");
 	low[0] = number(args, 0, AF_INET);

@@ -19,7 +19,6 @@ static int attack_unshare(char **args)
 /* unshare32 FLAGS: by the number that 32-bit programs use. */
 static int attack_unshare32(char **args)
 {
-	need_32bit();
 	try_now("unshare");
 	return result(call_32bit(310, number(args, 0, CLONE_FS), 0, 0));
 }
