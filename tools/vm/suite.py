@@ -62,6 +62,7 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/kernel/test_bpf_kernel.py::test_the_verifier_processes_few_instructions",
     ),
     "newest": (
+        "tests/kernel/test_backstop.py",
         "tests/kernel/test_lsm_calls.py",
         "tests/kernel/test_lsm_evasions.py",
         "tests/kernel/test_lsm_invariants.py",

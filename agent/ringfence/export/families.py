@@ -538,14 +538,12 @@ class KernelMetrics:
             runs.add_metric([program.name], program.run_count)
             seconds.add_metric([program.name], program.run_time_ns / 1e9)
         yield from (runs, seconds, misses)
-        undecided = CounterMetricFamily(
+        yield counters(
             "ringfence_decisions_skipped",
             "Calls that no program decided, as the kernel skipped it, by hook.",
-            labels=["hook"],
+            "hook",
+            self._kernel.skipped_decisions(),
         )
-        for hook, count in self._kernel.skipped_decisions().items():
-            undecided.add_metric([hook], count)
-        yield undecided
         yield gauge(
             "ringfence_program_stats_enabled",
             "1 if the agent has the kernel measure BPF programs.",
