@@ -207,28 +207,24 @@ static __always_inline __u8 rf_enforce(struct rf_query *query)
 static __always_inline __u8 rf_lsm_enforce(struct rf_query *query)
 {
 	/* Written out: with rf_refuses() clang 14 spills more, and some hooks lack stack. */
-	if (query->action != RF_ACTION_KILL && query->action != RF_ACTION_DENY)
-		return 0;
+	bool refuses = query->action == RF_ACTION_KILL || query->action == RF_ACTION_DENY;
+
 	if (config.backstop && rf_is_backstop()) {
-		query->action = RF_ACTION_KILL;
+		query->action = refuses ? RF_ACTION_KILL : RF_ACTION_NONE;
 		query->mechanism = RF_MECHANISM_BACKSTOP;
-		return rf_backstop_kill(query->event);
+		return refuses ? rf_backstop_kill(query->event) : 0;
 	}
+	if (!refuses)
+		return 0;
 	query->mechanism = config.hook_mechanism;
 	if (query->action != RF_ACTION_KILL)
 		return 0;
 	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 }
 
-/* The first program at the hook has said what a backstop lets pass, too. */
-static __always_inline bool rf_was_said(const struct rf_query *query)
-{
-	return config.backstop && query->mechanism != RF_MECHANISM_BACKSTOP && rf_is_backstop();
-}
-
 static __always_inline void rf_count_verdict(const struct rf_query *query)
 {
-	if (query->action != RF_ACTION_NONE && !rf_was_said(query))
+	if (query->action != RF_ACTION_NONE)
 		rf_count_action(query->slot, query->action);
 }
 
@@ -236,7 +232,8 @@ static __always_inline void rf_count_verdict(const struct rf_query *query)
 static __always_inline __u32 rf_route_verdict(const struct rf_query *query,
 					      struct rf_container *container)
 {
-	if (rf_was_said(query))
+	/* What a backstop lets pass was reported by the first program. */
+	if (query->mechanism == RF_MECHANISM_BACKSTOP && query->action == RF_ACTION_NONE)
 		return RF_ROUTE_NONE;
 	return rf_route_rule(query->event, query->slot, container, query->action, query->rule);
 }

@@ -540,10 +540,9 @@ class KernelMetrics:
         yield from (runs, seconds, misses)
         yield counters(
             "ringfence_decisions_skipped",
-            "Calls that no program decided, as the kernel skipped it, by hook.",
-            "hook",
+            "Calls that passed undecided, as the kernel skipped a program, by hook.", "hook",
             self._kernel.skipped_decisions(),
-        )
+        )  # fmt: skip
         yield gauge(
             "ringfence_program_stats_enabled",
             "1 if the agent has the kernel measure BPF programs.",
