@@ -52,8 +52,8 @@ def kernel() -> Iterator[Kernel]:
 
 
 def test_load_and_attach_are_fast() -> None:
-    """Under 500 ms of CPU time and 300 ms of wall time (the best of some tries, more on a loaded
-    machine: attaching waits for every CPU).
+    """Under 1 s of CPU time and 300 ms of wall time (the best of some tries, more on a loaded machine:
+    attaching waits for every CPU). The CPU time is the verifier's, and differs by half between machines.
 
     Times in an emulated guest are not meaningful: there the limit only detects a hang.
     """
@@ -71,7 +71,7 @@ def test_load_and_attach_are_fast() -> None:
             assert len(loaded.attach(everything())) > 70
             return time.monotonic() - begin
 
-    for work, most in ((load, patience(0.5)), (attach, patience(0.3))):
+    for work, most in ((load, patience(1.0)), (attach, patience(0.3))):
         assert quickest(work, most) < most * busy()
 
 
