@@ -21,7 +21,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from ringfence.attest.refusal import RefusedError, malformed
 
-__all__ = ["Bundle", "check_issued", "check_time", "check_unrevoked", "common_name", "key_digest", "load"]
+__all__ = ["Bundle", "check_chain", "check_unrevoked", "common_name", "key_digest", "load"]
 
 _FAULTS = (
     ValueError,
@@ -99,6 +99,15 @@ def check_time(certificate: x509.Certificate, at: datetime) -> None:
         raise RefusedError("expired", f"the certificate of {name} ended at {end:%Y-%m-%dT%H:%MZ}")
 
 
+def check_chain(chain: Sequence[x509.Certificate], at: datetime) -> None:
+    """Raises RefusedError unless each certificate, leaf first, is issued by the next, the last by itself, and
+    is valid at that time.
+    """
+    for child, issuer in zip(chain, [*chain[1:], chain[-1]], strict=True):
+        check_issued(child, issuer)
+        check_time(child, at)
+
+
 def check_unrevoked(
     chain: Sequence[x509.Certificate], crls: Iterable[x509.CertificateRevocationList], at: datetime
 ) -> int:
@@ -131,6 +140,7 @@ def _check_crl(crl: x509.CertificateRevocationList, issuer: x509.Certificate, at
     name = common_name(issuer)
     _check_whole(crl)
     key = _guarded(issuer.public_key)
+    # Of a key that signs no list, the library says so.
     if not _guarded(lambda: crl.is_signature_valid(key)):  # type: ignore[arg-type]
         raise RefusedError("signature", f"the revocation list of {name} is not signed by it")
     start, end = _guarded(lambda: (crl.last_update_utc, crl.next_update_utc))

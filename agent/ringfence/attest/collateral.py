@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from ringfence.attest.certificates import (
     Bundle,
-    check_issued,
-    check_time,
+    check_chain,
     check_unrevoked,
     common_name,
     key_digest,
@@ -86,9 +85,7 @@ def authenticate(
         raise RefusedError("chain", f"the chain is {', '.join(found) or 'empty'}")
     if key_digest(chain[-1]) != INTEL_ROOT:
         raise RefusedError("unknown-root", f"{found[-1]} does not have Intel's pinned key")
-    for child, issuer in zip(chain, [*chain[1:], chain[-1]], strict=True):
-        check_issued(child, issuer)
-        check_time(child, at)
+    check_chain(chain, at)
     if crls is not None and check_unrevoked(chain, crls, at) < len(names):
         raise RefusedError("collateral", f"no revocation list for each issuer of {found[0]}")
 

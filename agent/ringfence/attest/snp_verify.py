@@ -18,8 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 
 from ringfence.attest.certificates import (
     Bundle,
-    check_issued,
-    check_time,
+    check_chain,
     check_unrevoked,
     common_name,
     key_digest,
@@ -41,9 +40,7 @@ def verify(data: bytes, material: Bundle, expected: Expected, at: datetime) -> V
     """Returns the verdict on a report, with the certificates given, at that time. Raises RefusedError."""
     report = parse(data)
     chain, product = _chain(report, material.certificates)
-    for child, issuer in zip(chain, [*chain[1:], chain[-1]], strict=True):
-        check_issued(child, issuer)
-        check_time(child, at)
+    check_chain(chain, at)
     lists = check_unrevoked(chain, material.crls, at)
     _check_signature(data, report, chain[0])
     _check_leaf(report, chain[0], product)
