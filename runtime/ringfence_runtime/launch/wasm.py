@@ -107,21 +107,13 @@ def _is_kernels(mount: Mount) -> bool:
 
 
 def _mounts(code: str) -> tuple[Mount, Mount]:
-    engine = ringfence_runtime.ENGINE[0]
-    return tuple(  # type: ignore[return-value]
-        Mount(
-            Node(
-                {
-                    "destination": destination,
-                    "type": "bind",
-                    "source": source,
-                    "options": ["bind", "ro", "nosuid", "nodev", "private"],
-                },
-                "wasm",
-            )
-        )
-        for destination, source in ((PLACE, engine), (f"{PLACE}/code", code))
-    )
+    return _bind(PLACE, ringfence_runtime.ENGINE[0]), _bind(f"{PLACE}/code", code)
+
+
+def _bind(destination: str, source: str) -> Mount:
+    options = ["bind", "ro", "nosuid", "nodev", "private"]
+    whole = {"destination": destination, "type": "bind", "source": source, "options": options}
+    return Mount(Node(whole, "wasm"))
 
 
 def _arguments(config: Config, process: Process, mounts: tuple[Mount, ...], deadline: int) -> tuple[str, ...]:
