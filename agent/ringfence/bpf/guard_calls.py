@@ -8,7 +8,7 @@ path. probes/self.bpf.c explains which of these are certain.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from ringfence.abi import (
@@ -24,7 +24,7 @@ from ringfence.abi import (
     GUARDED_PROCESS,
     Tamper,
 )
-from ringfence_linux.architecture import architecture
+from ringfence_linux.architecture import Architecture, architecture
 from ringfence_linux.numbers import NUMBERS
 
 __all__ = [
@@ -141,6 +141,14 @@ LSM_HOOKS = REQUIRED_HOOKS | {
 }  # fmt: skip
 
 
+def indices(numbers: Sequence[int | None], arch: Architecture) -> Iterator[int]:
+    """Yields a call's indices in the tables of calls: native, and of 32-bit callers. `numbers`: its row."""
+    if (native := numbers[arch.native]) is not None:
+        yield native
+    if arch.compat is not None and (compat := numbers[arch.compat]) is not None:
+        yield COMPAT_BASE + compat
+
+
 def call_entries(names: Collection[str], machine: str = "") -> Iterator[tuple[int, bytes]]:
     """Yields (index, value) of the map `guarded_calls` for these calls, like syscalls.entries."""
     arch = architecture(machine)
@@ -148,11 +156,8 @@ def call_entries(names: Collection[str], machine: str = "") -> Iterator[tuple[in
         meant = COMPAT_ALIASES.get(name, name)
         if meant not in names or meant not in CALLS:
             continue
-        native = numbers[arch.native]
-        if native is not None:
-            yield native, CALLS[meant].pack()
-        if arch.compat is not None and (compat := numbers[arch.compat]) is not None:
-            yield COMPAT_BASE + compat, CALLS[meant].pack()
+        for index in indices(numbers, arch):
+            yield index, CALLS[meant].pack()
 
 
 def file_name_hash(name: bytes) -> int:

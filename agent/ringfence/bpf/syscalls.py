@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ringfence.abi import (
-    COMPAT_BASE,
     OPERANDS,
     SYSCALL,
     SYSCALL_GUARDED,
@@ -265,8 +264,5 @@ def entries(
         if call is _NO_EVENT and meant not in watched:
             continue
         value = call.pack(hooked=meant in by_hook, guarded=meant in watched)
-        native = numbers[arch.native]
-        if native is not None:
-            yield native, value
-        if arch.compat is not None and (compat := numbers[arch.compat]) is not None:
-            yield COMPAT_BASE + compat, value
+        for index in guarded_calls.indices(numbers, arch):
+            yield index, value
