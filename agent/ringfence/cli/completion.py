@@ -86,4 +86,4 @@ def _describe(command: str, action: argparse.Action, words: dict[str, tuple[str,
     elif names and not action.option_strings and action.metavar != "COMMAND...":
         complete = shtab.cmd(names)
     if complete:
-        action.complete = complete  # type: ignore[attr-defined]
+        action.complete = complete  # type: ignore[attr-defined]  # an attribute that shtab reads
