@@ -10,7 +10,7 @@ __noinline int rf_is_backstop(void)
 {
 	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
 
-	return armed && armed->backstop != RF_BACKSTOP_NOT;
+	return armed && armed->backstop;
 }
 
 /* What more a kill needs is done by rf_backstop_end(): here is no stack left for it. */
@@ -18,9 +18,7 @@ __noinline __u8 rf_backstop_kill(__u32 event)
 {
 	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
 
-	if (armed) {
-		armed->backstop = RF_BACKSTOP_KILLED;
+	if (armed)
 		armed->backstop_event = event;
-	}
 	return bpf_send_signal(9) ? RF_FLAG_SIGNAL_FAILED : 0;
 }

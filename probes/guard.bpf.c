@@ -165,8 +165,7 @@ __noinline int rf_guard_hit(__u32 what, __u64 detail, __u64 dentry, __u32 text, 
 		report.flags = rf_backstop_kill(RF_AGENT_TAMPER);
 	} else if (report.action == RF_ACTION_DENY) {
 		report.mechanism = config.hook_mechanism;
-	}
-	if (report.action == RF_ACTION_KILL && report.mechanism != RF_MECHANISM_BACKSTOP) {
+	} else if (report.action == RF_ACTION_KILL) {
 		report.mechanism = RF_MECHANISM_KILL;
 		/* Too many tasks are a load; each one too many is killed. */
 		condemns = what != RF_TAMPER_TASKS && rf_mark_condemned(container);

@@ -23,12 +23,6 @@
 #include "events.h"
 #include "tasks.h"
 
-enum rf_backstop {
-	RF_BACKSTOP_NOT = 0,
-	RF_BACKSTOP_JUDGES = 1,
-	RF_BACKSTOP_KILLED = 2,
-};
-
 /* Returns true while a backstop judges the current task. */
 int rf_is_backstop(void);
 
@@ -45,7 +39,7 @@ static __always_inline bool rf_backstop_begin(void)
 	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
 
 	if (armed)
-		armed->backstop = RF_BACKSTOP_JUDGES;
+		armed->backstop = 1;
 	return armed;
 }
 
@@ -58,7 +52,7 @@ static __always_inline void rf_backstop_end(int refused)
 		return;
 	if (refused)
 		rf_kill(armed->backstop_event);
-	armed->backstop = RF_BACKSTOP_NOT;
+	armed->backstop = 0;
 	armed->backstop_event = RF_EVENT_NONE;
 }
 

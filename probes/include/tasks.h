@@ -110,7 +110,7 @@ struct rf_armed {
 	struct rf_reached reached;
 	struct rf_memo memo[RF_MEMOS];
 	struct rf_scratch scratch; /* the task's own: taken by rf_scratch_claim() */
-	__u32 backstop;		   /* enum rf_backstop: a backstop judges it (backstop.h) */
+	__u32 backstop;		   /* a backstop judges it: backstop.h */
 	__u32 backstop_event;	   /* what it kills for */
 	__u64 reserved[4];
 };

@@ -7,11 +7,11 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ringfence.abi import GUARD_DENY, Action, EventKind, Mechanism, Relation
-from ringfence.bpf import hook_probe
 from ringfence.bpf.attach import kprobe_type
 from ringfence.bpf.preemption import find
 from tests.kernel.lsm import named
@@ -29,10 +29,11 @@ from tests.kernel.test_hook_mechanism import (
 from tests.kernel.test_lsm_calls import CASES, Case
 from tests.support import force
 from tests.support.cgroups import Cgroup
+from tests.support.hooks import need_function_hooks
 
 pytestmark = pytest.mark.root
 K = EventKind
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "lsm": True,
     "hook_mechanism": Mechanism.HOOK,
     "hooks_skippable": True,
@@ -47,18 +48,14 @@ MILLISECONDS = int(os.environ.get("RINGFENCE_BACKSTOP_MS", "4000"))
 @pytest.fixture(autouse=True, scope="module")
 def _functions() -> None:
     """Skip where programs at functions do not decide, or perf has no kprobes. Every guest has both."""
-    force.need_root()
-    hooks, lack = hook_probe.available_hooks()
-    if not hooks and not force.in_guest():
-        force.elsewhere(f"no programs at security functions: {lack}")
-    assert not lack
+    need_function_hooks()
     assert kprobe_type() > 0
 
 
 @pytest.fixture(scope="module")
 def probes() -> Iterator[Probes]:
     """Probes with first programs and backstops at all hooks."""
-    with running(**SETTINGS) as found:  # type: ignore[arg-type]
+    with running(**SETTINGS) as found:
         yield found
 
 

@@ -23,6 +23,7 @@ from tests.kernel.rules import Rule
 from tests.kernel.test_lsm_decides import YOUNG
 from tests.support import force
 from tests.support.cgroups import Cgroup
+from tests.support.hooks import need_function_hooks
 
 pytestmark = pytest.mark.root
 PROBES = {"lsm": True, "hook_mechanism": Mechanism.HOOK}
@@ -36,12 +37,7 @@ CLONE_NEWUTS = 0x04000000
 @pytest.fixture(autouse=True, scope="module")
 def _functions() -> None:
     """Skip where programs at functions do not decide. Every guest's kernel has them."""
-    force.need_root()
-    hooks, lack = hook_probe.available_hooks()
-    if not hooks and not force.in_guest():
-        force.elsewhere(f"no programs at security functions: {lack}")
-    assert not lack
-    assert HOOKS - hooks <= YOUNG
+    assert HOOKS - need_function_hooks() <= YOUNG
 
 
 def test_every_program_loads_and_attaches() -> None:
