@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -274,9 +275,13 @@ def _attach_behind_entry(place: Place) -> Attached | Skipped:
     return Skipped(place.program.name, place.target, f"no kprobe behind its entry: {failed.strerror}")
 
 
+@cache
 def kprobe_type() -> int:
-    """Returns the type of perf's kprobe PMU. OSError: this kernel has none (CONFIG_KPROBE_EVENTS)."""
-    return int(Path("/sys/bus/event_source/devices/kprobe/type").read_text())
+    """Returns the type of perf's kprobe PMU; 0: this kernel has none (CONFIG_KPROBE_EVENTS)."""
+    try:
+        return int(Path("/sys/bus/event_source/devices/kprobe/type").read_text())
+    except OSError:
+        return 0
 
 
 def _attach_tracepoint(place: Place, tracefs: Tracefs) -> Attached | Skipped:

@@ -23,7 +23,7 @@ from ringfence.bpf import (
     preemption,
     privileges,
 )
-from ringfence.bpf.attach import Tracefs, open_tracefs
+from ringfence.bpf.attach import Tracefs, kprobe_type, open_tracefs
 from ringfence.bpf.maps import MapType
 from ringfence.bpf.preemption import Preemption
 from ringfence.bpf.syscalls import CALLS, tracepoint
@@ -143,7 +143,7 @@ class NodeCapabilities:
             hook_mechanism=hooks.mechanism,
             hook_lack=hooks.hook_lack,
             preemption=preemption.find(preempts),
-            kprobes=Path("/sys/bus/event_source/devices/kprobe/type").exists(),
+            kprobes=kprobe_type() > 0,
             compat=_has_compat(),
             bpffs=next((path for path in BPFFS if path in mounts_of("bpf")), ""),
             cgroup2=min(mounts_of("cgroup2"), key=len, default=""),

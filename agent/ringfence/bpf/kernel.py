@@ -261,9 +261,9 @@ class Kernel:
         """Returns statistics of every program since its load; zeros while statistics are disabled."""
         return [stat_of(program) for program in self.programs]
 
-    def skipped_decisions(self) -> dict[str, int]:
-        """Returns hook or place -> calls that the kernel let pass undecided, since the load."""
-        misses = {stat.name: stat.misses for stat in self.program_stats()}
+    def skipped_decisions(self, stats: Iterable[ProgramStat]) -> dict[str, int]:
+        """Returns hook or place -> calls that passed undecided, from a result of `program_stats`."""
+        misses = {stat.name: stat.misses for stat in stats}
         attached = {link.program for link in self.attached}
         return skipped_decisions(self.programs, misses, attached, self._hook_mechanism)
 
@@ -344,7 +344,8 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
     refused = {skip.program for skip in missing}
     sections = file.sections()
     for program, section in sections.items():
-        section = sections.get(hook_program(program), section)
+        base = hook_program(program)  # the program itself, if it is no backstop
+        section = sections.get(base, section)
         target = section.removeprefix("cgroup/")
         if target in _SET_BY_HAND:
             # libbpf knows the unix ones from 1.3 on; the kernel has them since 6.7 (859051dd165e)
@@ -358,13 +359,10 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
             refused.add(program)
         if section.startswith("lsm/") and not _has_hook(program, section, settings, missing):
             refused.add(program)
-        late = hook_program(program) != program
-        if program in refused or not _is_of_use(hook_program(program), section, settings, refused):
+        wanted = base == program or settings.backstop
+        if program in refused or not wanted or not _is_of_use(base, section, settings, refused):
             file.leave_out(program)
-        elif late:
-            if not settings.backstop:
-                file.leave_out(program)
-        elif section.startswith("lsm/") and settings.hook_mechanism is Mechanism.HOOK:
+        elif base == program and section.startswith("lsm/") and settings.hook_mechanism is Mechanism.HOOK:
             _retarget(file, program, section.removeprefix("lsm/"))
 
 

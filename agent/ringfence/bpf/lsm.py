@@ -23,6 +23,7 @@ __all__ = [
     "SETNS_PROGRAMS",
     "VOID_HOOKS",
     "Decided",
+    "backstop_of",
     "decided_by",
     "function_of",
     "hook_program",
@@ -214,6 +215,9 @@ VOID_HOOKS = frozenset(("bprm_committed_creds", "file_set_fowner"))
 _FUNCTIONS = {"userns_create": "security_create_user_ns", "bprm_check_security": "security_bprm_check"}
 
 
+_BACKSTOP = "backstop_"
+
+
 def function_of(hook: str) -> str:
     """Returns the kernel's function that calls this hook, and nothing else does."""
     return _FUNCTIONS.get(hook, f"security_{hook}")
@@ -221,7 +225,12 @@ def function_of(hook: str) -> str:
 
 def hook_program(program: str) -> str:
     """Returns the program whose backstop this is (probes/include/backstop.h); of others, the name itself."""
-    return program.removeprefix("backstop_")
+    return program.removeprefix(_BACKSTOP)
+
+
+def backstop_of(program: str) -> str:
+    """Returns the name of the backstop of a program at a hook."""
+    return f"{_BACKSTOP}{program}"
 
 
 def decided_by(available: Collection[str]) -> dict[EventKind, tuple[str, ...]]:

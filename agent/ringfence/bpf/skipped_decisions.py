@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from ringfence.abi import Mechanism
-from ringfence.bpf.lsm import hook_program
+from ringfence.bpf.lsm import backstop_of, hook_program
 from ringfence.bpf.objects import Program
 
 __all__ = ["skipped_decisions"]
@@ -33,7 +33,7 @@ def skipped_decisions(
     for name in attached:
         section = sections.get(name, "")
         if section.startswith("lsm/"):
-            decides = mechanism is Mechanism.HOOK and f"backstop_{name}" not in attached
+            decides = mechanism is Mechanism.HOOK and backstop_of(name) not in attached
         elif hook_program(name) != name:
             decides, section = True, sections.get(hook_program(name), section)
         else:

@@ -533,7 +533,7 @@ class KernelMetrics:
             "Runs of a BPF program that the kernel skipped, as it ran on that CPU already.",
             labels=["program"],
         )
-        for program in self._kernel.program_stats():
+        for program in (stats := self._kernel.program_stats()):
             misses.add_metric([program.name], program.misses)
             runs.add_metric([program.name], program.run_count)
             seconds.add_metric([program.name], program.run_time_ns / 1e9)
@@ -541,7 +541,7 @@ class KernelMetrics:
         yield counters(
             "ringfence_decisions_skipped",
             "Calls that passed undecided, as the kernel skipped a program, by hook.", "hook",
-            self._kernel.skipped_decisions(),
+            self._kernel.skipped_decisions(stats),
         )  # fmt: skip
         yield gauge(
             "ringfence_program_stats_enabled",

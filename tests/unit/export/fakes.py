@@ -107,7 +107,7 @@ class FakeKernel:
     def program_stats(self) -> list[Stat]:
         return [Stat("on_exec", 12, 3_000)]
 
-    def skipped_decisions(self) -> dict[str, int]:
+    def skipped_decisions(self, stats: list[Stat]) -> dict[str, int]:
         return {"file_open": 2}
 
 
