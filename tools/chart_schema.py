@@ -92,12 +92,13 @@ _ROOTS = {
     "propertyNames": {"enum": list(values.RUNTIMES)},
     "additionalProperties": _PATH,
 }
-#: parser of a key -> what it takes. A parser that is made (choice, integer, off_or) is looked into.
+#: parser of a key -> what it takes. A parser that is made (Choice, integer, off_or) is looked into.
 _SHAPES: dict[Callable[[Any], Any], Schema] = {
     values.boolean: {"type": "boolean"},
     values.absolute_path: _PATH,
     values.output: _WORD,
     values.paths: _many(_WORD, 1),
+    values.any_paths: _many(_WORD),
     values.patterns: _many(_PATTERN),
     values.observe: _OBSERVE,
     values.roots: _ROOTS,
@@ -130,8 +131,8 @@ def shape(key: Key) -> Schema:
 def _shape(parse: Callable[[Any], Any]) -> Schema:
     kind, _, _ = getattr(parse, "__qualname__", "").partition(".<locals>")
     inner = inspect.getclosurevars(parse).nonlocals if inspect.isfunction(parse) else {}
-    if kind == "choice":
-        return {"enum": list(inner["words"])}
+    if isinstance(parse, values.Choice):
+        return {"enum": list(parse.words)}
     if kind == "integer":
         return {"type": "integer", "minimum": inner["least"], "maximum": inner["most"]}
     if kind == "off_or":

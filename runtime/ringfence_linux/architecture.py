@@ -8,18 +8,20 @@ seccomp profile names it.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 __all__ = ["ARCHITECTURES", "Architecture", "architecture"]
 
 
-class Architecture(NamedTuple):
-    """One architecture that the probes are built for."""
+class Architecture:
+    """One architecture that the probes are built for. A plain class: a start imports this module."""
 
-    name: str  # ARCH of probes/Makefile
-    native: int  # column of numbers.NUMBERS
-    compat: int | None  # the same for 32-bit callers; None: their numbers are in no table
-    loads_in_order: bool  # no load passes an earlier load, no store an earlier one
+    __slots__ = ("compat", "loads_in_order", "name", "native")
+
+    def __init__(self, name: str, native: int, compat: int | None, loads_in_order: bool) -> None:
+        self.name = name  # ARCH of probes/Makefile
+        self.native = native  # column of numbers.NUMBERS
+        self.compat = compat  # the same for 32-bit callers; None: their numbers are in no table
+        self.loads_in_order = loads_in_order  # no load passes an earlier load, no store an earlier one
 
 
 #: by uname -m
