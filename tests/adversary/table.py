@@ -38,7 +38,8 @@ CLASSES = {
     "A5": Class("the maps that hold the rules", "bpf(2) is denied; maps are frozen",
                 "maps are frozen"),
     "A6": Class("deciding programs that are kept busy", "buffers belong to the task", _SAME,
-                "kernels that preempt skip programs at tracepoints"),
+                "kernels that preempt skip programs at tracepoints; what `hook` denies is killed there by a "
+                "backstop"),
     "B1": Class("writing the host's files", "by device and inode, denied by default", "killed at the open",
                 "calls that open nothing, and truncation, without BPF-LSM"),
     "B2": Class("sockets of the host", "by the process that serves the socket", "killed when it is connected",
