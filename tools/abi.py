@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ringfence import compiled
 
 ROOT = Path(__file__).resolve().parents[1]
-OBJECTS = compiled.directory()
+OBJECTS = compiled.directory(package=ROOT / "agent/ringfence")
 TARGET = ROOT / "agent/ringfence/abi"
 HEX_FROM = 0x1000
 MARK = "abi_"  # variables and constants of abi_check.bpf.c begin with it

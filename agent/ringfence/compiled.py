@@ -9,10 +9,13 @@ from ringfence_linux.architecture import architecture
 
 __all__ = ["directory"]
 
-_BPF = Path(__file__).resolve().parent / "_bpf"
+_PACKAGE = Path(__file__).resolve().parent
 
 
-def directory(machine: str = "") -> Path:
-    """Returns OUT of probes/Makefile for a machine (uname -m); empty: for this one."""
+def directory(machine: str = "", package: Path = _PACKAGE) -> Path:
+    """Returns OUT of probes/Makefile for a machine (uname -m); empty: for this one.
+
+    `package`: the directory of the package ringfence in another tree.
+    """
     name = architecture(machine).name
-    return _BPF if name == "x86" else _BPF / name
+    return package / "_bpf" / ("" if name == "x86" else name)
