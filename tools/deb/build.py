@@ -23,23 +23,13 @@ from ringfence.cli.main import build_parser
 from ringfence_runtime.cli.usage import OPTIONS, of_command, overview
 from tools.deb.manual import pages, preformatted
 from tools.deb.sample import sample
+from tools.packaging import ARCHITECTURES, launchers
 
 __all__ = ["BuildError", "build"]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LIBRARY = "usr/lib/ringfence"
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # of a wheel's tag -> of Debian
-_SCRIPT = """\
-#!/usr/bin/python3 -I
-import sys
-
-sys.path.insert(0, "/{library}")
-from {module} import main
-
-sys.exit(main())
-"""
-_PROGRAMS = {"ringfence": "ringfence.cli.main", "ringfence-runtime": "ringfence_runtime.cli"}
 _COMPLETIONS = {
     "bash": "usr/share/bash-completion/completions/ringfence",
     "zsh": "usr/share/zsh/vendor-completions/_ringfence",
@@ -54,7 +44,7 @@ class BuildError(Exception):
 def build(wheel: Path, output: Path) -> Path:
     """Returns the path of the package of this wheel, in the directory `output`."""
     _, version, *_, machine = wheel.stem.split("-")
-    architecture = _ARCHITECTURES.get(machine.removeprefix("linux_"))
+    architecture = ARCHITECTURES.get(machine.removeprefix("linux_"))
     if architecture is None:
         raise BuildError(f"{wheel.name} is for no architecture that Debian has a name for here")
     os.umask(0o022)
@@ -104,8 +94,8 @@ def _python(root: Path, wheel: Path) -> None:
 
 
 def _commands(root: Path) -> None:
-    for name, module in _PROGRAMS.items():
-        _write(root / "usr/bin" / name, _SCRIPT.format(library=LIBRARY, module=module), 0o755)
+    for name, script in launchers(f"/{LIBRARY}"):
+        _write(root / "usr/bin" / name, script, 0o755)
     for shell, path in _COMPLETIONS.items():
         _write(root / path, shtab.complete(parser_with_values(), shell=shell) + "\n")
 

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tools.packaging import ARCHITECTURES
+
 __all__ = ["archive", "write_layout"]
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _MEDIA = "application/vnd.oci.image."
 
 
@@ -96,7 +97,7 @@ def _blob(blobs: Path, value: Any) -> dict[str, Any]:
 
 def _config(diff_id: str, labels: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "architecture": _ARCHITECTURES[platform.machine()],
+        "architecture": ARCHITECTURES[platform.machine()],
         "os": "linux",
         "config": {
             "Entrypoint": ["/usr/bin/ringfence"],

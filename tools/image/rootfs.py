@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tools.packaging import launchers
+
 __all__ = ["PACKAGES", "ImageError", "assemble", "choose", "missing_libraries", "wanted"]
 
 PACKAGES = Path(__file__).with_name("packages")
@@ -36,15 +38,6 @@ _NOT_NEEDED = (
     "usr/lib/python3.*/sqlite3", "usr/lib/python3.*/curses", "usr/lib/python3.*/dbm",
 )  # fmt: skip
 _BCC = ("python3-bpfcc", "bpftool")
-_LAUNCHER = """\
-#!/usr/bin/python3 -I
-import sys
-
-from {module} import main
-
-sys.exit(main())
-"""
-_COMMANDS = {"ringfence": "ringfence.cli.main", "ringfence-runtime": "ringfence_runtime.cli"}
 _FILES = {
     "etc/passwd": "root:x:0:0:root:/:/usr/bin/false\n",
     "etc/group": "root:x:0:\n",
@@ -151,9 +144,9 @@ def _install(root: Path, wheel: Path) -> None:
         "--only-binary", ":all:", "--root-user-action", "ignore", "--target", str(target), str(wheel),
     )  # fmt: skip
     _forget_where_from(target)
-    for name, module in _COMMANDS.items():
+    for name, script in launchers():
         path = root / "usr/bin" / name
-        path.write_text(_LAUNCHER.format(module=module))
+        path.write_text(script)
         path.chmod(0o755)
 
 
