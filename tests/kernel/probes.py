@@ -153,7 +153,7 @@ def running(
             "processes": 4096,
             "sealed": False,
             "hook_mechanism": node.hook_mechanism,
-            "hooks_skippable": node.hooks_skippable,
+            "preemptible": node.preemption.may_skip,
             "backstop": node.backstop,
             **settings,
         },

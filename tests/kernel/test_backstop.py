@@ -36,7 +36,7 @@ K = EventKind
 SETTINGS: dict[str, Any] = {
     "lsm": True,
     "hook_mechanism": Mechanism.HOOK,
-    "hooks_skippable": True,
+    "preemptible": True,
     "backstop": True,
     "guard": GUARD_DENY,
 }

@@ -1,43 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks are followed by perf, too, on kernels that preempt programs, if no hooks do it."""
+"""Tasks are followed by perf, too, on kernels that preempt programs, if no hooks do it for certain."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterator
-
 import pytest
 
-from ringfence.bpf.capabilities import preempts_programs
+from ringfence.abi import Mechanism
 from ringfence.bpf.lsm import FOLLOW_HOOKS, HOOKS
 from ringfence.bpf.settings import KernelSettings
 
 
-@pytest.fixture(autouse=True)
-def _clear_cache() -> Iterator[None]:
-    preempts_programs.cache_clear()
-    yield
-    preempts_programs.cache_clear()
-
-
-@pytest.mark.parametrize(
-    ("release", "wanted"),
-    [("6.18.44", False), ("6.1.0-50-cloud-amd64", False), ("7.3.4+deb13-cloud-amd64", True), ("10.0", True)],
-)
-def test_perf_is_used_where_programs_are_preempted(
-    monkeypatch: pytest.MonkeyPatch, release: str, *, wanted: bool
-) -> None:
-    """Linux 7 and later."""
-    monkeypatch.setattr(platform, "release", lambda: release)
-    assert KernelSettings().follows_by_perf() is wanted
+@pytest.mark.parametrize("preemptible", [True, False])
+def test_perf_is_used_where_programs_are_preempted(*, preemptible: bool) -> None:
+    """Whatever the version: 6.1 with preempt=full skips programs, too."""
+    assert KernelSettings(preemptible=preemptible).follows_by_perf() is preemptible
 
 
 @pytest.mark.parametrize(
     ("hooks", "wanted"), [(HOOKS, False), (FOLLOW_HOOKS, False), (HOOKS - {"task_alloc"}, True)]
 )
-def test_perf_is_not_used_with_both_hooks(
-    monkeypatch: pytest.MonkeyPatch, hooks: frozenset[str], *, wanted: bool
-) -> None:
-    """Only both hooks together replace it."""
-    monkeypatch.setattr(platform, "release", lambda: "7.3.4")
-    assert KernelSettings(lsm_hooks=frozenset(hooks)).follows_by_perf() is wanted
+def test_perf_is_not_used_with_both_hooks(hooks: frozenset[str], *, wanted: bool) -> None:
+    """Only both hooks of BPF-LSM together replace it; programs at functions may be skipped themselves."""
+    assert KernelSettings(lsm_hooks=frozenset(hooks), preemptible=True).follows_by_perf() is wanted
+    by_function = KernelSettings(lsm_hooks=frozenset(hooks), hook_mechanism=Mechanism.HOOK, preemptible=True)
+    assert by_function.follows_by_perf()

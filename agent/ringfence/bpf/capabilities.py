@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -39,7 +38,6 @@ __all__ = [
     "NodeCapabilities",
     "cgroup_storage",
     "mounts_of",
-    "preempts_programs",
 ]
 
 #: directories for pins: the node's bpffs, else one that the agent mounts
@@ -271,13 +269,6 @@ def cgroup_storage() -> bool:
     """Returns True if cgroup-BPF programs have task storage (6.2), and need no table of processes."""
     kinds = {CGROUP_ATTACHES[name] for name in ("dev", "sysctl", "connect4")}
     return all(_syscalls.may_call(*kind, _TASK_STORAGE_GET) for kind in kinds)
-
-
-@cache
-def preempts_programs() -> bool:
-    """Returns True if tracepoint programs can be preempted, and so skipped: see docs/kernel-compat.md."""
-    major = re.match(r"\d+", platform.release())
-    return major is not None and int(major[0]) >= 7
 
 
 def mounts_of(kind: str, source: str = "") -> list[str]:

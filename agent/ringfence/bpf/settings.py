@@ -11,7 +11,7 @@ from pathlib import Path
 from ringfence import compiled
 from ringfence.abi import CONFIG, GENERATIONS, GUARD_OFF, HIERARCHY_V2, EventKind, Mechanism
 from ringfence.bpf import guard_calls
-from ringfence.bpf.capabilities import cgroup_storage, preempts_programs
+from ringfence.bpf.capabilities import cgroup_storage
 from ringfence.bpf.host import FileIdentity, root_identity
 from ringfence.bpf.lsm import FOLLOW_HOOKS, HELPER_HOOK, SETNS_PROGRAMS, decided_by
 from ringfence_linux import namespaces
@@ -59,7 +59,7 @@ class KernelSettings:
     hook_mechanism: Mechanism = (
         Mechanism.LSM
     )  # how they decide: LSM, or HOOK at the functions that call hooks
-    hooks_skippable: bool = False  # the kernel may skip them: NodeCapabilities.hooks_skippable
+    preemptible: bool = False  # the kernel may skip programs that are no LSM or cgroup programs
     backstop: bool = False  # what it skips is judged again, and killed: probes/include/backstop.h
     tracing: frozenset[str] = frozenset()  # supported keys of TRACEPOINTS
     sealed: bool = True  # all maps that decide are frozen: only the agent's program can write them
@@ -107,9 +107,14 @@ class KernelSettings:
             0,
         )
 
+    @property
+    def hooks_skippable(self) -> bool:
+        """True if the kernel may skip the programs at hooks: only BPF-LSM never is."""
+        return self.preemptible and self.hook_mechanism is Mechanism.HOOK
+
     def follows_by_perf(self) -> bool:
         """Returns True if tasks are also followed by perf tracepoints, as no hook does it for certain."""
-        return preempts_programs() and (self.hooks_skippable or not self.lsm_hooks >= FOLLOW_HOOKS)
+        return self.preemptible and (self.hooks_skippable or not self.lsm_hooks >= FOLLOW_HOOKS)
 
     def knows_entries(self, refused: Collection[str] = ()) -> bool:
         """Returns True if the hook that decides setns knows the namespace of every kind."""

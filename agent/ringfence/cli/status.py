@@ -66,6 +66,8 @@ def _lines(status: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _hooks(node: Mapping[str, Any]) -> str:
     """How calls are denied, and what that misses."""
+    if node.get("skips") and not node["hooks"]:
+        return colour(f"none deny: {node['skips']}", "yellow")
     if node.get("skips"):
         return colour(f"{node['hooks']} deny by {node['hook_mechanism']}: {node['skips']}", "yellow")
     if node.get("hook_mechanism"):

@@ -43,7 +43,7 @@ __all__ = [
 #: the ids in ringfence.response.detectors, which this module must not import; a test compares the two
 DETECTORS = (
     "image-link", "spec-sysctl", "spec-loader", "spec-text", "host-root", "helper-changed",
-    "agent-tampered", "limit-hit",
+    "agent-tampered", "preemption-changed", "limit-hit",
     "task-burst", "sweep",
 )  # fmt: skip
 RUNTIMES = ("containerd", "crun", "docker", "podman", "runc")

@@ -27,6 +27,7 @@ from ringfence_linux.procfs import boottime_ahead_ns
 __all__ = ["Agent"]
 
 _BEAT, _SWEEP, _TICK, _HOLD = 1.0, 5.0, 5.0, 0.25  # seconds between two rounds of the timers
+_LOOK = 20.0  # seconds between two looks at the kernel's preemption
 
 
 class Agent:
@@ -80,17 +81,26 @@ class Agent:
         """Report what is pending. Pinned programs keep enforcing."""
         parts = self._parts
         parts.readiness.wait_for("the end")
-        self._service.stopping()
-        enforcement = "continues (pinned)" if parts.continuity.outlives else "ends"
-        self._log.info("stopping", enforcement=enforcement)
+        if self.restarts:
+            self._service.waiting("the restart")
+        else:
+            self._service.stopping()
+        stays = parts.continuity.outlives or (self.restarts and parts.continuity.base is not None)
+        enforcement = "continues (pinned)" if stays else "ends"
+        self._log.info("stopping", enforcement=enforcement, restarts=self.restarts)
         parts.loop.drain(parts.dispatcher.on_records)
         parts.pipeline.settle(last=True)
         if parts.probes:
             parts.probes.finish()
-        parts.continuity.stop(parts.pipeline.handle)
+        parts.continuity.stop(parts.pipeline.handle, restarts=self.restarts)
         parts.loaded.kernel.map("heartbeat").set(0, 0)  # from here on the kernel frees slots by itself
         parts.pipeline.tick(last=True)
         parts.outputs.flush()
+
+    @property
+    def restarts(self) -> bool:
+        """True if it ends to be started again, with other programs."""
+        return self._parts.preemption.restarts
 
     def hang_up(self) -> None:
         """Reopen the output and read all files again. In the loop."""
@@ -182,6 +192,7 @@ class Agent:
             (_BEAT, parts.defence.tick),
         ):
             loop.every(seconds, work)
+        loop.every(_LOOK, parts.preemption.tick)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.on_signal(number, loop.stop)
         loop.on_signal(signal.SIGHUP, self.hang_up)

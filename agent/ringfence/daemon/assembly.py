@@ -26,6 +26,7 @@ from ringfence.daemon.delivery.outputs import Egress, Outputs, limiter_of, open_
 from ringfence.daemon.health import canary
 from ringfence.daemon.health.backpressure import Backpressure
 from ringfence.daemon.health.memory_reserve import MemoryReserve
+from ringfence.daemon.health.preemption_watch import PreemptionWatch
 from ringfence.daemon.health.readiness import Readiness
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.parts import Loaded, Node, Picture
@@ -222,6 +223,13 @@ class Assembly:
         config, kernel = self._config, self.loaded.kernel
         self.condemned = CondemnedContainers(self._node.hierarchy, self.loaded, self.picture.registry)
         self.defence = Defence(self._protected, self.watchdog, self.condemned, self.pipeline)
+        self.preemption = PreemptionWatch(
+            self._node.capabilities,
+            refused_with=self.manager.refused_with,
+            report=self.pipeline.report,
+            stop=self.loop.stop,
+            reports="preemption-changed" not in config.detectors_off,
+        )
         self.peer_check = PeerCheck(config, kernel, self.dispatcher.report)
         self.enroll_socket = EnrollSocket(
             config.enroll_socket,
@@ -251,7 +259,7 @@ class Assembly:
     def answers(self) -> Answers:
         """The answers to requests on the local socket."""
         states = self.probes.manager.states if self.probes else {}
-        checks = (self.readiness.ready, lambda: self.continuity.problem)
+        checks = (self.readiness.ready, lambda: self.continuity.problem, self.preemption.problem)
         status = StatusQuery(self._node, self.loaded, self.picture, self.manager, self.egress, checks, states)
         containers = ContainerQueries(self.loaded, self.picture, self.egress.redactor, self.loop)
         return Answers(

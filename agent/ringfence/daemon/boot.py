@@ -7,7 +7,9 @@ the daemon's entry point.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from dataclasses import asdict
 
@@ -49,6 +51,9 @@ def run(config: Config) -> int:
         agent.start()
         agent.run(hang_up=bool(early))
         agent.stop()
+    if agent.restarts:
+        # The same process: its supervisor sees no end. Its pins decide until it is ready again.
+        os.execv(sys.executable, sys.orig_argv)
     return 0
 
 
@@ -132,7 +137,7 @@ def kernel_settings(
         alert_burst=config.alert_burst,
         lsm_hooks=node.lsm_hooks,
         hook_mechanism=node.hook_mechanism,
-        hooks_skippable=node.hooks_skippable,
+        preemptible=node.preemption.may_skip,
         backstop=node.backstop,
         tracing=node.tracing,
         learn=config.learn,

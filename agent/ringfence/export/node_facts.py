@@ -26,14 +26,15 @@ def heartbeat(node: str, loop_seen: float) -> Metric:
     )
 
 
-def node_info(node: str, tier: str, mode: str, digest: str) -> Metric:
-    """The facts by which a fleet is compared. `tier` is the strongest mechanism of this node."""
+def node_info(node: str, tier: str, when_skipped: str, mode: str, digest: str) -> Metric:
+    """The facts by which a fleet is compared: see docs/metrics.md."""
     labels = {
         "node": escape(node, 253),
         "version": __version__,
         "kernel": escape(platform.release(), 128),
         "machine": platform.machine(),
         "tier": tier,
+        "when_skipped": when_skipped,
         "mode": mode,
         "policy_digest": digest,
     }

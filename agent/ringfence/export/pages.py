@@ -44,6 +44,9 @@ _RULES = {
     ("detectors", "agent-tampered"): Page(
         "agent-tampered", "A resource of the agent was changed, and restored if possible.", effect=True
     ),
+    ("detectors", "preemption-changed"): Page(
+        "preemption-switched", "From then on the kernel may skip programs that decide: see `when_skipped`."
+    ),
     (POLICY, "container-condemned"): Page(
         "container-condemned",
         "A call could not be denied, and its effect may stay; all tasks of the container were killed.",

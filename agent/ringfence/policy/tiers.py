@@ -46,8 +46,8 @@ class NodeTiers:
     """The mechanisms of a node for each event. An event without any is blind; `why` gives the reason.
 
     `hooks`: the LSM hooks of events that have them; such an event is decided and observed only there, by
-    `hook_mechanism` (LSM, or HOOK). `skips`: why the kernel may skip these programs; empty: it never does;
-    `has_backstop`: then a kprobe kills the caller.
+    `hook_mechanism` (LSM, or HOOK). `skips`: why the kernel may skip these programs, or those at calls where
+    there are no hooks; empty: it never does; `has_backstop`: then a kprobe kills the caller.
     `addresses`: the node's own addresses; `drivers`: the numbers of its devices by the words of rules.
     """
 
@@ -96,6 +96,13 @@ class NodeTiers:
         offered = frozenset[Mechanism]().union(*self.mechanisms.values())
         order = ("lsm", "hook", "kill")
         return next((word for word in order if any(one.label == word for one in offered)), "observe")
+
+    @property
+    def when_skipped(self) -> str:
+        """What happens to a call whose deciding program is skipped: killed, passes; never: none is."""
+        if not self.skips:
+            return "never"
+        return "killed" if self.has_backstop else "passes"
 
     def without(self, kinds: Iterable[EventKind], why: str) -> NodeTiers:
         """Returns the same tiers, blind for some events."""
@@ -198,10 +205,15 @@ class NodeTiers:
 
 def _skips(node: NodeCapabilities) -> str:
     """Returns why, and what follows, if the kernel may skip programs that deny."""
-    if not node.hooks_skippable:
+    if not node.preemption.may_skip or (node.lsm_hooks and not node.hooks_skippable):
         return ""
     unknown = node.preemption is Preemption.UNKNOWN
     model = "may preempt itself: how is unknown" if unknown else f"preempts itself: {node.preemption}"
+    if not node.lsm_hooks:
+        return (
+            f"this kernel {model}, and so may skip the programs at system calls: a call that is repeated "
+            "may pass, and `kill` is no boundary. It never skips BPF-LSM (boot with lsm=...,bpf)"
+        )
     end = "a backstop kills the caller, and the call may take effect" if node.backstop else "the call passes"
     return (
         f"this kernel {model}, and so may skip the programs at security functions; then {end}. "

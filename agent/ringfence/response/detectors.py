@@ -44,6 +44,8 @@ _ALL = (
              ("T1611",), (6, 7, 8, 38, 40)),
     Detector("agent-tampered", "A resource of the agent was changed, and restored if possible",
              "critical", ("T1562.001",), ()),
+    Detector("preemption-changed", "The kernel was switched to preempt itself, and may skip programs now",
+             "high", ("T1562.001",), ()),
     Detector("limit-hit", "A container hit its limit of processes or memory", "medium",
              ("T1499",), (62,)),
     Detector("task-burst", "A container starts tasks in large numbers", "medium", ("T1499",), (62,)),

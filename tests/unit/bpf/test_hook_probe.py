@@ -222,11 +222,10 @@ def test_without_require_a_preemptible_kernel_denies_with_a_warning() -> None:
     assert NodeTiers.of(replace(PREEMPTIBLE, hook_mechanism=Mechanism.LSM)).skips == ""
 
 
-def test_what_may_be_skipped_is_not_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_be_skipped_is_not_relied_on() -> None:
     """Tasks are followed by perf as well, and children that are not bound are settled at exits."""
-    monkeypatch.setattr("ringfence.bpf.settings.preempts_programs", lambda: True)
     sure = KernelSettings(lsm_hooks=HOOKS, hook_mechanism=Mechanism.HOOK)
-    skippable = replace(sure, hooks_skippable=True)
+    skippable = replace(sure, preemptible=True)
     assert (sure.follows_by_perf(), sure.refuses_forks()) == (False, True)
     assert (skippable.follows_by_perf(), skippable.refuses_forks()) == (True, False)
     assert FOLLOW_HOOKS <= HOOKS

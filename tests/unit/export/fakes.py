@@ -193,7 +193,7 @@ class World:
         """What the parts of the daemon show, each by its function."""
         yield heartbeat("node-1", 0.0)
         yield from families.agent(self.stats, "policy", ready=self.ready)
-        yield node_info("node-1", "lsm", "policy", self.policies.digest)
+        yield node_info("node-1", "lsm", "never", "policy", self.policies.digest)
         yield from families.canary(self.canary_seen, 3)
         yield from families.records(self.stats, self.life.unattributed)
         yield from families.alerts(self.stats)

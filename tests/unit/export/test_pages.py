@@ -21,6 +21,7 @@ NAMED = {
     "agent-tampered": "RingfenceAgentTampered",
     "container-condemned": "RingfenceContainerCondemned",
     "helper-changed": "RingfenceHostChanged",
+    "preemption-changed": "RingfencePreemptionSwitched",
     "new-program": "RingfenceDetectorFinding",
 }
 

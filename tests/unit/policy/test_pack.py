@@ -106,8 +106,8 @@ def test_cases_and_references_agree() -> None:
         assert set(case.rows) <= named[case.rule], case.id
 
 
-#: tested by tests/kernel/test_watchdog.py: not an escape, so it has no row
-WATCHDOG = "agent-tampered"
+#: not escapes, so they have no row: tests/kernel/test_watchdog.py, test_preemption_switch.py
+OF_THE_NODE = {"agent-tampered", "preemption-changed"}
 
 
 def test_every_rule_has_an_attack_and_a_twin() -> None:
@@ -115,7 +115,7 @@ def test_every_rule_has_an_attack_and_a_twin() -> None:
     assert {case.rule for case in (*PACK, *OPTIONAL)} == {rule.id for rule in RULES}
     for case in CASES:
         assert case.bundle or (case.attack and case.twin), case.id
-    assert {case.rule for case in CASES if case.detector} == set(DETECTORS) - {WATCHDOG}
+    assert {case.rule for case in CASES if case.detector} == set(DETECTORS) - OF_THE_NODE
 
 
 #: rules whose benign twin is not an event of the rule, and the reason

@@ -17,10 +17,11 @@ from functools import partial
 from prometheus_client.core import Metric
 
 from ringfence import log
+from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.config import Config
 from ringfence.containers.host_addresses import Addresses, node_addresses
 from ringfence.containers.model import Container
-from ringfence.daemon.attach.plan import Planner
+from ringfence.daemon.attach.plan import Planner, tiers_of
 from ringfence.daemon.delivery.alert_counters import make_series
 from ringfence.daemon.parts import Loaded
 from ringfence.daemon.policies.container_policies import ContainerPolicies, PolicyFile
@@ -128,8 +129,8 @@ class PolicyManager:
     def samples(self) -> Iterator[Metric]:
         """The set in force, the attempts to change it, and containers' policy files that wait."""
         yield from families.policies(self.state, self._stats.reloads)
-        config = self._config
-        yield node_info(config.node_name, self._planner.tiers.tier, config.mode, self.state.digest)
+        config, tiers = self._config, self._planner.tiers
+        yield node_info(config.node_name, tiers.tier, tiers.when_skipped, config.mode, self.state.digest)
         yield from families.capacity("container_policies", self._container_policies.capacity)
 
     def start(self, compiled: CompiledPolicies, problems: Sequence[str] = ()) -> None:
@@ -171,6 +172,15 @@ class PolicyManager:
                 self._in_loop(lambda: self.reload("the node's addresses changed"))
             elif self._drivers.changed() and self._base.names_drivers:
                 self._in_loop(lambda: self.reload("the node's device drivers changed"))
+
+    def refused_with(self, capabilities: NodeCapabilities) -> list[str]:
+        """The problems of the files' policies on a node with these capabilities; in the loop."""
+        sections = [program.section for program in self._kernel.programs]
+        try:
+            _compiled(self._base, self._config, tiers_of(capabilities, sections))
+        except PolicyError as error:
+            return [str(problem) for problem in error.problems]
+        return []
 
     def reload(self, why: str) -> None:
         """Read all files again, in a thread."""

@@ -135,10 +135,12 @@ class Continuity:
         if self._config.mode == "audit" or not any(waiting):
             self.takeover.release()
 
-    def stop(self, report: Report) -> None:
-        """Report what was taken over, and remove the pins unless they are to stay."""
+    def stop(self, report: Report, *, restarts: bool = False) -> None:
+        """Report what was taken over, and remove the pins unless they are to stay, as for an agent that
+        `restarts`.
+        """
         self.takeover.finish(report)
-        if not self.outlives:
+        if not self.outlives and not restarts:
             self._kernel.unpin()
 
     def samples(self) -> Iterator[Metric]:
