@@ -245,7 +245,7 @@ def list_loaded(options: Any) -> int:
             r["severity"],
             r["policy"],
             r["asked"],
-            r["action"],
+            "blind" if r["action"] == "none" else r["action"],
             r["mechanism"],
             f"{r['file']}:{r['line']}",
         )

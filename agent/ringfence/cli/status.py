@@ -55,13 +55,19 @@ def _lines(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("events", _counts(status["events"]) or "none"),
         ("lost", _counts(status["lost"]) or "nothing"),
         ("output", f"{status['output']['name']}: {number(status['output']['written'])} lines"),
-        ("node", f"Linux {status['node']['kernel']}, cgroup {status['node']['hierarchy']}"),
+        ("node", _node(status["node"])),
         ("hooks", _hooks(status["node"])),
         ("cost", f"{process['cpu_seconds']:.1f} s CPU, {size(process['rss_bytes'])}"),
     ]  # fmt: skip
     lines += [("probe", _probe(row)) for row in status.get("probes", ())]
+    lines += [("blind", colour(text, "yellow")) for text in status["node"]["blind"][:20]]
     lines += [("problem", problem) for problem in policies["problems"][:20]]
     return [(name, text if "\x1b" in text else text[: width() * 3]) for name, text in lines]
+
+
+def _node(node: Mapping[str, Any]) -> str:
+    name = "/".join(filter(None, (node.get("cluster"), node.get("name"))))
+    return ", ".join(filter(None, (name, f"Linux {node['kernel']}, cgroup {node['hierarchy']}")))
 
 
 def _hooks(node: Mapping[str, Any]) -> str:

@@ -298,7 +298,7 @@ def policies(state: PolicyState, reloads: Mapping[str, int]) -> Iterator[Metric]
     yield gauge("ringfence_policies", "Policies in the kernel.", {}, state.policies)
     rules = GaugeMetricFamily(
         "ringfence_rules",
-        "Rules in the kernel, by effective action and mechanism.",
+        "Rules in force, by effective action and mechanism; none: this node is blind to them.",
         labels=["action", "mechanism"],
     )
     for labels, count in state.rules.items():

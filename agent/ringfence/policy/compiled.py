@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ringfence.abi import Action, EventKind, Mechanism
-from ringfence.policy.model import ContainerFacts, Mode, PolicySet, Rule, Traits
+from ringfence.policy.model import ContainerFacts, Mode, Policy, PolicySet, Rule, Traits
 from ringfence.policy.tiers import Outcome
 
-__all__ = ["Actions", "CompiledPolicies", "CompiledRule", "EventTable", "Scoped", "Shortfall", "at_birth"]
-__all__ += ["union"]
+__all__ = ["Actions", "BlindRule", "CompiledPolicies", "CompiledRule", "EventTable", "Scoped", "Shortfall"]
+__all__ += ["at_birth", "union"]
 
 
 class CompiledRule(NamedTuple):
@@ -54,6 +54,20 @@ class Shortfall(NamedTuple):
             f"{where}: requests {asked} on {self.event.label}; effective action on this node: {effective}"
             f" ({self.outcome.why})"
         )
+
+
+class BlindRule(NamedTuple):
+    """A rule with no effect on some of its events (or on all): this node neither stops nor reports them."""
+
+    policy: Policy
+    rule: Rule
+    events: tuple[EventKind, ...]
+    why: str
+
+    @property
+    def whole(self) -> bool:
+        """True if the rule has no effect at all."""
+        return frozenset(self.events) == frozenset(self.rule.events)
 
 
 class EventTable(NamedTuple):
@@ -123,6 +137,25 @@ class CompiledPolicies:
         A policy from an enrolment request is never one of them, regardless of its selector.
         """
         return at_birth(self.policies)
+
+    @property
+    def blind(self) -> tuple[BlindRule, ...]:
+        """Returns the rules that have no effect on some of their events, in the order of the files."""
+        found: dict[int, list[Shortfall]] = {}
+        for one in self.shortfalls:
+            if one.outcome.action is Action.NONE:
+                found.setdefault(id(one.rule), []).append(one)
+        return tuple(
+            BlindRule(
+                policy,
+                rule,
+                tuple(one.event for one in some),
+                "; ".join(dict.fromkeys(one.outcome.why for one in some)),
+            )
+            for policy in self.policies.policies
+            for rule in policy.rules
+            if (some := found.get(id(rule)))
+        )
 
     def select(self, container: ContainerFacts | None) -> frozenset[int]:
         """Returns the policies (by index) that apply to a container; None: nothing is known about it."""

@@ -60,6 +60,8 @@ class ProofAgent(ChildAgent):
         """Returns rule -> {(effective action, mechanism)}, as the agent states them for this node."""
         found: dict[str, frozenset[tuple[str, str]]] = {}
         for row in self.ask("policies"):
+            if row["enforced"] == "none":  # a rule without effect here, which claims nothing
+                continue
             claim = frozenset({(str(row["enforced"]), str(row["mechanism"]))})
             found[row["rule"]] = found.get(row["rule"], frozenset()) | claim
         return found

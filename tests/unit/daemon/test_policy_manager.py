@@ -242,3 +242,13 @@ def test_a_set_in_force_is_kept_and_a_start_with_the_kept_one_says_so(tmp_path: 
     assert compiled is not None
     world.manager.start(compiled, ["policy.yaml:1:1: bad"])
     assert world.manager.state.refused == ("policy.yaml:1:1: bad",)
+
+
+def test_a_rule_without_effect_is_counted_as_such(tmp_path: Path) -> None:
+    """The sum of `ringfence_rules` is the number of rules in the files."""
+    world = World(tmp_path)
+    blind = "{id: two, title: a title, severity: low, event: file.map, match: {access: write}, action: deny}"
+    world.file.write_text(POLICY.format(name="second") + f"    - {blind}\n")
+    world.manager.reload("files changed")
+    world.until(lambda: world.in_force() == ["second"], "the change")
+    assert world.manager.state.rules == {("alert", "observe"): 1, ("none", "none"): 1}

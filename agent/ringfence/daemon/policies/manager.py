@@ -379,6 +379,7 @@ class PolicyManager:
         counts.update(
             (rule.action.label, "observe") for p in compiled.policies.policies for rule in p.probe_rules
         )
+        counts.update([("none", "none")] * len(compiled.blind))
         count = len(compiled.policies.policies)
         self.state = PolicyState(number, count, counts, (), time.time(), self._base.digest)
         self._log.info(
@@ -388,4 +389,5 @@ class PolicyManager:
             policies=count,
             rules=compiled.policies.rules,
             less_than_asked=len(compiled.shortfalls),
+            blind=[one.rule.id for one in compiled.blind],
         )

@@ -11,6 +11,7 @@ from typing import Any
 from ringfence.daemon.policies.manager import PolicyManager
 from ringfence.export.escape import escape
 from ringfence.policy import CompiledRule, Policy
+from ringfence.policy.compiled import BlindRule
 from ringfence.policy.probe_rules import ProbeRule
 
 __all__ = ["PolicyQuery"]
@@ -28,7 +29,7 @@ class PolicyQuery:
         self._manager, self._mode = manager, mode
 
     def rules(self, _request: Request) -> list[dict[str, Any]]:
-        """One row for each rule, whatever its numbers."""
+        """One row for each rule, whatever its numbers, and one for the events on which it is blind."""
         compiled = self._manager.compiled
         if compiled is None:
             return []
@@ -39,6 +40,7 @@ class PolicyQuery:
         probe_rules = ((policy, rule) for policy in compiled.policies.policies for rule in policy.probe_rules)
         return [
             *rows.values(),
+            *(_blind_rule(one, self._mode) for one in compiled.blind),
             *(_probe_rule(policy, rule, self._mode) for policy, rule in probe_rules),
         ]
 
@@ -59,6 +61,27 @@ def _rule(rule: CompiledRule) -> dict[str, Any]:
         "mechanism": rule.mechanism.label,
         "file": escape(rule.file),
         "line": rule.line,
+    }
+
+
+def _blind_rule(blind: BlindRule, mode: str) -> dict[str, Any]:
+    """Returns the row of a rule that this node neither enforces nor reports, with the reason."""
+    rule = blind.rule
+    return {
+        "rule": rule.id,
+        "title": escape(rule.title),
+        "severity": rule.severity,
+        "policy": blind.policy.name,
+        "events": sorted(kind.label for kind in blind.events),
+        "attack": list(rule.attack),
+        "mode": blind.policy.mode if mode == "policy" else mode,
+        "asked": rule.action.label,
+        "action": "none",
+        "enforced": "none",
+        "why": blind.why,
+        "mechanism": "none",
+        "file": escape(rule.place.file),
+        "line": rule.place.line,
     }
 
 

@@ -77,7 +77,7 @@ class StatusQuery:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         mechanisms: dict[str, int] = {}
         for (action, mechanism), count in state.rules.items():
-            name = action if mechanism in ("observe", action) else f"{action} by {mechanism}"
+            name = _effect(action, mechanism)
             mechanisms[name] = mechanisms.get(name, 0) + count
         return {
             "version": __version__,
@@ -109,6 +109,8 @@ class StatusQuery:
     def _node(self) -> dict[str, Any]:
         node = self._capabilities
         return {
+            "name": escape(self._config.node_name, 253),
+            "cluster": escape(self._config.alerts_labels.get("cluster", ""), 253),
             "kernel": platform.release(),
             "hierarchy": self._hierarchy,
             "blind": self._blind(),
@@ -155,7 +157,24 @@ class StatusQuery:
         return {name: count for name, count in lost.items() if count}
 
     def _blind(self) -> list[str]:
-        return [f"{skipped.target}: {skipped.reason}" for skipped in self._kernel.skipped]
+        """Rules without effect on this node, and programs that could not be attached."""
+        compiled = self._manager.compiled
+        rules = [
+            f"rule {one.rule.id}" + ("" if one.whole else f" on {_labels(one.events)}") + f": {one.why}"
+            for one in (compiled.blind if compiled else ())
+        ]
+        return rules + [f"{skipped.target}: {skipped.reason}" for skipped in self._kernel.skipped]
+
+
+def _labels(events: Sequence[EventKind]) -> str:
+    return ", ".join(kind.label for kind in events)
+
+
+def _effect(action: str, mechanism: str) -> str:
+    """Returns an effective action in the words of `ringfence probe`."""
+    if action == "none":
+        return "blind"
+    return action if mechanism in ("observe", action) else f"{action} by {mechanism}"
 
 
 def _summed(counts: Mapping[tuple[str, str, str, str], int], position: int) -> dict[str, int]:
