@@ -15,7 +15,7 @@ ATTACKS = agent/ringfence/_bpf$(if $(filter-out x86,$(ARCH)),/$(ARCH))/attacks
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test deps-vm venv build abi demo unit test test-all lint format mutants adversary fuzz bench conformance test-vm test-vm-all vm-fetch \
+.PHONY: help deps deps-test deps-vm venv build abi demo unit test test-all screenshots lint format mutants adversary fuzz bench conformance test-vm test-vm-all vm-fetch \
   test-cluster cluster-fetch wheel deb clean
 
 help: ## this list
@@ -61,6 +61,9 @@ test-all: ## all of it, before an issue is closed: every part forced, both guest
 	@RINGFENCE_FORCE=all $(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-vm
 	@$(MAKE) --no-print-directory test-cluster
+
+screenshots: venv ## the pictures of the status page in docs/, by the test that looks at it (chromium)
+	@RINGFENCE_SCREENSHOTS=1 RINGFENCE_FORCE=browser $(PYTEST) -q tests/services/test_page_look.py -k pictures
 
 lint: venv ## linters only
 	@$(PYTEST) -q tests/lint $(ARGS)

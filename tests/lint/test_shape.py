@@ -15,7 +15,7 @@ from tests.lint.files import ROOT, files, shell_scripts
 
 MOST_LINES = 600
 MOST_FUNCTION_LINES = 40
-SOURCE = (".py", ".c", ".h", ".sh")
+SOURCE = (".py", ".c", ".h", ".sh", ".js", ".css")
 NAMED_TUPLE = ("_asdict", "_fields", "_make", "_replace")  # public in spite of their names
 PACKAGES = ("ringfence", "ringfence_linux", "ringfence_runtime")
 GENERATED = {Path("agent/ringfence/abi/generated.py"), Path("agent/ringfence/abi/records.py")}  # tools/abi.py

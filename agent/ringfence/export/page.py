@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status page: one file of HTML, style and script, and a few small JSON documents. Read-only.
+"""The status page: one document of HTML, style and script, and a few small JSON documents. Read-only.
 
 It shows observed text, which is escaped where records are made; the script inserts it as text, never
 as markup. The page's Content-Security-Policy allows no other script and loads nothing. Pages of other
@@ -20,22 +20,34 @@ from ringfence.config import Listen
 from ringfence.errors import Error
 from ringfence.export.http_server import Request, Response, Server
 from ringfence.export.jsonl import dumps
+from ringfence.export.pages import page_of
+from ringfence.export.sinks.urgency import runbook_url, urgency
 
-__all__ = ["PageServer", "content_security_policy"]
+__all__ = ["PageServer", "content_security_policy", "html"]
 
-_FILE = Path(__file__).with_name("page.html")
+_SCRIPTS = ("page_text.js", "page_incidents.js", "page.js")  # in this order
 _ALERTS, _CONTAINERS = 200, 500
 Answer = Callable[[str, Mapping[str, Any]], Any]
 Recent = Callable[[str, int], Sequence[Mapping[str, Any]]]
 
 
-def content_security_policy(html: str) -> str:
+def html() -> str:
+    """Returns the page, with its style and its script in it."""
+
+    def read(name: str) -> str:
+        return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+    page = read("page.html").replace("<style></style>", f"<style>{read('page.css')}</style>")
+    return page.replace("<script></script>", f"<script>{''.join(map(read, _SCRIPTS))}</script>")
+
+
+def content_security_policy(page: str) -> str:
     """Returns a policy that allows the page's own script and style, by hash, and JSON from itself."""
     hashes = {}
     for tag in ("script", "style"):
         digests = (
             base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-            for text in re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+            for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
         )
         hashes[tag] = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (
@@ -49,11 +61,11 @@ class PageServer(Server):
 
     def __init__(self, listen: Listen, answer: Answer, recent: Recent) -> None:
         super().__init__(listen, "page", self._at_once, self._document)
-        html = _FILE.read_text(encoding="utf-8")
-        self._html = html.encode()
+        page = html()
+        self._html = page.encode()
         self._ask, self._recent = answer, recent
         self._headers = (
-            ("Content-Security-Policy", content_security_policy(html)),
+            ("Content-Security-Policy", content_security_policy(page)),
             ("X-Content-Type-Options", "nosniff"),
             ("X-Frame-Options", "DENY"),
             ("Referrer-Policy", "no-referrer"),
@@ -63,7 +75,7 @@ class PageServer(Server):
         self._documents: dict[str, Callable[[], Any]] = {
             "/api/status": lambda: self._ask("status", {}),
             "/api/containers": self._containers,
-            "/api/alerts": lambda: list(self._recent("alert", _ALERTS)),
+            "/api/alerts": lambda: list(map(_explained, self._recent("alert", _ALERTS))),
             "/api/policies": lambda: self._ask("policies", {}),
         }
 
@@ -90,6 +102,16 @@ class PageServer(Server):
 
     def _respond(self, status: str, kind: str, body: bytes) -> Response:
         return Response(status, f"{kind}; charset=utf-8", body, self._headers)
+
+
+def _explained(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an alert with what receivers say of it: how urgent it is, what it means, the runbook."""
+    return {
+        **record,
+        "urgency": urgency(record),
+        "means": page_of(record).sentence,
+        "runbook_url": runbook_url(record),
+    }
 
 
 def _is_address(host: str) -> bool:

@@ -9,18 +9,16 @@ import http.client
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import ringfence.export.page as module
 from ringfence.config import Listen
 from ringfence.errors import Error
-from ringfence.export.page import PageServer
+from ringfence.export.page import PageServer, html
 from tests.support.receivers import alert
 
-HTML = (Path(module.__file__).with_name("page.html")).read_text()
+HTML = html()
 
 
 def answer(op: str, request: Mapping[str, Any]) -> Any:
@@ -51,13 +49,33 @@ def test_it_serves_one_page_and_small_documents(server: PageServer) -> None:
     """And nothing else: no file of the disk, no other method."""
     assert ask(server, "/").read().decode() == HTML
     assert json.loads(ask(server, "/api/status").read()) == {"op": "status"}
-    assert json.loads(ask(server, "/api/alerts").read())[0]["id"] == "ab12cd-1"
-    found = json.loads(ask(server, "/api/containers").read())
-    assert (len(found["containers"]), found["more"]) == (500, 100)
+    [found] = json.loads(ask(server, "/api/alerts").read())
+    assert found["id"] == "ab12cd-1"
+    rows = json.loads(ask(server, "/api/containers").read())
+    assert (len(rows["containers"]), rows["more"]) == (500, 100)
     for path in ("/page.html", "/../agent.py", "/api/", "/metrics", "/api/status/../x"):
         assert ask(server, path).status == 404
     assert ask(server, "/", "POST").status == 405
     assert ask(server, "/api/policies").status == 503  # the agent is not ready: no trace, no text of it
+
+
+def test_an_alert_comes_with_its_meaning(server: PageServer) -> None:
+    """What receivers say of it: so the page has no rules of its own for what is urgent."""
+    [found] = json.loads(ask(server, "/api/alerts").read())
+    assert (found["urgency"], found["means"]) == ("warning", "The call was denied before it took effect.")
+    assert found["runbook_url"].endswith("/docs/runbooks/escape-denied.md")
+
+
+def test_the_page_is_one_document() -> None:
+    """Style and scripts are in it, in order, and none of them ends it early."""
+    assert HTML.count("<script>") == HTML.count("</script>") == 1
+    assert HTML.count("<style>") == HTML.count("</style>") == 1
+    assert (
+        HTML.index("function sync(")
+        < HTML.index("function incidentsOf(")
+        < HTML.index("async function poll(")
+    )
+    assert "@media (prefers-color-scheme: dark)" in HTML
 
 
 def test_only_the_pages_own_script_and_style_may_run(server: PageServer) -> None:
@@ -97,5 +115,6 @@ def test_the_script_makes_no_markup_of_what_it_gets() -> None:
     for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function(", " on"):
         assert word not in re.sub(r"(?s)<!--.*?-->", "", HTML) or word == " on"
     assert not re.findall(r"\son\w+=", HTML)
-    assert set(re.findall(r"https?://[^\s\"']+", HTML)) == {"http://www.w3.org/2000/svg"}
+    links = {"http://www.w3.org/2000/svg", "https://attack.mitre.org/techniques/"}
+    assert set(re.findall(r"https?://[^\s\"']+", HTML)) == links
     assert not re.findall(r"<(?:link|img|iframe|object|embed)\b", HTML)

@@ -81,6 +81,7 @@ class StatusQuery:
             mechanisms[name] = mechanisms.get(name, 0) + count
         return {
             "version": __version__,
+            "time": time.time(),
             "pid": os.getpid(),
             "uptime_seconds": round(time.monotonic() - self._started, 3),
             "startup_seconds": stats.startup_seconds,
