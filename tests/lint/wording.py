@@ -18,7 +18,22 @@ __all__ = ["Finding", "Pattern", "checked_files", "find", "patterns"]
 
 HERE = Path(__file__).resolve().parent
 LIST = HERE / "wording.txt"
-SUFFIXES = (".py", ".c", ".h", ".md", ".sh", ".yaml", ".yml", ".tpl", ".txt", ".toml", ".html", ".css", ".js", "")
+SUFFIXES = (
+    ".py",
+    ".c",
+    ".h",
+    ".md",
+    ".sh",
+    ".yaml",
+    ".yml",
+    ".tpl",
+    ".txt",
+    ".toml",
+    ".html",
+    ".css",
+    ".js",
+    "",
+)
 # They name the words in order to forbid them, or are texts of other projects.
 EXEMPT = {
     "CHANGELOG.md",  # the names of before

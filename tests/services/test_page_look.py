@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 AXE = "axe-core@4.14.1"
 CACHE = ROOT / "build/axe"
 VIEWS = ("incidents", "containers", "rules", "node")
-WIDTHS = (420, 700, 1000, 1280, 2560)
+WIDTHS = (420, 700, 1099, 1100, 1280, 2560)
 FIXED = f"Date.now = () => {int(NOW.timestamp() * 1000)};"
 HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">",
@@ -225,7 +225,8 @@ def test_the_pictures_of_the_documentation(browser: Browser, tmp_path: Path) -> 
             with browser.tab(url, width, height, dark=dark, before=FIXED) as tab:
                 ready(tab)
                 if name == "light":
-                    open_detail(tab, 5)
+                    rows = "[...document.querySelectorAll('.row')]"
+                    tab.run(f"{rows}.find((one) => one.innerText.includes('mounts')).click()")
                 if name == "narrow":
                     tab.run("document.querySelector('.incident').scrollIntoView()")
                 if name == "dark":

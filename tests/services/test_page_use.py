@@ -96,9 +96,10 @@ def test_alerts_are_grouped_by_workload_and_ten_minutes(tab: Tab) -> None:
 
 def test_ten_minutes_after_its_first_alert_an_incident_is_over(browser: Browser) -> None:
     """The eleventh minute is another incident, of the same workload; another pod of it is the same one."""
-    agos = (900.0, 600.0, 301.0, 299.0, 10.0)
+    seconds = (900.0, 600.0, 301.0, 299.0, 10.0)
     found = [
-        page_alert(Attempt(ago, "bpf-call", "killed", "kill", ("x",)), n, WEB) for n, ago in enumerate(agos)
+        page_alert(Attempt(ago, "bpf-call", "killed", "kill", ("x",)), n, WEB)
+        for n, ago in enumerate(seconds)
     ]
     found[1]["container"] = {**WEB, "pod": "web-of-another-name", "id": "0" * 64}
     scene = Scene(found[::-1])

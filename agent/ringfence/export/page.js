@@ -51,10 +51,10 @@ const alertText = (alert) => {
   return texts.get(alert);
 };
 const matches = (text) => state.q.toLowerCase().split(/\s+/).every((word) => text.includes(word));
-const atLeast = (severity) => !state.severity || SEVERITIES.indexOf(severity) <= SEVERITIES.indexOf(state.severity);
+const severeEnough = (severity) => !state.severity || SEVERITIES.indexOf(severity) <= SEVERITIES.indexOf(state.severity);
 const inNamespace = (container) => !state.namespace || container.namespace === state.namespace;
 
-const narrowed = () => data.alerts.filter((alert) => matches(alertText(alert)) && atLeast(severityOf(alert)) && inNamespace(part(alert, "container")));
+const narrowed = () => data.alerts.filter((alert) => matches(alertText(alert)) && severeEnough(severityOf(alert)) && inNamespace(part(alert, "container")));
 
 function options(id, choices) {
   const target = byId(id);
@@ -191,7 +191,7 @@ function effect(rule) {
 const sourceOf = (rule) => [rule.policy, rule.file && `${String(rule.file).split("/").pop()}:${rule.line}`].filter(Boolean).join(", ");
 
 function showRules() {
-  const found = data.policies.filter((rule) => matches(textOf(rule)) && atLeast(rule.severity));
+  const found = data.policies.filter((rule) => matches(textOf(rule)) && severeEnough(rule.severity));
   const order = (rule) => (isBlind(rule) ? 0 : 10) + SEVERITIES.indexOf(severityOf(rule));
   found.sort((a, b) => order(a) - order(b));
   const blind = new Set(data.policies.filter(isBlind).map((rule) => rule.rule)).size;
@@ -201,7 +201,7 @@ function showRules() {
     found.map((rule, n) => ({
       key: JSON.stringify([rule.policy, rule.rule, rule.enforced, rule.mechanism, rule.why, n]), signature: JSON.stringify(rule),
       cells: [[observed(rule.title || rule.rule), element("code", {}, observed(rule.rule)), element("span", { class: "source" }, observed(sourceOf(rule)))], tag(rule.severity, severityColour(rule.severity)), rule.mode, rule.asked,
-        effect(rule), observed((rule.events || []).join(", ")), observed(rule.why || "")],
+        effect(rule), element("span", {}, (rule.events || []).map((event) => [observed(event, { class: "whole" }), " "])), observed(rule.why || "")],
     })), "No rule.");
 }
 

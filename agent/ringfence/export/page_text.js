@@ -26,8 +26,8 @@ function element(name, properties = {}, ...children) {
 }
 
 // The text in pieces with places for a line break, so that no word is broken: after the punctuation of paths,
-// options and code, but not in numbers (1.27), after an apostrophe (host's) or in an escape.
-const BREAK = /(?<=[^\p{L}\p{N}_\s\\])(?<!\p{N}[.,:])(?<!\p{L}['’])(?=[\p{L}\p{N}_])/u;
+// options and code, but not in numbers (1.27), after an apostrophe (host's), after an opening quote, or in an escape.
+const BREAK = /(?<=\S[^\p{L}\p{N}_\s\\])(?<!\p{N}[.,:])(?<!\p{L}['’])(?=[\p{L}\p{N}_])/u;
 const breakable = (text) => text.split(BREAK).flatMap((piece, n) => (n ? [element("wbr"), piece] : [piece]));
 
 // Observed text, isolated: a name in another direction does not reorder its neighbours.
