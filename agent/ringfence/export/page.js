@@ -171,11 +171,11 @@ function showContainers() {
   setText(byId("containers-text"), `${found.length} of ${plural(containers.length, "container")}${more ? `, and ${more} that are not listed` : ""}. Those with verdicts come first.`);
   table("containers", [["Container"], ["Image"], ["Runtime", "middle"], ["State", "middle"], ["Tasks", "narrow number"], ["Events", "narrow number"], ["Verdicts", "narrow number"]],
     found.map((one) => {
-      const name = [one.namespace, one.pod, one.name].filter(Boolean).join("/") || shortId(one.id);
+      const known = [one.namespace, one.pod, one.name].filter(Boolean), names = known.length ? known : [shortId(one.id)];
       const show = () => change({ view: "incidents", q: one.pod || one.name || one.id, namespace: one.namespace || "" }, { step: true });
       const count = verdicts(one);
-      const link = count ? element("button", { type: "button", class: "link", data: { focus: "verdicts" }, "aria-label": `${count} verdicts: show the alerts of ${shown(name)}`, on: { click: show } }, String(count)) : "0";
-      return { key: `${one.id} ${one.cgroup}`, signature: JSON.stringify(one), cells: [[observed(name), element("code", {}, observed(shortId(one.id)))], observed(one.image), one.runtime, one.state, String(one.tasks), String(total(one.counts)), link] };
+      const link = count ? element("button", { type: "button", class: "link", data: { focus: "verdicts" }, "aria-label": `${count} verdicts: show the alerts of ${names.map(shown).join("/")}`, on: { click: show } }, String(count)) : "0";
+      return { key: `${one.id} ${one.cgroup}`, signature: JSON.stringify(one), cells: [[observedPath(names), element("code", {}, observed(shortId(one.id)))], observed(one.image), one.runtime, one.state, String(one.tasks), String(total(one.counts)), link] };
     }), "No container.");
 }
 

@@ -35,9 +35,9 @@ const colourOf = (alerts) => (alerts.every(isStopped) ? "good" : COLOURS[urgency
 function workloadOf(alert) {
   const container = part(alert, "container");
   const name = container.owner || container.pod || container.name || shortId(container.id);
-  if (!name) return { key: "node", name: `${alert.node || "the node"}, outside of containers` };
+  if (!name) return { key: "node", names: [`${alert.node || "the node"}, outside of containers`] };
   const apart = container.pod || container.owner ? "" : container.id;
-  return { key: JSON.stringify([container.namespace, name, apart]), name: container.namespace ? `${container.namespace}/${name}` : name };
+  return { key: JSON.stringify([container.namespace, name, apart]), names: [container.namespace, name].filter(Boolean) };
 }
 
 // Groups alerts (the newest first) by workload and ten minutes from the first; returns the newest group first.
@@ -93,7 +93,7 @@ function showIncidents(incidents, page) {
 function showIncident(made, incident, page) {
   const open = page.isOpen(incident), rules = rulesOf(incident), colour = colourOf(incident.alerts);
   made.className = `incident ${colour}`;
-  const words = [open, colour, summary(rules), incident.alerts.length, span(incident), incident.workload.name];
+  const words = [open, colour, summary(rules), incident.alerts.length, span(incident), incident.workload.names];
   put(made.firstElementChild, JSON.stringify(words), () => incidentHead(incident, rules, open, page));
   const list = made.lastElementChild;
   list.hidden = !open;
@@ -107,7 +107,7 @@ function incidentHead(incident, rules, open, page) {
     data: { focus: "head", row: "head" }, on: { click: () => page.toggle(incident) },
   },
   element("span", { class: "arrow", "aria-hidden": "true" }),
-  element("span", { class: "name" }, observed(incident.workload.name), " ", tag(severity, severityColour(severity))),
+  element("span", { class: "name" }, observedPath(incident.workload.names), " ", tag(severity, severityColour(severity))),
   element("span", { class: "sum" }, summary(rules).flatMap(([kind, text], n) => [n ? ", " : "", element("span", { class: kind }, text)])),
   element("span", { class: "when" }, span(incident)),
   element("span", { class: "alerts" }, plural(incident.alerts.length, "alert")));

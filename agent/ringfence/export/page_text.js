@@ -32,6 +32,8 @@ const breakable = (text) => text.split(BREAK).flatMap((piece, n) => (n ? [elemen
 
 // Observed text, isolated: a name in another direction does not reorder its neighbours.
 const observed = (value, properties = {}) => element("bdi", properties, breakable(shown(value)));
+// Names with slashes between them, each isolated.
+const observedPath = (names) => names.flatMap((name, n) => (n ? ["/", element("wbr"), observed(name)] : [observed(name)]));
 const tag = (text, colour) => element("span", { class: `tag ${colour}` }, shown(text));
 
 // Makes the children of `parent` those of `items`: {key, signature, make, update}. A child whose signature
