@@ -65,6 +65,8 @@ def exception_keys(
     if "path" in found:  # it includes the filesystem
         for name in ("filesystem", "type", "mount"):
             found.pop(name, None)
+    if found.get("mount") == "none":
+        del found["mount"]  # of an object on no mount, the kernel compares how it was reached (`process`)
     common = [EVENTS[kind] for kind in events if kind in EVENTS]
     return {name: value for name, value in found.items() if all(one.operand(name) for one in common)}
 
