@@ -198,7 +198,7 @@ def expected(world: World, manager: str, one: Tried) -> set[tuple[str, str, str]
 
 
 def notified(world: World, manager: str) -> list[Notified]:
-    """Returns all alerts that came to the webhook by one Alertmanager."""
+    """Returns all alerts that arrived at the webhook by one Alertmanager."""
     return [
         Notified(one.path.rpartition("/")[2], one.body["groupKey"], alert["labels"], alert["annotations"])
         for one in list(world.stack.notified)
