@@ -9,11 +9,15 @@ Prometheus' own discovery and returns its `__meta_kubernetes_*` labels.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["labels_of", "scrape_config", "static"]
+from tests.chart.helm import by_kind, render
+
+__all__ = ["AGENT_POD", "labels_of", "monitored", "scrape_config", "static"]
 
 Object = dict[str, Any]
+AGENT_POD = "rf-ringfence"  # an agent's pod is named so, and by its node
 _WORDS = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
 
 
@@ -61,6 +65,25 @@ def _meta(name: str) -> str:
 
 def _relabeling(one: Object) -> Object:
     return {_WORDS.get(key, key): value for key, value in one.items()}
+
+
+def monitored(agents: Mapping[str, int]) -> Object:
+    """The scrape of agents (node -> port of 127.0.0.1) by the chart's PodMonitor, with the labels of pods."""
+    objects = render({"podMonitor": {"enabled": True, "interval": "5s"}})
+    template = by_kind(objects, "DaemonSet")["spec"]["template"]
+    config = scrape_config(by_kind(objects, "PodMonitor"))
+    found: list[Object] = []
+    for node, port in agents.items():
+        pod = {
+            "metadata": {
+                "name": f"{AGENT_POD}-{node}", "namespace": "security",
+                "labels": template["metadata"]["labels"],
+            },
+            "spec": {**template["spec"], "nodeName": node},
+            "status": {"phase": "Running"},
+        }  # fmt: skip
+        found += static(config, pod, f"127.0.0.1:{port}")["static_configs"]
+    return {**config, "static_configs": found}
 
 
 def static(config: Object, pod: Object, address: str) -> Object:

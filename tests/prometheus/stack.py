@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Prometheus, a real Alertmanager and a webhook that records its calls, on free ports."""
+"""A real Prometheus, real Alertmanagers and a webhook that records its calls, on free ports."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -23,19 +23,33 @@ from tests.support.agent import free_port
 from tests.support.force import need_program
 from tests.support.waiting import end, wait_for
 
-__all__ = ["Stack", "is_ready", "program", "running_stack"]
+__all__ = ["ONE", "Notification", "Stack", "is_ready", "program", "running_stack"]
 
-_ALERTMANAGER = """\
-route: {{receiver: hook, group_by: [alertname], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}}
-receivers: [{{name: hook, webhook_configs: [{{url: 'http://127.0.0.1:{hook}/', send_resolved: false}}]}}]
+#: an Alertmanager that notifies of each alert at once; HOOK is the webhook's address
+ONE = """\
+route: {receiver: hook, group_by: [alertname], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}
+receivers: [{name: hook, webhook_configs: [{url: 'HOOK/', send_resolved: false}]}]
 """
 
 
-class Stack:
-    """Where Prometheus answers, and what has come to the webhook: (monotonic time, alert)."""
+class Notification(NamedTuple):
+    """One call of the webhook."""
 
-    def __init__(self, port: int, called: list[tuple[float, dict[str, Any]]]) -> None:
-        self.port, self.called = port, called
+    at: float  # monotonic time
+    path: str
+    body: dict[str, Any]
+
+
+class Stack:
+    """Where all answer, and what has come to the webhook."""
+
+    def __init__(self, port: int, managers: Mapping[str, int], notified: list[Notification]) -> None:
+        self.port, self.managers, self.notified = port, managers, notified
+
+    @property
+    def called(self) -> list[tuple[float, dict[str, Any]]]:
+        """Each alert of the notifications so far, with the time."""
+        return [(one.at, alert) for one in list(self.notified) for alert in one.body["alerts"]]
 
     def ask(self, expression: str) -> list[dict[str, Any]]:
         """Returns the result of an instant query; fails if Prometheus rejects it."""
@@ -55,31 +69,38 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(directory: Path, scrape: Mapping[str, Any]) -> Iterator[Stack]:
-    """All three, ready, with the rules that are shipped and one scrape configuration."""
+def running_stack(
+    directory: Path, scrape: Mapping[str, Any], managers: Mapping[str, str] | None = None
+) -> Iterator[Stack]:
+    """Prometheus with the rules that are shipped and one scrape configuration, and an Alertmanager for each
+    configuration of `managers`; all ready.
+    """
     prometheus, alertmanager = need_program("prometheus"), need_program("prometheus-alertmanager")
     directory.mkdir(parents=True)
-    called: list[tuple[float, dict[str, Any]]] = []
-    port, alert_port = free_port(), free_port()
+    notified: list[Notification] = []
+    port, configured = free_port(), managers or {"alertmanager": ONE}
+    ports = {name: free_port() for name in configured}
     with contextlib.ExitStack() as stack:
-        hook = stack.enter_context(_webhook(called))
-        (directory / "prometheus.yml").write_text(yaml.safe_dump(_configuration(scrape, alert_port)))
-        (directory / "alertmanager.yml").write_text(_ALERTMANAGER.format(hook=hook))
-        stack.enter_context(program(directory, "alertmanager", [
-            alertmanager, f"--config.file={directory}/alertmanager.yml", f"--storage.path={directory}/am",
-            f"--web.listen-address=127.0.0.1:{alert_port}", "--cluster.listen-address=",
-        ]))  # fmt: skip
+        hook = stack.enter_context(_webhook(notified))
+        for name, text in configured.items():
+            file = directory / f"{name}.yml"
+            file.write_text(text.replace("HOOK", f"http://127.0.0.1:{hook}"))
+            stack.enter_context(program(directory, name, [
+                alertmanager, f"--config.file={file}", f"--storage.path={directory}/{name}",
+                f"--web.listen-address=127.0.0.1:{ports[name]}", "--cluster.listen-address=",
+            ]))  # fmt: skip
+        (directory / "prometheus.yml").write_text(yaml.safe_dump(_configuration(scrape, ports.values())))
         stack.enter_context(program(directory, "prometheus", [
             prometheus, f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/tsdb",
             f"--web.listen-address=127.0.0.1:{port}",
         ]))  # fmt: skip
-        for at in (alert_port, port):
+        for at in (*ports.values(), port):
             wait_for(partial(is_ready, at), "Prometheus and Alertmanager", every=0.1)
-        yield Stack(port, called)
+        yield Stack(port, ports, notified)
 
 
-def _configuration(scrape: Mapping[str, Any], alertmanager: int) -> dict[str, Any]:
-    targets = [{"targets": [f"127.0.0.1:{alertmanager}"]}]
+def _configuration(scrape: Mapping[str, Any], managers: Iterable[int]) -> dict[str, Any]:
+    targets = [{"targets": [f"127.0.0.1:{port}" for port in managers]}]
     return {
         "rule_files": list(map(str, FILES)),
         "alerting": {"alertmanagers": [{"static_configs": targets}]},
@@ -106,12 +127,12 @@ def program(directory: Path, name: str, argv: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _webhook(called: list[tuple[float, dict[str, Any]]]) -> Iterator[int]:
+def _webhook(notified: list[Notification]) -> Iterator[int]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             now = time.monotonic()
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            called.extend((now, alert) for alert in body["alerts"])
+            notified.append(Notification(now, self.path, body))
             self.send_response(200)
             self.end_headers()
 

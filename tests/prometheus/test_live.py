@@ -24,10 +24,8 @@ from typing import Any, NamedTuple
 import promql_parser
 import pytest
 
-from tests.chart.helm import by_kind
-from tests.chart.helm import render as render_chart
 from tests.escape.attack_target import new_attack_target
-from tests.prometheus.operator import scrape_config, static
+from tests.prometheus.operator import AGENT_POD, monitored
 from tests.prometheus.rules import documented, expressions, groups
 from tests.prometheus.stack import Stack, running_stack
 from tests.support.agent import Agent, running_agent
@@ -42,7 +40,6 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTACKS = (("unshare", "0x10000000"), ("connect", "169.254.169.254", "80"), ("mount", "ext4", "/dev/vda1"))
-AGENT_POD = "rf-ringfence-x7k2p"
 WINDOW = "20s"  # four scrapes
 PANELS = [(page.title, panel) for page in DASHBOARDS for _, row in page.rows for panel in row]
 RECORDED = {rule["record"] for group in groups() for rule in group["rules"] if "record" in rule}
@@ -84,7 +81,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         benign = stack.enter_context(new_container(Bundle(directory / "b", rootfs), "live-benign"))
         work = start_benign(benign)
         stack.callback(work.kill)
-        watched = stack.enter_context(running_stack(directory / "stack", scrape_of(agent)))
+        watched = stack.enter_context(running_stack(directory / "stack", monitored({"node-1": agent.port})))
         enough = threading.Event()
         attacker = threading.Thread(target=_attack, args=(target, enough), daemon=True)
         attacker.start()
@@ -92,18 +89,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         stack.callback(enough.set)
         time.sleep(patience(30))  # what is waited for is time itself: windows of four scrapes
         yield World(agent, watched)
-
-
-def scrape_of(agent: Agent) -> dict[str, Any]:
-    """As the chart's PodMonitor has the operator configure it, with the labels of a pod."""
-    objects = render_chart({"podMonitor": {"enabled": True, "interval": "5s"}})
-    template = by_kind(objects, "DaemonSet")["spec"]["template"]
-    pod = {
-        "metadata": {"name": AGENT_POD, "namespace": "security", "labels": template["metadata"]["labels"]},
-        "spec": {**template["spec"], "nodeName": "node-1"},
-        "status": {"phase": "Running"},
-    }
-    return static(scrape_config(by_kind(objects, "PodMonitor")), pod, f"127.0.0.1:{agent.port}")
 
 
 def _attack(target: Any, enough: threading.Event) -> None:
@@ -238,8 +223,10 @@ def test_labels_of_the_scrape_do_not_hide_those_of_the_agent(world: World) -> No
     """The operator names every target's own pod, namespace and container: the agent's words count."""
     every = world.stack.ask('{job="ringfence"}')
     assert not [one for one in every if any(label.startswith("exported_") for label in one["metric"])]
-    assert {one["metric"]["agent_pod"] for one in every} == {AGENT_POD}
-    assert not [one for one in every if AGENT_POD in (one["metric"].get("pod"), one["metric"].get("name"))]
+    assert {one["metric"]["agent_pod"] for one in every} == {f"{AGENT_POD}-node-1"}
+    assert not [
+        one for one in every if f"{AGENT_POD}-node-1" in (one["metric"].get("pod"), one["metric"].get("name"))
+    ]
     activity = world.stack.ask("ringfence_container_activity_total")
     named = {one["metric"]["container"] for one in world.stack.ask("ringfence_container_info")}
     assert any(name.startswith(f"{PREFIX}live") for name in named)

@@ -167,7 +167,7 @@ class TargetContainer:
 
     def start(self, config: Config) -> None:
         """Runs `run --detach`; the program then waits for commands. Raises Error if the runtime fails."""
-        config["linux"]["cgroupsPath"] = f"/{self.name}"
+        config["linux"].setdefault("cgroupsPath", f"/{self.name}")
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "config.json").write_text(json.dumps(config, indent=1))
         log = self.directory / "runtime.log"

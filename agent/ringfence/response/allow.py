@@ -48,14 +48,16 @@ def exception_keys(
     found: dict[str, str] = {}
     if words is None:
         return found
-    if exe.startswith(b"/") and words.operand("exe") and (path := _plain(exe)):
+    # A program without a file (memfd) has the path `/`, which names no program.
+    if exe.startswith(b"/") and not exe.endswith(b"/") and words.operand("exe") and (path := _plain(exe)):
         found["exe"] = path
     for operand in words.operands:
         value = _plain(details.get(operand.name))
         if operand.kind is Kind.OBJECT:
             path, kind = _plain(details.get("path")), _plain(details.get("filesystem"))
-            if path and kind and not kind.startswith("0x"):
-                found[operand.name] = f"{kind}:{path.lstrip('/')}"
+            inside = (path or "").lstrip("/")  # empty: an object without a name, such as a memfd
+            if inside and kind and not kind.startswith("0x"):
+                found[operand.name] = f"{kind}:{inside}"
         elif operand.kind is Kind.DEVICE and (value or "?").startswith("?"):
             continue  # neither a character nor a block device: no policy can name it
         elif operand.kind in _EXACT and value and (not operand.words or value in operand.words):
@@ -63,6 +65,8 @@ def exception_keys(
     if "path" in found:  # it includes the filesystem
         for name in ("filesystem", "type", "mount"):
             found.pop(name, None)
+    if found.get("mount") == "none":
+        del found["mount"]  # of an object on no mount, the kernel compares how it was reached (`process`)
     common = [EVENTS[kind] for kind in events if kind in EVENTS]
     return {name: value for name, value in found.items() if all(one.operand(name) for one in common)}
 

@@ -70,7 +70,7 @@ class Alertmanager(_Web):
             "mechanism": record.get("mechanism"),
             "namespace": container.get("namespace"),
             "pod": container.get("pod"),
-            "container": container.get("name") or str(container.get("id") or "")[:12],
+            "container": container.get("name") or _short(str(container.get("id") or "")),
             "image": container.get("image"),
             "node": record.get("node"),
             **part(record, "labels"),
@@ -84,6 +84,11 @@ class Alertmanager(_Web):
             "startsAt": record.get("time"),
             "endsAt": ends.isoformat(timespec="milliseconds"),
         }
+
+
+def _short(identifier: str) -> str:
+    """Returns it as the metrics have it, or the alerts of Prometheus would not be inhibited."""
+    return identifier[:12] if len(identifier) == 64 else identifier
 
 
 def _annotations(record: Record) -> dict[str, Any]:
