@@ -102,8 +102,8 @@ cluster-fetch: venv ## build Kubernetes' programs into the cache (ten minutes; D
 test-cluster: build cluster-fetch ## the chart on a real Kubernetes: API server, kubelet, containerd
 	@RINGFENCE_FORCE=root,cluster $(PYTEST) tests/cluster $(ARGS)
 
-wheel: build venv ## dist/*.whl with the compiled probes and the policies in it
-	@$(VENV)/bin/python -m build -q --wheel
+wheel: build venv ## dist/*.whl with the compiled probes and the policies in it (ARCH=arm64: for that)
+	@RINGFENCE_ARCH=$(ARCH) $(VENV)/bin/python -m build -q --wheel
 
 deb: wheel ## dist/*.deb of that wheel, with service, manual pages and completions (dpkg-deb)
 	@$(VENV)/bin/python -m tools.deb

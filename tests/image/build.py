@@ -32,9 +32,9 @@ def run_outside(*argv: str | Path, **variables: str) -> subprocess.CompletedProc
     )
 
 
-def build_wheel(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+def build_wheel(source: Path, target: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Builds the wheel of a copy of the sources."""
-    return run_outside(sys.executable, "-m", "build", "--wheel", "--outdir", target, source)
+    return run_outside(sys.executable, "-m", "build", "--wheel", "--outdir", target, source, **variables)
 
 
 class Image(NamedTuple):
