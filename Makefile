@@ -16,7 +16,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-test deps-vm venv build abi demo unit test test-all screenshots lint format mutants adversary fuzz bench conformance test-vm test-vm-all vm-fetch \
-  test-cluster cluster-fetch wheel deb clean
+  test-cluster cluster-fetch wheel deb release clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,11 +105,14 @@ cluster-fetch: venv ## build Kubernetes' programs into the cache (ten minutes; D
 test-cluster: build cluster-fetch ## the chart on a real Kubernetes: API server, kubelet, containerd
 	@RINGFENCE_FORCE=root,cluster $(PYTEST) tests/cluster $(ARGS)
 
-wheel: build venv ## dist/*.whl with the compiled probes and the policies in it
-	@$(VENV)/bin/python -m build -q --wheel
+wheel: build venv ## dist/*.whl with the compiled probes and the policies in it (ARCH=arm64: for that)
+	@RINGFENCE_ARCH=$(ARCH) $(VENV)/bin/python -m build -q --wheel
 
 deb: wheel ## dist/*.deb of that wheel, with service, manual pages and completions (dpkg-deb)
 	@$(VENV)/bin/python -m tools.deb
+
+release: build venv ## all files of a release in dist/VERSION: wheels, debs, images, chart, SBOM, notes, checksums
+	@$(VENV)/bin/python -m tools.release $(ARGS)
 
 clean: ## remove what was built (not the cache of kernels)
 	@for arch in x86 arm64; do $(MAKE) --no-print-directory -s -C probes clean ARCH=$$arch; done

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tags the wheel for the one architecture that the programs in it are compiled for."""
+"""Puts the compiled programs of one architecture into the wheel, and tags it for that architecture.
+
+RINGFENCE_ARCH names the architecture as ARCH of probes/Makefile does (default: that of this machine).
+"""
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _COMPILED = "agent/ringfence/_bpf"
-_MACHINES = {62: "x86_64", 183: "aarch64"}  # e_machine of ELF
+_PROGRAMS = ("ringfence.bpf.o", "attacks")
+# architecture -> machine in the tag, e_machine of ELF, directory below _COMPILED
+_ARCHITECTURES = {"x86": ("x86_64", 62, ""), "arm64": ("aarch64", 183, "arm64/")}
 
 
 class CustomBuildHook(BuildHookInterface):
@@ -18,14 +25,28 @@ class CustomBuildHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
             return
-        compiled = Path(self.root) / _COMPILED
-        for name in ("ringfence.bpf.o", "attacks"):
-            if not (compiled / name).is_file():
-                raise RuntimeError(f"{_COMPILED}/{name} is not compiled: make build")
-        with (compiled / "attacks").open("rb") as file:
-            head = file.read(20)
-        machine = int.from_bytes(head[18:20], "little")
-        if head[:4] != b"\x7fELF" or machine not in _MACHINES:
-            raise RuntimeError(f"{_COMPILED}/attacks is for no machine that is known here ({machine})")
+        name = os.environ.get("RINGFENCE_ARCH") or _of_this_machine()
+        if name not in _ARCHITECTURES:
+            raise RuntimeError(f"RINGFENCE_ARCH: {name!r} is none of {', '.join(_ARCHITECTURES)}")
+        machine, number, place = _ARCHITECTURES[name]
+        for program in _PROGRAMS:
+            path = Path(self.root, _COMPILED, place, program)
+            if not path.is_file():
+                raise RuntimeError(f"{_COMPILED}/{place}{program} is not compiled: make build ARCH={name}")
+            build_data["force_include"][str(path)] = f"ringfence/_bpf/{place}{program}"
+        if (found := _machine(Path(self.root, _COMPILED, place, "attacks"))) != number:
+            raise RuntimeError(f"{_COMPILED}/{place}attacks is not for {machine} (e_machine: {found})")
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-linux_{_MACHINES[machine]}"
+        build_data["tag"] = f"py3-none-linux_{machine}"
+
+
+def _of_this_machine() -> str:
+    here = platform.machine()
+    return next((name for name, (machine, *_) in _ARCHITECTURES.items() if machine == here), here)
+
+
+def _machine(program: Path) -> int | None:
+    """Returns e_machine of an ELF file."""
+    with program.open("rb") as file:
+        head = file.read(20)
+    return int.from_bytes(head[18:20], "little") if head[:4] == b"\x7fELF" else None

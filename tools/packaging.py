@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the image and the Debian package have in common: commands, names of architectures."""
+"""What the image, the Debian package and a release have in common."""
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
-__all__ = ["ARCHITECTURES", "launchers"]
+__all__ = ["ARCHITECTURES", "launchers", "machine_of", "pip_platform", "source_date"]
 
+ROOT = Path(__file__).resolve().parents[1]
 #: by uname -m, which is the word in a wheel's tag too: the name that Debian and OCI use
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 #: command -> module of its `main`
@@ -19,3 +25,26 @@ def launchers(library: str = "") -> Iterator[tuple[str, str]]:
     found = f'sys.path.insert(0, "{library}")\n' if library else ""
     for name, module in _COMMANDS.items():
         yield name, f"{_HEAD}{found}from {module} import main\n\nsys.exit(main())\n"
+
+
+def machine_of(wheel: Path) -> str:
+    """Returns the machine (uname -m) in the tag of a wheel."""
+    return wheel.stem.rpartition("-linux_")[2]
+
+
+def pip_platform(machine: str) -> list[str]:
+    """Returns the options with which pip takes packages of a machine that is not this one."""
+    if machine == platform.machine():
+        return []
+    tags = (f"linux_{machine}", *(f"manylinux{version}_{machine}" for version in ("2014", "_2_28")))
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    options = ["--python-version", version, "--implementation", "cp"]
+    return options + [word for tag in tags for word in ("--platform", tag)]
+
+
+def source_date() -> int:
+    """Returns the date of every file: SOURCE_DATE_EPOCH, else that of the last commit."""
+    if given := os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(given)
+    words = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)

@@ -383,6 +383,9 @@ struct pt_regs {
 	u64 orig_x0;
 	s32 syscallno;
 };
+struct user_pt_regs { /* the context of a kprobe, as PT_REGS_PARM1 reads it */
+	u64 regs[31];
+};
 #else
 #error "unknown architecture: teach vmlinux.h and compat.h its registers"
 #endif

@@ -21,7 +21,15 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "build/image"
 ATTACKS = "agent/ringfence/_bpf/attacks"
 REFERENCE = "docker.io/library/ringfence:test"
-_SOURCES = ("agent", "runtime", "policies", "tools/image", "pyproject.toml", "hatch_build.py")
+_SOURCES = (
+    "agent",
+    "runtime",
+    "policies",
+    "tools/image",
+    "tools/packaging.py",
+    "pyproject.toml",
+    "hatch_build.py",
+)
 
 
 def run_outside(*argv: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -32,9 +40,9 @@ def run_outside(*argv: str | Path, **variables: str) -> subprocess.CompletedProc
     )
 
 
-def build_wheel(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+def build_wheel(source: Path, target: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Builds the wheel of a copy of the sources."""
-    return run_outside(sys.executable, "-m", "build", "--wheel", "--outdir", target, source)
+    return run_outside(sys.executable, "-m", "build", "--wheel", "--outdir", target, source, **variables)
 
 
 class Image(NamedTuple):

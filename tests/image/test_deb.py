@@ -138,18 +138,22 @@ def _use(system: Path) -> None:
     assert list((system / "usr/lib/ringfence/ringfence/__pycache__").glob("*.pyc"))
 
 
-def test_the_unit_is_accepted_by_systemd(package: Path, tmp_path: Path) -> None:
-    """No word that systemd does not know, and a manual page that is there."""
+def test_the_units_are_accepted_by_systemd(package: Path, tmp_path: Path) -> None:
+    """No word that systemd does not know, and programs and a manual page that are there."""
     analyze = need_program("systemd-analyze")
     subprocess.run(["dpkg-deb", "-x", package, tmp_path / "root"], check=True)
     root = tmp_path / "root"
-    unit = root / "usr/lib/systemd/system/ringfence-agent.service"
-    text = unit.read_text().replace("ExecStart=/usr/", f"ExecStart={root}/usr/")
-    unit.write_text(text)
-    done = _run(analyze, "verify", "--man=no", unit)
+    units = sorted((root / "usr/lib/systemd/system").iterdir())
+    assert [unit.name for unit in units] == [
+        "ringfence-agent.service", "ringfence-launcher.service", "ringfence-launcher.socket",
+    ]  # fmt: skip
+    for unit in units:
+        unit.write_text(unit.read_text().replace("ExecStart=/usr/", f"ExecStart={root}/usr/"))
+    done = _run(analyze, "verify", "--man=no", *units)
     said = [line for line in done.stderr.splitlines() if "ringfence" in line]
     assert said == []
     assert (root / "usr/share/man/man1/ringfence-agent.1.gz").is_file()
+    assert (root / "usr/share/man/man1/ringfence-runtime.1.gz").is_file()
 
 
 def test_the_sample_sets_nothing(tmp_path: Path) -> None:

@@ -73,19 +73,50 @@ def test_a_fresh_environment_has_all_that_the_commands_need(wheel: Path, venv: P
     assert os.access(next(venv.glob("lib/*/site-packages/ringfence/_bpf/attacks")), os.X_OK)
 
 
-def test_one_of_another_machine_is_not_installed(wheel: Path, venv: Path, tmp_path: Path) -> None:
-    """The programs decide, not the machine that builds: with one of another, pip refuses it here."""
-    other = next(name for name in MACHINES if name != platform.machine())
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sources with the programs of both architectures; those of the second are marked copies."""
+    source = _copy(tmp_path_factory.mktemp("both") / "source")
+    compiled = source / "agent/ringfence/_bpf"
+    arm64 = compiled / "arm64"
+    arm64.mkdir(exist_ok=True)
+    for name in ("ringfence.bpf.o", "attacks"):
+        shutil.copy(compiled / name, arm64 / name)
+    with (arm64 / "attacks").open("r+b") as file:
+        file.seek(18)
+        file.write(MACHINES["aarch64"].to_bytes(2, "little"))
+    return source
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere: the sources are compiled for x86-64")
+@pytest.mark.parametrize(
+    ("architecture", "machine", "place"), [("x86", "x86_64", ""), ("arm64", "aarch64", "arm64/")]
+)
+def test_it_holds_the_programs_of_its_tag_alone(
+    wheel: Path, venv: Path, both: Path, tmp_path: Path, architecture: str, machine: str, place: str
+) -> None:
+    """Also where both are compiled; pip installs the one of this machine, and refuses the other."""
+    done = build_wheel(both, tmp_path, RINGFENCE_ARCH=architecture)
+    assert done.returncode == 0, done.stderr
+    (built,) = tmp_path.glob("*.whl")
+    assert built.name.endswith(f"-py3-none-linux_{machine}.whl")
+    with zipfile.ZipFile(built) as archive:
+        inside = {name for name in archive.namelist() if "/_bpf/" in name}
+    assert inside == {f"ringfence/_bpf/{place}ringfence.bpf.o", f"ringfence/_bpf/{place}attacks"}
+    done = run_outside(venv / "bin/pip", "download", "--no-deps", "-d", tmp_path / "got", built)
+    assert ("not a supported wheel on this platform" in done.stderr) == (machine != platform.machine())
+
+
+def test_a_program_of_another_machine_is_refused(wheel: Path, tmp_path: Path) -> None:
+    """The tag of a wheel is never that of other programs than it holds."""
     source = _copy(tmp_path / "source")
+    other = next(name for name in MACHINES if name != platform.machine())
     with (source / ATTACKS).open("r+b") as file:
         file.seek(18)
         file.write(MACHINES[other].to_bytes(2, "little"))
     done = build_wheel(source, tmp_path)
-    assert done.returncode == 0, done.stderr
-    foreign = next(tmp_path.glob(f"*-py3-none-linux_{other}.whl"))
-    done = run_outside(venv / "bin/pip", "install", "--no-deps", "--disable-pip-version-check", foreign)
     assert done.returncode != 0
-    assert "not a supported wheel on this platform" in done.stderr
+    assert f"attacks is not for {platform.machine()}" in done.stdout + done.stderr
 
 
 def test_sources_that_are_not_compiled_give_none(wheel: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ringfence.cli.main import build_parser
 from ringfence_runtime.cli.usage import OPTIONS, of_command, overview
 from tools.deb.manual import pages, preformatted
 from tools.deb.sample import sample
-from tools.packaging import ARCHITECTURES, launchers
+from tools.packaging import ARCHITECTURES, launchers, machine_of, pip_platform, source_date
 
 __all__ = ["BuildError", "build"]
 
@@ -43,8 +43,8 @@ class BuildError(Exception):
 
 def build(wheel: Path, output: Path) -> Path:
     """Returns the path of the package of this wheel, in the directory `output`."""
-    _, version, *_, machine = wheel.stem.split("-")
-    architecture = ARCHITECTURES.get(machine.removeprefix("linux_"))
+    version = wheel.stem.split("-")[1]
+    architecture = ARCHITECTURES.get(machine_of(wheel))
     if architecture is None:
         raise BuildError(f"{wheel.name} is for no architecture that Debian has a name for here")
     os.umask(0o022)
@@ -85,7 +85,7 @@ def _python(root: Path, wheel: Path) -> None:
         sys.executable, "-m", "pip", "-q", "install", "--disable-pip-version-check", "--no-compile",
         "--no-deps", "--only-binary", ":all:", "--root-user-action", "ignore", "--target", target,
     )  # fmt: skip
-    _run(*pip, wheel)
+    _run(*pip, *pip_platform(machine_of(wheel)), wheel)
     _run(*pip, "--require-hashes", "-r", HERE / "vendored.txt")
     shutil.rmtree(target / "bin")
     for note in target.glob("*.dist-info/*"):
@@ -134,14 +134,8 @@ def _control(root: Path, version: str, architecture: str) -> None:
         _write(control / script, (HERE / "debian" / script).read_text(), 0o755)
 
 
-def _date() -> int:
-    """The date of every file: SOURCE_DATE_EPOCH, else of the last commit."""
-    given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return int(given or _run("git", "-C", ROOT, "log", "-1", "--format=%ct"))
-
-
 def _pack(root: Path, package: Path) -> None:
-    date = _date()
+    date = source_date()
     for path in [root, *root.rglob("*")]:
         os.utime(path, (date, date), follow_symlinks=False)
     _run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", root, package, date=date)

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from tools.image.layout import archive, write_layout
-from tools.image.rootfs import ImageError, assemble
+from tools.image.rootfs import ImageError, assemble, python_packages
+from tools.packaging import ARCHITECTURES, machine_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,7 +46,12 @@ def build(options: argparse.Namespace) -> dict[str, object]:
         shutil.rmtree(output / name, ignore_errors=True)
     packages = assemble(output / "rootfs", wheel.resolve(), output / "packages", bcc=options.with_bcc)
     size = sum(path.lstat().st_size for path in (output / "rootfs").rglob("*") if not path.is_dir())
-    report: dict[str, object] = {"reference": options.reference, "unpacked": size, "packages": packages}
+    report: dict[str, object] = {
+        "reference": options.reference,
+        "unpacked": size,
+        "packages": packages,
+        "python": python_packages(output / "rootfs"),
+    }
     if not options.rootfs_only:
         version = wheel.name.split("-")[1]
         labels = {
@@ -53,7 +59,8 @@ def build(options: argparse.Namespace) -> dict[str, object]:
             "org.opencontainers.image.version": version,
             "org.opencontainers.image.licenses": "Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)",
         }
-        report |= write_layout(output / "rootfs", output / "layout", options.reference, labels)
+        architecture = ARCHITECTURES[machine_of(wheel)]
+        report |= write_layout(output / "rootfs", output / "layout", options.reference, labels, architecture)
         archive(output / "layout", output / "image.tar")
     (output / "report.json").write_text(json.dumps(report, indent=1))
     return report

@@ -36,12 +36,14 @@ class _Hashed(io.RawIOBase):
         return int(self._target.write(data))
 
 
-def write_layout(root: Path, layout: Path, reference: str, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Write the layout; sizes and digest of the image."""
+def write_layout(
+    root: Path, layout: Path, reference: str, labels: Mapping[str, str], architecture: str = ""
+) -> dict[str, Any]:
+    """Write the layout; sizes and digest of the image. `architecture`: OCI's name; empty: this machine's."""
     blobs = layout / "blobs/sha256"
     blobs.mkdir(parents=True)
     layer, diff_id = _layer(root, blobs)
-    config = _blob(blobs, _config(diff_id, labels))
+    config = _blob(blobs, _config(diff_id, labels, architecture))
     manifest = {
         "schemaVersion": 2,
         "mediaType": f"{_MEDIA}manifest.v1+json",
@@ -95,9 +97,9 @@ def _blob(blobs: Path, value: Any) -> dict[str, Any]:
     return {"digest": f"sha256:{digest}", "size": len(data)}
 
 
-def _config(diff_id: str, labels: Mapping[str, str]) -> dict[str, Any]:
+def _config(diff_id: str, labels: Mapping[str, str], architecture: str) -> dict[str, Any]:
     return {
-        "architecture": ARCHITECTURES[platform.machine()],
+        "architecture": architecture or ARCHITECTURES[platform.machine()],
         "os": "linux",
         "config": {
             "Entrypoint": ["/usr/bin/ringfence"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import compileall
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -15,9 +16,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tools.packaging import launchers
+from tools.packaging import ARCHITECTURES, launchers, machine_of, pip_platform
 
-__all__ = ["PACKAGES", "ImageError", "assemble", "choose", "missing_libraries", "wanted"]
+__all__ = ["PACKAGES", "ImageError", "assemble", "choose", "missing_libraries", "python_packages", "wanted"]
 
 PACKAGES = Path(__file__).with_name("packages")
 _MERGED = ("bin", "sbin", "lib", "lib64")
@@ -49,6 +50,17 @@ class ImageError(Exception):
     """The image could not be built."""
 
 
+_FOREIGN_APT = """\
+APT::Architecture "{architecture}";
+APT::Architectures "{architecture}";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Dir::State "{directory}";
+Dir::State::status "{directory}/status";
+Dir::Cache "{directory}";
+"""
+
+
 def _run(*argv: str, cwd: Path | None = None) -> str:
     got = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
     if got.returncode:
@@ -60,6 +72,15 @@ def wanted(python: str, text: str) -> list[str]:
     """The lines of the list, with the interpreter's package name (python3.11) put in."""
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [line.format(python=python) for line in lines if line]
+
+
+def _use_foreign_apt(architecture: str, directory: Path) -> None:
+    """Sets apt up, for this process and its children, for another architecture. Sources are the machine's."""
+    (directory / "lists/partial").mkdir(parents=True, exist_ok=True)
+    (directory / "status").touch()
+    (directory / "conf").write_text(_FOREIGN_APT.format(architecture=architecture, directory=directory))
+    os.environ["APT_CONFIG"] = str(directory / "conf")
+    _run("apt-get", "-qq", "update")
 
 
 def _known(package: str) -> bool:
@@ -94,7 +115,13 @@ def with_bcc(known: Iterable[str]) -> list[str]:
 
 
 def assemble(root: Path, wheel: Path, cache: Path, *, bcc: bool = False) -> list[str]:
-    """Make everything below `root`, which must not exist; the packages that went in, with their versions."""
+    """Make everything below `root`, which must not exist; the packages that went in, with their versions.
+
+    Of the machine in the wheel's tag. For another than this one, apt gets a state of its own below `cache`.
+    """
+    if machine_of(wheel) != platform.machine():
+        cache = cache.with_name(f"{cache.name}-{machine_of(wheel)}")
+        _use_foreign_apt(ARCHITECTURES[machine_of(wheel)], cache / "apt")
     os.umask(0o022)  # else the modes of what is made here would be the caller's business
     root.mkdir(parents=True)
     for name in _MERGED:
@@ -141,13 +168,23 @@ def _install(root: Path, wheel: Path) -> None:
     target = root / "usr/lib/python3/dist-packages"
     _run(
         sys.executable, "-m", "pip", "-q", "install", "--disable-pip-version-check", "--no-compile",
-        "--only-binary", ":all:", "--root-user-action", "ignore", "--target", str(target), str(wheel),
+        "--only-binary", ":all:", "--root-user-action", "ignore", "--target", str(target),
+        *pip_platform(machine_of(wheel)), str(wheel),
     )  # fmt: skip
     _forget_where_from(target)
     for name, script in launchers():
         path = root / "usr/bin" / name
         path.write_text(script)
         path.chmod(0o755)
+
+
+def python_packages(root: Path) -> list[str]:
+    """Returns `NAME VERSION` of what pip installed, Ringfence aside."""
+    found = (
+        path.name.removesuffix(".dist-info")
+        for path in root.glob("usr/lib/python3/dist-packages/*.dist-info")
+    )
+    return sorted(" ".join(name.split("-")) for name in found if not name.startswith("ringfence-"))
 
 
 def _forget_where_from(target: Path) -> None:

@@ -28,6 +28,8 @@ _STATUSES = (  # all but UpToDate, which is accepted, and Revoked, which never i
     "OutOfDateConfigurationNeeded",
 )
 _MOST = 1 << 20  # bytes of one file
+_CRYPTOGRAPHY = 42  # the first version with `not_valid_before_utc`
+_INSTALL = "pip install 'ringfence[attest]', or on Debian 13: apt install python3-cryptography"
 
 
 def register(commands: Commands) -> None:
@@ -125,17 +127,26 @@ def _show(options: Any) -> int:
     return 0
 
 
-def _verify(options: Any) -> int:
-    expected_data = _report_data(options)
+def _need_cryptography() -> None:
+    """Raises Error unless the package is there, in a version that has what the verifier calls."""
     try:
-        from ringfence.attest.certificates import Bundle, load
-        from ringfence.attest.evidence import verify
+        from cryptography import __version__
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "cryptography":
             raise
+        raise Error("verification needs the Python package cryptography", hint=_INSTALL) from None
+    if int(__version__.partition(".")[0]) < _CRYPTOGRAPHY:
         raise Error(
-            "verification needs the Python package cryptography", hint="pip install 'ringfence[attest]'"
-        ) from None
+            f"verification needs cryptography {_CRYPTOGRAPHY} or newer; {__version__} is installed",
+            hint=_INSTALL,
+        )
+
+
+def _verify(options: Any) -> int:
+    expected_data = _report_data(options)
+    _need_cryptography()
+    from ringfence.attest.certificates import Bundle, load
+    from ringfence.attest.evidence import verify
     from ringfence.attest.expected import Expected
     from ringfence.attest.refusal import RefusedError
 

@@ -45,6 +45,8 @@ _MODULES = (
     "security.landlock",
     "security.seccomp",
 )
+_FIRST_PASSED = 3  # SD_LISTEN_FDS_START
+_SOCKET_FACTS = (_socket.SO_DOMAIN, _socket.SO_TYPE, _socket.SO_ACCEPTCONN)
 # The longest wait for a caller that connected and sends nothing.
 _SECONDS_TO_SPEAK = 1.0
 
@@ -68,10 +70,7 @@ def listen(path: str) -> _socket.socket:
         raise Error(f"a launcher listens on {path} already")
     finally:
         probe.close()
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
+    _remove(path)
     server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     before = os.umask(0o177)
     try:
@@ -79,6 +78,27 @@ def listen(path: str) -> _socket.socket:
     finally:
         os.umask(before)
     server.listen(128)
+    return server
+
+
+def inherited() -> _socket.socket | None:
+    """Returns the listening socket that a service manager passed (sd_listen_fds(3)), or None.
+
+    Removes the variables: a container's hook must not take a descriptor for its own.
+    """
+    given = {name: os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
+    if given["LISTEN_PID"] != str(os.getpid()):
+        return None
+    if given["LISTEN_FDS"] != "1":
+        raise Error(f"LISTEN_FDS: one socket is needed, not {given['LISTEN_FDS'] or 'none'}")
+    try:
+        os.set_inheritable(_FIRST_PASSED, False)
+        server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, _FIRST_PASSED)
+        facts = [server.getsockopt(_socket.SOL_SOCKET, name) for name in _SOCKET_FACTS]
+    except OSError as error:
+        raise Error(f"LISTEN_FDS: descriptor {_FIRST_PASSED} is no socket: {error.strerror}") from None
+    if facts != [_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 1]:
+        raise Error(f"LISTEN_FDS: descriptor {_FIRST_PASSED} is no listening SOCK_SEQPACKET socket")
     return server
 
 
@@ -117,8 +137,8 @@ def _label(pid: int | str) -> bytes:
 class Server:
     """The listening socket, and the answers to its clients."""
 
-    def __init__(self, path: str, runs: InlineRuns) -> None:
-        self.socket = listen(path)
+    def __init__(self, socket: _socket.socket, runs: InlineRuns) -> None:
+        self.socket = socket
         self.waiting = Waiting()
         self.runs = runs
         self._world = _World("self")
@@ -162,12 +182,16 @@ class Server:
 
 
 def serve(path: str = SOCKET) -> int:
-    """Serves until SIGTERM or SIGINT. Workers and containers go on until they end."""
+    """Serves until SIGTERM or SIGINT. Workers and containers go on until they end.
+
+    On the socket of a service manager if there is one, which then stays, else on `path`.
+    """
+    passed = inherited()
     preload()
     runs = InlineRuns()
     runs.starter.native.keep_spawner()
     detect(keep=True)
-    server = Server(path, runs)
+    server = Server(passed or listen(path), runs)
 
     def stop(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -184,8 +208,13 @@ def serve(path: str = SOCKET) -> int:
         return 0
     finally:
         server.socket.close()
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
+        if passed is None:
+            _remove(path)
     return 0
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

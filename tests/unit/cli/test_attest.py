@@ -127,6 +127,15 @@ def test_without_cryptography_the_command_names_the_extra(
     assert "ringfence[attest]" in capsys.readouterr().err
 
 
+def test_verification_refuses_an_old_library(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of Debian 12 lacks what the verifier calls."""
+    monkeypatch.setattr("cryptography.__version__", "38.0.4")
+    assert main([*_VERIFY, *_THEN, *_ANY]) == 1
+    assert "42 or newer; 38.0.4 is installed" in capsys.readouterr().err
+
+
 def test_the_documentation_has_each_word_with_its_exit_code() -> None:
     """docs/attestation.md, the table of words."""
     page = (_ROOT / "docs/attestation.md").read_text()
