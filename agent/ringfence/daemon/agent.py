@@ -28,6 +28,7 @@ __all__ = ["Agent"]
 
 _BEAT, _SWEEP, _TICK, _HOLD = 1.0, 5.0, 5.0, 0.25  # seconds between two rounds of the timers
 _LOOK = 20.0  # seconds between two looks at the kernel's preemption
+_DRAIN = 10.0  # seconds in which the reader of the output must take the last lines
 
 
 class Agent:
@@ -96,6 +97,8 @@ class Agent:
         parts.loaded.kernel.map("heartbeat").set(0, 0)  # from here on the kernel frees slots by itself
         parts.pipeline.tick(last=True)
         parts.outputs.flush()
+        if self.restarts:
+            parts.writer.settle(_DRAIN)  # the next start's lines must not continue half a line of this one
 
     @property
     def restarts(self) -> bool:
