@@ -71,7 +71,8 @@ def test_a_switch_is_reported_and_the_agent_starts_again(pods: Pods, debugfs: Pa
     """The same process, without a gap; back again without an alert."""
     if NodeCapabilities.detect().hook_mechanism is not Mechanism.HOOK and force.in_guest():
         force.elsewhere("BPF-LSM decides, which is never skipped")
-    skipped = "killed" if replace(NodeCapabilities.detect(), preemption=Preemption.FULL).backstop else "passes"
+    preempting = replace(NodeCapabilities.detect(), preemption=Preemption.FULL)
+    skipped = "killed" if preempting.backstop else "passes"
     with new_cgroup(LABEL) as target, new_cgroup(POD) as home:
         agent = wrapped(pods.agent(home), debugfs)
         if not pod:
