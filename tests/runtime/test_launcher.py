@@ -27,11 +27,11 @@ MOST_KB = 15 * 1024
 class Warm:
     """A launcher, its socket, and the executable that uses it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
         self.socket = directory / "launcher.sock"
         self.executable = directory / "ringfence-runtime"
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
-        words = ["install", "--launcher", str(self.socket), str(self.executable)]
+        words = ["install", "--launcher", str(self.socket), *options, str(self.executable)]
         command = ["/usr/bin/python3", "-m", "ringfence_runtime", *words]
         subprocess.run(command, check=True, env=environment)
         self.log = open(directory / "log", "w+")  # noqa: SIM115 - closed by the fixture

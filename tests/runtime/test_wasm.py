@@ -6,18 +6,26 @@ of native code, and what modules try through host functions.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import ringfence_runtime
 from ringfence_runtime.errors import SpecError
 from ringfence_runtime.launch import wasm
-from tests.runtime.conftest import ROOT, Box
+from ringfence_runtime.launch.plan import Options
+from ringfence_runtime.launcher import modules
+from ringfence_runtime.launcher.modules import Modules
+from ringfence_runtime.spec import parse_config
+from tests.runtime.conftest import CONFIG, ROOT, Box, Runtime
 from tests.runtime.test_agent import add_call, agent, with_agent  # noqa: F401 (fixtures)
 from tests.runtime.test_engines import Podman, podman, root_tree  # noqa: F401 (fixtures)
+from tests.runtime.test_launcher import Warm
 from tests.support import force
 from tests.support.agent import Agent
 from tests.support.waiting import patience, wait_for
@@ -371,3 +379,98 @@ def test_podman_runs_a_module(podman: Podman, module: Path) -> None:  # noqa: F8
     got = podman.run(*words, "rftest", "/app.wasm", "a", ok=False)
     assert got.stdout.splitlines()[:2] == ["/app.wasm", "a"], got.stderr
     assert got.returncode == 7
+
+
+class Codes:
+    """Files in place of the cache of native code. Counts how often a module is read and looked up."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = directory
+        self.reads = 0
+        monkeypatch.setattr(modules, "cached", self.cached)
+        monkeypatch.setattr(modules, "check_directory", lambda: str(directory))
+        monkeypatch.setattr(ringfence_runtime, "ENGINE", ("/engine", "digest", str(directory)))
+        # the files of a test are all younger than this
+        monkeypatch.setattr(modules, "_SECONDS_OF_DOUBT", -1.0)
+
+    def cached(self, module: bytes, *, interruptible: bool) -> str:
+        """As wasmcode.cached, but there is code for every module."""
+        self.reads += 1
+        path = self.directory / f"{module[8:].decode()}{'-stops' if interruptible else ''}"
+        if not path.exists():
+            path.write_text("code")
+        return str(path)
+
+
+def test_a_launcher_reads_a_module_again_after_each_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the module, of the code and of the settings. Otherwise neither file is read a second time."""
+    (tmp_path / "rootfs").mkdir()
+    module = tmp_path / "rootfs" / "module"
+    module.write_bytes(b"\0asm\1\0\0\0first")
+    config = parse_config(json.dumps({**CONFIG, "annotations": OWN} | {"process": {
+        **CONFIG["process"], "args": ["/module"]}}).encode())  # fmt: skip
+    codes, known = Codes(tmp_path, monkeypatch), Modules()
+
+    def code() -> str:
+        made = known.prepare(config, str(tmp_path), Options())
+        assert made is not None
+        return made.mounts[-1].source
+
+    first = code()
+    assert (code(), codes.reads) == (first, 1)
+    assert first == f"{tmp_path}/first"
+    (tmp_path / "first").write_text("damaged")
+    assert (code(), codes.reads) == (first, 2)
+    module.write_bytes(b"\0asm\1\0\0\0other")
+    assert (code(), codes.reads) == (f"{tmp_path}/other", 3)
+    os.utime(tmp_path / "other", (0, 0))
+    assert (code(), codes.reads) == (f"{tmp_path}/other", 4), "its use must be written down"
+    config.annotations[wasm.DEADLINE] = "5"
+    assert (code(), codes.reads) == (f"{tmp_path}/other-stops", 5)
+
+
+def test_a_launcher_leaves_large_modules_to_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would serve nobody else while it reads."""
+    (tmp_path / "rootfs").mkdir()
+    (tmp_path / "rootfs" / "module").write_bytes(b"\0asm\1\0\0\0large")
+    os.truncate(tmp_path / "rootfs" / "module", (16 << 20) + 1)
+    process = {**CONFIG["process"], "args": ["/module"]}
+    config = parse_config(json.dumps({**CONFIG, "annotations": OWN, "process": process}).encode())
+    codes = Codes(tmp_path, monkeypatch)
+    assert Modules().prepare(config, str(tmp_path), Options()) is None
+    assert codes.reads == 0
+
+
+@pytest.fixture
+def warm(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Warm]:
+    """A launcher with the engine."""
+    force.need_root()
+    force.need_program("gcc")
+    made = Warm(tmp_path_factory.mktemp("warm"), "--wasm", library(), "--wasm-cache", str(cache))
+    yield made
+    made.stop()
+    made.log.close()
+
+
+@pytest_root
+def test_the_launcher_launches_a_compiled_module_itself(wasi: Box, warm: Warm, cache: Path) -> None:
+    """A worker compiles it; from then on no process of the runtime stays beside the module."""
+    wasi.runtime = Runtime(warm.executable, wasi.runtime.root)
+    for path in cache.glob("*") if cache.exists() else ():
+        path.unlink()
+    assert attempt(wasi, "read", "/none").startswith("read: ")
+    assert [path.suffix for path in sorted(cache.iterdir())] == ["", ".sum", ""]
+    wasi.args("/attempts.wasm", "sleep").write()
+    words = [str(warm.executable), "--root", str(wasi.runtime.root), "run", wasi.name]
+    with subprocess.Popen(words, cwd=wasi.directory, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "waiting\n"
+        assert set(warm.children()) - set(warm.own) == {wasi.state()["pid"]}
+        running.terminate()
+        assert running.wait(timeout=patience(30)) == 128 + signal.SIGTERM
+    code = next(path for path in cache.iterdir() if len(path.name) == 64)
+    code.write_bytes(b"damaged")
+    assert attempt(wasi, "read", "/none").startswith("read: ")
+    assert code.stat().st_size > len(b"damaged")

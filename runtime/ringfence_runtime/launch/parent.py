@@ -200,7 +200,7 @@ def creating(
     config_path: str = "",
     loaded: tuple[Config, bytes] | None = None,
 ) -> Task[Launched]:
-    """`create` as a generator. `loaded` is the configuration if the caller has read it already."""
+    """`create` as a generator. `loaded`: the configuration, read and prepared for WebAssembly by the caller."""
     check_id(name)
     config, data = loaded or load_config(config_path or f"{bundle}/config.json")
     _check_process(config, options, detached=detached_start or detach)
@@ -209,7 +209,7 @@ def creating(
     try:
         if options.userns or USERNS in config.annotations:
             config, data = _own_ids(config, data, options, f"{store.root}/{name}", undo)
-        config = wasm.rewrite(config, bundle, options)
+        config = config if loaded else wasm.rewrite(config, bundle, options)
         seccomp = _filter_of(config)
         plan = make_plan(config, bundle, options)
         undo.add(plan.close)

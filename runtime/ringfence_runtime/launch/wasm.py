@@ -26,7 +26,18 @@ if TYPE_CHECKING:
     from ringfence_runtime.spec.config import Config
     from ringfence_runtime.spec.process import Process
 
-__all__ = ["DEADLINE", "MOST_BYTES", "OWN", "PLACE", "rewrite", "wanted"]
+__all__ = [
+    "DEADLINE",
+    "MOST_BYTES",
+    "OWN",
+    "PLACE",
+    "has_deadline",
+    "open_program",
+    "read_module",
+    "rewrite",
+    "rewritten",
+    "wanted",
+]
 
 #: the annotation of this runtime: "true"
 OWN = "ringfence.io/wasm"
@@ -64,33 +75,41 @@ def wanted(annotations: dict[str, str]) -> str:
 
 def rewrite(config: Config, bundle: str, options: Options) -> Config:
     """Returns the configuration that executes the module; `config` itself if the program is no module."""
-    word = wanted(config.annotations)
-    process = config.process
-    if not word or process is None or not process.args:
+    fd = open_program(config, bundle, options)
+    if fd < 0:
         return config
-    data = _read_program(config, process, bundle, options)
-    if not data.startswith(MAGIC):
-        if word == "smart":
-            return config
-        raise SpecError("process.args[0]", f"{process.args[0]!a} is not a WebAssembly module")
-    if data[4:8] != MODULE:
-        raise SpecError("process.args[0]", "is a component or another version; modules of version 1 run")
-    from copy import copy
-
+    try:
+        data = read_module(fd, config)
+    finally:
+        os.close(fd)
+    if not data:
+        return config
     from ringfence_runtime.launch.wasmcode import compiled
 
-    deadline = _deadline(config)
-    code = compiled(data, interruptible=deadline > 0)
+    return rewritten(config, compiled(data, interruptible=has_deadline(config)))
+
+
+def rewritten(config: Config, code: str) -> Config:
+    """Returns the configuration that executes this native code."""
+    from copy import copy
+
+    process = config.process
+    assert process is not None
     result = copy(config)
     result.mounts = (*(mount for mount in config.mounts if not _is_kernels(mount)), *_mounts(code))
     result.process = copy(process)
-    result.process.args = _arguments(config, process, result.mounts, deadline)
+    result.process.args = _arguments(config, process, result.mounts)
     # The prefix keeps them from the dynamic loader (LD_PRELOAD) and the C library.
     result.process.env = tuple(f"W_{item}" for item in _environment(process))
     result.linux = copy(config.linux)
     # The dynamic loader would read it, and load the image's own libraries.
     result.linux.masked = (*config.linux.masked, "/etc/ld.so.preload")
     return result
+
+
+def has_deadline(config: Config) -> bool:
+    """Returns True if the code must be interruptible."""
+    return _deadline(config) > 0
 
 
 def _deadline(config: Config) -> int:
@@ -116,7 +135,7 @@ def _bind(destination: str, source: str) -> Mount:
     return Mount(Node(whole, "wasm"))
 
 
-def _arguments(config: Config, process: Process, mounts: tuple[Mount, ...], deadline: int) -> tuple[str, ...]:
+def _arguments(config: Config, process: Process, mounts: tuple[Mount, ...]) -> tuple[str, ...]:
     """The host program's arguments (native/wasm.c, `parse`)."""
     words = [f"{PLACE}/wasm", "run", f"{PLACE}/code"]
     words += ["-r" if config.root_readonly else "-w", "/"]
@@ -125,7 +144,7 @@ def _arguments(config: Config, process: Process, mounts: tuple[Mount, ...], dead
         words += ["-w" if writable else "-r", os.path.normpath(mount.destination)]
     if (memory := config.linux.resources.memory) is not None and memory > 0:
         words += ["-m", str(memory)]
-    if deadline:
+    if deadline := _deadline(config):
         words += ["-d", str(deadline)]
     return (*words, "--", *process.args)
 
@@ -136,8 +155,11 @@ def _environment(process: Process) -> tuple[str, ...]:
     return given if any(item.startswith("PWD=") for item in given) else (*given, f"PWD={process.cwd}")
 
 
-def _read_program(config: Config, process: Process, bundle: str, options: Options) -> bytes:
-    """Returns the bytes of the program, or the beginning of one that is no module."""
+def open_program(config: Config, bundle: str, options: Options) -> int:
+    """Opens the program if it may be a module. Returns -1 if no annotation asks for WebAssembly."""
+    process = config.process
+    if not wanted(config.annotations) or process is None or not process.args:
+        return -1
     name = process.args[0]
     if "/" in name:
         paths = [os.path.join(process.cwd, name)]
@@ -147,13 +169,8 @@ def _read_program(config: Config, process: Process, bundle: str, options: Option
     for path in paths:
         fd = _open_program(config, os.path.normpath(path), bundle, options)
         if fd >= 0:
-            break
-    else:
-        raise SpecError("process.args[0]", f"{name!a} is not a file of the container")
-    try:
-        return _read(fd, name)
-    finally:
-        os.close(fd)
+            return fd
+    raise SpecError("process.args[0]", f"{name!a} is not a file of the container")
 
 
 def _open_program(config: Config, path: str, bundle: str, options: Options) -> int:
@@ -185,10 +202,17 @@ def _open_program(config: Config, path: str, bundle: str, options: Options) -> i
     return -1
 
 
-def _read(fd: int, name: str) -> bytes:
+def read_module(fd: int, config: Config) -> bytes:
+    """Returns the bytes of the module; none if it is another program and the magic number decides."""
+    assert config.process is not None
+    name = config.process.args[0]
     data = os.read(fd, 1 << 12)
     if not data.startswith(MAGIC):
-        return data
+        if wanted(config.annotations) == "smart":
+            return b""
+        raise SpecError("process.args[0]", f"{name!a} is not a WebAssembly module")
+    if data[4:8] != MODULE:
+        raise SpecError("process.args[0]", "is a component or another version; modules of version 1 run")
     parts, size = [data], len(data)
     while part := os.read(fd, 1 << 20):
         parts.append(part)

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from hashlib import sha256
 
 import ringfence_runtime
 from ringfence_runtime.errors import Error
 
-__all__ = ["MOST_BYTES", "compiled"]
+__all__ = ["MOST_BYTES", "SECONDS_BETWEEN_USES", "cached", "check_directory", "compiled"]
 
 #: of all entries
 MOST_BYTES = 1 << 30
+#: the use of an entry is written down this often
+SECONDS_BETWEEN_USES = 3600.0
 _NO_ENGINE = (
     "the package wasmtime has the engine: pip install 'ringfence[wasm]', and install the runtime again"
 )
@@ -26,26 +29,39 @@ _NO_ENGINE = (
 
 def compiled(module: bytes, *, interruptible: bool) -> str:
     """Returns the path of the module's native code, which it compiles if the cache has none."""
+    path = cached(module, interruptible=interruptible)
+    if path:
+        return path
+    directory = check_directory()
+    path = f"{directory}/{_key(module, interruptible=interruptible)}"
+    lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_intact(path):
+            _make(module, path, interruptible=interruptible)
+            _shrink(directory, path)
+    finally:
+        os.close(lock)
+    return path
+
+
+def cached(module: bytes, *, interruptible: bool) -> str:
+    """Returns the path of the module's native code, or an empty string if the cache has none."""
+    path = f"{check_directory()}/{_key(module, interruptible=interruptible)}"
+    if not _is_intact(path):
+        return ""
+    if time.time() - os.stat(path).st_mtime > SECONDS_BETWEEN_USES:
+        os.utime(path)
+    return path
+
+
+def check_directory() -> str:
+    """Returns the directory of native code. Raises an error if its code cannot be trusted."""
     if not ringfence_runtime.ENGINE[0]:
         raise Error("this runtime was installed without an engine for WebAssembly", hint=_NO_ENGINE)
     if os.geteuid() != 0:
         raise Error("WebAssembly needs root: the cache of native code is root's")
-    directory = _directory(ringfence_runtime.ENGINE[2])
-    path = f"{directory}/{_key(module, interruptible=interruptible)}"
-    if not _is_intact(path):
-        lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _is_intact(path):
-                _make(module, path, interruptible=interruptible)
-                _shrink(directory, path)
-        finally:
-            os.close(lock)
-    os.utime(path)
-    return path
-
-
-def _directory(path: str) -> str:
+    path = ringfence_runtime.ENGINE[2]
     os.makedirs(path, 0o700, exist_ok=True)
     status = os.stat(path)
     if status.st_uid != 0 or status.st_mode & 0o022:

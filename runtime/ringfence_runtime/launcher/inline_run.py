@@ -19,7 +19,7 @@ from ringfence_runtime.launch import parent
 from ringfence_runtime.launch.ending import destroy
 from ringfence_runtime.launch.plan import USERNS
 from ringfence_runtime.launch.starting import Starter
-from ringfence_runtime.launch.wasm import wanted
+from ringfence_runtime.launcher.modules import Modules
 from ringfence_runtime.launcher.protocol import ENDED, RUNNING, answer
 from ringfence_runtime.launcher.waiting import Fd
 from ringfence_runtime.spec.config import parse_config, read_file
@@ -49,6 +49,7 @@ class InlineRuns:
         self.starter = Starter()
         #: the standard streams of all clients, which a fork of the launcher must close
         self.streams: set[int] = set()
+        self._modules = Modules()
         self._configs: dict[bytes, Config] = {}
 
     def load(self, path: str) -> tuple[Config, bytes]:
@@ -82,9 +83,15 @@ class InlineRuns:
             if run.detach or _needs_worker(run.options):
                 return None
             found = InlineRun(self, peer, request, settings.root, run)
+            if not found.is_plain():
+                return None
+            prepared = self._modules.prepare(found.config, run.bundle, run.options)
         except (Error, OSError):
             return None
-        return found if found.is_plain() else None
+        if prepared is None:  # a module must be compiled first
+            return None
+        found.config = prepared
+        return found
 
 
 def _is_default(settings: Globals) -> bool:
@@ -128,7 +135,6 @@ class InlineRun:
             and not config.process.terminal
             and not config.linux.net_devices
             and USERNS not in config.annotations
-            and not wanted(config.annotations)  # it may have to be compiled first
             and (seccomp is None or not seccomp.text("listenerPath"))
         )
 
