@@ -200,7 +200,7 @@ def creating(
     config_path: str = "",
     loaded: tuple[Config, bytes] | None = None,
 ) -> Task[Launched]:
-    """`create` as a generator. `loaded`: the configuration, read and prepared for WebAssembly by the caller."""
+    """`create` as a generator. `loaded`: the configuration if the caller has read and prepared it."""
     check_id(name)
     config, data = loaded or load_config(config_path or f"{bundle}/config.json")
     _check_process(config, options, detached=detached_start or detach)

@@ -11,10 +11,13 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from hashlib import sha256
 
 import ringfence_runtime
 from ringfence_runtime.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["MOST_BYTES", "SECONDS_BETWEEN_USES", "cached", "check_directory", "compiled"]
 
@@ -55,6 +58,13 @@ def cached(module: bytes, *, interruptible: bool) -> str:
     return path
 
 
+def _sha256(data: bytes) -> Any:
+    """Returns the hash object. It is imported for modules alone, as it loads OpenSSL: 2 MB of a launcher."""
+    from hashlib import sha256
+
+    return sha256(data)
+
+
 def check_directory() -> str:
     """Returns the directory of native code. Raises an error if its code cannot be trusted."""
     if not ringfence_runtime.ENGINE[0]:
@@ -72,16 +82,16 @@ def check_directory() -> str:
 def _key(module: bytes, *, interruptible: bool) -> str:
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         processor = next((line for line in file if line.startswith(("flags", "Features"))), "")
-    whole = sha256(sha256(module).digest())
+    whole = _sha256(_sha256(module).digest())
     for part in (ringfence_runtime.ENGINE[1], processor, str(interruptible)):
         whole.update(f"\n{part}".encode())
-    return whole.hexdigest()
+    return str(whole.hexdigest())
 
 
 def _is_intact(path: str) -> bool:
     try:
         with open(path, "rb") as code, open(f"{path}.sum", encoding="ascii") as total:
-            return sha256(code.read()).hexdigest() == total.read()
+            return str(_sha256(code.read()).hexdigest()) == total.read()
     except (OSError, ValueError):
         return False
 
@@ -91,7 +101,7 @@ def _make(module: bytes, path: str, *, interruptible: bool) -> None:
     try:
         _run_compiler(module, new, interruptible=interruptible)
         with open(new, "rb") as code:
-            total = sha256(code.read()).hexdigest()
+            total = _sha256(code.read()).hexdigest()
         with open(f"{path}.sum", "w", encoding="ascii") as file:
             file.write(total)
         os.chmod(new, 0o444)
