@@ -15,10 +15,6 @@ import time
 import ringfence_runtime
 from ringfence_runtime.errors import Error
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 __all__ = ["MOST_BYTES", "SECONDS_BETWEEN_USES", "cached", "check_directory", "compiled"]
 
 #: of all entries
@@ -32,19 +28,18 @@ _NO_ENGINE = (
 
 def compiled(module: bytes, *, interruptible: bool) -> str:
     """Returns the path of the module's native code, which it compiles if the cache has none."""
-    path = cached(module, interruptible=interruptible)
-    if path:
-        return path
     directory = check_directory()
     path = f"{directory}/{_key(module, interruptible=interruptible)}"
-    lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _is_intact(path):
-            _make(module, path, interruptible=interruptible)
-            _shrink(directory, path)
-    finally:
-        os.close(lock)
+    if not _is_intact(path):
+        lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_intact(path):
+                _make(module, path, interruptible=interruptible)
+                _shrink(directory, path)
+        finally:
+            os.close(lock)
+    _note_use(path)
     return path
 
 
@@ -53,16 +48,13 @@ def cached(module: bytes, *, interruptible: bool) -> str:
     path = f"{check_directory()}/{_key(module, interruptible=interruptible)}"
     if not _is_intact(path):
         return ""
-    if time.time() - os.stat(path).st_mtime > SECONDS_BETWEEN_USES:
-        os.utime(path)
+    _note_use(path)
     return path
 
 
-def _sha256(data: bytes) -> Any:
-    """Returns the hash object. It is imported for modules alone, as it loads OpenSSL: 2 MB of a launcher."""
-    from hashlib import sha256
-
-    return sha256(data)
+def _note_use(path: str) -> None:
+    if time.time() - os.stat(path).st_mtime > SECONDS_BETWEEN_USES:
+        os.utime(path)
 
 
 def check_directory() -> str:
@@ -82,26 +74,34 @@ def check_directory() -> str:
 def _key(module: bytes, *, interruptible: bool) -> str:
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         processor = next((line for line in file if line.startswith(("flags", "Features"))), "")
-    whole = _sha256(_sha256(module).digest())
+    from hashlib import sha256  # for modules alone: it loads OpenSSL, 2 MB of a launcher
+
+    whole = sha256(sha256(module).digest())
     for part in (ringfence_runtime.ENGINE[1], processor, str(interruptible)):
         whole.update(f"\n{part}".encode())
-    return str(whole.hexdigest())
+    return whole.hexdigest()
 
 
 def _is_intact(path: str) -> bool:
     try:
-        with open(path, "rb") as code, open(f"{path}.sum", encoding="ascii") as total:
-            return str(_sha256(code.read()).hexdigest()) == total.read()
+        with open(f"{path}.sum", encoding="ascii") as total:
+            return _sum_of(path) == total.read()
     except (OSError, ValueError):
         return False
+
+
+def _sum_of(path: str) -> str:
+    from hashlib import sha256  # as in _key
+
+    with open(path, "rb") as code:
+        return sha256(code.read()).hexdigest()
 
 
 def _make(module: bytes, path: str, *, interruptible: bool) -> None:
     new = f"{path}.new"
     try:
         _run_compiler(module, new, interruptible=interruptible)
-        with open(new, "rb") as code:
-            total = _sha256(code.read()).hexdigest()
+        total = _sum_of(new)
         with open(f"{path}.sum", "w", encoding="ascii") as file:
             file.write(total)
         os.chmod(new, 0o444)
