@@ -16,13 +16,13 @@ import pytest
 from ringfence.abi import Mechanism
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.preemption import Preemption, find
-from tests.kernel.test_agent_handover import Attacker, Pods, pins
+from tests.kernel.test_agent_handover import Attacker, Pods, pins, pods
 from tests.support import force
 from tests.support.agent import Agent
 from tests.support.cgroups import new_cgroup
 from tests.support.waiting import wait_for
 
-__all__ = ["pins"]
+__all__ = ["pins", "pods"]
 
 pytestmark = pytest.mark.root
 LABEL, POD = "hand", "handpod"
@@ -37,12 +37,6 @@ preemption._MOUNTED, agent._LOOK = sys.argv[1], 1.0
 sys.argv[1:2] = []
 sys.exit(main())
 """
-
-
-@pytest.fixture
-def pods(tmp_path: Path, pins: Path) -> Pods:
-    """No pod has run yet."""
-    return Pods(tmp_path, pins)
 
 
 @pytest.fixture

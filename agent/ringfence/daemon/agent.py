@@ -86,7 +86,7 @@ class Agent:
             self._service.waiting("the restart")
         else:
             self._service.stopping()
-        stays = parts.continuity.outlives or (self.restarts and parts.continuity.base is not None)
+        stays = parts.continuity.outlives(restarts=self.restarts)
         enforcement = "continues (pinned)" if stays else "ends"
         self._log.info("stopping", enforcement=enforcement, restarts=self.restarts)
         parts.loop.drain(parts.dispatcher.on_records)
@@ -193,9 +193,9 @@ class Agent:
             (_BEAT, parts.reserve.tick),
             (_BEAT, parts.pipeline.look),
             (_BEAT, parts.defence.tick),
+            (_LOOK, parts.preemption.tick),
         ):
             loop.every(seconds, work)
-        loop.every(_LOOK, parts.preemption.tick)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.on_signal(number, loop.stop)
         loop.on_signal(signal.SIGHUP, self.hang_up)

@@ -62,7 +62,7 @@ class PreemptionWatch:
         refused = self._refused_with(after) if matters else []
         self._log.warning("the kernel's preemption was switched", before=str(before), now=str(now),
                           restarts=matters and not refused, policies_refused=refused)  # fmt: skip
-        self._problem = _problem(now, refused) if matters else ""
+        self._problem = _problem(now, refused) if refused else ""
         if now.may_skip and not before.may_skip and not _by_lsm(self._node) and self._reports:
             self._report([finding(_DETECTOR, None, _details(before, after, refused))])
         if matters and not refused:
@@ -76,8 +76,6 @@ def _by_lsm(node: NodeCapabilities) -> bool:
 
 
 def _problem(now: Preemption, refused: list[str]) -> str:
-    if not refused:
-        return ""
     return (
         f"the kernel preempts itself since it was switched to {now}, and may skip programs that decide; the "
         f"policies would be refused now ({len(refused)} problems, first: {refused[0]}), and stay in force"

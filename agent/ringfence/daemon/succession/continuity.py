@@ -48,10 +48,9 @@ class Continuity:
         """Why enforcement ends with this agent although it should not; empty: no problem."""
         return self._problem or self._kernel.pin_failure
 
-    @property
-    def outlives(self) -> bool:
-        """True if enforcement continues after an orderly stop of this agent."""
-        return self.base is not None and self._config.fail_mode == "closed"
+    def outlives(self, *, restarts: bool) -> bool:
+        """Returns True if enforcement continues after an orderly stop of this agent, or until it `restarts`."""
+        return self.base is not None and (restarts or self._config.fail_mode == "closed")
 
     def begin(self, predecessor: PredecessorTasks) -> None:
         """Before anything is attached: find the pins of earlier agents."""
@@ -135,12 +134,10 @@ class Continuity:
         if self._config.mode == "audit" or not any(waiting):
             self.takeover.release()
 
-    def stop(self, report: Report, *, restarts: bool = False) -> None:
-        """Report what was taken over, and remove the pins unless they are to stay, as for an agent that
-        `restarts`.
-        """
+    def stop(self, report: Report, *, restarts: bool) -> None:
+        """Report what was taken over, and remove the pins unless they are to stay."""
         self.takeover.finish(report)
-        if not self.outlives and not restarts:
+        if not self.outlives(restarts=restarts):
             self._kernel.unpin()
 
     def samples(self) -> Iterator[Metric]:
