@@ -12,6 +12,7 @@ from ringfence.daemon.policies.manager import PolicyManager
 from ringfence.export.escape import escape
 from ringfence.policy import CompiledRule, Policy
 from ringfence.policy.compiled import BlindRule
+from ringfence.policy.model import Rule
 from ringfence.policy.probe_rules import ProbeRule
 
 __all__ = ["PolicyQuery"]
@@ -66,40 +67,38 @@ def _rule(rule: CompiledRule) -> dict[str, Any]:
 
 def _blind_rule(blind: BlindRule, mode: str) -> dict[str, Any]:
     """Returns the row of a rule that this node neither enforces nor reports, with the reason."""
-    rule = blind.rule
     return {
-        "rule": rule.id,
-        "title": escape(rule.title),
-        "severity": rule.severity,
-        "policy": blind.policy.name,
+        **_as_written(blind.policy, blind.rule, mode),
         "events": sorted(kind.label for kind in blind.events),
-        "attack": list(rule.attack),
-        "mode": blind.policy.mode if mode == "policy" else mode,
-        "asked": rule.action.label,
         "action": "none",
         "enforced": "none",
         "why": blind.why,
         "mechanism": "none",
-        "file": escape(rule.place.file),
-        "line": rule.place.line,
     }
 
 
 def _probe_rule(policy: Policy, rule: ProbeRule, mode: str) -> dict[str, Any]:
-    mode = policy.mode if mode == "policy" else mode
+    row = _as_written(policy, rule, mode)
+    return {
+        **row,
+        "events": [rule.label],
+        "action": rule.action.label if row["mode"] == "enforce" else "alert",
+        "enforced": rule.action.label,
+        "why": "a custom probe: user space acts, after the event",
+        "mechanism": "observe",
+    }
+
+
+def _as_written(policy: Policy, rule: Rule | ProbeRule, mode: str) -> dict[str, Any]:
+    """Returns the part of a row that no node changes. `mode`: the agent's."""
     return {
         "rule": rule.id,
         "title": escape(rule.title),
         "severity": rule.severity,
         "policy": policy.name,
-        "events": [rule.label],
         "attack": list(rule.attack),
-        "mode": mode,
+        "mode": policy.mode if mode == "policy" else mode,
         "asked": rule.action.label,
-        "action": rule.action.label if mode == "enforce" else "alert",
-        "enforced": rule.action.label,
-        "why": "a custom probe: user space acts, after the event",
-        "mechanism": "observe",
         "file": escape(rule.place.file),
         "line": rule.place.line,
     }
