@@ -15,10 +15,15 @@ from typing import Any, NamedTuple
 
 from ringfence.containers.patterns import identify
 
-__all__ = ["Container", "Enrichment", "Facts", "Posture", "SensitiveMount", "State", "Suspicion"]
+__all__ = ["Container", "Enrichment", "Facts", "Posture", "SensitiveMount", "State", "Suspicion", "shortened"]
 
 _CANARY = re.compile(r"ringfence-canary-[0-9]+\.0")
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+def shortened(identifier: str) -> str:
+    """Returns the first twelve digits of an id, as runtimes print ids; a name is not cut."""
+    return identifier[:12] if len(identifier) == 64 else identifier
 
 
 def _no_labels() -> Mapping[str, str]:
@@ -160,8 +165,8 @@ class Container:
 
     @property
     def short_id(self) -> str:
-        """The first twelve digits, as runtimes print ids; a name is not cut."""
-        return self.id[:12] if len(self.id) == 64 else self.id
+        """See `shortened`."""
+        return shortened(self.id)
 
     def enriched(self, facts: Facts) -> Container:
         """Returns this container with the found facts; a known fact is never replaced by an unknown one.

@@ -11,6 +11,7 @@ from typing import Any
 
 from ringfence import __version__
 from ringfence.containers.enrich import safejson
+from ringfence.containers.model import shortened
 from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.http import Http
 from ringfence.export.sinks.native import headline, image_of, microseconds, part
@@ -70,7 +71,8 @@ class Alertmanager(_Web):
             "mechanism": record.get("mechanism"),
             "namespace": container.get("namespace"),
             "pod": container.get("pod"),
-            "container": container.get("name") or _short(str(container.get("id") or "")),
+            # as the metrics have it, or the alerts of Prometheus would not be inhibited
+            "container": container.get("name") or shortened(str(container.get("id") or "")),
             "image": container.get("image"),
             "node": record.get("node"),
             **part(record, "labels"),
@@ -84,11 +86,6 @@ class Alertmanager(_Web):
             "startsAt": record.get("time"),
             "endsAt": ends.isoformat(timespec="milliseconds"),
         }
-
-
-def _short(identifier: str) -> str:
-    """Returns it as the metrics have it, or the alerts of Prometheus would not be inhibited."""
-    return identifier[:12] if len(identifier) == 64 else identifier
 
 
 def _annotations(record: Record) -> dict[str, Any]:
