@@ -49,7 +49,7 @@ class Continuity:
         return self._problem or self._kernel.pin_failure
 
     def outlives(self, *, restarts: bool) -> bool:
-        """Returns True if enforcement continues after an orderly stop of this agent, or until it `restarts`."""
+        """Returns True if enforcement continues after an orderly stop of this agent, or as it `restarts`."""
         return self.base is not None and (restarts or self._config.fail_mode == "closed")
 
     def begin(self, predecessor: PredecessorTasks) -> None:
