@@ -16,7 +16,7 @@ static void busy_once(unsigned int turn)
 	struct sockaddr_in closed = { .sin_family = AF_INET, .sin_port = htons(9) };
 	int fd;
 
-	switch (turn % 6) {
+	switch (turn % 7) {
 	case 0:
 		fd = open("/proc/self/status", O_RDONLY);
 		close(fd);
@@ -41,18 +41,48 @@ static void busy_once(unsigned int turn)
 		connect(fd, (void *)&closed, sizeof(closed));
 		close(fd);
 		break;
+	case 5:
+		fd = open("/proc/self/ns/uts", O_RDONLY);
+		setns(fd, CLONE_NEWUTS);
+		close(fd);
+		break;
 	default:
 		mount(NULL, "/", NULL, MS_PRIVATE, NULL);
 	}
 }
 
+/* Keeps the calling thread on one CPU. -1: on none. */
+static void stay_on(long cpu)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	for (long i = 0; i < cpus; i++)
+		if (cpu < 0 || i == cpu % cpus)
+			CPU_SET(i, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+/*
+ * Every other thread stays on a CPU. All have a different priority. One of four is of the real-time
+ * class, if it may be: it preempts the others whenever it wakes up.
+ */
 __attribute__((noreturn)) static void *keep_busy(void *which)
 {
+	const struct sched_param first = { .sched_priority = 1 };
 	unsigned int turn = (unsigned long)which;
+	int pauses;
 
-	setpriority(PRIO_PROCESS, syscall(SYS_gettid), turn % 20);
-	for (;;)
+	if (turn % 2)
+		stay_on(turn / 2);
+	setpriority(PRIO_PROCESS, syscall(SYS_gettid), turn * 5 % 20);
+	pauses = turn % 4 == 3 && !sched_setscheduler(0, SCHED_FIFO, &first);
+	for (;;) {
 		busy_once(turn++);
+		if (pauses && turn % 16 == 0)
+			usleep(200);
+	}
 }
 
 static int try_open(void)
@@ -109,21 +139,45 @@ static const struct {
 };
 
 struct counts {
-	volatile long tried, through, answered;
+	volatile long tried, through, answered, killed;
 };
+
+/* Waits for a child that tries, and counts it if it was killed. */
+static void reap(pid_t child, struct counts *counts)
+{
+	int status;
+
+	if (waitpid(child, &status, 0) == child && WIFSIGNALED(status))
+		counts->killed++;
+}
+
+static int report(const struct counts *counts)
+{
+	printf("tried %ld through %ld answered %ld killed %ld\n", counts->tried, counts->through, counts->answered,
+	       counts->killed);
+	return result(0);
+}
+
+#define TURN 500 /* tries on one CPU, then without a place */
 
 /* Tries until it is killed or has done its share; each answer reaches the shared counts. */
 static void try_until(int (*attempt)(void), struct counts *counts, long most, long long end)
 {
+	long place = -1;
+
 	while (counts->tried < most && now_ms() < end) {
-		__sync_fetch_and_add(&counts->tried, 1);
+		long turn = __sync_fetch_and_add(&counts->tried, 1) / TURN;
+
+		if (turn != place)
+			stay_on(turn % 2 ? turn / 2 : -1);
+		place = turn;
 		if (!attempt())
 			__sync_fetch_and_add(&counts->through, 1);
 		__sync_fetch_and_add(&counts->answered, 1);
 	}
 }
 
-/* hammer WHAT TRIES THREADS MILLISECONDS: prints "tried N through N answered N". */
+/* hammer WHAT TRIES THREADS MILLISECONDS: prints "tried N through N answered N killed N". */
 static int attack_hammer(char **args)
 {
 	struct counts *counts = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -154,12 +208,11 @@ static int attack_hammer(char **args)
 			try_until(attempt, counts, most, end);
 			_exit(0);
 		}
-		waitpid(child, NULL, 0);
+		reap(child, counts);
 	}
 	kill(busy, SIGKILL);
 	waitpid(busy, NULL, 0);
-	printf("tried %ld through %ld answered %ld\n", counts->tried, counts->through, counts->answered);
-	return result(0);
+	return report(counts);
 }
 
 /* children N MILLISECONDS: each of N children looks if rules apply to it. Prints how many they do not. */
@@ -182,10 +235,9 @@ static int attack_children(char **args)
 			try_until(try_userns, counts, counts->tried + 1, end);
 			_exit(0);
 		}
-		waitpid(child, NULL, 0);
+		reap(child, counts);
 	}
-	printf("tried %ld through %ld answered %ld\n", counts->tried, counts->through, counts->answered);
-	return result(0);
+	return report(counts);
 }
 
 const struct attack hammer_attacks[] = {
