@@ -44,6 +44,7 @@ RF_HOLD(enum, rf_drift);
 RF_HOLD(enum, rf_tamper);
 RF_HOLD(enum, rf_drop);
 RF_HOLD(enum, rf_hierarchy);
+RF_HOLD(enum, rf_entries);
 RF_HOLD(enum, rf_slot_number);
 RF_HOLD(enum, rf_adopt);
 RF_HOLD(enum, rf_before_limit);

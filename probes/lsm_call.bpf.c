@@ -28,8 +28,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
  * The namespace that setns is about to enter, by the object that the kernel has (setns.bpf.c), not
- * by the descriptor, which another thread can replace. If the object is not known, the descriptor
- * is right as long as no other task shares the descriptors; else it is the host's.
+ * by the descriptor, which another thread can replace. If the object is not known for
+ * certain, the descriptor is right as long as no other task shares the descriptors; else it is the
+ * host's.
  */
 static __always_inline void rf_apply_entered_ns(struct rf_query *query, struct rf_armed *armed)
 {
@@ -38,9 +39,7 @@ static __always_inline void rf_apply_entered_ns(struct rf_query *query, struct r
 
 	if (!config.setns_by_object)
 		return;
-	if (ns && armed->entering_checks) {
-		if (!config.backstop || !rf_is_backstop())
-			armed->entering_checks--;
+	if (ns && config.setns_by_object == RF_ENTRIES_CERTAIN) {
 		query->value[0] |= rf_ns_type(ns);
 		query->value[1] = rf_relation_of_ns(ns);
 	} else if (BPF_CORE_READ(task, files, count.counter) != 1) {

@@ -6,27 +6,25 @@
  * or from a pidfd. That function asks for capabilities: the hook `capable`, which follows on the
  * same task, decides by what is stored here (lsm_call.bpf.c).
  *
- * Unlike hooks, these programs may be skipped (docs/kernel-compat.md). So the hook does not take a
- * missing namespace for a harmless one, and the next checkpoint judges where the task is.
+ * Unlike hooks, these programs may be skipped (docs/kernel-compat.md), and what is stored is then
+ * that of an earlier call: one that failed, perhaps. So where the kernel may skip them, a kprobe
+ * behind the function's entry stores the same; where there are no kprobes, nothing that is stored
+ * counts (RF_ENTRIES_UNSURE).
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "include/backstop.h"
 #include "include/namespaces.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* mntns_install asks for three capabilities, the others for at most two. */
-#define RF_CHECKS_OF_ENTRY 3
-
-static __always_inline int rf_note_entry(const struct ns_common *ns)
+static __always_inline int rf_note_entry(__u64 ns)
 {
 	struct rf_armed *armed = rf_bound(bpf_get_current_task_btf());
 
-	if (!armed)
-		return 0;
-	armed->entering_ns = rf_address(ns);
-	armed->entering_checks = RF_CHECKS_OF_ENTRY;
+	if (armed)
+		armed->entering_ns = ns;
 	return 0;
 }
 
@@ -34,7 +32,12 @@ static __always_inline int rf_note_entry(const struct ns_common *ns)
 	SEC("fentry/" #kind "ns_install")                                   \
 	int BPF_PROG(setns_##kind, struct nsset *set, struct ns_common *ns) \
 	{                                                                   \
-		return rf_note_entry(ns);                                   \
+		return rf_note_entry(rf_address(ns));                       \
+	}                                                                   \
+	SEC("kprobe")                                                       \
+	int backstop_setns_##kind(struct pt_regs *regs)                     \
+	{                                                                   \
+		return rf_note_entry(PT_REGS_PARM2(regs));                  \
 	}
 
 RF_NOTES_ENTRY(mnt)

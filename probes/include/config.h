@@ -15,6 +15,13 @@ enum rf_hierarchy {
 	RF_HIERARCHY_FREEZER = 5,
 };
 
+/* Is the namespace that setns enters known? See setns.bpf.c. */
+enum rf_entries {
+	RF_ENTRIES_UNKNOWN = 0,
+	RF_ENTRIES_UNSURE = 1, /* the kernel may skip the program that stores it */
+	RF_ENTRIES_CERTAIN = 2,
+};
+
 /* Defined in maps.bpf.c. */
 struct rf_config {
 	__u32 hierarchy;   /* RF_HIERARCHY_* */
@@ -47,7 +54,7 @@ struct rf_config {
 	__u64 host_root_inode;
 	__u32 guard;	    /* RF_GUARD_*: what happens on an attempt on the agent (guard.bpf.c) */
 	__u32 guard_hooked; /* LSM hooks enforce it; calls and opens are not inspected for it */
-	__u32 setns_by_object; /* setns.bpf.c knows the namespace of every kind */
+	__u32 setns_by_object; /* RF_ENTRIES_* */
 	/* a task that cannot be bound is refused or killed; 0: it is bound later */
 	__u32 refuse_unbound;
 	__u32 grace_ms;	      /* how long a task may be unarmed in a container: unarmed.h */

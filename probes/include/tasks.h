@@ -96,9 +96,8 @@ struct rf_armed {
 	__u32 armed_by_exec;   /* the exec in progress has armed it */
 	__u32 entering;	       /* it has called setns since its last check */
 	__u32 refused_entries; /* refusals of a namespace of the host */
-	/* the namespace that setns is about to enter (setns.bpf.c), for as many checks */
-	__u64 entering_ns;
-	__u32 entering_checks;
+	__u64 entering_ns;     /* the namespace that setns is about to enter: setns.bpf.c */
+	__u32 pad;
 	__u32 began_unbound; /* the call that was in progress when it was bound: see files.bpf.c */
 	/*
 	 * Of a task that is in a container's cgroup and mounts, but not armed (task.container is

@@ -155,6 +155,8 @@ def running(
             "hook_mechanism": node.hook_mechanism,
             "preemptible": node.preemption.may_skip,
             "backstop": node.backstop,
+            "entries_skippable": node.preemption.may_skip,
+            "entry_backstop": node.entry_backstop,
             **settings,
         },
     )

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ SETTINGS: dict[str, Any] = {
     "hook_mechanism": Mechanism.HOOK,
     "preemptible": True,
     "backstop": True,
+    "entries_skippable": True,
+    "entry_backstop": True,
     "guard": GUARD_DENY,
 }
 #: functions whose first instruction is a jump that the kernel patches: no kprobe fits behind the entry
@@ -62,14 +66,18 @@ def probes() -> Iterator[Probes]:
 @pytest.fixture(scope="module")
 def alone(probes: Probes) -> Probes:
     """The same, with the first programs skipped always: they are detached."""
+    detached(probes, "lsm/")
+    assert any(link.program == "backstop_lsm_file_open" for link in probes.kernel.attached)
+    return probes
+
+
+def detached(probes: Probes, kind: str) -> None:
+    """Detach programs of these sections, and wait until they are gone, which the kernel does later else."""
     kernel = probes.kernel
     of = {program.name: program.section for program in kernel.programs}
     with pytest.MonkeyPatch.context() as patch:
-        # Waits until they are gone; the usual way leaves that to the kernel.
         patch.setattr("ringfence.bpf.kernel.detach", _close)
-        kernel.forget([link for link in kernel.attached if of[link.program].startswith("lsm/")])
-    assert any(link.program == "backstop_lsm_file_open" for link in kernel.attached)
-    return probes
+        kernel.forget([link for link in kernel.attached if of[link.program].startswith(kind)])
 
 
 def _close(links: Iterable[int]) -> None:
@@ -139,6 +147,32 @@ def test_a_skipped_program_lets_nothing_through(
     assert killed > 0
     assert set(ends) <= {(Action.KILL, Mechanism.BACKSTOP), (Action.DENY, Mechanism.HOOK)}
     assert through == [0]
+
+
+def test_each_check_of_one_setns_is_about_the_same_namespace(
+    probes: Probes, cgroup: Cgroup, act: str
+) -> None:
+    """Of three for a mount namespace, in a process with two threads: then the kernel refuses by itself."""
+    probes.enforce(Rule(K.SYS_SETNS, "deny", {1: {Relation.HOST}}))
+    calls = ["hammer:1:/dev/null", "setns:/proc/self/ns/mnt:0"]
+    assert values(cgroup, act, *calls) == [1, -errno.EINVAL]
+
+
+def test_the_namespace_of_an_earlier_setns_is_not_that_of_the_next(
+    probes: Probes, cgroup: Cgroup, act: str
+) -> None:
+    """The kernel refuses to enter one's own user namespace before any hook; fentry misses the next call."""
+    probes.enforce(Rule(K.SYS_SETNS, "deny", {1: {Relation.HOST}}))
+    calls = ["setns:/proc/self/ns/user:0", "wait", "setns:/proc/1/ns/uts:0"]
+    with cgroup.popen([act, *calls], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"setns -%d\n" % errno.EINVAL
+        detached(probes, "fentry/")
+        child.stdin.write(b"x")
+        child.stdin.close()
+        said = child.stdout.read()
+    assert said == b"wait 1\nsetns -%d\n" % errno.EPERM
 
 
 @pytest.mark.parametrize(

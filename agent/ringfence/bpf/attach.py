@@ -192,7 +192,7 @@ def _backstops(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]
         if base is not program and (
             (base.name.startswith("guard_") and plan.guard) or _is_hooked(base, kind, hook, plan)
         ):
-            yield Place(program, "kprobe", function_of(hook))
+            yield Place(program, "kprobe", hook if kind == "fentry" else function_of(hook))
 
 
 def _guard_places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:

@@ -158,6 +158,11 @@ class NodeCapabilities:
         """True if what such a program misses is judged again by a kprobe, and killed."""
         return self.hooks_skippable and self.kprobes
 
+    @property
+    def entry_backstop(self) -> bool:
+        """True if a kprobe notes the namespace that setns enters, as the kernel may skip fentry."""
+        return self.preemption.may_skip and self.kprobes
+
     def require(self) -> None:
         """Raises KernelError (NotPermittedError) with everything that is missing, if anything is."""
         if not self.lacks:

@@ -359,7 +359,7 @@ def _prepare(file: ObjectFile, settings: KernelSettings, missing: list[Skipped])
             refused.add(program)
         if section.startswith("lsm/") and not _has_hook(program, section, settings, missing):
             refused.add(program)
-        wanted = base == program or settings.backstop
+        wanted = base == program or settings.has_backstop(base)
         if program in refused or not wanted or not _is_of_use(base, section, settings, refused):
             file.leave_out(program)
         elif base == program and section.startswith("lsm/") and settings.hook_mechanism is Mechanism.HOOK:

@@ -9,11 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ringfence import compiled
-from ringfence.abi import CONFIG, GENERATIONS, GUARD_OFF, HIERARCHY_V2, EventKind, Mechanism
+from ringfence.abi import (
+    CONFIG,
+    ENTRIES_CERTAIN,
+    ENTRIES_UNKNOWN,
+    ENTRIES_UNSURE,
+    GENERATIONS,
+    GUARD_OFF,
+    HIERARCHY_V2,
+    EventKind,
+    Mechanism,
+)
 from ringfence.bpf import guard_calls
 from ringfence.bpf.capabilities import cgroup_storage
 from ringfence.bpf.host import FileIdentity, root_identity
-from ringfence.bpf.lsm import FOLLOW_HOOKS, HELPER_HOOK, SETNS_PROGRAMS, decided_by
+from ringfence.bpf.lsm import FOLLOW_HOOKS, HELPER_HOOK, SETNS_PROGRAMS, backstop_of, decided_by
 from ringfence_linux import namespaces
 from ringfence_linux.procfs import own_start_ns
 
@@ -61,6 +71,8 @@ class KernelSettings:
     )  # how they decide: LSM, or HOOK at the functions that call hooks
     preemptible: bool = False  # the kernel may skip programs that are no LSM or cgroup programs
     backstop: bool = False  # what it skips is judged again, and killed: probes/include/backstop.h
+    entries_skippable: bool = False  # the kernel may skip what stores the namespace that setns enters
+    entry_backstop: bool = False  # a kprobe stores it, too: probes/setns.bpf.c
     tracing: frozenset[str] = frozenset()  # supported keys of TRACEPOINTS
     sealed: bool = True  # all maps that decide are frozen: only the agent's program can write them
 
@@ -91,7 +103,7 @@ class KernelSettings:
         storage = cgroup_storage() if self.task_storage is None else self.task_storage
         share = self.process_share or max(1, self.processes // _SHARES)
         table = (share, storage, self.late, self.task_share, self.root_cgroup, *self.root)
-        guard = (self.guard, self.guards_by_hook(refused), self.knows_entries(refused))
+        guard = (self.guard, self.guards_by_hook(refused), self._entries(refused))
         unbound = (self.refuse_unbound, self.grace_ms)
         return CONFIG.pack(
             self.hierarchy,
@@ -119,6 +131,18 @@ class KernelSettings:
     def knows_entries(self, refused: Collection[str] = ()) -> bool:
         """Returns True if the hook that decides setns knows the namespace of every kind."""
         return "capable" in self.lsm_hooks and not SETNS_PROGRAMS & frozenset(refused)
+
+    def _entries(self, refused: Collection[str]) -> int:
+        """Returns ENTRIES_*."""
+        if not self.knows_entries(refused):
+            return ENTRIES_UNKNOWN
+        backstops = frozenset(backstop_of(program) for program in SETNS_PROGRAMS)
+        certain = not self.entries_skippable or (self.entry_backstop and not backstops & frozenset(refused))
+        return ENTRIES_CERTAIN if certain else ENTRIES_UNSURE
+
+    def has_backstop(self, program: str) -> bool:
+        """Returns True if the backstop of that program is loaded, where there is one."""
+        return self.entry_backstop if program in SETNS_PROGRAMS else self.backstop
 
     def refuses_forks(self, refused: Collection[str] = ()) -> bool:
         """Returns True if a hook refuses every fork whose child cannot be bound."""

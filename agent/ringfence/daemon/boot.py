@@ -139,6 +139,8 @@ def kernel_settings(
         hook_mechanism=node.hook_mechanism,
         preemptible=node.preemption.may_skip,
         backstop=node.backstop,
+        entries_skippable=node.preemption.may_skip,
+        entry_backstop=node.entry_backstop,
         tracing=node.tracing,
         learn=config.learn,
         guard=_GUARD[config.defence],

@@ -6,7 +6,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from ringfence import abi
 from ringfence.abi import Action, EventKind, Mechanism
 from ringfence.bpf.attach import Place, places
 from ringfence.bpf.capabilities import NodeCapabilities
@@ -154,6 +156,21 @@ def test_the_object_of_setns_is_known_only_if_each_kind_is() -> None:
     assert settings.knows_entries()
     assert not settings.knows_entries({"setns_time"})
     assert not KernelSettings().knows_entries()
+
+
+def test_a_stored_namespace_counts_only_if_nothing_can_skip_it() -> None:
+    """Where the kernel may skip fentry, a kprobe has to store it for each kind."""
+
+    def entries(refused: str = "", **options: Any) -> int:
+        settings = KernelSettings(lsm_hooks=HOOKS, **options)
+        values = zip(abi.CONFIG.names, abi.CONFIG.unpack(settings.pack({refused})), strict=True)
+        return int(dict(values)["setns_by_object"])
+
+    assert entries() == abi.ENTRIES_CERTAIN
+    assert entries(entries_skippable=True) == abi.ENTRIES_UNSURE
+    assert entries(entries_skippable=True, entry_backstop=True) == abi.ENTRIES_CERTAIN
+    assert entries("backstop_setns_uts", entries_skippable=True, entry_backstop=True) == abi.ENTRIES_UNSURE
+    assert entries("setns_uts") == abi.ENTRIES_UNKNOWN
 
 
 def test_text_that_is_the_kernels_needs_no_warning() -> None:
