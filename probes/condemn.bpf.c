@@ -43,6 +43,17 @@ __noinline int rf_count_threads(struct rf_sharing *sharing)
 }
 
 /*
+ * An io_uring holds files that it has opened, and another process may hold the ring. Its requests
+ * are made by workers, or by the task itself on its way out of any call.
+ */
+static __always_inline bool rf_uses_ring(struct task_struct *task)
+{
+	if (task->flags & RF_PF_IO_WORKER)
+		return true;
+	return bpf_core_field_exists(task->io_uring) && BPF_CORE_READ(task, io_uring);
+}
+
+/*
  * The kernel counts the users of each, and a thread may have a table of its own. Memory
  * that is looked at in /proc has one user more for a moment. So its count is of interest only if a
  * process of the container has shared memory (`may_share`), or is the child of a vfork.
@@ -54,7 +65,7 @@ __noinline int rf_shares_with_others(__u32 may_share)
 	__s32 live = BPF_CORE_READ(task, signal, live.counter), files, fs;
 	__u32 i;
 
-	if (BPF_CORE_READ(task, vfork_done))
+	if (BPF_CORE_READ(task, vfork_done) || rf_uses_ring(task))
 		return true;
 	if (may_share && BPF_CORE_READ(task, mm, mm_users.counter) > live)
 		return true;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Condemned containers. Where a call cannot be refused, its caller is killed and its effect stays.
- * A caller that shares its descriptors, its directories or its memory with another process leaves
- * the effect to that one, and the next process that dies for a call continues where it ended. So
- * such a kill condemns the whole container, as does an attempt on the agent that was not refused.
- * From then on every hook refuses, and each task is killed at its next call. The agent kills the
- * rest (daemon/defence/condemned.py). Only the end of the container takes that back.
+ * A caller that shares its descriptors, its directories or its memory with another process, or has
+ * used an io_uring, leaves the effect to that one, and the next process that dies for a call
+ * continues where it ended. So such a kill condemns the whole container, as does an attempt on the
+ * agent that was not refused. From then on every hook refuses, and each task is killed at its next
+ * call. The agent kills the rest (daemon/defence/condemned.py). Only the end of the container takes
+ * that back.
  */
 #ifndef RINGFENCE_CONDEMN_H
 #define RINGFENCE_CONDEMN_H
@@ -41,7 +42,7 @@ static __always_inline bool rf_any_condemned(void)
 
 /*
  * Returns true if a task of another thread group has the same descriptor table, directories or
- * memory (`may_share`: RF_STATE_SHARES of the container).
+ * memory (`may_share`: RF_STATE_SHARES of the container), or may have the same io_uring.
  */
 int rf_shares_with_others(__u32 may_share);
 

@@ -357,6 +357,7 @@ struct task_struct {
 	unsigned long atomic_flags;
 	struct seccomp seccomp;
 	struct css_set *cgroups;
+	struct io_uring_task *io_uring; /* once it has used a ring; CONFIG_IO_URING */
 };
 
 #if defined(__TARGET_ARCH_x86)

@@ -124,6 +124,8 @@ _FIXTURES = Path(__file__).parent / "fixtures"
 act = program_fixture(_FIXTURES / "act.c")
 #: ways to a file other than by its name
 evade = program_fixture(_FIXTURES / "evade.c")
+#: takes what a killed caller has opened
+heir = program_fixture(_FIXTURES / "heir.c")
 #: calls with arguments that the probes could misread
 dodge = program_fixture(_FIXTURES / "dodge.c", "-static")
 #: any 32-bit system call of a 64-bit program

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.abi import GUARD_DENY, Action, EventKind, Mechanism, Relation
+from ringfence.abi import GUARD_DENY, Action, EventKind, Mechanism, Relation, Tamper
 from ringfence.bpf.attach import kprobe_type
 from ringfence.bpf.preemption import find
 from tests.kernel.lsm import named
@@ -185,6 +185,17 @@ def test_it_kills_what_it_refuses(alone: Probes, cgroup: Cgroup, act: str, case:
     assert run(cgroup, act, case.attack).returncode == -signal.SIGKILL, misses(alone)
     (event,) = alone.wait(cgroup, case.kind)
     assert (event.action, event.mechanism) == (Action.KILL, Mechanism.BACKSTOP)
+
+
+def test_an_open_file_left_in_a_ring_condemns(
+    alone: Probes, cgroup: Cgroup, heir: str, tmp_path: Path
+) -> None:
+    """The ring's table of files belongs to the parent, too: it is condemned with the child that opened."""
+    (tmp_path / "secret").write_text("x")
+    alone.enforce(named("secret"))
+    assert run(cgroup, heir, "ring", str(tmp_path / "secret")).returncode == -signal.SIGKILL
+    opened, condemned = (alone.wait(cgroup, kind)[0] for kind in (K.FILE_OPEN, K.AGENT_TAMPER))
+    assert (opened.mechanism, condemned.what) == (Mechanism.BACKSTOP, Tamper.CONDEMNED)
 
 
 @pytest.mark.parametrize("command", ["open:{}:0", "sys:87:={}", "sys:90:={}:448"])
