@@ -169,9 +169,19 @@ int syscall_enter(void *ctx)
 }
 
 /*
- * Instead of syscall_enter: also 32-bit programs, int 0x80 and x32 calls, which no per-syscall
- * tracepoint sees. It runs at each call of every process, so its cost for other calls is limited to
- * one look into the table of calls.
+ * Beside syscall_enter: at the functions that 32-bit and x32 calls pass, if perf has a kprobe
+ * there. Other calls cost nothing then.
+ */
+SEC("kprobe")
+int narrow_call(struct pt_regs *regs)
+{
+	return rf_syscall_entered(bpf_get_current_task_btf(), true);
+}
+
+/*
+ * Where there is none, instead of syscall_enter: also 32-bit programs, int 0x80 and x32 calls,
+ * which no per-syscall tracepoint sees. It runs at each call of every process, so its cost for
+ * other calls is limited to one look into the table of calls.
  */
 SEC("tp_btf/sys_enter")
 int BPF_PROG(every_call, struct pt_regs *regs, long id)

@@ -157,6 +157,7 @@ def running(
             "backstop": node.backstop,
             "entries_skippable": node.preemption.may_skip,
             "entry_backstop": node.entry_backstop,
+            "narrow_entries": bool(node.compat_entries),
             **settings,
         },
     )
@@ -168,6 +169,7 @@ def running(
         cgroup=frozenset(node.cgroup) - unneeded,
         cgroup_path=node.cgroup2,
         compat=True,
+        compat_entries=node.compat_entries if chosen.narrow_entries else frozenset(),
         compat_exit=EventKind.FILE_OPEN not in decided,
         lsm=hooks_for(decided, decided),
         hooked=hooked,

@@ -59,6 +59,7 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "tests/kernel/test_lsm_helpers.py",
         "tests/kernel/test_lsm_borrowed.py",
         "tests/kernel/test_hook_mechanism.py",
+        "tests/kernel/test_narrow_calls.py",
         "tests/kernel/test_bpf_kernel.py::test_the_verifier_processes_few_instructions",
     ),
     "newest": (
@@ -137,6 +138,7 @@ SKIPS = (
     Skip(r"elsewhere: this kernel has no file_setattr \(from 6\.17 on\)", ("6.1", "6.12")),
     Skip(r"elsewhere: this kernel has no pidfd of a thread \(6\.9\)", ("6.1",)),
     Skip(r"elsewhere: this kernel cannot id-map the filesystem of the temporary directory.*", ("6.1",)),
+    Skip(r"elsewhere: no kprobe where this kernel dispatches 32-bit calls", ("6.18", "testing", "newest")),
     # no headers of it can be had
     Skip(r"no module for this kernel", ("6.18",)),
     Skip(r"elsewhere: the headers of this kernel are not installed", ("6.18",)),

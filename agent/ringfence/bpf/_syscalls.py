@@ -13,12 +13,12 @@ from typing import Any
 
 from ringfence_linux import syscalls
 
-_PERF_TYPE_TRACEPOINT = 2
+_PERF_TYPE_TRACEPOINT, _PERF_INHERIT = 2, 2
 _BPF_PROG_LOAD, _BPF_PROG_TEST_RUN, _BPF_MAP_FREEZE = 5, 10, 22
 #: struct perf_event_attr, PERF_ATTR_SIZE_VER0: type, size, config; a tracepoint needs no more
 _PERF_EVENT_ATTR = Struct("IIQ48x")
-#: PERF_ATTR_SIZE_VER1, up to config2: type, size, config, ..., kprobe_func, probe_offset
-_PERF_EVENT_ATTR_KPROBE = Struct("IIQ40xQQ")
+#: PERF_ATTR_SIZE_VER1, up to config2: type, size, config, ..., flags, ..., kprobe_func, probe_offset
+_PERF_EVENT_ATTR_KPROBE = Struct("IIQ24xQ8xQQ")
 #: union bpf_attr of BPF_PROG_LOAD, up to attach_btf_id: prog_type, insn_cnt, insns, license, log_level,
 #: log_size, log_buf, ..., expected_attach_type, ..., attach_btf_id
 _PROG_LOAD = Struct("IIQQIIQ28xI36xI")
@@ -36,16 +36,18 @@ def perf_event_open_tracepoint(tracepoint: int) -> int:
     return syscalls.perf_event_open(attributes, pid=-1, cpu=0, subject=tracepoint)
 
 
-def perf_event_open_kprobe(kind: int, function: str, offset: int) -> int:
+def perf_event_open_kprobe(kind: int, function: str, offset: int, *, counts: bool = False) -> int:
     """A perf event of a kprobe that ends with it, for every process. `kind`: the type of the kprobe PMU.
 
+    `counts`: for this thread and its future children; a read returns how often they passed it.
     OSError EILSEQ or EINVAL if no instruction begins at `offset` in the kernel's function.
     """
     name = ctypes.create_string_buffer(function.encode())
     attributes = _PERF_EVENT_ATTR_KPROBE.pack(
-        kind, _PERF_EVENT_ATTR_KPROBE.size, 0, ctypes.addressof(name), offset
+        kind, _PERF_EVENT_ATTR_KPROBE.size, 0, _PERF_INHERIT * counts, ctypes.addressof(name), offset
     )
-    return syscalls.perf_event_open(attributes, pid=-1, cpu=0, subject=function)
+    pid, cpu = (0, -1) if counts else (-1, 0)
+    return syscalls.perf_event_open(attributes, pid=pid, cpu=cpu, subject=function)
 
 
 def load_trivial_program(kind: int, attach_type: int) -> int:

@@ -43,6 +43,8 @@ _NOT_HERE = {
 }
 #: where the instruction behind the entry begins: x86 without and with IBT
 _BEHIND_ENTRY = (5, 9)
+#: the program at the functions that 32-bit calls pass (probes/syscalls.bpf.c)
+NARROW_CALL = "narrow_call"
 _MOUNTED_TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
@@ -55,7 +57,8 @@ class AttachPlan:
     - `cgroup`: names after `cgroup/` in a section (dev, sysctl, connect4); None: all.
     - `cgroup_path`: root of the cgroup v2 hierarchy; empty: no cgroup programs.
     - `compat`, `compat_exit`: also see calls of 32-bit programs, for about 30 ns per call on the node.
-      With `compat`, one program at every call replaces those at the tracepoints of `entry`.
+      With `compat`, one program at every call replaces those at the tracepoints of `entry`; not with
+      `compat_entries`: the functions that all such calls pass.
     - `lsm`: hooks of ringfence.bpf.lsm; `hooked`: the calls that they decide, which are not in `entry`.
     - `drift`: the programs that detect drift, and where.
     - `checkpoints`: check tasks at hooks that no rule needs, too (ringfence.bpf.lsm), and know what
@@ -73,6 +76,7 @@ class AttachPlan:
     cgroup_path: str = ""
     compat: bool = False
     compat_exit: bool = False
+    compat_entries: frozenset[str] = frozenset()
     lsm: frozenset[str] = frozenset()
     hooked: frozenset[str] = frozenset()
     drift: bool = False
@@ -81,6 +85,11 @@ class AttachPlan:
     guard: bool = False
     guarded: frozenset[str] = frozenset()
     guarded_exit: frozenset[str] = frozenset()
+
+    @property
+    def every_call(self) -> bool:
+        """True if 32-bit calls are watched by a program at every call of the node."""
+        return self.compat and not self.compat_entries
 
 
 class Attached(NamedTuple):
@@ -169,7 +178,10 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
         if _follows(program, plan) or _is_hooked(program, kind, target, plan):
             yield Place(program, kind, target)
     for program in programs:
-        entry = frozenset[str]() if plan.compat else plan.entry | plan.guarded
+        entry = frozenset[str]() if plan.every_call else plan.entry | plan.guarded
+        if program.name == NARROW_CALL and plan.compat:
+            for function in sorted(plan.compat_entries):
+                yield Place(program, "kprobe", function)
         for prefix, names in (("syscalls/sys_enter", entry), ("syscalls/sys_exit", plan.exit)):
             if program.section == f"tracepoint/{prefix}":
                 for name in sorted(names):
@@ -220,7 +232,7 @@ def _is_hooked(program: Program, kind: str, target: str, plan: AttachPlan) -> bo
 
 def _is_wanted(plan: AttachPlan, target: str) -> bool:
     if target in ("sys_enter", "sys_exit"):
-        return plan.compat if target == "sys_enter" else plan.compat_exit
+        return plan.every_call if target == "sys_enter" else plan.compat_exit
     if target == "module_request":
         return plan.requests
     return plan.tracing is None or target in plan.tracing
@@ -256,23 +268,30 @@ def _attach_by_btf(place: Place) -> Attached:
 
 
 def _attach_behind_entry(place: Place) -> Attached | Skipped:
-    """Attaches a kprobe behind the call of the trampoline, so that it sees what tracing programs let pass.
+    """Attaches a kprobe behind the call of the trampoline, so that it sees what tracing programs let pass."""
+    try:
+        event = kprobe_behind_entry(place.target)
+    except OSError as failed:
+        return Skipped(place.program.name, place.target, f"no kprobe behind its entry: {failed.strerror}")
+    try:
+        link = _libbpf.link_create(place.program.fd, event, _libbpf.ATTACH_PERF_EVENT)
+        return Attached(place.program.name, place.target, link)
+    finally:
+        os.close(event)
 
-    The entry has an instruction more with CONFIG_X86_KERNEL_IBT. Where none begins, the kernel refuses.
+
+def kprobe_behind_entry(function: str, *, counts: bool = False) -> int:
+    """Returns a perf event of a kprobe behind the function's entry; `counts` as perf_event_open_kprobe.
+
+    The entry has an instruction more with CONFIG_X86_KERNEL_IBT. OSError where none begins behind it.
     """
     failed = OSError(errno.EILSEQ, "no instruction begins behind its entry")
     for offset in _BEHIND_ENTRY:
         try:
-            event = _syscalls.perf_event_open_kprobe(kprobe_type(), place.target, offset)
+            return _syscalls.perf_event_open_kprobe(kprobe_type(), function, offset, counts=counts)
         except OSError as error:
             failed = error
-            continue
-        try:
-            link = _libbpf.link_create(place.program.fd, event, _libbpf.ATTACH_PERF_EVENT)
-            return Attached(place.program.name, place.target, link)
-        finally:
-            os.close(event)
-    return Skipped(place.program.name, place.target, f"no kprobe behind its entry: {failed.strerror}")
+    raise failed
 
 
 @cache

@@ -16,6 +16,7 @@ from ringfence.bpf import (
     _libbpf,
     _maps,
     _syscalls,
+    compat_probe,
     guard_calls,
     hook_probe,
     lsm_probe,
@@ -28,7 +29,7 @@ from ringfence.bpf.preemption import Preemption
 from ringfence.bpf.syscalls import CALLS, tracepoint
 from ringfence.errors import KernelError, NotPermittedError
 from ringfence_linux import mountinfo
-from ringfence_linux.architecture import ARCHITECTURES, architecture
+from ringfence_linux.architecture import ARCHITECTURES
 
 __all__ = [
     "BPFFS",
@@ -85,7 +86,8 @@ class NodeCapabilities:
     - `lsm_lack`: why BPF-LSM does not decide; `hook_lack`: why, in addition, those functions do not.
     - `preemption`: how the kernel preempts itself.
     - `kprobes`: True if perf has kprobes.
-    - `compat`: True if 32-bit programs run and can be watched.
+    - `compat`: True if 32-bit calls can be made and watched; `compat_entries`: where without a program
+      at every call (ringfence.bpf.compat_probe).
     - `bpffs`, `cgroup2`: mount points (empty: not mounted).
     - `lacks`: missing requirements of the agent.
     """
@@ -108,6 +110,7 @@ class NodeCapabilities:
     preemption: Preemption = Preemption.UNKNOWN
     kprobes: bool = False
     compat: bool = False
+    compat_entries: frozenset[str] = frozenset()
     bpffs: str = ""
     cgroup2: str = ""
     lacks: tuple[Lack, ...] = field(default=())
@@ -124,6 +127,7 @@ class NodeCapabilities:
         ring = permitted and version > (0, 0) and _has_ring_buffer()
         btf = Path("/sys/kernel/btf/vmlinux").exists()
         hooks = _hooks() if ring and btf else _Hooks(lsm_lack="not permitted to try")
+        narrow = compat_probe.find(kprobes=permitted and kprobe_type() > 0)
         found = cls(
             kernel=platform.release(),
             machine=platform.machine(),
@@ -142,7 +146,8 @@ class NodeCapabilities:
             hook_lack=hooks.hook_lack,
             preemption=preemption.find(preempts),
             kprobes=kprobe_type() > 0,
-            compat=_has_compat(),
+            compat=narrow.possible,
+            compat_entries=narrow.entries,
             bpffs=next((path for path in BPFFS if path in mounts_of("bpf")), ""),
             cgroup2=min(mounts_of("cgroup2"), key=len, default=""),
         )
@@ -262,11 +267,6 @@ def _lsm() -> tuple[str, ...]:
         return tuple(Path("/sys/kernel/security/lsm").read_text().strip().split(","))
     except OSError:
         return ()
-
-
-def _has_compat() -> bool:
-    """Returns True if 32-bit programs can run and their calls can be watched: their numbers are known."""
-    return architecture().compat is not None and os.path.exists("/proc/sys/abi/vsyscall32")
 
 
 @cache

@@ -28,7 +28,16 @@ from ringfence.abi import (
     Mechanism,
 )
 from ringfence.bpf import _libbpf, _syscalls, syscalls
-from ringfence.bpf.attach import Attached, AttachPlan, Skipped, attach_all, detach, places, run_iterator
+from ringfence.bpf.attach import (
+    NARROW_CALL,
+    Attached,
+    AttachPlan,
+    Skipped,
+    attach_all,
+    detach,
+    places,
+    run_iterator,
+)
 from ringfence.bpf.capabilities import CGROUP_ATTACHES, TRACEPOINTS
 from ringfence.bpf.losses import Losses
 from ringfence.bpf.lsm import VOID_HOOKS, function_of, hook_program
@@ -376,6 +385,8 @@ def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Co
     """Returns True if the configuration needs this program and the kernel may support it."""
     if program.startswith("learn_"):
         return settings.learn
+    if program == NARROW_CALL:
+        return settings.narrow_entries
     if program.startswith("follow_") and section.startswith("tracepoint/"):
         return settings.follows_by_perf()
     if program.startswith("born_"):

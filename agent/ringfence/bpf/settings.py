@@ -73,6 +73,7 @@ class KernelSettings:
     backstop: bool = False  # what it skips is judged again, and killed: probes/include/backstop.h
     entries_skippable: bool = False  # the kernel may skip what stores the namespace that setns enters
     entry_backstop: bool = False  # a kprobe stores it, too: probes/setns.bpf.c
+    narrow_entries: bool = False  # 32-bit calls are watched at functions of their own
     tracing: frozenset[str] = frozenset()  # supported keys of TRACEPOINTS
     sealed: bool = True  # all maps that decide are frozen: only the agent's program can write them
 

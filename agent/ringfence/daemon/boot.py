@@ -141,6 +141,7 @@ def kernel_settings(
         backstop=node.backstop,
         entries_skippable=node.preemption.may_skip,
         entry_backstop=node.entry_backstop,
+        narrow_entries=bool(node.compat_entries),
         tracing=node.tracing,
         learn=config.learn,
         guard=_GUARD[config.defence],

@@ -38,6 +38,9 @@ void try_now(const char *call);
 /* Prints the result and returns the exit code. A result of -1 with errno is a failure. */
 int result(long value);
 
+/* Gets its own number by `32` or `x32`. Returns 1 if the kernel refuses such calls, else 0. */
+int narrow(const char *abi);
+
 extern const struct attack mount_attacks[], file_attacks[], kernel_attacks[], task_attacks[], net_attacks[],
 	fuse_attacks[], node_attacks[];
 

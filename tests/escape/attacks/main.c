@@ -2,6 +2,7 @@
 /*
  * attacks NAME [ARG...]: run one attack, or with no NAME list them.
  * attacks serve: run the attacks from standard input, one per line.
+ * attacks narrow 32|x32: 0 if the kernel serves calls of that ABI, 1 if it refuses them.
  * attacks time N NAME [ARG...]: repeat N times; print the shortest call in nanoseconds.
  * Named true, pwd, cat or sleep it acts as that program: a container needs no other.
  */
@@ -163,6 +164,8 @@ int main(int argc, char **argv)
 		return status;
 	if (argc == 2 && !strcmp(argv[1], "serve"))
 		return serve(argv[0]);
+	if (argc == 3 && !strcmp(argv[1], "narrow"))
+		return narrow(argv[2]);
 	if (argc > 3 && !strcmp(argv[1], "time"))
 		return time_calls(find(argv[3]), atol(argv[2]), argv + 4);
 	if (argc > 1)

@@ -119,6 +119,24 @@ def test_without_hooks_the_plan_is_the_old_one() -> None:
     assert "openat" in plan.exit
 
 
+def test_32_bit_calls_are_watched_at_their_own_entry_where_a_kprobe_can_be() -> None:
+    """Then no program is at every call, and native calls have their tracepoints."""
+    programs = [
+        Program("syscall_enter", "tracepoint/syscalls/sys_enter", -1, 0),
+        Program("every_call", "tp_btf/sys_enter", -1, 0),
+        Program("narrow_call", "kprobe", -1, 0),
+    ]
+    without = replace(NODE, lsm_hooks=frozenset())
+    wide = {"every_call": "sys_enter"}
+    narrow = {"narrow_call": "ia32_sys_call", "syscall_enter": "syscalls/sys_enter_mount"}
+    for entries, expected in ((frozenset[str](), wide), (frozenset({"ia32_sys_call"}), narrow)):
+        node = replace(without, compat_entries=entries)
+        plan = attach_plan(frozenset({K.SYS_MOUNT}), CONFIG, node, "/cg", NodeTiers.of(node))
+        assert {place.program.name: place.target for place in places(programs, plan)} == expected
+    off = replace(plan, compat=False)
+    assert {place.program.name for place in places(programs, off)} == {"syscall_enter"}
+
+
 def test_checkpoints_are_where_the_table_says() -> None:
     """And there is a program for each kind of namespace that setns enters."""
     source = (PROBES / "lsm_checkpoint.bpf.c").read_text()

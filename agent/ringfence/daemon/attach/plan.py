@@ -166,6 +166,7 @@ def attach_plan(
         cgroup=frozenset(programs & node.cgroup),
         cgroup_path=cgroup2,
         compat=config.compat != "off" and node.compat and bool(calls | watched),
+        compat_entries=node.compat_entries,
         compat_exit=config.compat == "full" and node.compat and bool(opens),
         lsm=hooks_for(hooked, tiers.hooks),
         hooked=frozenset(names_of(hooked)),
