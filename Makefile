@@ -13,6 +13,7 @@ CC := aarch64-linux-gnu-gcc
 endif
 ATTACKS = agent/ringfence/_bpf$(if $(filter-out x86,$(ARCH)),/$(ARCH))/attacks
 ARGS ?=
+CHOSEN ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-test deps-vm venv build abi demo unit test test-all screenshots lint format mutants adversary fuzz bench conformance test-vm test-vm-all vm-fetch \
@@ -55,10 +56,10 @@ unit: venv ## unit tests: no root, no system packages, about a minute
 	@$(PYTEST) -q -n auto tests/unit tests/docs $(ARGS)
 
 test: deps-test build venv ## everything that this machine can run; what was skipped is listed with its reason
-	@$(VENV)/bin/python -m tools.check -- $(ARGS)
+	@$(VENV)/bin/python -m tools.check $(CHOSEN) -- $(ARGS)
 
 test-all: ## all of it, before an issue is closed: every part forced, both guests whole, a cluster (two hours)
-	@RINGFENCE_FORCE=all $(MAKE) --no-print-directory test
+	@RINGFENCE_FORCE=all $(MAKE) --no-print-directory test CHOSEN=--all
 	@$(MAKE) --no-print-directory test-vm
 	@$(MAKE) --no-print-directory test-cluster
 

@@ -54,13 +54,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.check", description=__doc__)
     parser.add_argument("-j", "--jobs", type=int, default=WORKERS, help=f"pytest workers ({WORKERS})")
     parser.add_argument("--guests", action="store_true", default=forced("vm"), help="boot the guests, too")
+    parser.add_argument("--all", action="store_true", help="tests that are marked `long`, too")
     parser.add_argument("arguments", nargs="*", help="for pytest; after --")
     return parser.parse_args()
 
 
 def _beside(options: argparse.Namespace) -> list[Part]:
     spread = ["-n", str(options.jobs), "--dist", "loadfile"]
-    parts = [Part("host", [*spread, "-m", "not vm and not cluster", *options.arguments])]
+    chosen = "not vm and not cluster" + ("" if options.all else " and not long")
+    parts = [Part("host", [*spread, "-m", chosen, *options.arguments])]
     if options.guests:
         parts.append(Part("guests", ["-m", "vm", "tests/vm"]))
     return parts

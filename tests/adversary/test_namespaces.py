@@ -100,6 +100,7 @@ def test_a_service_of_the_host_is_the_host(
     )
 
 
+@pytest.mark.long
 @BOTH_WAYS
 @pytest.mark.parametrize(("way", "act"), TRIED, ids=["-".join(pair) for pair in TRIED])
 def test_the_attacks_succeed_without_a_rule(

@@ -130,6 +130,7 @@ def tries(child: subprocess.Popen[str]) -> bool:
     return "through 1" in said
 
 
+@pytest.mark.long
 @MODES
 @pytest.mark.parametrize("way", BEFORE.values(), ids=BEFORE.keys())
 def test_a_task_from_before_the_agent_is_bound(
@@ -185,6 +186,7 @@ def root(tmp_path: Path, unbound_program: str) -> Path:
     return made
 
 
+@pytest.mark.long
 @MODES
 @pytest.mark.parametrize("way", [["once"], ["orphan", "2", "once"], ["chain", "3", "once"]])
 def test_a_runtime_that_executes_nothing_is_bound(
@@ -202,6 +204,7 @@ def test_a_runtime_that_executes_nothing_is_bound(
         assert not tries(child)
 
 
+@pytest.mark.long
 def test_a_slow_node_grants_its_runtimes_more_time(unbound_program: str, root: Path) -> None:
     """`containers.grace`: where starts take longer, a runtime is not taken for the workload so soon."""
     with long_running({}, Rule(K.SYS_CHMOD, "deny"), grace_ms=10_000) as probes, new_cgroup(LABEL) as cgroup:
@@ -215,6 +218,7 @@ def test_a_slow_node_grants_its_runtimes_more_time(unbound_program: str, root: P
         assert not tries(child)
 
 
+@pytest.mark.long
 @MODES
 def test_a_runtime_with_slow_hooks_is_not_disturbed(
     mode: dict[str, Any], unbound_program: str, root: Path

@@ -92,6 +92,7 @@ def _files(root: Path) -> set[str]:
     return {name for name in found if not name.startswith(_OF_DPKG)}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_builds_give_the_same_bytes(wheel: Path, package: Path, tmp_path: Path) -> None:
     """Of one wheel and one date, whatever the time and the umask are."""

@@ -137,6 +137,7 @@ def _run(rootfs: Path, directory: Path, arguments: Sequence[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_the_same_sources_give_the_same_bytes(built: Image, tmp_path: Path) -> None:
     """Wheel and image are built again, elsewhere, at another time and under another umask."""
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
@@ -158,6 +159,7 @@ def test_the_same_sources_give_the_same_bytes(built: Image, tmp_path: Path) -> N
     assert again["digest"] == built.report["digest"]
 
 
+@pytest.mark.long
 def test_with_bcc_it_holds_what_custom_probes_need(tmp_path: Path) -> None:
     """The variant: bcc can be imported in it, its bpftool reads the kernel's types, and still no shell."""
     need_root()

@@ -117,6 +117,7 @@ def test_tasks_outside_containers_are_not_restricted(
     assert all(seen.event.container == cgroup.id for seen in observer.seen)
 
 
+@pytest.mark.long
 def test_a_thousand_containers_of_50_ms_are_attributed(prefix: str, program: Path) -> None:
     """Several at a time, more than there are slots:
     no wrong record, none unattributed, no slot lost.
@@ -315,6 +316,7 @@ def test_a_full_table_is_counted_and_recovers(prefix: str, program: Path) -> Non
                 cgroup.remove()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "tail", [b"\x1b[31mred", b"\xff\xfe", "\u202eabc\u2028".encode(), b" .scope", b"x" * 200]
 )
@@ -345,6 +347,7 @@ def test_a_newline_is_no_cgroup_name(observer: Observer, prefix: str) -> None:
     assert observer.seen == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [b"a\nb", b"\x1b[2J", b"\xff\xfe", b"q) R 1 (", b"n" * 255])
 def test_hostile_program_names_are_lossless(
     observer: Observer, cgroup: TestCgroup, program: Path, tmp_path: Path, name: bytes

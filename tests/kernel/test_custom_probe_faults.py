@@ -280,6 +280,7 @@ def all_read(agent: Agent) -> Samples:
     return wait_for(look, "all to be read")
 
 
+@pytest.mark.long
 def test_a_flood_is_limited_and_counted(tmp_path: Path, probe_act: str) -> None:
     """Every call is either received or counted as
     dropped; another probe and the agent are unaffected.
@@ -304,6 +305,7 @@ def test_a_flood_is_limited_and_counted(tmp_path: Path, probe_act: str) -> None:
         assert samples["ringfence_probe_events_dropped_total", labels] > 0
 
 
+@pytest.mark.long
 def test_events_beyond_the_rings_capacity_are_counted(tmp_path: Path, probe_act: str) -> None:
     """While the agent is stopped: emitted events equal the received ones, the rest is `ring_full`."""
     count = 20_000
@@ -338,6 +340,7 @@ def test_commands_report_it_in_two_lines(tmp_path: Path) -> None:
     assert re.fullmatch(rf"ringfence: error: {tmp_path}/bad\.c:6:4: no member named 'nmber' .*", line)
 
 
+@pytest.mark.long
 def test_the_skeleton_works_unchanged(tmp_path: Path, probe_act: str) -> None:
     """`probe new`, `probe check` and `probe run`, as a new user would run them."""
     environment = {

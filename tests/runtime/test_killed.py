@@ -95,6 +95,7 @@ def waiting(box: Box) -> None:
     assert box.do("create", capture=False).returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["run", "create"])
 def test_a_launch_that_is_killed_leaves_nothing(box: Box, tmp_path: Path, command: str) -> None:
     """The runtime itself, the init, or the process that makes the init."""
@@ -154,6 +155,7 @@ def test_a_killed_exec_does_not_affect_the_container(box: Box, tmp_path: Path) -
     clean(box)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", ["running", "created", "stopped"])
 def test_a_delete_that_is_killed_can_be_repeated(box: Box, tmp_path: Path, status: str) -> None:
     """With force, whatever the first one did."""

@@ -129,6 +129,7 @@ def test_learned_fences_apply_without_an_agent(front: Front, lessons: Path) -> N
     assert got.returncode == 0, got.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "text"),
     [

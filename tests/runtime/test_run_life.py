@@ -217,6 +217,7 @@ sys.exit(main({words!r}))
     ).returncode
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_start_killed_at_any_step_is_swept(sandboxes: Sandboxes, step: str, after: bool) -> None:

@@ -289,6 +289,7 @@ BREAKS: dict[str, tuple[str, str, str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BREAKS)
 def test_the_comparison_notices_an_interpreter_that_differs(pair: Pair, name: str, tmp_path: Path) -> None:
     """A copy of the runtime with a mistake in one interpreter is found."""

@@ -176,6 +176,7 @@ def test_exceptions_cannot_loop(text: str, message: str) -> None:
     assert message in str(found)
 
 
+@pytest.mark.long
 def test_ten_thousand_rules_are_refused_quickly() -> None:
     """With the location of the first rule beyond the limit; within seconds, not minutes."""
     rules = [rule("file.open", f"{{path: 'proc:x/{n}'}}", name=f"r{n}") for n in range(10_000)]
@@ -187,6 +188,7 @@ def test_ten_thousand_rules_are_refused_quickly() -> None:
     assert str(found).startswith(f"0.yaml:{7 + 4096}:7: rule r4096: the rules and exceptions of this set")
 
 
+@pytest.mark.long
 def test_of_ten_thousand_errors_200_are_reported() -> None:
     """The first 200, and the number of the others."""
     rules = [rule("file.opne", "any", name=f"r{n}") for n in range(10_000)]

@@ -67,6 +67,7 @@ class World:
         return len(self.delivered) + self.spool.undelivered + self.lost + sum(self.spool.lost.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(0, 120, 4))
 def test_every_alert_is_delivered_waiting_or_lost_fuzz(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
