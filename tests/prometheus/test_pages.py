@@ -255,7 +255,8 @@ def test_every_label_and_text_is_that_of_the_attack(world: World, manager: str) 
                 "outcome": world.outcome(one), "severity": world.severity(one),
             }  # fmt: skip
             assert {key: got.labels.get(key) for key in labels} == labels
-            assert one.container.startswith(got.labels["container"])
+            name = got.labels["container"]  # that of the pod, if it was known by then
+            assert name == "main" or one.container.startswith(name)
             assert TITLES[one.case.rule] in got.annotations["summary"]
             assert RUNBOOKS[world.outcome(one)] in got.annotations["runbook_url"]
             assert got.annotations["description"]
@@ -269,7 +270,7 @@ def test_one_page_for_each_pod_where_something_took_effect_and_none_for_another(
     """A pager opens one incident for each group; what was stopped, or would have been, never pages."""
     pages: dict[str, set[str]] = {}
     for got in notified(world, manager):
-        if got.receiver == "pager":
+        if got.receiver == "pager" and "rule" in got.labels:  # not of the agent: a busy machine's is late
             pages.setdefault(got.labels.get("pod", ""), set()).add(got.group)
     took_effect = {
         one.pod for one in world.tried if one.is_required and world.severity(one) == "critical"
