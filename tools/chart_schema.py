@@ -2,7 +2,8 @@
 """`python3 -m tools.chart_schema`: the parts of the chart's values.schema.json that are derived.
 
 The value `config` has every key of the agent's configuration that the chart does not set itself, with
-its type. Policies in `policies.extra` have the schema of policies. Contradictions are those of
+its type. Policies in `policies.extra` have the schema of policies. A node pool has the schemas of the values
+that it can override. Keys with a default are required (`null` would remove one). Contradictions are those of
 tools.chart_rules. The rest is written by hand. tests/chart compares.
 """
 
@@ -11,17 +12,20 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ringfence import abi
 from ringfence.config import KEYS, Key, accepted, outputs, receivers, values
 from tools.chart_rules import RULES
 
-__all__ = ["OWN", "SCHEMA", "config_properties", "derived", "shape"]
+__all__ = ["OWN", "POOL_KEYS", "SCHEMA", "config_properties", "derived", "shape"]
 
 SCHEMA = Path(__file__).resolve().parents[1] / "charts/ringfence/values.schema.json"
+VALUES = SCHEMA.with_name("values.yaml")
 POLICY_SCHEMA = Path(__file__).resolve().parents[1] / "docs/policy.schema.json"
 #: keys that the chart sets itself, by its own values
 OWN = frozenset((
@@ -32,6 +36,11 @@ OWN = frozenset((
     "alerts.headers", "alerts.ca", "alerts.file", "alerts.queue_dir", "alerts.queue_size",
     "probes.directory", "metrics.containers", "metrics.program_stats",
 ))  # fmt: skip
+#: the values that a node pool can override
+POOL_KEYS = (
+    "mode", "policies", "config", "runtime", "runtimeDirectory", "nodeSelector", "tolerations", "resources",
+    "updateStrategy", "test",
+)  # fmt: skip
 
 Schema = dict[str, Any]
 _WORD: Schema = {"type": "string", "minLength": 1}
@@ -57,6 +66,23 @@ def _receivers(address: str, *options: str) -> Schema:
     return _many({"anyOf": [plain, mapping]})
 
 
+# The default pool must be able to leave out the same nodes: Gt, Lt and matchFields have no exact opposite.
+_EXPRESSIONS: Schema = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object", "required": ["key", "operator"], "additionalProperties": False,
+        "properties": {
+            "key": _WORD, "operator": {"enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
+            "values": {"type": "array", "minItems": 1, "items": {"type": "string"}},
+        },
+        "if": {"properties": {"operator": {"enum": ["In", "NotIn"]}}},
+        "then": {"required": ["values"]},
+        "else": {"properties": {"values": False}},
+    },
+}  # fmt: skip
+#: pools of these names would have objects of the same names as others of the chart
+_TAKEN_NAMES = "^default$|^ringfence-|(^|-)(policies|probes|test|taint)$"
 _LABELS = {
     "type": "object",
     "maxProperties": 16,
@@ -159,11 +185,45 @@ def derived(schema: Schema) -> Schema:
     """Returns the schema with its derived parts generated again."""
     made: Schema = json.loads(json.dumps(schema))
     made["properties"]["config"]["properties"] = config_properties()
-    made["allOf"] = list(RULES)
+    made["properties"]["nodePools"] = _pools()
+    made["allOf"] = [_required(made["properties"], yaml.safe_load(VALUES.read_text())), *RULES]
     made["definitions"] = _policy_definitions()
     extra = {"anyOf": [_WORD, {"$ref": "#/definitions/policy"}]}
     made["properties"]["policies"]["properties"]["extra"]["additionalProperties"] = extra
     return made
+
+
+def _required(properties: Schema, values: Mapping[str, Any]) -> Schema:
+    """Every key that has a default is there, at each level of which the schema knows the keys."""
+    nested = {
+        name: _required(properties[name]["properties"], value)
+        for name, value in values.items()
+        if isinstance(value, dict) and name != "config" and "properties" in properties[name]
+    }
+    return {"required": sorted(values), **({"properties": nested} if nested else {})}
+
+
+def _pools() -> Schema:
+    """Names that no other object's name can be equal to; values that choose nodes, and what can differ."""
+    name = {"pattern": "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$", "not": {"pattern": _TAKEN_NAMES}}
+    terms = {"type": "array", "minItems": 1, "items": _object({"matchExpressions": _EXPRESSIONS})}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": _object({"nodeSelectorTerms": terms})}
+    affinity = _object({"nodeAffinity": _object(required)})
+    shared = {key: {"$ref": f"#/properties/{key}"} for key in POOL_KEYS}
+    chosen = [{"required": ["nodeSelector"], "properties": {"nodeSelector": {"minProperties": 1}}},
+              {"required": ["affinity"]}]  # fmt: skip
+    pool: Schema = {
+        "type": "object", "additionalProperties": False, "properties": {**shared, "affinity": affinity},
+        "anyOf": chosen,
+    }  # fmt: skip
+    return {"type": "object", "propertyNames": name, "additionalProperties": pool}
+
+
+def _object(properties: Schema) -> Schema:
+    """These properties, all of them, and no others."""
+    return {
+        "type": "object", "additionalProperties": False, "required": list(properties), "properties": properties,
+    }  # fmt: skip
 
 
 def _policy_definitions() -> Schema:
