@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ringfence.abi import Action, EventKind
 from ringfence.errors import PolicyError, Problem
 from ringfence.policy.lower import Atom, TooMany, by_program, lower
-from ringfence.policy.model import Match, Policy, PolicySet, Rule
+from ringfence.policy.model import Match, Policy, PolicySet, Rule, Traits
 from ringfence.policy.operand import Conjunction, Kind, Values
 from ringfence.policy.ordinary import matched
 from ringfence.policy.overlap import covers, implies, may_overlap
@@ -101,13 +101,24 @@ def _open_exceptions(rule: Rule) -> Iterator[Note]:
     event = rule.events[0]
     if rule.severity != "critical" or not EVENTS[event].operand("exe"):
         return
-    for block in rule.exceptions:
+    scoped = (one.match for one in rule.scoped if _matches_everything(one.scope))
+    for block in (*rule.exceptions, *scoped):
         match = block[event]
         if any(condition.operand in _NARROW for condition in match):
             continue
-        place = match[0].line or rule.place.line, match[0].column
+        place = rule.place.line, rule.place.column
+        if match and match[0].line:
+            place = match[0].line, match[0].column
         text = "an exception of a critical rule holds in every container: name the program (`exe`) and the"
         yield Note(rule.place.file, *place, rule.id, "warning", f"{text} workload (`for`)")
+
+
+def _matches_everything(scope: Traits) -> bool:
+    """Returns True if every key of a scope has a glob that matches any value, as `namespaces: '*'` does."""
+    if scope.labels or scope.privileged is not None:
+        return False
+    keys = scope.names, scope.images, scope.runtimes, scope.namespaces, scope.pods, scope.workloads
+    return all(any(set(glob) == {"*"} for glob in globs) for globs in keys if globs)
 
 
 def _rooted_elsewhere(rule: Rule) -> Iterator[Note]:

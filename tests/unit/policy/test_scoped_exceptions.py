@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ringfence.abi import EventKind
+from ringfence.cli.main import main
 from ringfence.errors import PolicyError
 from ringfence.policy import NodeTiers, compile_policies
 from ringfence.policy.compiled import CompiledPolicies
@@ -73,6 +76,30 @@ def test_images_are_named_by_digest_too() -> None:
     assert allowed(found, Seen("a", "debian:12", image_digest=digest)) == 1
     assert allowed(found, Seen("a", "debian:12", image_digest=digest[:-1] + "e")) == 0
     assert allowed(found, Seen("a", "debian:12")) == 0
+
+
+@pytest.mark.parametrize(
+    ("scope", "there", "elsewhere"),
+    [
+        ({"namespaces": "team-b"}, {"namespace": "team-b"}, {"namespace": "team-bb"}),
+        ({"pods": "runner-*"}, {"pod": "runner-1"}, {"pod": "a-runner-1"}),
+        ({"workloads": "StatefulSet/ci"}, {"owner": "StatefulSet/ci"}, {"owner": "Deployment/ci"}),
+        ({"images": "docker.io/library/debian:12"}, {"image": "debian:12"}, {"image": "debian:13"}),
+        ({"names": "build"}, {"name": "build"}, {"name": "build-2"}),
+        ({"labels": {"team": "b"}}, {"cluster_labels": {"team": "b"}}, {"cluster_labels": {"team": "c"}}),
+        ({"privileged": True}, {"privileged": True}, {"privileged": False}),
+        ({"namespaces": "team-b", "pods": "runner-*"}, {"namespace": "team-b", "pod": "runner-1"},
+         {"namespace": "team-c", "pod": "runner-1"}),
+    ],
+)  # fmt: skip
+def test_each_fact_can_name_the_containers(
+    scope: dict[str, Any], there: dict[str, Any], elsewhere: dict[str, Any]
+) -> None:
+    """It holds where the fact is this one; not where it is another, is unknown, or not settled."""
+    found = compiled({"for": scope, "exe": "/x"})
+    assert allowed(found, Seen(**there)) == 1
+    for other in (elsewhere, {}, {**there, "settled": False}):
+        assert allowed(found, Seen(**other)) == 0
 
 
 def test_exceptions_for_all_and_for_some_stand_side_by_side() -> None:
@@ -160,3 +187,24 @@ def test_a_wide_exception_of_a_critical_rule_is_noticed() -> None:
     assert not warned({"address": "10.0.0.0/8", "exe": "/x"})
     assert not warned({"address": "10.0.0.0/8", "for": TEAM})
     assert not warned({"address": "10.0.0.0/8"}, "high")
+    for everywhere in ({"namespaces": "*"}, {"pods": ["a", "**"], "workloads": "*"}):
+        assert warned({"for": everywhere})
+        assert warned({"for": everywhere, "address": "10.0.0.0/8"})
+        assert not warned({"for": {**everywhere, "names": "build"}})
+        assert not warned({"for": {**everywhere, "labels": {"team": "*"}}})
+        assert not warned({"for": everywhere, "exe": "/x"})
+
+
+def test_policy_check_prints_where_the_wide_exception_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A warning with file, line and the remedy."""
+    written = json.loads(json.dumps(policy(rule(**CONNECT | {"severity": "critical"}))))
+    written["spec"]["rules"][0]["exceptions"] = [{"address": "10.0.0.0/8"}]
+    file = tmp_path / "mine.yaml"
+    file.write_text(json.dumps(written))
+    assert main(["policy", "check", str(file)]) == 0
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if "holds in every container" in one)
+    assert line.startswith(f"{file}:1:")
+    assert "warning" in line
+    assert "name the program (`exe`) and the workload (`for`)" in line
