@@ -3,8 +3,9 @@
 
 The value `config` has every key of the agent's configuration that the chart does not set itself, with
 its type. Policies in `policies.extra` have the schema of policies. A node pool has the schemas of the values
-that it can override. Keys with a default are required (`null` would remove one). Contradictions are those of
-tools.chart_rules. The rest is written by hand. tests/chart compares.
+that it can override. Keys with a default are required (`null` would remove one). The rest is
+written by hand. tests/chart compares. Contradictions between values are in templates/_validate.tpl, as a
+schema has no messages of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import yaml
 
 from ringfence import abi
 from ringfence.config import KEYS, Key, accepted, outputs, receivers, values
-from tools.chart_rules import RULES
 
 __all__ = ["OWN", "POOL_KEYS", "SCHEMA", "config_properties", "derived", "shape"]
 
@@ -81,13 +81,13 @@ _EXPRESSIONS: Schema = {
         "else": {"properties": {"values": False}},
     },
 }  # fmt: skip
-#: pools of these names would have objects of the same names as others of the chart
-_TAKEN_NAMES = "^default$|^ringfence-|(^|-)(policies|probes|test|taint)$"
 _LABELS = {
     "type": "object",
     "maxProperties": 16,
-    "propertyNames": {"pattern": "^[a-zA-Z][a-zA-Z0-9_]{0,31}$"},
-    "additionalProperties": {"type": "string", "pattern": "^[^\\x00-\\x1f]{1,128}$"},
+    "additionalProperties": False,
+    "patternProperties": {
+        "^[a-zA-Z][a-zA-Z0-9_]{0,31}$": {"type": "string", "pattern": "^[^\\x00-\\x1f]{1,128}$"},
+    },
 }
 _LINE: Schema = {"type": "string", "minLength": 1, "maxLength": 256}
 _ACCEPTED: Schema = {
@@ -110,13 +110,13 @@ _RING = {"type": "string", "pattern": "^((64|128|256|512) ?(K|KiB)|(1|2|4|8|16|3
 _PATTERN = {"type": "string", "pattern": "^[^*{}/]+(\\*|\\{hex64\\})$"}
 _OBSERVE = {
     "type": "object",
-    "propertyNames": {"enum": [kind.label for kind in abi.EventKind]},
-    "additionalProperties": {"enum": ["off", "activity", "alerts"]},
+    "additionalProperties": False,
+    "properties": {kind.label: {"enum": ["off", "activity", "alerts"]} for kind in abi.EventKind},
 }
 _ROOTS = {
     "type": "object",
-    "propertyNames": {"enum": list(values.RUNTIMES)},
-    "additionalProperties": _PATH,
+    "additionalProperties": False,
+    "properties": dict.fromkeys(values.RUNTIMES, _PATH),
 }
 #: parser of a key -> what it takes. A parser that is made (Choice, integer, off_or) is looked into.
 _SHAPES: dict[Callable[[Any], Any], Schema] = {
@@ -186,7 +186,7 @@ def derived(schema: Schema) -> Schema:
     made: Schema = json.loads(json.dumps(schema))
     made["properties"]["config"]["properties"] = config_properties()
     made["properties"]["nodePools"] = _pools()
-    made["allOf"] = [_required(made["properties"], yaml.safe_load(VALUES.read_text())), *RULES]
+    made["allOf"] = [_required(made["properties"], yaml.safe_load(VALUES.read_text()))]
     made["definitions"] = _policy_definitions()
     extra = {"anyOf": [_WORD, {"$ref": "#/definitions/policy"}]}
     made["properties"]["policies"]["properties"]["extra"]["additionalProperties"] = extra
@@ -204,8 +204,7 @@ def _required(properties: Schema, values: Mapping[str, Any]) -> Schema:
 
 
 def _pools() -> Schema:
-    """Names that no other object's name can be equal to; values that choose nodes, and what can differ."""
-    name = {"pattern": "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$", "not": {"pattern": _TAKEN_NAMES}}
+    """Values that choose nodes, and what can differ. Names are checked by templates/_pools.tpl."""
     terms = {"type": "array", "minItems": 1, "items": _object({"matchExpressions": _EXPRESSIONS})}
     required = {"requiredDuringSchedulingIgnoredDuringExecution": _object({"nodeSelectorTerms": terms})}
     affinity = _object({"nodeAffinity": _object(required)})
@@ -216,14 +215,13 @@ def _pools() -> Schema:
         "type": "object", "additionalProperties": False, "properties": {**shared, "affinity": affinity},
         "anyOf": chosen,
     }  # fmt: skip
-    return {"type": "object", "propertyNames": name, "additionalProperties": pool}
+    return {"type": "object", "additionalProperties": pool}
 
 
 def _object(properties: Schema) -> Schema:
     """These properties, all of them, and no others."""
-    return {
-        "type": "object", "additionalProperties": False, "required": list(properties), "properties": properties,
-    }  # fmt: skip
+    closed: Schema = {"type": "object", "additionalProperties": False}
+    return {**closed, "required": list(properties), "properties": properties}
 
 
 def _policy_definitions() -> Schema:

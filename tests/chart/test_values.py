@@ -27,20 +27,7 @@ LAID_DOWN: dict[str, Any] = json.loads(SCHEMA.read_text())
 HOOK = {"alerts": {"webhook": ["https://alerts.example/"]}}
 
 
-def _contradictions() -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "two monitors", {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}
-    yield "tag and digest", {"image": {"tag": "1", "digest": "sha256:" + "0" * 64}}
-    yield "a ConfigMap and the pack", {"policies": {"existingConfigMap": "mine"}}
-    yield "no policies", {"policies": {"pack": False}, "test": {"enabled": False}}
-    yield "a test of a rule that is not there", {"policies": {"pack": False, "existingConfigMap": "mine"}}
-    yield "a watch that nobody allows", {"rbac": {"create": False}}
-    yield "an account without a name", {"serviceAccount": {"create": False}}
-    yield "a limit of what is not given", {"startupTaint": {"admissionPolicy": True}}
-    yield "Localhost without a file", {"security": {"seccompProfile": "Localhost"}}
-    yield "a file without Localhost", {"security": {"seccompFile": "x.json"}}
-    yield "a directory of no runtime", {"runtime": "none", "runtimeDirectory": "/run/x"}
-    yield "a socket of no runtime", {"runtime": "none", "config": {"cri": {"socket": "/run/x"}}}
-    yield "probes that are off", {"customProbes": {"files": {"a.c": "x"}}}
+def _mistakes() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "a second way to say the mode", {"config": {"mode": "enforce"}}
     yield "a second way to listen", {"config": {"http": {"listen": "0.0.0.0:1"}}}
     yield "a second way to say all of it", {"extraEnv": [{"name": "RINGFENCE_MODE", "value": "audit"}]}
@@ -51,23 +38,11 @@ def _contradictions() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "a receiver with a password", {"config": {"alerts": {"webhook": ["https://a:b@alerts.example"]}}}
     yield "a word that YAML makes a boolean of", {"config": {"syscalls": {"compat": False}}}
     yield "a number that is none", {"config": {"containers": {"max": "many"}}}
-    yield "headers for nobody", {"alerts": {"headersSecret": "tokens"}}
-    yield "headers for syslog", {
-        "alerts": {"headersSecret": "tokens"}, "config": {"alerts": {"syslog": ["udp://a:514"]}}
-    }  # fmt: skip
-    yield "certificates for nobody", {"alerts": {"caSecret": "ca"}}
-    yield "certificates for datagrams", {
-        "alerts": {"caSecret": "ca"}, "config": {"alerts": {"syslog": ["udp://a", {"url": "tcp://b"}]}}
-    }  # fmt: skip
-    for name in ("name", "instance", "component"):
-        yield f"a {name} of the chart's own", {"podLabels": {f"app.kubernetes.io/{name}": "x"}}
     yield "a queue without room", {"alerts": {"queue": {"size": "0MiB"}}}
     yield "a queue beyond all measure", {"alerts": {"queue": {"size": "1025GiB"}}}
-    yield "an annotation of the chart's own", {"podAnnotations": {"checksum/config": "x"}}
-    yield "a rotation without a file", {"config": {"alerts": {"file_keep": 2}}}
-    yield "a canary that cannot be heard", {"config": {"observe": {"cgroup.mkdir": "off"}}}
     yield "no node at a time", {"updateStrategy": {"maxUnavailable": 0}}
     yield "a port that is none", {"metrics": {"port": 70000}}
+    yield "a negative time", {"minReadySeconds": -1}
     yield "an interval that is none", {"podMonitor": {"interval": "often"}}
     yield "an exception of nothing known", {"policies": {"except": {"namespace": ["kube-system"]}}}
     yield "an empty exception", {"policies": {"except": {"namespaces": []}}}
@@ -77,19 +52,83 @@ def _contradictions() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "a runbook at no address", {"prometheusRule": {"runbookBase": "docs/runbooks"}}
     yield "memory that is no quantity", {"resources": {"limits": {"memory": "much"}}}
     yield "a volume of the chart's own", {"extraVolumes": [{"name": "bpffs", "emptyDir": {}}]}
+    yield "a key that is taken away", {"mode": None}
+    yield "a key below another that is taken away", {"metrics": {"port": None}}
+    yield "a section that is taken away", {"config": None}
+    yield "a label with a space", {"commonLabels": {"a b": "c"}}
+    yield "a value of a label that is none", {"podLabels": {"a": "b c"}}
+    yield "a node's label that is none", {"nodeSelector": {"a b": "x"}}
+    yield "an unknown operator", {"tolerations": [{"operator": "Exist"}]}
+    yield "an unknown effect", {"tolerations": [{"key": "a", "effect": "NoRun"}]}
+    yield "an unknown affinity", {"affinity": {"nodeAfinity": {}}}
+    yield "a secret without a name", {"imagePullSecrets": [{}]}
+    yield "a repository with a space", {"image": {"repository": "a b"}}
+    yield "a repository with a digest", {"image": {"repository": "a@sha256:" + "0" * 64}}
+    yield "a tag that is none", {"image": {"tag": "a b"}}
+    yield "a name that no service can have", {"fullnameOverride": "a.b"}
+    yield "an unknown source", {"networkPolicy": {"from": [{"namespaceSelektor": {}}]}}
+    yield "an unknown relabeling", {"podMonitor": {"metricRelabelings": [{"action": "dorp"}]}}
+    yield "a number as a variable", {"extraEnv": [{"name": "A", "value": 5}]}
+    yield "a misspelt variable", {"extraEnv": [{"name": "A", "valeu": "x"}]}
+    yield (
+        "a mount at the chart's place",
+        {
+            "extraVolumes": [{"name": "x", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "x", "mountPath": "/run/ringfence"}],
+        },
+    )
+    yield "an exception by a word", {"policies": {"except": {"privileged": "maybe"}}}
+    yield "a name of a rule that is none", {"prometheusRule": {"disabled": ["AgentDown"]}}
 
 
 @pytest.mark.parametrize(
-    ("what", "values"), list(_contradictions()), ids=lambda one: one if isinstance(one, str) else ""
+    ("what", "values"), list(_mistakes()), ids=lambda one: one if isinstance(one, str) else ""
 )
 def test_the_schema_refuses(what: str, values: dict[str, Any]) -> None:
     """Before anything reaches a cluster, with the value's name."""
     with pytest.raises(Refused, match="specifications of the schema") as refused:
         render(values)
-    places = re.findall(r"at '(/[^']*)'", str(refused.value)) or re.findall(
-        r"additional properties '", str(refused.value)
-    )
-    assert places, f"{what}: {refused.value}"
+    said = str(refused.value)
+    assert re.search(r"at '/[^']+'|additional properties '|missing property '", said), f"{what}: {said}"
+
+
+SECRET = {"alerts": {"headersSecret": "tokens"}}
+CA = {"alerts": {"caSecret": "ca"}}
+NO_TEST = {"test": {"enabled": False}}
+CONTRADICTIONS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}},
+     "serviceMonitor.enabled: podMonitor.enabled is true as well"),
+    ({"image": {"tag": "1", "digest": "sha256:" + "0" * 64}}, "image.tag: there is an image.digest as well"),
+    ({"policies": {"existingConfigMap": "mine"}}, "policies.existingConfigMap: it replaces pack, optional"),
+    ({"policies": {"existingConfigMap": "mine", "pack": False, "optional": ["hot"]}, **NO_TEST},
+     "policies.existingConfigMap: it replaces"),
+    ({"policies": {"pack": False}, **NO_TEST}, "policies.pack: is false, and there are no other policies"),
+    ({"policies": {"pack": False, "existingConfigMap": "mine"}}, "test.enabled: helm test needs a rule of"),
+    ({"rbac": {"create": False}}, "rbac.create: is false, but the agent uses the API server"),
+    ({"serviceAccount": {"create": False}}, "serviceAccount.name: is empty"),
+    ({"startupTaint": {"admissionPolicy": True}}, "startupTaint.admissionPolicy: it restricts"),
+    ({"security": {"seccompProfile": "Localhost"}}, "security.seccompFile: is empty"),
+    ({"security": {"seccompFile": "x.json"}}, "security.seccompFile: needs security.seccompProfile"),
+    ({"runtime": "none", "runtimeDirectory": "/run/x"}, "runtime: is none, but there is a runtimeDirectory"),
+    ({"runtime": "none", "config": {"cri": {"socket": "/run/x"}}}, "runtime: is none"),
+    ({"customProbes": {"files": {"a.c": "x"}}}, "customProbes.files: customProbes.enabled is false"),
+    (SECRET, "alerts.headersSecret: no receiver takes HTTP headers"),
+    ({**SECRET, "config": {"alerts": {"syslog": ["udp://a:514"]}}}, "alerts.headersSecret: no receiver"),
+    (CA, "alerts.caSecret: no receiver uses TLS"),
+    ({**CA, "config": {"alerts": {"syslog": ["udp://a", {"url": "tcp://b"}]}}},
+     "alerts.caSecret: no receiver"),
+    ({"config": {"alerts": {"file_keep": 2}}}, "config.alerts: file_size and file_keep rotate a file, but"),
+    ({"config": {"observe": {"cgroup.mkdir": "off"}}}, "config.observe: the canary needs the event"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "words"), CONTRADICTIONS, ids=lambda one: one[:40] if isinstance(one, str) else ""
+)
+def test_a_contradiction_is_refused_with_the_reason(values: dict[str, Any], words: str) -> None:
+    """The message begins with the value to change. A schema has no messages of its own."""
+    with pytest.raises(Refused, match=words):
+        render(values)
 
 
 MEMORY = {"resources": {"limits": {"memory": "192Mi"}}}
@@ -131,6 +170,8 @@ def test_what_is_just_enough_is_taken() -> None:
         }
     )
     render({"customProbes": {"enabled": True}, "resources": {"limits": {"memory": "256Mi"}}})
+    render({"resources": {"limits": {"memory": "1Pi"}}})
+    render({**SECRET, "config": {"alerts": {"webhook": "https://alerts.example/"}}})  # one, and not a list
     for key in ("a", "ringfence.dev/agent-not-ready", "x.y-z.example/A_b.c"):
         render({"startupTaint": {"enabled": True, "key": key}})
 
@@ -347,19 +388,52 @@ def test_labels_arguments_probes_and_contexts_reach_the_objects() -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "words"),
     [
-        {"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}},
-        {"podSecurityContext": {"runAsUser": 1000}},
-        {"extraArgs": ["--config=/mine"]},
-        {"commonLabels": {"app.kubernetes.io/name": "mine"}},
-        {"minReadySeconds": -1},
+        ({"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}, "securityContext: capabilities is"),
+        ({"podSecurityContext": {"runAsUser": 1000}}, "podSecurityContext: runAsUser is set"),
+        ({"commonLabels": {"app.kubernetes.io/name": "mine"}}, "commonLabels: app.kubernetes.io/name is set"),
+        ({"commonLabels": {"helm.sh/chart": "mine"}}, "commonLabels: helm.sh/chart is set"),
+        ({"podLabels": {"ringfence.dev/pool": "mine"}}, "podLabels: ringfence.dev/pool is set"),
+        ({"podLabels": {"app.kubernetes.io/component": "x"}}, "podLabels: app.kubernetes.io/component is"),
+        ({"podAnnotations": {"checksum/config": "x"}}, "podAnnotations: checksum/config is set"),
+        ({"podMonitor": {"labels": {"helm.sh/chart": "x"}}}, "podMonitor.labels: helm.sh/chart is set"),
+        ({"policies": {"extra": {"pack-kernel.yaml": "kind: Policy"}}}, "policies.extra.pack-kernel.yaml:"),
+        ({"extraArgs": ["--config=/mine"]}, "at '/extraArgs/0'"),
     ],
-)
-def test_what_the_chart_sets_itself_cannot_be_set_again(values: dict[str, Any]) -> None:
+)  # fmt: skip
+def test_what_the_chart_sets_itself_cannot_be_set_again(values: dict[str, Any], words: str) -> None:
     """A duplicate key, or an agent without what it needs."""
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match=re.escape(words)):
         render(values)
+
+
+def test_labels_of_one_object_override_those_of_all() -> None:
+    """A key that stands twice is refused by GitOps tools, and one of the two is lost."""
+    labels = {"enabled": True, "labels": {"team": "one"}}
+    objects = render({
+        "commonLabels": {"team": "all"}, "podLabels": {"team": "pods"}, "podMonitor": labels,
+        "prometheusRule": labels, "dashboards": labels,
+    })  # fmt: skip
+    assert by_kind(objects, "PodMonitor")["metadata"]["labels"]["team"] == "one"
+    assert by_kind(objects, "PrometheusRule")["metadata"]["labels"]["team"] == "one"
+    assert by_kind(objects, "ConfigMap", "-fleet")["metadata"]["labels"]["team"] == "one"
+    daemonset = by_kind(objects, "DaemonSet")
+    assert daemonset["metadata"]["labels"]["team"] == "all"
+    assert daemonset["spec"]["template"]["metadata"]["labels"]["team"] == "pods"
+
+
+def test_volumes_of_the_chart_cannot_be_set_again() -> None:
+    """The schema has the names and places of all."""
+    objects = render({
+        "alerts": {"headersSecret": "a", "caSecret": "b", "file": {"enabled": True}}, "config": HOOK,
+        "customProbes": {"enabled": True, "files": {"a.c": "x"}},
+    })  # fmt: skip
+    pod = by_kind(objects, "DaemonSet")["spec"]["template"]["spec"]
+    names = LAID_DOWN["properties"]["extraVolumes"]["items"]["properties"]["name"]["not"]["enum"]
+    assert {volume["name"] for volume in pod["volumes"]} == set(names)
+    places = LAID_DOWN["properties"]["extraVolumeMounts"]["items"]["properties"]["mountPath"]["not"]["enum"]
+    assert {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]} <= set(places)
 
 
 def test_the_last_good_policies_are_on_the_disk_of_the_node() -> None:

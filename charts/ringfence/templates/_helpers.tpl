@@ -30,6 +30,11 @@ ringfence.dev/pool: {{ . }}
 {{- end }}
 {{- end -}}
 
+{{/* The labels with others of one object, which override commonLabels. */}}
+{{- define "ringfence.labelsWith" -}}
+{{- include "ringfence.labels" (first .) | fromYaml | merge (dict) (last .) | toYaml -}}
+{{- end -}}
+
 {{- define "ringfence.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}

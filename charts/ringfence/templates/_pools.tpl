@@ -103,11 +103,17 @@ true
 {{- $disjoint | ternary "true" "" -}}
 {{- end -}}
 
-{{/* Refuses pools of which a node could be in two, and names without room. */}}
+{{/* Refuses pools of which a node could be in two, and names that are none or that other objects have. */}}
 {{- define "ringfence.validatePools" -}}
 {{- $checked := dict -}}
 {{- range $pool, $own := .Values.nodePools -}}
 {{- $name := printf "%s-%s" (include "ringfence.fullname" $) $pool -}}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" $pool) -}}
+{{- fail (printf "nodePools.%s: is not a name of small letters, digits and hyphens" $pool) -}}
+{{- end -}}
+{{- if regexMatch "^default$|^ringfence-|(^|-)(policies|probes|test|taint)$" $pool -}}
+{{- fail (printf "nodePools.%s: the chart has other objects of this name" $pool) -}}
+{{- end -}}
 {{- if gt (len $name) 63 -}}
 {{- fail (printf "nodePools.%s: the name of its service, %s, would be longer than 63 characters" $pool $name) -}}
 {{- end -}}

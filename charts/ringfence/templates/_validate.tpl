@@ -51,26 +51,77 @@
 {{- fail (printf "%sextraVolumeMounts: extraVolumes has no %q" $at .name) -}}
 {{- end -}}
 {{- end -}}
-{{- include "ringfence.validateMerged" . -}}
+{{- include "ringfence.ownKeys" . -}}
+{{- include "ringfence.contradictions" . -}}
 {{- end -}}
 
-{{/* What values.schema.json checks for the default pool, for the values of a pool after the default pool's. */}}
-{{- define "ringfence.validateMerged" -}}
+{{/* Refuses keys in mappings of the user's that the chart sets itself. */}}
+{{- define "ringfence.ownKeys" -}}
+{{- $selectors := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "ringfence.dev/pool" -}}
+{{- $labels := concat $selectors (list "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart") -}}
+{{- with .Values -}}
+{{- range list
+      (list "commonLabels" .commonLabels $labels)
+      (list "podLabels" .podLabels $selectors)
+      (list "podMonitor.labels" .podMonitor.labels $labels)
+      (list "serviceMonitor.labels" .serviceMonitor.labels $labels)
+      (list "prometheusRule.labels" .prometheusRule.labels $labels)
+      (list "dashboards.labels" .dashboards.labels $labels)
+      (list "podAnnotations" .podAnnotations
+        (list "checksum/config" "kubectl.kubernetes.io/default-container" "container.apparmor.security.beta.kubernetes.io/agent"))
+      (list "podSecurityContext" .podSecurityContext (list "runAsUser" "seccompProfile"))
+      (list "securityContext" .securityContext
+        (list "privileged" "allowPrivilegeEscalation" "readOnlyRootFilesystem" "capabilities" "appArmorProfile" "seLinuxOptions")) -}}
+{{- $name := first . -}}
+{{- $given := index . 1 -}}
+{{- range last . -}}
+{{- if hasKey $given . -}}{{- fail (printf "%s: %s is set by the chart itself" $name .) -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Values that contradict each other. Those of a pool are checked as they are after the merge. */}}
+{{- define "ringfence.contradictions" -}}
 {{- $at := include "ringfence.at" . -}}
+{{- $api := include "ringfence.api" . -}}
 {{- $files := or .Values.policies.optional .Values.policies.extra -}}
-{{- if and .Values.policies.existingConfigMap (or .Values.policies.pack $files) -}}
-{{- fail (printf "%spolicies.existingConfigMap: it replaces pack, optional and extra, which must be false and empty" $at) -}}
+{{- $receivers := .Values.config.alerts | default dict -}}
+{{- $http := or $receivers.webhook $receivers.alertmanager $receivers.otlp .Values.alerts.receiversSecret -}}
+{{- $tls := or $http $receivers.slack $receivers.teams (regexMatch "\"tls://" (toJson $receivers.syslog)) -}}
+{{- $localhost := eq .Values.security.seccompProfile "Localhost" -}}
+{{- with .Values -}}
+{{- range list
+      (list (and .podMonitor.enabled .serviceMonitor.enabled)
+        "serviceMonitor.enabled: podMonitor.enabled is true as well, and two monitors would duplicate all series")
+      (list (and .image.digest .image.tag) "image.tag: there is an image.digest as well; set one of them")
+      (list (and .policies.existingConfigMap (or .policies.pack $files))
+        "policies.existingConfigMap: it replaces pack, optional and extra, which must be false and empty")
+      (list (not (or .policies.existingConfigMap .policies.pack $files))
+        "policies.pack: is false, and there are no other policies")
+      (list (and .test.enabled (not .policies.pack))
+        "test.enabled: helm test needs a rule of policies.pack, which is false")
+      (list (and $api (not .rbac.create) .serviceAccount.create)
+        "rbac.create: is false, but the agent uses the API server (kubernetes.watch, startupTaint): it needs an account that has the rights (serviceAccount.create=false and serviceAccount.name)")
+      (list (and $api (not .serviceAccount.create) (not .serviceAccount.name))
+        "serviceAccount.name: is empty, but the account is not created")
+      (list (and .startupTaint.admissionPolicy (not .startupTaint.enabled))
+        "startupTaint.admissionPolicy: it restricts what startupTaint.enabled allows, which is false")
+      (list (and $localhost (not .security.seccompFile)) "security.seccompFile: is empty, but the profile is Localhost")
+      (list (and .security.seccompFile (not $localhost)) "security.seccompFile: needs security.seccompProfile=Localhost")
+      (list (and (eq .runtime "none") (or .runtimeDirectory (hasKey .config "cri")))
+        "runtime: is none, but there is a runtimeDirectory or config.cri")
+      (list (and .customProbes.files (not .customProbes.enabled))
+        "customProbes.files: customProbes.enabled is false")
+      (list (and .alerts.headersSecret (not $http))
+        "alerts.headersSecret: no receiver takes HTTP headers (webhook, alertmanager or otlp in config.alerts, or alerts.receiversSecret)")
+      (list (and .alerts.caSecret (not $tls))
+        "alerts.caSecret: no receiver uses TLS (config.alerts has no HTTP receiver and no syslog address with tls://)")
+      (list (and (or (hasKey $receivers "file_size") (hasKey $receivers "file_keep")) (not .alerts.file.enabled))
+        "config.alerts: file_size and file_keep rotate a file, but alerts.file.enabled is false")
+      (list (and .canary (ne (dig "observe" "cgroup.mkdir" "alerts" .config) "alerts"))
+        "config.observe: the canary needs the event cgroup.mkdir as alerts") -}}
+{{- if first . -}}{{- fail (printf "%s%s" $at (last .)) -}}{{- end -}}
 {{- end -}}
-{{- if not (or .Values.policies.existingConfigMap .Values.policies.pack $files) -}}
-{{- fail (printf "%spolicies: there are none" $at) -}}
-{{- end -}}
-{{- if and .Values.test.enabled (not .Values.policies.pack) -}}
-{{- fail (printf "%stest.enabled: helm test needs a rule of policies.pack" $at) -}}
-{{- end -}}
-{{- if and (eq .Values.runtime "none") (or .Values.runtimeDirectory (hasKey .Values.config "cri")) -}}
-{{- fail (printf "%sruntime: is none, but there is a runtimeDirectory or config.cri" $at) -}}
-{{- end -}}
-{{- if and .Values.canary (ne (dig "observe" "cgroup.mkdir" "alerts" .Values.config) "alerts") -}}
-{{- fail (printf "%sconfig.observe: the canary needs cgroup.mkdir in alerts" $at) -}}
 {{- end -}}
 {{- end -}}
