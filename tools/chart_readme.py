@@ -45,6 +45,16 @@ The chart's policies are copies of `policies/` of the project (`python3 -m tools
 How agents are updated, and what stays in the kernel when the chart is removed:
 [kubernetes.md]({home}/blob/main/docs/kubernetes.md).
 
+## Maintainers
+
+| Name | Url |
+|------|-----|
+{maintainer_rows}
+
+## Source Code
+
+{source_lines}
+
 ## Requirements
 
 Kubernetes: `{kubeVersion}`. The rules need Prometheus 2.42.
@@ -100,7 +110,10 @@ def made() -> str:
         for row in rows()
     )
     wrapped = "\n".join(textwrap.wrap(about["description"], 100))
-    return _HEAD.format(**about, about=wrapped) + table
+    maintainers = "\n".join(f"| {one['name']} | <{one['url']}> |" for one in about["maintainers"])
+    sources = "\n".join(f"* <{one}>" for one in about["sources"])
+    head = _HEAD.format(**about, about=wrapped, maintainer_rows=maintainers, source_lines=sources)
+    return head + table
 
 
 def _cell(text: str) -> str:

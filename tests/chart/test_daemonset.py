@@ -192,6 +192,39 @@ spec:
         assert attack(cgroup) == 0
 
 
+def test_a_pod_that_starts_with_broken_policies_uses_the_last_good_ones_of_the_node(
+    node: Node, pod: Pod, objects: list[Object]
+) -> None:
+    """A new pod, an empty kernel, a ConfigMap with a mistake: attacks are stopped all the same.
+
+    The log, `ringfence status` and the metric of RingfencePolicyRefused say so.
+    """
+    kept = Path(node.host("/var/lib/ringfence-policies"), "last-good.json")
+    wait_for(kept.exists, "the first set to be kept")
+    pod.remove()
+    shutil.rmtree(Path(node.host("/sys/fs/bpf"), "ringfence"), ignore_errors=True)  # as after a reboot
+    policies = by_kind(objects, "ConfigMap", "-policies")
+    broken = [one for one in objects if one is not policies]
+    broken.append({**policies, "data": {**policies["data"], "own.yaml": "kind: Nonsense\n"}})
+    started = node.run(agent_of(objects), broken, "agent")
+    try:
+        ready(started)
+        with new_cgroup("victim") as cgroup:
+            assert attack(cgroup) != 0
+        assert "last good" in started.text()
+        status = node.ctr(
+            "task", "exec", "--exec-id", "x-refused", started.name, "/usr/bin/ringfence", "status"
+        )
+        assert "own.yaml" in status.stdout
+        metrics = ask(started.pid, "/metrics")
+        assert re.search(r"^ringfence_policy_up_to_date 0(\.0)?$", metrics, re.M)
+        node.config_map(policies)
+        mended = re.compile(r"^ringfence_policy_up_to_date 1(\.0)?$", re.M)
+        wait_for(lambda: mended.search(ask(started.pid, "/metrics")), "the mended set")
+    finally:
+        started.remove()
+
+
 def mounted(pid: int, path: str) -> bool:
     """Whether something is mounted there, as that process sees it."""
     lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()

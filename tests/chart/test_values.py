@@ -67,9 +67,9 @@ def _mistakes() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "a tag that is none", {"image": {"tag": "a b"}}
     yield "a name that no service can have", {"fullnameOverride": "a.b"}
     yield "an unknown source", {"networkPolicy": {"from": [{"namespaceSelektor": {}}]}}
-    yield "an unknown relabeling", {"podMonitor": {"metricRelabelings": [{"action": "dorp"}]}}
+    yield "an unknown relabeling", {"podMonitor": {"metricRelabelings": [{"action": "remove"}]}}
     yield "a number as a variable", {"extraEnv": [{"name": "A", "value": 5}]}
-    yield "a misspelt variable", {"extraEnv": [{"name": "A", "valeu": "x"}]}
+    yield "an unknown key of a variable", {"extraEnv": [{"name": "A", "values": "x"}]}
     yield (
         "a mount at the chart's place",
         {
@@ -359,6 +359,8 @@ def test_labels_arguments_probes_and_contexts_reach_the_objects() -> None:
     """The usual knobs of a chart, without losing what the chart needs."""
     values = {
         "commonLabels": {"team": "security"}, "extraArgs": ["--log-level", "debug"],
+        "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/ca.crt"}],
+        "startupProbe": {"failureThreshold": 90}, "readinessProbe": {"timeoutSeconds": 9},
         "minReadySeconds": 30,
         "livenessProbe": {"failureThreshold": 6}, "podSecurityContext": {"supplementalGroups": [4000]},
         "securityContext": {"runAsNonRoot": False},
@@ -374,6 +376,9 @@ def test_labels_arguments_probes_and_contexts_reach_the_objects() -> None:
     pod = daemonset["template"]["spec"]
     (agent,) = pod["containers"]
     assert agent["args"][-2:] == ["--log-level", "debug"]
+    assert {"name": "SSL_CERT_FILE", "value": "/ca.crt"} in agent["env"]
+    assert agent["startupProbe"]["failureThreshold"] == 90
+    assert agent["readinessProbe"]["timeoutSeconds"] == 9
     assert agent["livenessProbe"] == {
         "httpGet": {"path": "/healthz", "port": "health"}, "periodSeconds": 10, "timeoutSeconds": 5,
         "failureThreshold": 6,
