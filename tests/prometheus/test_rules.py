@@ -50,6 +50,32 @@ def test_every_rule_does_what_its_case_says(tmp_path: Path) -> None:
     assert "SUCCESS" in promtool("test", "rules", *(path.name for path in CASES), cwd=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("mistake", "command", "said"),
+    [
+        ("{{ $labels.node | humanise }}", "check", 'function "humanise" not defined'),
+        ("{{ $labels.node }", "check", 'unexpected "}"'),
+        ("{{ $label.node }}", "check", 'undefined variable "$label"'),
+        ("{{ $labels.nodes }}", "test", "RingfenceNodeWithoutAgent"),
+    ],
+)
+def test_a_mistake_in_the_template_of_an_alert_is_found(
+    tmp_path: Path, mistake: str, command: str, said: str
+) -> None:
+    """By its syntax, or by the text that the case expects: a label that is misspelt is empty."""
+    for path in (*FILES, *CASES):
+        shutil.copy(path, tmp_path)
+    (rules,) = (tmp_path / path.name for path in FILES)
+    text = rules.read_text()
+    place = text.index("{{ $labels.node }}", text.index("- alert: RingfenceNodeWithoutAgent"))
+    rules.write_text(text[:place] + mistake + text[place + len("{{ $labels.node }}") :])
+    arguments = {"check": ["check", "rules", rules.name], "test": ["test", "rules", "agent_test.yaml"]}[
+        command
+    ]
+    with pytest.raises(AssertionError, match=re.escape(said)):
+        promtool(*arguments, cwd=tmp_path)
+
+
 def _cases() -> dict[str, list[bool]]:
     """Alert -> whether each of its cases fires."""
     found: dict[str, list[bool]] = {}
