@@ -97,6 +97,7 @@ class Agent:
         parts.loaded.kernel.map("heartbeat").set(0, 0)  # from here on the kernel frees slots by itself
         parts.pipeline.tick(last=True)
         parts.outputs.flush()
+        parts.note_losses(last=True)
         if self.restarts:
             parts.writer.settle(_DRAIN)  # the next start's lines must not continue half a line of this one
 
@@ -188,6 +189,7 @@ class Agent:
             (_TICK, parts.pipeline.tick),
             (_HOLD, parts.outputs.tick),
             (_TICK, parts.resync.tick),
+            (_TICK, parts.note_losses),
             (_BEAT, parts.adoption.tick),
             (_BEAT, parts.backpressure.tick),
             (_BEAT, parts.reserve.tick),

@@ -22,6 +22,7 @@ from ringfence.daemon.defence.protected_objects import ProtectedObjects
 from ringfence.daemon.defence.setup import Defence
 from ringfence.daemon.defence.watchdog import Watchdog
 from ringfence.daemon.delivery.alert_counters import make_builtin_series
+from ringfence.daemon.delivery.losses import LossLog, kernel_losses, output_losses
 from ringfence.daemon.delivery.outputs import Egress, Outputs, limiter_of, open_outbox
 from ringfence.daemon.health import canary
 from ringfence.daemon.health.backpressure import Backpressure
@@ -93,7 +94,18 @@ class Assembly:
         self.writer = LineWriter(self._config.output or 1, complain=self._complain)
         self._stack.callback(self.writer.close)
         self.outbox = open_outbox(self._config)
-        self._stack.callback(self.outbox.close)
+        self._losses = LossLog()
+        self._stack.callback(self._close_outbox)
+
+    def _close_outbox(self) -> None:
+        """A queue whose disk stays full loses at its end what was only in memory."""
+        self.outbox.close()
+        self._losses.note(output_losses(self.writer, self.outbox), last=True)
+
+    def note_losses(self, *, last: bool = False) -> None:
+        """Log what was lost since the last line about it. Called by a timer."""
+        self._losses.note(kernel_losses(self.loaded.kernel.losses), last=last)
+        self._losses.note(output_losses(self.writer, self.outbox), last=last)
 
     def _complain(self, reason: str, destination: str) -> None:
         if reason == "not_reopened":
