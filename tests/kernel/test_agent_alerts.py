@@ -236,14 +236,24 @@ def test_hostile_names_break_nothing(small: Agent, tmp_path: Path) -> None:
     """
     program = os.fsencode(tmp_path) + b"/evil\n\x1b[31m\xff"
     Path(os.fsdecode(program)).symlink_to("/usr/bin/unshare")
+    (tmp_path / "sleep\x1b[2J").symlink_to("/bin/sleep")
     with new_cgroup(f"{LABEL}-evil\x1b\x07\u202e") as cgroup:
         ended = cgroup.run([program, b"--user", b"\xff\xfe\n"])  # type: ignore[list-item]
         assert ended.returncode == -signal.SIGKILL
         alert = small.wait_alert("test-user-namespace")
+        sleeper = cgroup.popen([os.fsencode(tmp_path) + b"/sleep\x1b[2J", b"60"])  # type: ignore[list-item]
+        try:
+            commands = (["events"], ["top", "--once"], ["tree"], ["status"])
+            shown = [cli(small, *words, *more).stdout for words in commands for more in ([], ["-o", "json"])]
+        finally:
+            sleeper.kill()
+            sleeper.wait()
     assert alert["process"]["args"][-1] == "\\xff\\xfe\\n"
-    shown = cli(small, "events").stdout + cli(small, "events", "-o", "json").stdout
-    assert "\x1b" not in shown
-    assert "evil\\x1b\\x07\\u202e" in shown
+    for text in shown:
+        assert text
+        assert all(line.isprintable() for line in text.splitlines())
+    for text in (shown[0], shown[3], shown[4]):  # events; top and tree have the name, or the program
+        assert "\\x1b" in text
     assert "\x1b" not in small.get("/metrics")[1]
 
 

@@ -42,6 +42,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def environment() -> dict[str, str]:
+    """Returns the environment of an agent: without the variables of the tests, which it would refuse."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("RINGFENCE_")}
+
+
 class Agent:
     """`ringfence agent` as a child process; its lines are read as they are written."""
 
@@ -86,11 +91,10 @@ class Agent:
 
     def start(self, *, wait: bool = True) -> None:
         """Start it, and wait until it is ready: programs attached, policies in the kernel."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RINGFENCE_")}
         started = time.monotonic()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment
+                self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment()
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -218,5 +222,11 @@ def pinned_agent(directory: Path, **options: Any) -> Iterator[Agent]:
         yield agent
     finally:
         agent.stop()
-        subprocess.run([*agent.argv, "--uninstall"], capture_output=True, timeout=patience(60), check=True)
+        subprocess.run(
+            [*agent.argv, "--uninstall"],
+            capture_output=True,
+            timeout=patience(60),
+            env=environment(),
+            check=True,
+        )
     assert pins not in mounts_of("bpf")

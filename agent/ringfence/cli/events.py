@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ringfence.cli.output import SEVERITY_COLOURS, colour
+from ringfence.cli.output import SEVERITY_COLOURS, colour, visible
 from ringfence.cli.parser import Commands, add_command, add_output, add_socket
 from ringfence.severity import SEVERITIES
 
@@ -84,24 +84,20 @@ def run(options: Any) -> int:
 
 def compact(record: Mapping[str, Any]) -> str:
     """Returns a record as one line: time, severity, outcome, container, command, and what was tried."""
-    from ringfence.export.escape import escape
-
     if record.get("event") == "dropped":
         return colour(f"... {record.get('count')} records lost: this terminal reads too slowly", "yellow")
     severity = str(record.get("severity") or "")
     outcome = str(record.get("outcome") or "")
     words = [
         _clock(str(record.get("time") or "")),
-        colour(f"{severity or '-':<8}", SEVERITY_COLOURS.get(severity, "dim")),
-        colour(f"{outcome or '-':<10}", _OUTCOMES.get(outcome, "dim")),
-        f"{_where(record.get('container') or {}):<24}",
-        _command(record.get("process") or {}),
-        *_what(record),
+        colour(visible(f"{severity or '-':<8}"), SEVERITY_COLOURS.get(severity, "dim")),
+        colour(visible(f"{outcome or '-':<10}"), _OUTCOMES.get(outcome, "dim")),
+        # The agent escaped all observed text already.
+        visible(f"{_where(record.get('container') or {}):<24}"),
+        visible(_command(record.get("process") or {})),
+        *map(visible, _what(record)),
     ]
-    # The agent escaped all observed text; the only unprintable characters here are colour codes.
-    return " ".join(
-        word if word.isprintable() or "\x1b[" in word[:2] else escape(word) for word in words if word
-    ).rstrip()
+    return " ".join(filter(None, words)).rstrip()
 
 
 def _where(container: Mapping[str, Any]) -> str:

@@ -33,9 +33,10 @@ def _plain(value: Any) -> str | None:
             value = value.decode()
         except UnicodeDecodeError:
             return None
-    if not isinstance(value, str) or not value or len(value.encode()) >= MATCH_TEXT:
+    # A name with invalid UTF-8 has lone surrogates: not printable, and no encoding has them.
+    if not isinstance(value, str) or not value.isprintable() or "*" in value:
         return None
-    return value if value.isprintable() and "*" not in value else None
+    return value if 0 < len(value.encode()) < MATCH_TEXT else None
 
 
 def exception_keys(

@@ -88,6 +88,7 @@ def test_control_characters_in_a_record_are_escaped() -> None:
     """A second line of defence, should a record contain unescaped text."""
     line = compact({"event": "x\x1b[2J", "process": {"comm": "\r\n"}, "details": {"a": ["\x9b"]}})
     assert line.isprintable()
+    assert compact({"container": {"id": "\x1b[2J"}, "outcome": "\x1b[31m"}).isprintable()
 
 
 def test_an_empty_record_is_not_an_error() -> None:

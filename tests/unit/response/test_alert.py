@@ -327,6 +327,15 @@ def test_a_hostile_name_is_omitted_from_the_proposal(exe: bytes) -> None:
     assert all(line.isprintable() for line in text.splitlines())
 
 
+@pytest.mark.parametrize("name", ["registry/\udcff:1", "a\x1b[2J", "registry/*"])
+def test_a_hostile_name_of_an_image_is_omitted_from_the_proposal(name: str) -> None:
+    """Runtimes pass on bytes that are not UTF-8: the alert must not be lost by them."""
+    for event in (unshare(), make(K.SYS_ACCT)):
+        text = alert_of(event, container=Container("c", 7, 1, image=name)).allow
+        assert text.startswith("add ")
+        assert "exclude image" not in text
+
+
 def test_the_image_of_a_container_is_named() -> None:
     """The selector is the way to allow it where no exception can name the call."""
     container = Container("a" * 64, 5, 0, image="shop/web:1")
