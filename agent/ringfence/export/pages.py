@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ringfence.response.builtin import POLICY
+from ringfence.severity import number_of
 
 __all__ = ["Page", "page_of"]
 
@@ -21,6 +22,7 @@ class Page(NamedTuple):
     effect: bool = False  # something may have taken effect: what high severity makes critical
 
 
+_HIGH = 4  # of number_of
 _SEEN = Page(
     "escape-not-stopped", "The call may have taken effect: this rule only reports on that node.", effect=True
 )
@@ -65,4 +67,7 @@ def page_of(record: Mapping[str, Any]) -> Page:
         return found
     if rule.get("policy") == "detectors":
         return _FOUND
-    return _OUTCOMES.get(str(record.get("outcome")), _SEEN)
+    found = _OUTCOMES.get(str(record.get("outcome")), _SEEN)
+    if found.effect and number_of(record.get("severity")) < _HIGH:
+        return found._replace(name="medium-not-stopped")
+    return found

@@ -93,6 +93,20 @@ def test_alerts_of_a_gap_are_all_reported() -> None:
     assert len(lines) == 75
 
 
+def test_a_hundred_thousand_alerts_of_one_container_are_few_lines_and_all_are_counted() -> None:
+    """Within ten seconds: the burst, one a second, and the numbers of those that were held back."""
+    lines: list[Mapping[str, Any]] = []
+    made, now = pipeline_of(lines), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    for number in range(100_000):
+        at = now - (100_000 - number) * 10**5
+        made.handle(
+            make(EventKind.FILE_OPEN, container=1, action=1, time_ns=at, rdev=number, mode=0o60000), None
+        )
+    made.tick(last=True)
+    assert 10 <= len(lines) <= 25
+    assert sum(1 + line.get("suppressed", 0) for line in lines) == 100_000
+
+
 def test_at_the_end_held_back_alerts_are_reported() -> None:
     """Repetitions of the last seconds are reported before the agent ends; an earlier tick leaves
     them alone.

@@ -19,6 +19,7 @@ from ringfence.containers.model import Container, Enrichment, Posture
 from ringfence.containers.tree import ProcessTree
 from ringfence.events import ExecEvent, FileEvent, SyscallEvent, TaskEvent
 from ringfence.export.jsonl import line_of
+from ringfence.export.pages import page_of
 from ringfence.export.records import alert_record, event_record, finding_record
 from ringfence.export.redact import Redactor
 from ringfence.export.wording import ended, next_steps, runbook, tried
@@ -240,6 +241,24 @@ def test_the_end_of_a_call_is_one_sentence(outcome: str, mechanism: str, sentenc
     record = whole_alert() | {"event": "mount", "outcome": outcome, "mechanism": mechanism}
     assert ended(record) == sentence
     assert runbook(record) == f"docs/runbooks/{page}.md"
+
+
+@pytest.mark.parametrize(
+    ("severity", "outcome", "page"),
+    [
+        ("high", "seen", "escape-not-stopped"),
+        ("medium", "seen", "medium-not-stopped"),
+        ("low", "kill-failed", "medium-not-stopped"),
+        ("medium", "killed", "escape-denied"),
+        ("medium", "would-kill", "would-have-stopped"),
+    ],
+)
+def test_a_rule_of_medium_severity_tells_nobody_to_reinstall_the_node(
+    severity: str, outcome: str, page: str
+) -> None:
+    """As the shipped rules of Prometheus, which have an alert of their own for it."""
+    record = whole_alert() | {"severity": severity, "outcome": outcome}
+    assert page_of(record).name == page
 
 
 def test_a_kill_by_the_agent_after_an_event_is_no_denial() -> None:

@@ -120,6 +120,26 @@ def test_no_alert_is_suspect_while_none_is_accepted(tmp_path: Path) -> None:
     assert not any(sender.lost.values())
 
 
+@pytest.mark.parametrize("jump", [86_400, -86_400], ids=["forward", "back"])
+def test_a_clock_that_jumps_loses_no_alert(tmp_path: Path, jump: int) -> None:
+    """A day passes between two failures, or the day before begins: fewer than 16 failures lose nothing."""
+    failures = iter(range(TRIES - 1))
+    receiver = Moody(
+        lambda ids: Unavailable("http_5xx", "500")
+        if name(4) in ids and next(failures, None) is not None
+        else None
+    )
+    sender = sender_of(tmp_path, receiver)
+    put(sender, *range(10))
+    for number in range(100, 100 + TRIES):
+        put(sender, number)
+        receiver.now += jump
+        sender.step(idle=0)
+    assert next(failures, None) is None, "it did not fail often"
+    assert set(receiver.got) == {name(n) for n in (*range(10), *range(100, 100 + TRIES))}
+    assert not any(sender.lost.values())
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_receiver_that_fails_at_random_gets_everything(tmp_path: Path, seed: int) -> None:
     """Half of its back ends are broken: an alert that fails there is not at fault."""
