@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ringfence.export.escape import escape
 from ringfence.export.sinks.http import Http, HttpSettings
 from ringfence.export.sinks.sender import BACKOFF_MOST, Record, Refused, Sender, Unavailable
 from ringfence.export.sinks.spool import Spool
@@ -243,6 +244,39 @@ def test_the_status_is_the_answer(status: int, error: type[Exception] | None, re
         with pytest.raises(error) if error else contextlib.nullcontext():
             post(f"http://127.0.0.1:{port}/", timeout=0.3)
         thread.join(5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 two hundred\r\n\r\n",
+        b"HTTP/1.1 99999999999999999999 OK\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\x00\xff\x1b[2J" * 1000,
+        b"HTTP/1.1 200 OK\r\n" + b"X-Endless: " + b"a" * (1 << 20),
+        b"HTTP/1.1 200 OK\r\n" + b"X-Many: a\r\n" * 100_000,
+    ],
+    ids=["nothing", "nonsense", "words", "number", "ssh", "bytes", "endless header", "many headers"],
+)
+def test_an_answer_that_is_none_is_a_receiver_that_is_away(answer: bytes) -> None:
+    """The alert is kept: it was neither accepted nor refused. The log's text of it is one printable line."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with pytest.raises(Unavailable) as caught:
+            post(f"http://127.0.0.1:{port}/", timeout=5)
+        thread.join(5)
+        assert escape(str(caught.value)).isprintable()
 
 
 def test_a_slow_receiver_is_waited_for() -> None:
