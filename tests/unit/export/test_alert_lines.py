@@ -253,7 +253,7 @@ def test_the_end_of_a_call_is_one_sentence(outcome: str, mechanism: str, sentenc
         ("medium", "would-kill", "would-have-stopped"),
     ],
 )
-def test_a_rule_of_medium_severity_tells_nobody_to_reinstall_the_node(
+def test_only_severe_alerts_lead_to_the_runbook_that_reinstalls_the_node(
     severity: str, outcome: str, page: str
 ) -> None:
     """As the shipped rules of Prometheus, which have an alert of their own for it."""

@@ -31,13 +31,14 @@ def shipped() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def alert_for(outcome: str) -> dict[str, Any]:
-    """Returns the alert whose recording rule counts an outcome of rules."""
+def alert_for(outcome: str, severity: str = "high") -> dict[str, Any]:
+    """Returns the alert whose recording rule counts an outcome of rules of that severity."""
     [record] = (
         rule["record"]
         for rule in shipped()
         if "record" in rule
         and 'kind="rule"' in rule["expr"]
+        and re.search(rf'severity=~?"[^"]*\b{severity}\b', rule["expr"])
         and (found := re.search(r'outcome=~"([^"]+)"', rule["expr"]))
         and outcome in found[1].split("|")
     )
@@ -52,6 +53,16 @@ def test_an_outcome_has_the_page_and_the_severity_of_its_rule(outcome: str) -> N
     rule = alert_for(outcome)
     assert rule["annotations"]["runbook_url"].endswith(f"/docs/runbooks/{page_of(record).name}.md")
     assert rule["labels"]["severity"] == urgency(record)
+
+
+@pytest.mark.parametrize("outcome", ["seen", "kill-failed"])
+def test_what_a_rule_of_medium_severity_did_not_stop_has_a_page_of_its_own(outcome: str) -> None:
+    """A warning in both ways."""
+    record = {"rule": {"id": "mount-call", "policy": "p"}, "outcome": outcome, "severity": "medium"}
+    rule = alert_for(outcome, "medium")
+    assert rule["alert"] == "RingfenceMediumNotStopped"
+    assert rule["annotations"]["runbook_url"].endswith(f"/docs/runbooks/{page_of(record).name}.md")
+    assert rule["labels"]["severity"] == urgency(record) == "warning"
 
 
 @pytest.mark.parametrize(("name", "alert"), NAMED.items())
