@@ -60,7 +60,7 @@ def measure(*, quick: bool) -> Measurement:
         rows.append(row(f"{name}: CPU", spent[limit], "ms"))
     return Measurement(
         "scrape",
-        "GET /metrics on the loopback, none from the cache; the best, and the CPU time of the agent meanwhile",
+        "GET /metrics on the loopback, none from the cache; the best, and the CPU time of the agent",
         rows,
         [Bar(f"one scrape, series for all {count}, at best", rows[0].value, MOST_MS, "ms")],
         [f"medians: {', '.join(f'{one.case}: {statistics.median(one.samples):.1f} ms' for one in rows)}",
