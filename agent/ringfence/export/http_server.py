@@ -65,7 +65,7 @@ class _Connection:
         self.sock, self.peer = sock, peer
         self.deadline = now + _READ_S
         self.inbox = bytearray()
-        self.outbox = memoryview(b"")
+        self.outbox: list[memoryview] = []  # the head, and the body, which other connections share
         self.method = ""
         self.reading = True  # its request is not complete yet
 
@@ -245,12 +245,12 @@ class Server:
                  f"Content-Length: {len(response.body)}", "Connection: close",
                  *(f"{name}: {value}" for name, value in response.headers), "", ""]  # fmt: skip
         body = b"" if connection.method == "HEAD" else response.body
-        connection.outbox = memoryview("\r\n".join(lines).encode("latin-1") + body)
+        connection.outbox = [memoryview(part) for part in ("\r\n".join(lines).encode("latin-1"), body) if part]
         self._write(connection)
 
     def _write(self, connection: _Connection) -> None:
         try:
-            connection.outbox = connection.outbox[connection.sock.send(connection.outbox) :]
+            connection.outbox = _after(connection.outbox, connection.sock.sendmsg(connection.outbox))
         except BlockingIOError:
             pass
         except OSError:
@@ -280,6 +280,14 @@ class Server:
     def _drop_all(self) -> None:
         for connection in list(self._connections):
             self._drop(connection)
+
+
+def _after(parts: list[memoryview], sent: int) -> list[memoryview]:
+    """Returns what remains of the parts after so many bytes."""
+    while parts and sent >= len(parts[0]):
+        sent -= len(parts[0])
+        parts = parts[1:]
+    return [parts[0][sent:], *parts[1:]] if parts else []
 
 
 def _end_of_head(data: bytearray) -> int:

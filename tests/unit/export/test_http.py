@@ -9,6 +9,7 @@ import gzip
 import socket
 import threading
 import time
+import tracemalloc
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -273,6 +274,20 @@ def test_a_big_answer_arrives_whole_at_a_slow_reader(
         head = client.recv(4096)
     assert b"Content-Length: %d\r\n" % len(big) in head
     assert head.endswith(b"\r\n\r\n")
+
+
+def test_clients_that_do_not_read_share_one_answer(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy for each connection would take the memory of the node, and the allocator keeps it."""
+    big = b"x" * (8 << 20)
+    monkeypatch.setattr("ringfence.export.http_endpoints.exposition", lambda registry, openmetrics: big)
+    with contextlib.ExitStack() as stack:
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        hold(server, stack, 8, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_for(lambda: sum(bool(one.outbox) for one in list(server._connections)) == 8, "eight answers")
+        assert tracemalloc.get_traced_memory()[1] < len(big)
 
 
 def test_a_bug_in_a_scrape_is_an_answer_and_counted(
