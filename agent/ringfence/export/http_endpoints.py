@@ -23,6 +23,7 @@ __all__ = ["HealthServer", "HttpServer"]
 
 _FRESH_S = 1.0  # maximum age of the exposition that answers a scrape
 _GZIP_LEVEL = 1  # a tenth of the size already; more costs more than it saves
+_VARY = (("Vary", "Accept, Accept-Encoding"),)
 Check = Callable[[], str]  # returns "" if healthy, else the problem
 
 
@@ -76,9 +77,9 @@ class HttpServer(HealthServer):
     def _metrics(self, request: Request) -> Response:
         page = self._openmetrics if request.openmetrics else self._page
         if self._compress and request.gzip:
-            encoding = (("Content-Encoding", "gzip"),)
-            return Response("200 OK", page.content_type, page.compressed(), encoding)
-        return Response("200 OK", page.content_type, page.plain())
+            encoded = (*_VARY, ("Content-Encoding", "gzip"))
+            return Response("200 OK", page.content_type, page.compressed(), encoded)
+        return Response("200 OK", page.content_type, page.plain(), _VARY)
 
 
 class _Scrape:

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ringfence.config import Listen
@@ -190,7 +190,7 @@ class Server:
         if not data:
             self._drop(connection)
         elif connection.reading:  # else: unexpected data, discarded until the client disconnects
-            connection.inbox += data
+            connection.inbox = (connection.inbox + data).lstrip(b"\r\n")  # RFC 9112, 2.2: empty lines before
             if (end := _end_of_head(connection.inbox)) >= 0:
                 self._handle(connection, _parse(bytes(connection.inbox[:end])))
             elif len(connection.inbox) > _HEAD:
@@ -200,7 +200,8 @@ class Server:
         if request is None:
             self._send(connection, text("400 Bad Request", "not a request\n"))
         elif request.method not in ("GET", "HEAD"):
-            self._send(connection, text("405 Method Not Allowed", "only GET\n"))
+            refusal = text("405 Method Not Allowed", "only GET\n")
+            self._send(connection, refusal._replace(headers=(("Allow", "GET, HEAD"),)))
         else:
             connection.method = request.method
             response = self._quick(request)
@@ -245,7 +246,9 @@ class Server:
                  f"Content-Length: {len(response.body)}", "Connection: close",
                  *(f"{name}: {value}" for name, value in response.headers), "", ""]  # fmt: skip
         body = b"" if connection.method == "HEAD" else response.body
-        connection.outbox = [memoryview(part) for part in ("\r\n".join(lines).encode("latin-1"), body) if part]
+        connection.outbox = [
+            memoryview(part) for part in ("\r\n".join(lines).encode("latin-1"), body) if part
+        ]
         self._write(connection)
 
     def _write(self, connection: _Connection) -> None:
@@ -300,26 +303,38 @@ def _parse(head: bytes) -> Request | None:
     """Parses the head of a request (the needed parts of RFC 9112)."""
     first, *lines = head.decode("latin-1").replace("\r\n", "\n").split("\n")
     words = first.split(" ")
-    if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith("/"):
+    if len(words) != 3 or not words[2].startswith("HTTP/1."):
         return None
-    headers = {
-        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-    }
-    encodings = headers.get("accept-encoding", "").replace(" ", "").lower().split(",")
-    takes_gzip = "gzip" in encodings or any(
-        connection.startswith("gzip;") and not connection.endswith("q=0") for connection in encodings
-    )
+    named = [
+        (name.strip().lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)
+    ]
+    hosts = [value for name, value in named if name == "host"]
+    if len(hosts) > 1 or (not hosts and words[2] != "HTTP/1.0"):
+        return None
+    headers = dict(named)
     path, host = words[1].partition("?")[0], headers.get("host", "")
+    if absolute := re.fullmatch(r"(?i:http)://([^/]+)(/.*)?", path):
+        host, path = absolute[1], absolute[2] or "/"
+    if not path.startswith("/"):
+        return None
+    encodings = {name: weight for name, weight, _ in _weighted(headers.get("accept-encoding", ""))}
+    takes_gzip = encodings.get("gzip", 0.0) > 0
     return Request(words[0], path, host, takes_gzip, _prefers_openmetrics(headers.get("accept", "")))
+
+
+def _weighted(header: str) -> Iterator[tuple[str, float, list[str]]]:
+    """Yields the choices of an Accept header: name, weight (0: refused), other parameters."""
+    for one in header.replace(" ", "").lower().split(","):
+        name, *parameters = one.split(";")
+        weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        value = float(weight) if re.fullmatch(r"[01](\.[0-9]{0,3})?", weight) else 0.0
+        yield name, value, parameters
 
 
 def _prefers_openmetrics(accept: str) -> bool:
     """Returns True if the client asks for OpenMetrics 1.0, and at least as much as for plain text."""
     weights = {"openmetrics": 0.0, "text": 0.0}
-    for one in accept.replace(" ", "").lower().split(","):
-        kind, *parameters = one.split(";")
-        weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
-        value = float(weight) if re.fullmatch(r"[01](\.[0-9]{0,3})?", weight) else 0.0
+    for kind, value, parameters in _weighted(accept):
         version = next((part[8:] for part in parameters if part.startswith("version=")), "")
         if kind == "application/openmetrics-text" and version in ("", "1.0.0", "1.0"):
             weights["openmetrics"] = max(weights["openmetrics"], value)

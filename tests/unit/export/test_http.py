@@ -94,8 +94,31 @@ def test_there_is_nothing_else(server: HttpServer, path: str, status: int) -> No
 
 def test_only_reading_is_allowed(server: HttpServer) -> None:
     """POST is refused."""
-    with pytest.raises(urllib.error.HTTPError, match="405"):
+    with pytest.raises(urllib.error.HTTPError, match="405") as refused:
         urllib.request.urlopen(f"http://{server.address}/metrics", data=b"x", timeout=60)
+    assert refused.value.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET http://x/healthz HTTP/1.1\r\nHost: x\r\n", 200),  # RFC 9112, 3.2.2
+        (b"GET HTTP://x:80/nothing?a=b HTTP/1.1\r\nHost: x\r\n", 404),
+        (b"\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n", 200),  # 2.2
+        (b"\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\n", 400),  # 3.2
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nhost: y\r\n", 400),
+        (b"GET /healthz HTTP/1.0\r\n", 200),
+        (b"GET healthz HTTP/1.1\r\nHost: x\r\n", 400),
+        (b"GET ftp://x/healthz HTTP/1.1\r\nHost: x\r\n", 400),
+    ],
+)
+def test_requests_are_read_as_the_rfc_says(server: HttpServer, request_: bytes, status: int) -> None:
+    """RFC 9112: the forms of a target, empty lines before a request, exactly one Host."""
+    with connect(server) as client:
+        client.sendall(request_ + b"\r\n")
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +181,7 @@ def test_an_address_loses_its_own_connections_first(server: HttpServer) -> None:
     with contextlib.ExitStack() as stack:
         modest = stack.enter_context(connect(server))
         hold(server, stack, 300, b"GET", "127.0.0.9")
-        modest.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+        modest.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert modest.recv(4096).startswith(b"HTTP/1.1 200 OK")
 
 
@@ -205,7 +228,8 @@ def test_scrapes_at_once_are_made_once(server: HttpServer, slow_scrapes: list[th
 
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize(
-    ("asked", "takes"), [("gzip", True), ("br, gzip;q=0.5", True), ("gzip;q=0", False), ("", False)]
+    ("asked", "takes"),
+    [("gzip", True), ("br, gzip;q=0.5", True), ("gzip;q=0", False), ("gzip; q=0.000", False), ("", False)],
 )
 def test_metrics_are_compressed_for_clients_that_accept_it(compress: bool, asked: str, takes: bool) -> None:
     """Where the configuration says so, too."""
@@ -217,6 +241,7 @@ def test_metrics_are_compressed_for_clients_that_accept_it(compress: bool, asked
         request = urllib.request.Request(f"http://{made.address}/metrics", headers={"Accept-Encoding": asked})
         with urllib.request.urlopen(request, timeout=60) as answer:
             body, encoding = answer.read(), answer.headers.get("Content-Encoding", "")
+            assert answer.headers["Vary"] == "Accept, Accept-Encoding"
         assert encoding == ("gzip" if compress and takes else "")
         assert b"fake 7.0" in (gzip.decompress(body) if encoding else body)
     finally:
@@ -264,13 +289,13 @@ def test_a_big_answer_arrives_whole_at_a_slow_reader(
     big = b"x" * (8 << 20)
     monkeypatch.setattr("ringfence.export.http_endpoints.exposition", lambda registry, openmetrics: big)
     with connect(server) as client:
-        client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         data = bytearray()
         while block := client.recv(65536):
             data += block
     assert data.endswith(big)
     with connect(server) as client:
-        client.sendall(b"HEAD /metrics HTTP/1.1\r\n\r\n")
+        client.sendall(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         head = client.recv(4096)
     assert b"Content-Length: %d\r\n" % len(big) in head
     assert head.endswith(b"\r\n\r\n")
@@ -313,7 +338,7 @@ def test_without_descriptors_it_waits_for_some(server: HttpServer) -> None:
         with no_descriptors():
             busy = time.process_time()
             for client in clients:
-                client.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             clients[0].settimeout(1)
             with contextlib.suppress(OSError):  # no answer can come while there is no descriptor
                 clients[0].recv(4096)
