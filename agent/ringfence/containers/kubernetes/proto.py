@@ -24,6 +24,7 @@ __all__ = [
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _ENTRIES_MAX = 1024  # of a map or a list
+_FIELDS_MAX = 1 << 16  # of a message and all messages within: decoding a field takes about a microsecond
 
 
 class ProtoError(ValueError):
@@ -62,24 +63,33 @@ SANDBOX_STATUS: Table = {
 }  # fmt: skip
 
 
-def decode(data: bytes, table: Table) -> dict[str, Any]:
-    """Returns the known fields of a message."""
+def decode(data: bytes, table: Table, left: Iterator[int] | None = None) -> dict[str, Any]:
+    """Returns the known fields of a message. `left` has an item for each field that may still follow.
+
+    A list that is too long is refused. Of a map the first entries are taken: labels are the user's.
+    """
     found: dict[str, Any] = {}
+    left = iter(range(_FIELDS_MAX)) if left is None else left
     for number, value in _fields(data):
+        if next(left, None) is None:
+            raise ProtoError(f"more than {_FIELDS_MAX} fields")
         field = table.get(number)
         if field is None or not isinstance(value, bytes):
             continue
         if field.pairs:
-            pair = decode(value, {1: Field("key"), 2: Field("value")})
+            pair = decode(value, {1: Field("key"), 2: Field("value")}, left)
             pairs = found.setdefault(field.name, {})
             if len(pairs) < _ENTRIES_MAX:
                 pairs[pair.get("key", "")] = pair.get("value", "")
         elif field.table is None:
             found[field.name] = value.decode("utf-8", "replace")
         elif field.many:
-            found.setdefault(field.name, []).append(decode(value, field.table))
+            entries = found.setdefault(field.name, [])
+            if len(entries) >= _ENTRIES_MAX:
+                raise ProtoError(f"more than {_ENTRIES_MAX} {field.name}")
+            entries.append(decode(value, field.table, left))
         else:
-            found[field.name] = found.get(field.name, {}) | decode(value, field.table)
+            found[field.name] = found.get(field.name, {}) | decode(value, field.table, left)
     return found
 
 

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,6 +145,29 @@ def test_messages_nest_repeat_and_map() -> None:
     assert proto.decode(data, proto.CONTAINERS) == {
         "containers": [{"id": "c1", "metadata": {"name": "nginx"}, "labels": {"app": "web"}}, {"id": "c2"}]
     }
+
+
+def test_a_list_without_an_end_is_refused() -> None:
+    """Two million containers of no bytes are an answer of 4 MiB, and were 150 MiB of memory."""
+    assert len(proto.decode(b"\x0a\x00" * 1024, proto.CONTAINERS)["containers"]) == 1024
+    endless = b"\x0a\x00" * (1 << 21)
+    tracemalloc.start()
+    try:
+        with pytest.raises(proto.ProtoError, match="more than 1024 containers"):
+            proto.decode(endless, proto.CONTAINERS)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_message_of_too_many_fields_is_refused(known: bool) -> None:
+    """Also within another one, and where nobody reads them: no time limit covers the decoder."""
+    inner = (b"\x0a\x00" if known else b"\xf8\x07\x00") * 1000
+    outer = proto.text_field(1, inner)
+    assert proto.decode(outer * 60, proto.CONTAINERS)["containers"][59] == ({"id": ""} if known else {})
+    with pytest.raises(proto.ProtoError, match="more than 65536 fields"):
+        proto.decode(outer * 66, proto.CONTAINERS)
 
 
 def test_the_image_of_a_container_is_that_of_the_cri() -> None:
