@@ -25,7 +25,11 @@ _WINDOW_UPDATE, _CONTINUATION = 8, 9
 _END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 _TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW = 1, 2, 4  # settings
 _MESSAGE_MAX = 4 << 20
+_PREFIX = 5  # bytes before a message
 _FRAME_MAX = 1 << 14  # HTTP/2's default, as the setting is not sent
+# More than a message that is too long takes: the server could not send its end, and the call would time out.
+_WINDOW = _MESSAGE_MAX + _FRAME_MAX
+_HEADERS_MAX = 1 << 14  # of one call, with its trailers
 _FRAMES_MAX = 4096  # of one call
 _STREAMS_MAX = 1 << 30
 
@@ -91,7 +95,7 @@ class Channel:
         try:
             sock.settimeout(_left(end))
             sock.connect(str(self.path))
-            values = ((_TABLE_SIZE, 0), (_ENABLE_PUSH, 0), (_INITIAL_WINDOW, _MESSAGE_MAX))
+            values = ((_TABLE_SIZE, 0), (_ENABLE_PUSH, 0), (_INITIAL_WINDOW, _WINDOW))
             settings = b"".join(struct.pack(">HI", key, value) for key, value in values)
             window = struct.pack(">I", _MESSAGE_MAX)
             sock.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW_UPDATE, 0, 0, window))
@@ -120,13 +124,15 @@ class Channel:
             text = unquote(headers.get("grpc-message", ""))[:300] or f"HTTP {headers.get(':status', '?')}"
             known = status.isascii() and status.isdigit() and len(status) < 4
             raise GrpcError(f"{self.path}: {text}", int(status) if known else -1)
-        if len(data) < 5 or data[0] or len(data) - 5 != int.from_bytes(data[1:5], "big"):
+        whole = len(data) >= _PREFIX and len(data) - _PREFIX == int.from_bytes(data[1:_PREFIX], "big")
+        if not whole or data[0]:
             raise GrpcError(f"{self.path}: incomplete message in the response")
-        return bytes(data[5:])
+        return bytes(data[_PREFIX:])
 
     def _collect(self, stream: int, end: float) -> tuple[bytearray, dict[str, str]]:
         """Reads data and headers of a stream until it ends."""
         data, headers, block, last = bytearray(), dict[str, str](), bytearray(), False
+        size_of_headers = 0
         for _ in range(_FRAMES_MAX):
             frame = self._read(end)
             if frame.kind in (_SETTINGS, _PING) and not frame.flags & _ACK:
@@ -143,10 +149,11 @@ class Channel:
                 data += _content(frame)
             elif frame.kind in (_HEADERS, _CONTINUATION):
                 block += _content(frame) if frame.kind == _HEADERS else frame.payload
+                size_of_headers += len(frame.payload)
                 if frame.flags & _END_HEADERS:
                     headers.update(hpack.decode(bytes(block)))
                     block.clear()
-            if len(data) > _MESSAGE_MAX or len(block) > _FRAME_MAX:
+            if len(data) > _PREFIX + _MESSAGE_MAX or size_of_headers > _HEADERS_MAX:
                 raise GrpcError(f"{self.path}: the response is too long")
             last = last or (frame.kind in (_DATA, _HEADERS) and bool(frame.flags & _END_STREAM))
             if last and not block:

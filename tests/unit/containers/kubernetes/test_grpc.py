@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -296,7 +297,14 @@ class Server:
             kind, flags, number = struct.unpack(">BBI", head[3:])
             self.frames.append((kind, flags, number, stream.read(int.from_bytes(head[:3], "big"))))
             if kind == 0 and flags & 1 and self.answers:  # END_STREAM
-                connection.sendall(self.answers.pop(0)(number))
+                # In a thread, as a server reads while it sends: the client answers each frame.
+                threading.Thread(target=send, args=(connection, self.answers.pop(0)(number))).start()
+
+
+def send(connection: socket.socket, data: bytes) -> None:
+    """Sends it all, unless the client has had enough."""
+    with contextlib.suppress(OSError):
+        connection.sendall(data)
 
 
 def message(data: bytes) -> bytes:
@@ -322,7 +330,7 @@ def test_a_call_is_sent_as_the_rfc_says(tmp_path: Path) -> None:
         channel.close()
     assert server.preface == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     settings, window, headers, data = server.frames[:4]
-    values = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, 4 << 20)
+    values = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, (4 << 20) + (16 << 10))
     assert settings == (4, 0, 0, values)
     assert window == (8, 0, 0, struct.pack(">I", 4 << 20))
     assert headers[:3] == (1, 4, 1)  # END_HEADERS
@@ -389,6 +397,42 @@ def test_a_refusal_has_the_servers_status(
             channel.call("/x.Y/Z", b"")
         assert caught.value.status == status
         assert str(caught.value) == f"{path}: {words}"
+        channel.close()
+
+
+@pytest.mark.parametrize(
+    ("length", "words"), [(4 << 20, ""), ((4 << 20) + 1, "too long"), (64 << 20, "too long")]
+)
+def test_an_answer_that_is_too_long_is_known_at_once(tmp_path: Path, length: int, words: str) -> None:
+    """Also from a server that sends no more than the window it was given: the end would never come."""
+
+    def answer(stream: int) -> bytes:
+        data = message(bytes(length))
+        settings = next(one for one in server.frames if one[0] == 4)[3]
+        window = dict(struct.iter_unpack(">HI", settings))[4]
+        sent = b"".join(frame(0, 0, stream, data[at : min(at + 16384, window)])
+                        for at in range(0, min(len(data), window), 16384))  # fmt: skip
+        return sent + (frame(1, 5, stream, _TRAILERS) if len(data) <= window else b"")
+
+    server = Server(answer)
+    with listener(tmp_path, server) as path:
+        channel = Channel(path, timeout=60)
+        if words:
+            with pytest.raises(GrpcError, match=words):
+                channel.call("/x.Y/Z", b"")
+        else:
+            assert channel.call("/x.Y/Z", b"") == bytes(length)
+        channel.close()
+
+
+def test_headers_without_an_end_are_refused(tmp_path: Path) -> None:
+    """Each block is small; together they would be as large as all frames of a call."""
+    block = hpack.encode([("x" * 100, "y" * 1000)])
+    server = Server(lambda stream: frame(1, 4, stream, block) * 15 + frame(1, 5, stream, _TRAILERS))
+    with listener(tmp_path, server) as path:
+        channel = Channel(path, timeout=60)
+        with pytest.raises(GrpcError, match="too long"):
+            channel.call("/x.Y/Z", b"")
         channel.close()
 
 
