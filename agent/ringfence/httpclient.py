@@ -24,6 +24,7 @@ __all__ = [
     "FAILURES",
     "Connection",
     "Target",
+    "UnixConnection",
     "dial",
     "is_unreachable",
     "reason_of",
@@ -184,6 +185,21 @@ class Connection(http.client.HTTPConnection):
         if left <= 0:
             raise TimeoutError(errno.ETIMEDOUT, "response timed out")
         return left
+
+
+class UnixConnection(Connection):
+    """A Connection to the server behind a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__(Target(tls=False, host="localhost", port=80, path="/"), timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connects; called by `request`. Raises OSError, TimeoutError at the deadline."""
+        sock = self._under = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(self._left())
+        sock.connect(str(self._path))
+        self.sock = _Timed(sock, self._left)
 
 
 def _addresses(host: str, port: int) -> Iterator[tuple[Any, Any, int, str, Any]]:

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -215,6 +215,24 @@ def test_docker_is_queried_on_its_socket(tmp_path: Path) -> None:
         found = Docker(path).find(REQUEST)
     assert found is not None
     assert (found.name, found.image, found.pid, asked) == ("web", "nginx", 7, [1])
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n"])
+def test_a_dripping_daemon_is_abandoned_at_the_timeout(tmp_path: Path, head: bytes) -> None:
+    """A byte now and then restarts the time limit of a read, not that of the request."""
+    sent = []
+
+    def drip(connection: socket.socket) -> None:
+        with suppress(OSError):  # it is abandoned
+            connection.sendall(head)
+            for _ in range(400):
+                time.sleep(0.05)
+                connection.sendall(b"H")
+                sent.append(1)
+
+    with docker_daemon(tmp_path, drip) as path:
+        assert Docker(path, timeout=0.5).find(REQUEST) is None
+        assert len(sent) < 300
 
 
 def test_a_hanging_daemon_is_abandoned_at_the_timeout(tmp_path: Path) -> None:

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
-import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,17 +27,6 @@ def socket_path(environment: Mapping[str, str] = os.environ) -> Path:
     """Returns the daemon's socket: DOCKER_HOST if it is a unix:// address, else the default."""
     host = environment.get("DOCKER_HOST", "")
     return Path(host.removeprefix("unix://")) if host.startswith("unix:///") else SOCKET
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
 
 
 class Docker:
@@ -68,17 +55,17 @@ class Docker:
         """Returns the API's response; None if the daemon does not run or does not know the container."""
         if not self._path.exists():
             return None
-        connection = _UnixConnection(self._path, self._timeout)
+        from ringfence.httpclient import FAILURES, UnixConnection
+
         try:
-            connection.request("GET", f"/containers/{identifier}/json")
-            response = connection.getresponse()
-            if response.status != 200:
-                return None
-            body = response.read(safejson.SIZE_MAX + 1)
-        except (OSError, http.client.HTTPException):
+            with UnixConnection(self._path, self._timeout) as connection:
+                connection.request("GET", f"/containers/{identifier}/json")
+                response = connection.getresponse()
+                if response.status != 200:
+                    return None
+                body = response.read(safejson.SIZE_MAX + 1)
+        except FAILURES:
             return None
-        finally:
-            connection.close()
         if len(body) > safejson.SIZE_MAX:
             raise safejson.Unusable(f"docker's response is larger than {safejson.SIZE_MAX} bytes")
         return safejson.parse(body)
