@@ -147,14 +147,16 @@ def reserve(roots: Roots, name: str, record: dict[str, Any]) -> Place:
 
 
 def find(roots: Roots, name: str) -> Place:
-    """Returns an existing sandbox by its name."""
+    """Returns an existing sandbox by its name. PermissionError if only root can see whether it exists."""
     from ringfence_runtime.images.errors import StoreError
     from ringfence_runtime.images.records import read_json
     from ringfence_runtime.state import check_id
 
     directory = f"{roots.state}/sandboxes/{check_id(name)}"
-    if not os.path.isdir(directory):
-        raise SandboxError(f"there is no sandbox {name}", hint="ringfence ps --all lists them")
+    try:
+        os.stat(f"{directory}/")
+    except (FileNotFoundError, NotADirectoryError):
+        raise SandboxError(f"there is no sandbox {name}", hint="ringfence ps --all lists them") from None
     try:
         record = read_json(f"{directory}/sandbox.json")
     except StoreError:
