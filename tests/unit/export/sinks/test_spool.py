@@ -199,6 +199,22 @@ def test_damage_larger_than_a_batch_costs_what_is_in_it(tmp_path: Path) -> None:
     assert spool.lost["corrupt"] == 14
 
 
+def test_a_block_of_zeros_is_no_record(tmp_path: Path) -> None:
+    """As a power cut leaves it at the end of a file: a length of 0, and the CRC-32 of nothing is 0."""
+    spool = Spool(tmp_path, SIZE)
+    for number in range(3):
+        spool.append(b"%d" % number)
+    spool.close()
+    [segment] = tmp_path.glob("*.seg")
+    with segment.open("ab") as file:
+        file.write(bytes(4096))
+    again = Spool(tmp_path, SIZE)
+    assert again.records <= 4
+    assert drain(again) == [b"0", b"1", b"2"]
+    assert again.lost["corrupt"] <= 1
+    assert again.records == 0
+
+
 @settings(deadline=None)  # what it takes depends on the disk
 @given(garbage=st.binary(max_size=300), at=st.integers(0, 200), cursor=st.binary(max_size=40))
 def test_broken_files_are_survived_fuzz(
