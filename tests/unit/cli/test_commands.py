@@ -16,6 +16,7 @@ import pytest
 from ringfence import __version__
 from ringfence.cli.main import main
 from ringfence.cli.parser import EXIT_CODES
+from ringfence.config import KEYS
 from tests.support.waiting import quickest
 
 COMMANDS = ("agent", "status", "events", "top", "tree", "policy", "probe", "completion", "version",
@@ -293,3 +294,8 @@ def test_an_unknown_command_is_a_usage_error(
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said == f"ringfence: error: {word!r} is not a command{near}\nhint: see `ringfence --help`\n"
+
+
+def test_no_option_shows_two_defaults() -> None:
+    """The help of a key must not name a default beside the one that is added to it."""
+    assert not [key.flag for key in KEYS if "default:" in key.help]
