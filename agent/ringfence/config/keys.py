@@ -18,7 +18,7 @@ KEYS: tuple[Key, ...] = (
         "file that keeps the last policies that were in force; used at a start with refused policies",
         "off|PATH"),
     Key("policies", "policies", values.paths, (DEFAULT_POLICIES,),
-        "policy files or directories; the bundled policies if there is no default directory", "PATH", many=True),
+        "policy files or directories; if the default is absent, the bundled ones", "PATH", many=True),
     Key("mode", "mode", values.choice("audit", "enforce", "policy"), "policy",
         "audit: block nothing, report what would be blocked; enforce: enforce every policy; policy: use"
         " each policy's own mode", "MODE"),
