@@ -13,17 +13,13 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ringfence.containers.naming import shortened
 from ringfence.containers.patterns import identify
 
-__all__ = ["Container", "Enrichment", "Facts", "Posture", "SensitiveMount", "State", "Suspicion", "shortened"]
+__all__ = ["Container", "Enrichment", "Facts", "Posture", "SensitiveMount", "State", "Suspicion"]
 
 _CANARY = re.compile(r"ringfence-canary-[0-9]+\.0")
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
-
-
-def shortened(identifier: str) -> str:
-    """Returns the first twelve digits of an id, as runtimes print ids; a name is not cut."""
-    return identifier[:12] if len(identifier) == 64 else identifier
 
 
 def _no_labels() -> Mapping[str, str]:
@@ -165,7 +161,7 @@ class Container:
 
     @property
     def short_id(self) -> str:
-        """See `shortened`."""
+        """See `naming.shortened`."""
         return shortened(self.id)
 
     def enriched(self, facts: Facts) -> Container:

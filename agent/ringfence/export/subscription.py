@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ringfence.abi import EventKind
+from ringfence.containers.naming import is_called
 from ringfence.errors import Error
 from ringfence.severity import SEVERITIES, at_least
 
-__all__ = ["ALL_PROBES", "Subscription", "is_called"]
+__all__ = ["ALL_PROBES", "Subscription"]
 
 _MAX_WORDS = 64
 ALL_PROBES = "probe.*"
@@ -96,20 +97,6 @@ def _suits(container: Mapping[str, Any], words: tuple[str, ...]) -> bool:
     parts = (str(container.get(part) or "") for part in ("id", "name", "namespace", "pod"))
     identity, name, namespace, pod = parts
     return any(is_called(word, identity, name, namespace, pod) for word in words)
-
-
-def is_called(word: str, identity: str, name: str, namespace: str, pod: str) -> bool:
-    """Returns True if a word names this container: the start of its id (4 digits or more), its name, its
-    pod, its namespace, NAMESPACE/POD, or NAMESPACE/POD/NAME.
-    """
-    if not word:
-        return False
-    if word in (identity, name, pod, namespace):
-        return True
-    if len(word) >= 4 and identity.startswith(word):
-        return True
-    in_pod = f"{namespace}/{pod}" if namespace and pod else ""
-    return bool(in_pod) and word in (in_pod, f"{in_pod}/{name}")
 
 
 def _words(request: Mapping[str, Any], name: str) -> list[str]:

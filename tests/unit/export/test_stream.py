@@ -22,7 +22,6 @@ from ringfence.abi import EventKind
 from ringfence.cli.client import request, subscribe
 from ringfence.errors import AgentUnreachableError, Error
 from ringfence.export.stream import StreamServer
-from ringfence.export.subscription import is_called
 from tests.support.descriptors import no_descriptors
 from tests.support.waiting import patience, wait_for
 
@@ -162,20 +161,6 @@ def test_history_is_filtered_and_ends(server: StreamServer) -> None:
     assert rules(rules=["r3"]) == ["r3"]
     assert rules(events=["container.start"]) == ["container.start"]
     assert rules(alerts=True) == ["r1", "r2", "r3"]
-
-
-@pytest.mark.parametrize(
-    ("word", "called"),
-    [
-        ("web", True), ("web-0", True), ("shop", True), ("shop/web-0", True), ("shop/web-0/web", True),
-        ("ab12", True), ("ab1", False), ("other/web-0", False), ("shop/", False), ("/web-0", False),
-        ("shop/web-0/", False), ("web-0/web", False), ("", False),
-    ],
-)  # fmt: skip
-def test_a_container_is_called_by_its_pod_and_namespace(word: str, called: bool) -> None:
-    """`top` prints NAMESPACE/POD, so the filters take it."""
-    assert is_called(word, "ab12cd34" + "0" * 56, "web", "shop", "web-0") is called
-    assert not is_called("/", "ab12", "", "", "")
 
 
 def test_a_follower_learns_that_the_agent_ended(server: StreamServer) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 
 from ringfence.abi import LEARNED_KEY
 from ringfence.containers.model import Container
+from ringfence.containers.naming import is_called
 from ringfence.daemon.loop import Loop
 from ringfence.daemon.parts import Loaded, Picture
 from ringfence.export.container_metrics import ACTIVITY_CLASSES
 from ringfence.export.escape import arguments, escape
 from ringfence.export.redact import Redactor
-from ringfence.export.subscription import is_called
 
 __all__ = ["ContainerQueries"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ringfence import __version__
 from ringfence.containers.enrich import safejson
-from ringfence.containers.model import shortened
+from ringfence.containers.naming import shortened
 from ringfence.export.jsonl import dumps
 from ringfence.export.sinks.http import Http
 from ringfence.export.sinks.native import headline, image_of, microseconds, part
