@@ -87,9 +87,9 @@ def test_a_sandbox_that_only_root_may_see_is_not_called_absent(
     request.getfixturevalue("ordinary_user")
     roots = [f"--state-root={tmp_path}", f"--image-root={tmp_path}"]
     assert main([command, *roots, *rest]) == code
-    told = capsys.readouterr().err
-    assert "ermission denied" in told
-    assert told.endswith("hint: this needs root: use sudo\n")
+    shown = capsys.readouterr().err
+    assert "ermission denied" in shown
+    assert shown.endswith("hint: this needs root: use sudo\n")
 
 
 def test_an_absent_sandbox_is_called_so(tmp_path: Path) -> None:
