@@ -70,7 +70,7 @@ Result = Mapping[str, Any]
 
 
 def _argv(slowdown: float) -> list[str]:
-    words = ["--json", "--prefix", PREFIX, "--slowdown", str(slowdown)]
+    words = ["-o", "json", "--prefix", PREFIX, "--slowdown", str(slowdown)]
     return [sys.executable, "-m", "ringfence", "policy", "test", *words]
 
 

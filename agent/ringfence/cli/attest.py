@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ringfence.cli.output import print_json
-from ringfence.cli.parser import Commands, Parser, add_command, add_output
+from ringfence.cli.output import print_document
+from ringfence.cli.parser import DOCUMENTS, Commands, Parser, add_command, add_output
 from ringfence.errors import ConfigError, Error
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _register_verify(commands: Commands) -> None:
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the evidence, as the device returned it")
-    add_output(parser, "text", "json")
+    add_output(parser)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -162,9 +162,10 @@ def _verify(options: Any) -> int:
     try:
         verdict = verify(data, material, collateral, expected, at)
     except RefusedError as refusal:
-        if options.output != "json":
+        if options.output not in DOCUMENTS:
             raise
-        print_json({"verdict": "refused", "word": refusal.word, "message": refusal.message})
+        said = {"verdict": "refused", "word": refusal.word, "message": refusal.message}
+        print_document(said, options.output)
         return refusal.exit_code
     _print(_accepted(verdict, at), options.output)
     return 0
@@ -218,8 +219,8 @@ def _read(path: Path) -> bytes:
 
 
 def _print(fields: dict[str, object], output: str) -> None:
-    if output == "json":
-        print_json(fields)
+    if output in DOCUMENTS:
+        print_document(fields, output)
         return
     width = max(map(len, fields))
     for name, value in fields.items():

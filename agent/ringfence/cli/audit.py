@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
-from ringfence.cli.output import SEVERITY_COLOURS, colour, print_json, table
-from ringfence.cli.parser import Commands, add_command, add_output
+from ringfence.cli.output import SEVERITY_COLOURS, colour, print_document, print_json, room, table
+from ringfence.cli.parser import DOCUMENTS, Commands, add_command, add_output
 from ringfence.severity import SEVERITIES, at_least
 
 
@@ -30,7 +29,7 @@ def register(commands: Commands) -> None:
             "ringfence audit --containers-patterns 'myapp-*' --containers-known no"
         ),
     )
-    add_output(parser, "table", "json", "sarif")
+    add_output(parser, "sarif")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the agent's configuration file")
     parser.add_argument(
         "--only", choices=("containers", "node"), help="check only containers or the node (default: both)"
@@ -65,16 +64,17 @@ def run(options: Any) -> int:
     shown = [one for one in ordered(found.findings) if at_least(one.severity, options.min_severity)]
     if options.output == "sarif":
         print_json(as_sarif(shown, found.node, found.unseen))
-    elif options.output == "json":
-        print_json(as_json(shown, found.node, found.containers, found.unseen))
+    elif options.output in DOCUMENTS:
+        report = as_json(shown, found.node, found.containers, found.unseen)
+        print_document(report, options.output)
     else:
-        print("\n".join(_text(shown, found)))
+        print("\n".join(_text(shown, found, room(options))))
     if options.fail_on == "never":
         return 0
     return int(any(at_least(one.severity, options.fail_on) for one in found.findings if not one.accepted))
 
 
-def _text(findings: list[Any], found: Any) -> list[str]:
+def _text(findings: list[Any], found: Any, limit: int) -> list[str]:
     from ringfence.audit.report import summary
     from ringfence.export.escape import escape
 
@@ -83,12 +83,12 @@ def _text(findings: list[Any], found: Any) -> list[str]:
     fixes: dict[str, Any] = {}
     for number, one in enumerate(one for one in findings if not one.accepted):
         rows.append(
-            [str(one.points), one.severity, one.check.id, escape(one.subject, 48), escape(one.detail, 90)]
+            [str(one.points), one.severity, one.check.id, escape(one.subject, 512), escape(one.detail, 512)]
         )
         colours[number, 1] = SEVERITY_COLOURS[one.severity]
         fixes.setdefault(one.check.id, one.check)
     counts = ", ".join(f"{count} {word}" for word, count in summary(findings).items() if count)
-    lines = table(("SCORE", "SEVERITY", "CHECK", "WHERE", "WHAT"), rows, colours) if rows else []
+    lines = table(("SCORE", "SEVERITY", "CHECK", "WHERE", "WHAT"), rows, colours, limit) if rows else []
     if fixes:
         lines += ["", colour("fixes:", "bold")]
         lines += [f"  {check.id}: {check.title}; {check.fix}" for check in fixes.values()]
@@ -100,6 +100,5 @@ def _text(findings: list[Any], found: Any) -> list[str]:
     if found.unseen:
         lines += ["", colour("not checked:", "bold")]
         lines += [f"  {one.check}: {escape(one.what, 120)}" for one in found.unseen]
-    width = shutil.get_terminal_size((100, 24)).columns
     head = f"{found.containers} containers and node {escape(found.node, 64)}: {counts or 'nothing found'}"
-    return [head[:width], "", *lines] if lines else [head[:width]]
+    return [head[: limit or None], "", *lines] if lines else [head[: limit or None]]

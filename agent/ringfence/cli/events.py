@@ -12,14 +12,21 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ringfence.cli.output import SEVERITY_COLOURS, colour, visible
-from ringfence.cli.parser import Commands, add_command, add_output, add_socket
+from ringfence.cli.output import SEVERITY_COLOURS, colour, cut, document, room, visible
+from ringfence.cli.parser import DOCUMENTS, Commands, add_command, add_output, add_socket
+from ringfence.containers.naming import full_name
 from ringfence.severity import SEVERITIES
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_HEAD = f"{'TIME':<12} {'SEVERITY':<8} {'OUTCOME':<10} {'CONTAINER':<24} COMMAND[PID] EVENT RULE"
+_HEAD = f"{'TIME':<12} {'SEVERITY':<8} {'OUTCOME':<11} {'CONTAINER':<24} COMMAND[PID] EVENT RULE"
 _COMMAND = 120  # letters of a command line
-_OUTCOMES = {"denied": "green", "killed": "green", "seen": "yellow"}
+_ITEMS = 3  # of a list
+# ringfence.response.alert.Outcome -> colour: stopped, let through, or not stopped although that was tried
+_COLOURS = {
+    "denied": "green", "killed": "green", "seen": "yellow", "would-deny": "yellow", "would-kill": "yellow",
+    "kill-failed": "red",
+}  # fmt: skip
+_OUTCOME = max(map(len, _COLOURS))
 
 
 def register(commands: Commands) -> None:
@@ -61,7 +68,7 @@ def register(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument("--alerts", action="store_true", help="show only alerts")
     parser.add_argument("--all", action="store_true", help="also show events that no rule matched")
-    add_output(parser, "compact", "json")
+    add_output(parser)
     add_socket(parser)
 
 
@@ -74,62 +81,80 @@ def run(options: Any) -> int:
         events=options.event, rules=options.rule, severity=options.severity, alerts=options.alerts,
         activity=options.all,
     )  # fmt: skip
-    if options.output == "compact" and sys.stdout.isatty():
+    if options.output not in DOCUMENTS and sys.stdout.isatty():
         print(_HEAD)
     for record in records:
-        text = json.dumps(record, ensure_ascii=False) if options.output == "json" else compact(record)
-        print(text, flush=options.follow)
+        print(shown(record, options), flush=options.follow)
     return 0
 
 
-def compact(record: Mapping[str, Any]) -> str:
-    """Returns a record as one line: time, severity, outcome, container, command, and what was tried."""
+def shown(record: Mapping[str, Any], options: Any) -> str:
+    """Returns a record in the format that was asked for: one line, or one YAML document."""
+    if options.output == "json":
+        return json.dumps(record, ensure_ascii=False)
+    if options.output == "yaml":
+        return document(record).rstrip("\n")
+    return compact(record, room(options), wide=options.output == "wide")
+
+
+def compact(record: Mapping[str, Any], limit: int = 0, *, wide: bool = False) -> str:
+    """Returns a record as one line: time, severity, outcome, container, command, and what was tried.
+
+    What no rule matched is cut to `limit` columns; an alert is not. `wide`: no part is shortened.
+    """
     if record.get("event") == "dropped":
         return colour(f"... {record.get('count')} records lost: this terminal reads too slowly", "yellow")
     severity = str(record.get("severity") or "")
     outcome = str(record.get("outcome") or "")
-    words = [
-        _clock(str(record.get("time") or "")),
-        colour(visible(f"{severity or '-':<8}"), SEVERITY_COLOURS.get(severity, "dim")),
-        colour(visible(f"{outcome or '-':<10}"), _OUTCOMES.get(outcome, "dim")),
-        # The agent escaped all observed text already.
-        visible(f"{_where(record.get('container') or {}):<24}"),
-        visible(_command(record.get("process") or {})),
-        *map(visible, _what(record)),
+    head = f"{_clock(str(record.get('time') or ''))} "
+    word = visible(f"{severity or '-':<8} ")
+    ended = visible(f"{outcome or '-':<{_OUTCOME}} ")
+    container = record.get("container") or {}
+    facts = (str(container.get(part) or "") for part in ("id", "name", "namespace", "pod"))
+    rest = [
+        f"{full_name(*facts) or '-':<24}",
+        _command(record.get("process") or {}, None if wide else _COMMAND),
+        *_what(record, wide=wide),
     ]
-    return " ".join(filter(None, words)).rstrip()
+    # The agent escaped all observed text; here it is made sure of.
+    text = " ".join(visible(part) for part in rest if part).rstrip()
+    if limit and not severity:
+        text = cut(text, max(limit - len(head + word + ended), 1))
+    return (
+        head
+        + colour(word, SEVERITY_COLOURS.get(severity, "dim"))
+        + colour(ended, _COLOURS.get(outcome, "dim"))
+        + text
+    )
 
 
-def _where(container: Mapping[str, Any]) -> str:
-    """Returns NAMESPACE/POD/NAME, as far as it is known; otherwise the name, or the start of the id."""
-    parts = [str(container[part]) for part in ("namespace", "pod", "name") if container.get(part)]
-    return "/".join(parts) or str(container.get("id") or "-")[:12]
-
-
-def _command(process: Mapping[str, Any]) -> str:
+def _command(process: Mapping[str, Any], most: int | None) -> str:
     """Returns the command line and the PID; the name of the thread if nothing else is known."""
     words = " ".join(map(str, process.get("args") or [])) or process.get("exe") or process.get("comm")
-    return f"{str(words or '-')[:_COMMAND]}[{process.get('pid') or '-'}]"
+    return f"{str(words or '-')[:most]}[{process.get('pid') or '-'}]"
 
 
-def _what(record: Mapping[str, Any]) -> list[str]:
+def _what(record: Mapping[str, Any], *, wide: bool) -> list[str]:
     """Returns the event, the rule with its title, and what was tried; of other records the details."""
     rule = record.get("rule") or {}
     title = f"{rule.get('title')}:" if rule.get("title") else ""
-    tried = record.get("tried") or _details(record.get("details") or {})
+    tried = record.get("tried") or _details(record.get("details") or {}, wide=wide)
     if tried == rule.get("title"):  # of a finding
-        title, tried = str(tried), _details(record.get("details") or {})
+        title, tried = str(tried), _details(record.get("details") or {}, wide=wide)
     return [str(word) for word in (record.get("event") or "-", rule.get("id"), title, tried) if word]
 
 
-def _details(details: Mapping[str, Any]) -> str:
+def _details(details: Mapping[str, Any], *, wide: bool) -> str:
     words = []
     for name, value in details.items():
-        shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        pointers = name == "args" and shown.startswith("0x")
-        if shown and not pointers and name not in ("nr", "inode", "fs_magic", "flags_open"):
-            words.append(f"{name}={shown}")
-    return " ".join(words)[:400]
+        items = list(map(str, value)) if isinstance(value, list) else [str(value)]
+        if len(items) > _ITEMS and not wide:
+            items = [*items[:_ITEMS], f"+{len(items) - _ITEMS}"]
+        text = " ".join(items)
+        pointers = name == "args" and text.startswith("0x")
+        if text and not pointers and name not in ("nr", "inode", "fs_magic", "flags_open"):
+            words.append(f"{name}={text}")
+    return " ".join(words)[: None if wide else 400]
 
 
 def _clock(text: str) -> str:

@@ -8,16 +8,23 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
+from unicodedata import combining, east_asian_width
 
+from ringfence.containers.naming import CUT
 from ringfence.errors import Error
 
 __all__ = [
     "SEVERITY_COLOURS",
     "age",
     "colour",
+    "columns",
+    "cut",
+    "document",
     "number",
+    "print_document",
     "print_error",
     "print_json",
+    "room",
     "size",
     "table",
     "visible",
@@ -34,6 +41,7 @@ _CODES = {
     "dim": "2",
     "bold": "1",
 }
+_LEAST = 8  # columns to which a text of a table is cut
 SEVERITY_COLOURS = {"critical": "red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
 
 
@@ -84,23 +92,81 @@ def _ascii(line: str) -> str:
     return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line)
 
 
+def print_document(value: Any, form: str) -> None:
+    """Prints a document as `json` or `yaml`."""
+    if form == "json":
+        print_json(value)
+        return
+    sys.stdout.write(document(value))
+
+
+def document(value: Any) -> str:
+    """Returns a YAML document, with its first line."""
+    import yaml
+
+    plain = json.loads(json.dumps(value, default=str))
+    return str(yaml.safe_dump(plain, sort_keys=False, explicit_start=True, width=1 << 20))
+
+
+def columns(text: str) -> int:
+    """Returns the number of a terminal's columns that a text takes: wide letters take two."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if east_asian_width(letter) in "WF" else int(not combining(letter)) for letter in text)
+
+
+def cut(text: str, most: int) -> str:
+    """Returns the text, cut to so many columns with an ellipsis at its end."""
+    if columns(text) <= most:
+        return text
+    while text and columns(text) > most - 1:
+        text = text[:-1]
+    return text + CUT
+
+
+def room(options: Any) -> int:
+    """Returns the columns that a line may have: those of the terminal; 0, without a limit, elsewhere."""
+    return width() if sys.stdout.isatty() and options.output == "table" else 0
+
+
 def table(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], colours: Mapping[tuple[int, int], str] | None = None
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    colours: Mapping[tuple[int, int], str] | None = None,
+    limit: int = 0,
 ) -> list[str]:
-    """Returns the lines of a table; numbers are right-aligned. `colours` maps (row, column) to a colour."""
+    """Returns the lines of a table; numbers are right-aligned. `colours` maps (row, column) to a colour.
+
+    If a line would be longer than `limit`, the widest columns are cut, then the last ones left out.
+    """
     body = [list(map(str, row)) for row in rows]
-    widths = [max(len(row[i]) for row in [list(heads), *body]) for i in range(len(heads))]
+    widths = [max(columns(row[i]) for row in [list(heads), *body]) for i in range(len(heads))]
     right = [bool(body) and all(_numeric(row[i]) for row in body) for i in range(len(heads))]
+    if limit:
+        widths = _fitting(widths, right, limit)
 
     def line(cells: Sequence[str], number_of_row: int) -> str:
         padded = []
-        for i, cell in enumerate(cells):
-            last = i == len(cells) - 1
-            text = cell.rjust(widths[i]) if right[i] else cell if last else cell.ljust(widths[i])
+        for i, (cell, most) in enumerate(zip(cells, widths, strict=False)):
+            text = cut(cell, most)
+            space = "" if i == len(widths) - 1 and not right[i] else " " * (most - columns(text))
+            text = space + text if right[i] else text + space
             padded.append(colour(text, (colours or {}).get((number_of_row, i), "")))
         return "  ".join(padded).rstrip()
 
     return [colour(line(heads, -1), "bold"), *(line(row, n) for n, row in enumerate(body))]
+
+
+def _fitting(widths: list[int], right: Sequence[bool], limit: int) -> list[int]:
+    """Returns widths whose line fits: the widest texts give way first, numbers never."""
+    while len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > limit:
+        texts = [i for i in range(len(widths)) if not right[i] and widths[i] > _LEAST]
+        if texts:
+            widest = max(texts, key=lambda i: widths[i])
+            widths = [*widths[:widest], widths[widest] - 1, *widths[widest + 1 :]]
+        else:
+            widths = widths[:-1]
+    return [min(widths[0], limit), *widths[1:]]
 
 
 def _numeric(cell: str) -> bool:
@@ -108,10 +174,11 @@ def _numeric(cell: str) -> bool:
 
 
 def number(value: float) -> str:
-    """Formats a count or rate in about five characters: 950, 12.3k, 4.5M."""
+    """Formats a count or rate in at most five characters: 950, 12.3k, 123k, 4.5M."""
     for unit in ("", "k", "M", "G"):
-        if abs(value) < 1000 or unit == "G":
-            return f"{value:.0f}{unit}" if value == int(value) and not unit else f"{value:.1f}{unit}"
+        if abs(value) < 999.5 or unit == "G":
+            whole = (value == int(value) and not unit) or abs(value) >= 99.95
+            return f"{value:.0f}{unit}" if whole else f"{value:.1f}{unit}"
         value /= 1000
     return str(value)
 

@@ -11,7 +11,17 @@ from typing import Any, NoReturn
 
 from ringfence import __version__
 
-__all__ = ["EXIT_CODES", "Commands", "Parser", "add_command", "add_output", "add_socket", "new_parser"]
+__all__ = [
+    "DOCUMENTS",
+    "EXIT_CODES",
+    "FORMATS",
+    "Commands",
+    "Parser",
+    "add_command",
+    "add_output",
+    "add_socket",
+    "new_parser",
+]
 
 EXIT_CODES = """\
 exit codes:
@@ -23,6 +33,8 @@ exit codes:
   5  another agent is running on this node
   6  the agent does not respond"""
 
+DOCUMENTS = ("json", "yaml")
+FORMATS = ("table", "wide", *DOCUMENTS)
 Commands = Any  # argparse's action that holds the subcommands; its type is private
 
 
@@ -91,8 +103,9 @@ def add_socket(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output(parser: argparse.ArgumentParser, *formats: str) -> None:
-    """Adds `-o`; the first format is the default."""
+def add_output(parser: argparse.ArgumentParser, *more: str) -> None:
+    """Adds `-o`: the formats that all commands have, and `more`."""
     parser.add_argument(
-        "-o", "--output", choices=formats, default=formats[0], help=f"output format (default: {formats[0]})"
-    )
+        "-o", "--output", choices=(*FORMATS, *more), default=FORMATS[0],
+        help="table: fits the terminal (default); wide: nothing is cut; json, yaml: all there is",
+    )  # fmt: skip

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ringfence.cli.output import SEVERITY_COLOURS, colour, print_json, table, visible
-from ringfence.cli.parser import Commands, Parser, add_command, add_output, add_socket
+from ringfence.cli.output import SEVERITY_COLOURS, colour, print_document, print_json, room, table, visible
+from ringfence.cli.parser import DOCUMENTS, Commands, Parser, add_command, add_output, add_socket
 from ringfence.cli.policy_test import register as register_test
 from ringfence.config import DEFAULT_FILE
 
@@ -50,7 +50,7 @@ def _register_reading(parts: Commands) -> None:
             "ringfence policy list -o attack-layer > layer.json"
         ),
     )
-    add_output(listing, "table", "json", "attack-layer")
+    add_output(listing, "attack-layer")
     add_socket(listing)
     register_test(parts)
 
@@ -74,7 +74,7 @@ def _register_offline(parts: Commands) -> None:
         "--events", action="store_true", help="fail if an event has neither a rule nor a written reason"
     )
     _add_files(check)
-    add_output(check, "text", "json")
+    add_output(check)
     explain = add_command(
         parts,
         "explain",
@@ -149,16 +149,19 @@ def check_files(options: Any) -> int:
         compiled = compile_policies(found, NodeTiers.usual())
         refuse(found)
     except PolicyError as error:
-        if options.output == "text":  # the loader's hint would recommend this very command
+        if options.output not in DOCUMENTS:  # the loader's hint would recommend this very command
             raise PolicyError(error.problems, hint="docs/policy-language.md explains every key") from None
-        print_json({"problems": [problem._asdict() for problem in error.problems], "notes": []})
+        problems = [problem._asdict() for problem in error.problems]
+        print_document({"problems": problems, "notes": []}, options.output)
         return error.exit_code
     notes = _notes(found)
     events = coverage(found) if options.events else []
     blind = [one.event for one in events if one.blind]
-    if options.output == "json":
+    if options.output in DOCUMENTS:
         report = {"policies": len(found.policies), "rules": found.rules, "problems": [], "notes": notes}
-        print_json(report | ({"events": [one._asdict() for one in events]} if events else {}))
+        if events:
+            report["events"] = [one._asdict() for one in events]
+        print_document(report, options.output)
         return 1 if blind else 0
     _print_checked(found.policies, found.rules, notes, len({one.rule.id for one in compiled.shortfalls}))
     if events:
@@ -230,8 +233,8 @@ def list_loaded(options: Any) -> int:
     from ringfence.cli.client import request
 
     rules = request(options.socket, "policies")
-    if options.output == "json":
-        print_json(rules)
+    if options.output in DOCUMENTS:
+        print_document(rules, options.output)
         return 0
     if options.output == "attack-layer":
         from ringfence.policy.attack_layer import attack_layer
@@ -252,7 +255,7 @@ def list_loaded(options: Any) -> int:
         for r in rules
     ]
     colours = {(n, 1): SEVERITY_COLOURS.get(row[1], "") for n, row in enumerate(rows)}
-    print("\n".join(table(heads, rows, colours)))
+    print("\n".join(table(heads, rows, colours, room(options))))
     return 0
 
 

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ringfence.cli.output import colour, print_json, table
-from ringfence.cli.parser import Commands, Parser, add_command, add_output
+from ringfence.cli.output import colour, print_document, room, table
+from ringfence.cli.parser import DOCUMENTS, Commands, Parser, add_command, add_output
 
 if TYPE_CHECKING:
     from ringfence.proof.campaign import Result
@@ -45,14 +45,14 @@ def register(parts: Commands) -> None:
         examples=(
             "ringfence policy test\n"
             "ringfence policy test --list\n"
-            "ringfence policy test --rows 1-10,13 --json\n"
+            "ringfence policy test --rows 1-10,13 -o json\n"
             "ringfence policy test --policy my-policies/\n"
             "ringfence policy test --vm 6.12    # in a checkout: on another kernel"
         ),
     )
     _add_options(parser)
     _add_hidden(parser)
-    add_output(parser, "table", "json")
+    add_output(parser)
 
 
 def _add_options(parser: Parser) -> None:
@@ -85,10 +85,6 @@ def _add_options(parser: Parser) -> None:
     parser.add_argument(
         "--vm", metavar="KERNEL", help="run in a virtual machine with this kernel (needs a source checkout)"
     )
-    parser.add_argument(
-        "--json", dest="output", action="store_const", const="json", default=argparse.SUPPRESS,
-        help="same as -o json",
-    )  # fmt: skip
 
 
 def _add_hidden(parser: Parser) -> None:
@@ -198,12 +194,12 @@ def _progress(text: str) -> None:
 
 def _list(options: Any, cases: Sequence[Case], unknown: Sequence[str]) -> int:
     """Prints the attack and the benign twin of each rule. Returns 1 if a rule has none."""
-    if options.output == "json":
+    if options.output in DOCUMENTS:
         known = [{"rule": c.rule, "rows": list(c.rows), "attack": c.tried, "twin": c.lawful} for c in cases]
-        print_json({"cases": known, "rules_without_attack": list(unknown)})
+        print_document({"cases": known, "rules_without_attack": list(unknown)}, options.output)
         return 1 if unknown else 0
     rows = [(",".join(map(str, c.rows)), c.rule, c.tried, c.lawful) for c in cases]
-    print("\n".join(table(("ROWS", "RULE", "ATTACK", "TWIN"), rows, {})))
+    print("\n".join(table(("ROWS", "RULE", "ATTACK", "TWIN"), rows, limit=room(options))))
     for rule in unknown:
         print(f"{rule}: no known attack for this rule")
     return 1 if unknown else 0
@@ -219,11 +215,12 @@ def _show(options: Any, judged: Sequence[Judged], unknown: Sequence[str]) -> int
 
     fallen = [one for one in judged if one.shortfall]
     failed = [one for one in judged if one.problems or (one.shortfall and _strict(options))]
-    if options.output == "json":
+    if options.output in DOCUMENTS:
         cases = [one.record() for one in judged]
-        print_json({"kernel": platform.release(), "cases": cases, "rules_without_attack": list(unknown)})
+        report = {"kernel": platform.release(), "cases": cases, "rules_without_attack": list(unknown)}
+        print_document(report, options.output)
         return 1 if failed else 0
-    _print_table(judged)
+    _print_table(judged, room(options))
     for one in judged:
         for problem in one.problems:
             print(f"{one.case.rule}: `{one.case.tried}`: {problem}")
@@ -242,13 +239,13 @@ def _show(options: Any, judged: Sequence[Judged], unknown: Sequence[str]) -> int
     return 1 if failed else 0
 
 
-def _print_table(judged: Sequence[Judged]) -> None:
+def _print_table(judged: Sequence[Judged], limit: int) -> None:
     heads = ("ROWS", "RULE", "ATTACK", "EXPECTED", "OUTCOME", "MECHANISM", "TWIN")
     rows = [
         (
             ",".join(map(str, one.case.rows)),
             one.case.rule,
-            one.case.tried[:44],
+            one.case.tried,
             one.expected,
             one.outcome,
             one.mechanism or "-",
@@ -257,7 +254,7 @@ def _print_table(judged: Sequence[Judged]) -> None:
         for one in judged
     ]
     colours = {(n, 4): _COLOURS.get(row[4], "") for n, row in enumerate(rows)}
-    print("\n".join(table(heads, rows, colours)))
+    print("\n".join(table(heads, rows, colours, limit)))
 
 
 def _twin(one: Judged) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.cli import probe_custom
-from ringfence.cli.output import colour, print_json, table
-from ringfence.cli.parser import Commands, Parser, add_command, add_output
+from ringfence.cli.output import colour, print_document, room, table
+from ringfence.cli.parser import DOCUMENTS, Commands, Parser, add_command, add_output
 
 _COLOURS = {"deny": "green", "kill": "yellow", "see": "cyan", "blind": "red", "refused": "red"}
 _WORDS = {"deny": "deny", "kill": "kill", "alert": "see", "none": "blind"}
@@ -38,7 +38,7 @@ def register(commands: Commands) -> None:
         metavar="PATH",
         help="policies to evaluate (default: the agent's)",
     )
-    add_output(parser, "text", "json")
+    add_output(parser)
     probe_custom.register(
         parser.add_subparsers(title="subcommands", metavar="COMMAND", required=False, parser_class=Parser)
     )
@@ -65,10 +65,10 @@ def run(options: Any) -> int:
         "skips": tiers.skips,
         "more": _more(node),
     }
-    if options.output == "json":
-        print_json(report)
+    if options.output in DOCUMENTS:
+        print_document(report, options.output)
     else:
-        print("\n".join(_text(report)))
+        print("\n".join(_text(report, room(options))))
     return 0 if not node.lacks else 3 if node.permitted else 4
 
 
@@ -177,7 +177,7 @@ def _more(node: Any) -> list[str]:
     return advice
 
 
-def _text(report: Mapping[str, Any]) -> list[str]:
+def _text(report: Mapping[str, Any], limit: int) -> list[str]:
     node = report["node"]
     lines = [
         f"Linux {node['kernel']} ({node['machine']}), libbpf {node['libbpf']}, cgroup {node['cgroups']}, "
@@ -201,11 +201,12 @@ def _text(report: Mapping[str, Any]) -> list[str]:
             report["events"],
             ("event", "here", "by", "why"),
             1,
+            limit,
         ),
     ]
     keys = ("rule", "asks", "here", "by", "why")
     heads = ("RULE", "ACTION", "EFFECTIVE", "MECHANISM", "LIMITATION")
-    lines += ["", *_rows(heads, report["rules"], keys, 2)]
+    lines += ["", *_rows(heads, report["rules"], keys, 2, limit)]
     if report["more"]:
         lines += ["", "what to change on this node:", *(f"  {advice}" for advice in report["more"])]
     return lines
@@ -217,7 +218,7 @@ def _hooks(node: Mapping[str, Any]) -> str:
 
 
 def _rows(
-    heads: tuple[str, ...], rows: list[Mapping[str, str]], keys: tuple[str, ...], here: int
+    heads: tuple[str, ...], rows: list[Mapping[str, str]], keys: tuple[str, ...], here: int, limit: int
 ) -> list[str]:
     colours = {(n, here): _COLOURS[row["here"]] for n, row in enumerate(rows)}
-    return table(heads, [[row[key] for key in keys] for row in rows], colours)
+    return table(heads, [[row[key] for key in keys] for row in rows], colours, limit)

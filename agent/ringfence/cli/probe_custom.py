@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ringfence.cli.output import colour, print_json, table
-from ringfence.cli.parser import Commands, Parser, add_command, add_output
+from ringfence.cli.output import colour, print_document, print_json, table
+from ringfence.cli.parser import DOCUMENTS, Commands, Parser, add_command, add_output
 
 _POLL = 0.05  # seconds
 
@@ -34,7 +34,7 @@ def register(parts: Commands) -> None:
         examples="ringfence probe check probes.d/\nringfence probe check -o json slow-sync.yaml",
     )  # fmt: skip
     _add_files(check, "+")
-    add_output(check, "text", "json")
+    add_output(check)
     run = add_command(
         parts, "run", run_file,
         help="attach one custom probe and print its events",
@@ -46,7 +46,7 @@ def register(parts: Commands) -> None:
     _add_files(run, 1)
     run.add_argument("--seconds", type=float, default=0.0, metavar="N", help="stop after this many seconds")
     run.add_argument("--count", type=int, default=0, metavar="N", help="stop after this many events")
-    add_output(run, "compact", "json")
+    add_output(run)
     add_command(
         parts, "schema", print_schema,
         help="print the JSON Schema of custom probes",
@@ -132,8 +132,8 @@ def check_files(options: Any) -> int:
             report.append({"probe": probe.name, "problems": [p._asdict() for p in error.problems]})
         else:
             report.append(_about(probe, built))
-    if options.output == "json":
-        print_json(report)
+    if options.output in DOCUMENTS:
+        print_document(report, options.output)
         return 2 if failed else 0
     for row in report:
         if "hooks" in row:
@@ -191,7 +191,7 @@ def run_file(options: Any) -> int:
     left = options.count or -1
     try:
         while time.monotonic() < end and left:
-            for line in watcher.lines(left if left > 0 else 4096, as_json=options.output == "json"):
+            for line in watcher.lines(left if left > 0 else 4096, options):
                 print(line, flush=True)
                 left -= 1 if left > 0 else 0
             time.sleep(_POLL)

@@ -6,13 +6,12 @@ Without an agent, containers are recognised only by the names of their cgroups.
 
 from __future__ import annotations
 
-import json
 import struct
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ringfence.cli.events import compact
+from ringfence.cli.events import shown
 from ringfence.config import load
 from ringfence.containers.hierarchy import detect, walk
 from ringfence.containers.model import Container
@@ -40,7 +39,7 @@ class Watcher:
         self._offset = boot_offset_ns()
         print(f"{probe.label} is attached to {', '.join(self._live.hooks)}; Ctrl-C to stop", file=sys.stderr)
 
-    def lines(self, most: int, *, as_json: bool) -> Iterator[str]:
+    def lines(self, most: int, options: Any) -> Iterator[str]:
         """Yields the events since the last call, one line each."""
         for record in self._live.read(most):
             try:
@@ -53,7 +52,7 @@ class Watcher:
                 self._live.failures["host"] += 1
                 continue
             event = event_record(ProbeEvent(self._probe, decoded), container, self._offset)
-            yield json.dumps(event, ensure_ascii=False) if as_json else compact(event)
+            yield shown(event, options)
 
     def _container(self, cgroup: int) -> Container | None:
         if cgroup and cgroup not in self._known:

@@ -8,8 +8,8 @@ import sys
 import time
 from typing import Any
 
-from ringfence.cli.output import age, print_json, table
-from ringfence.cli.parser import Commands, Parser, add_command, add_output
+from ringfence.cli.output import age, print_document, room, table
+from ringfence.cli.parser import DOCUMENTS, Commands, Parser, add_command, add_output
 from ringfence.cli.run_options import add_roots, roots_of
 
 
@@ -31,7 +31,7 @@ def _register_ps(commands: Commands) -> None:
         examples="ringfence ps\nringfence ps --all -o json",
     )
     ps.add_argument("-a", "--all", action="store_true", help="include stopped sandboxes")
-    add_output(ps, "table", "json")
+    add_output(ps)
     add_roots(ps)
 
 
@@ -141,8 +141,8 @@ def show(options: Any) -> int:
         remove.sweep(roots)
         rows = [{**place.record, "status": place.status()} for place in places(roots)]
     rows = [row for row in rows if options.all or row["status"] != "stopped"]
-    if options.output == "json":
-        print_json(rows)
+    if options.output in DOCUMENTS:
+        print_document(rows, options.output)
         return 0
     now = time.time()
     lines = [
@@ -153,11 +153,12 @@ def show(options: Any) -> int:
             str(row.get("image", "")),
             str(row.get("network", "")),
             " ".join(row.get("ports", ())),
-            " ".join(map(ascii, row.get("command", ()))).replace("'", "")[:40],
+            " ".join(map(ascii, row.get("command", ()))).replace("'", ""),
         )
         for row in rows
     ]
-    print("\n".join(table(("NAME", "STATUS", "AGE", "IMAGE", "NETWORK", "PORTS", "COMMAND"), lines)))
+    heads = ("NAME", "STATUS", "AGE", "IMAGE", "NETWORK", "PORTS", "COMMAND")
+    print("\n".join(table(heads, lines, limit=room(options))))
     return 0
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ringfence.cli.output import age, colour, number, print_json, size, width
-from ringfence.cli.parser import Commands, add_command, add_output, add_socket
+from ringfence.cli.output import age, colour, number, print_document, size, width
+from ringfence.cli.parser import DOCUMENTS, Commands, add_command, add_output, add_socket
 
 
 def register(commands: Commands) -> None:
@@ -21,7 +21,7 @@ def register(commands: Commands) -> None:
         "Exit code 1 means that the agent runs but reports problems; the first line names them.",
         examples="ringfence status\nringfence status -o json | jq .policies.generation",
     )
-    add_output(parser, "text", "json")
+    add_output(parser)
     add_socket(parser)
 
 
@@ -30,8 +30,8 @@ def run(options: Any) -> int:
     from ringfence.cli.client import request
 
     status = request(options.socket, "status")
-    if options.output == "json":
-        print_json(status)
+    if options.output in DOCUMENTS:
+        print_document(status, options.output)
     else:
         for name, text in _lines(status):
             print(f"{colour(f'{name:<12}', 'bold')} {text}")

@@ -4,38 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from ringfence.cli.output import number, print_json, table
-from ringfence.cli.parser import Commands, add_command, add_output, add_socket
-
-# column -> the counters that are added up in it (see docs/metrics.md)
-_COLUMNS: Mapping[str, Sequence[str]] = {
-    "EXEC": ("exec",),
-    "FORK": ("fork",),
-    "OPEN": ("open",),
-    "CONN": ("connect",),
-    "MOUNT": ("mount", "namespace"),
-    "KERNEL": ("kernel", "trace"),
-    "OTHER": (
-        "credential",
-        "file",
-        "memory",
-        "socket",
-        "keyring",
-        "process",
-        "device",
-        "sysctl",
-        "bind",
-        "sendmsg",
-    ),
-    "ALERT": ("alert",),
-    "STOPPED": ("deny", "kill"),
-}
-_SORTS = ("activity", "alerts", "tasks", "name")
+from ringfence.cli.output import number, print_document, room, table
+from ringfence.cli.parser import DOCUMENTS, Commands, add_command, add_output, add_socket
+from ringfence.cli.top_view import COLUMNS, SORTS, View, listing, name_of, ordered, pressed, screen
 
 
 def register(commands: Commands) -> None:
@@ -45,8 +22,8 @@ def register(commands: Commands) -> None:
         "top",
         run,
         help="containers by activity, live",
-        text="Show containers by events per second. On a terminal the table refreshes until interrupted;\n"
-        "otherwise it is printed once.",
+        text="Show containers by events per second. On a terminal the table fills the screen and is renewed\n"
+        "until `q`; `h` shows the keys for sorting, filtering and pausing. Elsewhere it is printed once.",
         examples="ringfence top\nringfence top --once --sort alerts\nringfence top -n 5 -i 2 | tee top.txt",
     )
     parser.add_argument(
@@ -59,10 +36,10 @@ def register(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "-l", "--limit", type=_positive, default=40, metavar="ROWS",
-        help="maximum number of containers shown (default: 40)",
+        help="maximum number of containers printed (default: 40)",
     )  # fmt: skip
-    parser.add_argument("--sort", choices=_SORTS, default="activity", help="sort order (default: activity)")
-    add_output(parser, "table", "json")
+    parser.add_argument("--sort", choices=SORTS, default="activity", help="sort order (default: activity)")
+    add_output(parser)
     add_socket(parser)
 
 
@@ -70,17 +47,41 @@ def run(options: Any) -> int:
     """Prints the difference of two snapshots, repeatedly on a terminal."""
     from ringfence.cli.client import request
 
-    live = sys.stdout.isatty() and options.output == "table"
-    left = 1 if options.once else options.count or (None if live else 1)
-    redraw = live and left is None
+    endless = not options.once and options.count is None
+    if endless and options.output in ("table", "wide") and _is_screen():
+        return _live(options)
     before = request(options.socket, "top")
-    while left is None or left > 0:
+    for _ in range(1 if options.once else options.count or 1):
         time.sleep(options.interval)
         now = request(options.socket, "top")
-        rows = rates(before, now)
+        _print(options, rates(before, now))
         before = now
-        _show(options, rows, redraw=redraw)
-        left = None if left is None else left - 1
+    return 0
+
+
+def _is_screen() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _live(options: Any) -> int:
+    """Fills the screen until the user quits."""
+    from ringfence.cli.client import request
+    from ringfence.cli.screen import Screen
+
+    view = View(sort=options.sort)
+    before = request(options.socket, "top")
+    rows = rates(before, before)
+    with Screen() as terminal:
+        due = time.monotonic() + options.interval
+        while not view.ended:
+            terminal.draw(screen(rows, view, terminal.size))
+            for key in terminal.keys(due):
+                view = pressed(view, key)
+            if time.monotonic() >= due:
+                if not view.paused:
+                    now = request(options.socket, "top")
+                    rows, before = rates(before, now), now
+                due = time.monotonic() + options.interval
     return 0
 
 
@@ -95,38 +96,27 @@ def rates(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, A
             name: max(0, count - then.get(name, 0)) / seconds for name, count in container["counts"].items()
         }
         columns = {
-            column: sum(per_second.get(name, 0) for name in names) for column, names in _COLUMNS.items()
+            column: sum(per_second.get(name, 0) for name in names) for column, names in COLUMNS.items()
         }
         rows.append({**container, "rates": columns})
     return rows
 
 
-def _show(options: Any, rows: list[dict[str, Any]], *, redraw: bool) -> None:
-    rows = sorted(rows, key=lambda row: _order(row, options.sort))[: options.limit]
-    if options.output == "json":
-        print_json(rows)
+def _print(options: Any, rows: list[dict[str, Any]]) -> None:
+    rows = ordered(rows, View(sort=options.sort))[: options.limit]
+    if options.output in DOCUMENTS:
+        print_document(rows, options.output)
         return
-    lines = table(["CONTAINER", "IMAGE", "TASKS", *_COLUMNS], [_cells(row) for row in rows])
-    if not rows:
-        lines.append("no containers")
-    # Cursor home, then each line cleared to its end, then the rest of the screen: avoids flicker.
-    print("\x1b[H" + "\x1b[K\n".join(lines) + "\x1b[K\n\x1b[J" if redraw else "\n".join(lines), flush=True)
-
-
-def _order(row: Mapping[str, Any], by: str) -> tuple[float | str, ...]:
-    activity = -sum(row["rates"].values())
-    if by == "alerts":
-        return (-row["rates"]["ALERT"] - row["rates"]["STOPPED"], activity)
-    if by == "tasks":
-        return (-row["tasks"], activity)
-    return (row.get("name") or row["id"],) if by == "name" else (activity, row["id"])
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    name = "/".join(part for part in (row.get("namespace"), row.get("pod") or row.get("name")) if part)
-    image = str(row.get("image") or "-")
-    shown = [(name or row["id"][:12])[:32], image[-28:], str(row["tasks"])]
-    return shown + [number(rate) if rate else "-" for rate in row["rates"].values()]
+    if limit := room(options):
+        print("\n".join([*listing(rows, limit), *([] if rows else ["no containers"])]), flush=True)
+        return
+    cells = [
+        [name_of(row), str(row["tasks"]), *(number(rate) if rate else "-" for rate in row["rates"].values()),
+         str(row.get("image") or "-")]
+        for row in rows
+    ]  # fmt: skip
+    lines = table(["CONTAINER", "TASKS", *COLUMNS, "IMAGE"], cells)
+    print("\n".join(lines if rows else [*lines, "no containers"]), flush=True)
 
 
 def _positive(text: str) -> int:

@@ -8,8 +8,8 @@ import platform
 from typing import Any
 
 from ringfence import __version__
-from ringfence.cli.output import print_json
-from ringfence.cli.parser import Commands, add_command, add_output
+from ringfence.cli.output import print_document
+from ringfence.cli.parser import DOCUMENTS, Commands, add_command, add_output
 
 
 def register(commands: Commands) -> None:
@@ -22,14 +22,14 @@ def register(commands: Commands) -> None:
         text="Print the versions of Ringfence, Python and the kernel.",
         examples="ringfence version\nringfence version -o json",
     )
-    add_output(parser, "text", "json")
+    add_output(parser)
 
 
 def run(options: Any) -> int:
     """Prints the versions."""
     facts = {"ringfence": __version__, "python": platform.python_version(), "kernel": os.uname().release}
-    if options.output == "json":
-        print_json(facts)
+    if options.output in DOCUMENTS:
+        print_document(facts, options.output)
     else:
         print(f"ringfence {facts['ringfence']} (Python {facts['python']}, kernel {facts['kernel']})")
     return 0

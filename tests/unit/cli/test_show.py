@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime, timedelta
 
 import pytest
 
-from ringfence.cli import output
+from ringfence.cli import events, output
 from ringfence.cli.events import compact
 from ringfence.cli.top import rates
 from ringfence.cli.tree import lines
+from ringfence.response.alert import Outcome
 
 
 class Terminal(io.StringIO):
@@ -114,7 +116,7 @@ def test_rates_are_per_second_and_never_negative() -> None:
 
 def process(pid: int, ppid: int, *args: str) -> dict[str, object]:
     """One process of a tree."""
-    return {"pid": pid, "ppid": ppid, "comm": "c", "exe": "", "args": list(args)}
+    return {"pid": pid, "ppid": ppid, "comm": "c", "exe": "", "args": list(args), "uid": 0}
 
 
 def test_children_are_listed_below_their_parents() -> None:
@@ -124,24 +126,111 @@ def test_children_are_listed_below_their_parents() -> None:
         "processes": [
             process(1, 999, "init"),
             process(3, 2, "leaf"),
+            process(4, 1, "last"),
             process(2, 1, "mid"),
             process(9, 9, "odd"),
         ],
         "more": 5,
     }
-    shown = list(lines(container))
-    assert shown == ["web", "  1 init", "    2 mid", "      3 leaf", "  9 odd", "  ... and 5 more"]
+    assert list(lines(container)) == [
+        "web",
+        "      PID USER   START    COMMAND",
+        "        1 root   -        init",
+        "        2 root   -        \u251c\u2500 mid",
+        "        3 root   -        \u2502  \u2514\u2500 leaf",
+        "        4 root   -        \u2514\u2500 last",
+        "        9 root   -        odd",
+        "  ... and 5 more",
+    ]
+
+
+def test_a_tree_has_users_and_start_times() -> None:
+    """Today's by the clock, older ones by their day."""
+    now = datetime.now().astimezone()
+    today = {**process(1, 0, "a"), "uid": 33, "started": now.isoformat()}
+    older = {**process(2, 0, "b"), "started": (now - timedelta(days=3)).isoformat()}
+    _, _, first, second = lines({"id": "web", "processes": [today, older]})
+    assert first == f"        1 33     {now:%H:%M:%S} a"
+    assert second == f"        2 root   {now - timedelta(days=3):%b %d}   b"
+
+
+def test_containers_with_similar_names_are_distinguished() -> None:
+    """Only an id of 64 digits is shortened: two cgroups may begin with the same letters."""
+    heads = [
+        next(lines({"id": name, "processes": []})) for name in ("rftest-eco-x1", "rftest-eco-x2", "a" * 64)
+    ]
+    assert heads == ["rftest-eco-x1", "rftest-eco-x2", "a" * 12]
+    pod = {"id": "a" * 64, "name": "web", "namespace": "shop", "pod": "web-0", "processes": []}
+    assert next(lines(pod)) == "shop/web-0/web"
 
 
 def test_a_very_deep_tree_is_shown() -> None:
-    """The tree of a fork bomb does not exceed the recursion limit."""
+    """The tree of a fork bomb does not exceed the recursion limit, and its names stay visible."""
     chain = [process(pid, pid - 1, "x") for pid in range(2, 3000)]
-    assert len(list(lines({"id": "bomb", "processes": chain}))) == 2999
+    shown = list(lines({"id": "bomb", "processes": chain}))
+    assert len(shown) == 3000
+    assert shown[-1].endswith("x")
+    assert max(map(len, shown)) < 100
+
+
+def test_each_outcome_has_a_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill that failed is the worst of all, and what audit mode let through is no success."""
+    assert set(events._COLOURS) == {outcome.value for outcome in Outcome}
+    monkeypatch.setattr(output, "_colourful", lambda stream: True)
+    red, green = (f"\x1b[{code}m" for code in ("31", "32"))
+    assert f"{red}kill-failed" in compact({"outcome": "kill-failed"})
+    for outcome in Outcome:
+        assert (green in compact({"outcome": outcome.value})) == (outcome in (Outcome.DENIED, Outcome.KILLED))
+
+
+def test_lists_of_an_event_are_short() -> None:
+    """Unless everything is asked for; an event is cut to the terminal, an alert is not."""
+    record = {"event": "container.start", "details": {"capabilities": [f"CAP_{n}" for n in range(14)]}}
+    assert "capabilities=CAP_0 CAP_1 CAP_2 +11" in compact(record)
+    assert "CAP_13" in compact(record, wide=True)
+    assert len(compact(record, 80)) == 80
+    assert len(compact({**record, "severity": "high"}, 80)) > 80
+
+
+@pytest.mark.parametrize("limit", [200, 100, 80, 40, 20])
+def test_a_table_fits_the_terminal(limit: int) -> None:
+    """Long texts are cut, numbers are not; on a very narrow one the last columns are left out."""
+    rows = [["n" * 40, "1234567", "d" * 60, "e" * 5], ["\u6f22" * 30, "7", "short", "f"]]
+    shown = output.table(("NAME", "COUNT", "DETAILS", "LAST"), rows, limit=limit)
+    assert all(output.columns(line) <= limit for line in shown)
+    assert all("1234567" in line for line in shown[1:2]) or limit < 24
+    assert ("n" * 40 in shown[1]) == (limit >= 100)
+    assert "n" * 40 in output.table(("NAME", "COUNT", "DETAILS", "LAST"), rows)[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "shown"),
+    [
+        ("abc", 3, "abc"),
+        ("abcd", 3, "ab\u2026"),
+        ("\u6f22\u5b57", 3, "\u6f22\u2026"),
+        ("e\u0301e\u0301", 2, "e\u0301e\u0301"),
+    ],
+)
+def test_a_text_is_cut_by_the_columns_it_takes(text: str, most: int, shown: str) -> None:
+    """A wide letter takes two, a combining one none."""
+    assert output.cut(text, most) == shown
 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0, "0"), (999, "999"), (1000, "1.0k"), (12_345, "12.3k"), (4.5e6, "4.5M"), (0.5, "0.5")],
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.0k"),
+        (12_345, "12.3k"),
+        (4.5e6, "4.5M"),
+        (0.5, "0.5"),
+        (123_456, "123k"),
+        (99_960, "100k"),
+        (999_600, "1.0M"),
+        (123.4, "123"),
+    ],
 )
 def test_numbers_are_short(value: float, shown: str) -> None:
     """Counts and rates."""

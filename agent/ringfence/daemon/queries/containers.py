@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from ringfence.abi import LEARNED_KEY
@@ -66,22 +67,28 @@ class ContainerQueries:
         return [{**_about(container), **self._shown(copies[container.cgroup_id])} for container in wanted]
 
     def _shown(self, processes: list[tuple[Any, ...]]) -> dict[str, Any]:
+        boot_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         shown = [
             {
                 "pid": pid,
                 "ppid": ppid,
                 "uid": uid,
+                "started": datetime.fromtimestamp((boot_ns + start_ns) / 1e9, UTC).isoformat(
+                    timespec="seconds"
+                ),
                 "comm": escape(comm.partition(b"\0")[0], 64),
                 "exe": escape(exe),
                 "args": self._redactor.arguments(arguments(args.rstrip(b"\0"))) if args else [],
             }
-            for pid, ppid, uid, comm, exe, args in processes[:_TREE_MAX]
+            for pid, ppid, uid, start_ns, comm, exe, args in processes[:_TREE_MAX]
         ]
         return {"processes": shown, "more": max(0, len(processes) - _TREE_MAX)}
 
     def _processes(self, cgroup: int) -> list[tuple[Any, ...]]:
         """Call it in the loop, which changes the objects of the tree."""
-        return [(p.pid, p.ppid, p.uid, p.comm, p.exe, p.args) for p in self._tree.of_container(cgroup)]
+        return [
+            (p.pid, p.ppid, p.uid, p.start_ns, p.comm, p.exe, p.args) for p in self._tree.of_container(cgroup)
+        ]
 
 
 def _about(container: Container) -> dict[str, Any]:
