@@ -187,7 +187,7 @@ def test_forwarding_is_not_turned_on_unasked(sandboxes: Sandboxes, host: Host) -
     assert "does not forward IPv4" in got.stderr
     assert host("cat", "/proc/sys/net/ipv4/ip_forward") == "0\n"
     assert sandboxes.run("--network", "bridge,internal").stderr.count("forward") == 0
-    assert sandboxes.run("--network", "bridge", "--ip-forward").stderr == ""
+    assert sandboxes.run("--quiet", "--network", "bridge", "--ip-forward").stderr == ""
     assert host("cat", "/proc/sys/net/ipv4/ip_forward") == "1\n"
 
 

@@ -35,7 +35,7 @@ def test_the_status_is_the_workloads(sandboxes: Sandboxes, words: tuple[str, ...
 
 def test_streams_are_separate_and_input_is_optional(sandboxes: Sandboxes) -> None:
     """Without --interactive there is no input."""
-    got = sandboxes.run(words=("sh", "-c", "echo out; echo err >&2"))
+    got = sandboxes.run("--quiet", words=("sh", "-c", "echo out; echo err >&2"))
     assert (got.stdout, got.stderr) == ("out\n", "err\n")
     big = "x" * 300_000
     assert sandboxes.run("-i", words=("cat",), input=big).stdout == big

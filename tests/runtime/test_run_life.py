@@ -59,6 +59,16 @@ def test_logs_begin_at_the_last_lines(sandboxes: Sandboxes, tmp_path: Path) -> N
     assert sandboxes("logs", "--tail", "-1", name).returncode == 2
 
 
+@pytest.mark.parametrize("options", [(), ("--quiet",), ("--detach",)])
+def test_a_start_without_an_agent_says_so(sandboxes: Sandboxes, options: tuple[str, ...]) -> None:
+    """One line, unless it is to be quiet."""
+    got = sandboxes.run(*options)
+    assert got.returncode == 0
+    assert got.stderr == ("" if "--quiet" in options else
+                          "ringfence: warning: no agent runs here: the sandbox has only its own restrictions,"
+                          " and no alerts\n")  # fmt: skip
+
+
 def test_a_sandbox_is_managed_without_the_image_root_of_its_start(sandboxes: Sandboxes) -> None:
     """Its record names it: its output is found, and `rm` frees its layer and its name."""
     name = sandboxes.detached(script="echo out; exec sleep 3600")

@@ -40,11 +40,13 @@ def register(commands: Commands) -> None:
 def run(options: Any) -> int:
     """Starts the sandbox, and waits for its end unless --detach."""
     from ringfence.cli.run_options import request_of
+    from ringfence.sandbox.agent_socket import follow_commands
     from ringfence.sandbox.start import run as start
 
+    follow_commands()
     if options.learn or options.verify:
         return _watched(options)
-    return start(request_of(options), announce, warn)
+    return start(request_of(options), announce, _silent if options.quiet else warn)
 
 
 def _watched(options: Any) -> int:
@@ -88,6 +90,10 @@ def announce(name: str) -> None:
     """Prints the name of a detached sandbox."""
     sys.stdout.write(f"{name}\n")
     sys.stdout.flush()
+
+
+def _silent(text: str) -> None:
+    """Prints no warning."""
 
 
 def warn(text: str) -> None:

@@ -50,6 +50,7 @@ def _sandbox(group: _Group) -> None:
     )
     group.add_argument("--name", default="", help="sandbox name (default: the image's name and six digits)")
     group.add_argument("-d", "--detach", action="store_true", help="run in the background and print the name")
+    group.add_argument("-q", "--quiet", action="store_true", help="print no warnings")
     group.add_argument("--rm", action="store_true", help="remove a detached sandbox when it exits")
     group.add_argument(
         "--keep", action="store_true", help="keep the sandbox after it exits, until `ringfence rm`"

@@ -11,6 +11,7 @@ import stat
 from typing import Any
 
 from ringfence.sandbox import oci, remove
+from ringfence.sandbox.agent_socket import NO_AGENT, agent_listens
 from ringfence.sandbox.connection import Connection
 from ringfence.sandbox.errors import UsageError, translated
 from ringfence.sandbox.network.plan import Plan, plan
@@ -169,6 +170,8 @@ class _Start:
             self.streams.restore()
         self.created(launched.pid, place.name)
         self._start(launched)
+        if not agent_listens():
+            self.warn(NO_AGENT)
         return launched
 
     def _warn_of_setuid(self) -> None:
