@@ -11,7 +11,15 @@ from ringfence.cli import probe_custom
 from ringfence.cli.output import colour, print_document, room, table
 from ringfence.cli.parser import DOCUMENTS, Commands, Parser, add_command, add_output
 
-_COLOURS = {"deny": "green", "kill": "yellow", "see": "cyan", "blind": "red", "refused": "red"}
+_COLOURS = {
+    "deny": "green",
+    "kill": "yellow",
+    "see": "cyan",
+    "blind": "red",
+    "refused": "red",
+    "unknown": "dim",
+}
+_UNKNOWN = {"here": "unknown", "by": "", "why": "needs root to find out"}
 _WORDS = {"deny": "deny", "kill": "kill", "alert": "see", "none": "blind"}
 
 
@@ -65,6 +73,8 @@ def run(options: Any) -> int:
         "skips": tiers.skips,
         "more": _more(node),
     }
+    if not node.permitted:  # what could not be tried is not what this kernel lacks
+        report |= {part: [row | _UNKNOWN for row in report[part]] for part in ("events", "rules")}
     if options.output in DOCUMENTS:
         print_document(report, options.output)
     else:

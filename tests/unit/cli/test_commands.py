@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ringfence import __version__
+from ringfence.bpf import privileges
 from ringfence.cli.agent import _default
 from ringfence.cli.main import main
 from ringfence.cli.parser import EXIT_CODES
@@ -193,14 +194,29 @@ def test_policy_schema_is_json() -> None:
 
 
 def test_probe_reports_every_event_and_rule(tmp_path: Path) -> None:
-    """The JSON has one of four effective actions for each event and rule."""
+    """The JSON has one of four effective actions for each event and rule; `unknown` if not permitted."""
     (tmp_path / "a.yaml").write_text(GOOD)
     ended = run("probe", "-o", "json", "--policies", str(tmp_path))
     report = json.loads(ended.stdout)
-    assert {event["here"] for event in report["events"]} <= {"deny", "kill", "see", "blind"}
+    actions = {event["here"] for event in report["events"]}
+    assert actions == {"unknown"} if ended.returncode == 4 else actions <= {"deny", "kill", "see", "blind"}
     assert "file.open" in [event["event"] for event in report["events"]]
     assert [rule["rule"] for rule in report["rules"]] == ["r1"]
     assert ended.returncode in ((0,) if not report["missing"] else (3, 4))
+
+
+def test_probe_does_not_call_absent_what_it_may_not_try(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Without root, each row says that root is needed; none says that the kernel lacks something."""
+    (tmp_path / "a.yaml").write_text(GOOD)
+    monkeypatch.setattr(privileges, "held", frozenset)
+    assert main(["probe", "-o", "json", "--policies", str(tmp_path)]) == 4
+    report = json.loads(capsys.readouterr().out)
+    rows = report["events"] + report["rules"]
+    assert {(row["here"], row["by"], row["why"]) for row in rows} == {
+        ("unknown", "", "needs root to find out")
+    }
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
