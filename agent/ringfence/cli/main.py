@@ -63,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not only and not words[0].startswith("-"):
         parser.error(f"{words[0]!r} is not a command{_near(words[0])}")
     options = parser.parse_args(arguments)
+    if "run" not in options:
+        parser.error("the following arguments are required: COMMAND")
     try:
         code = int(options.run(options))
         sys.stdout.flush()

@@ -55,6 +55,22 @@ class Parser(argparse.ArgumentParser):
         sys.stderr.write(f"ringfence: error: {message}\nhint: see `{self.prog} --help`\n")
         sys.exit(2)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it, but an unknown option is reported by the command it was given to."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            getattr(options, "parser", self).unknown_option(unknown[0])
+        return options
+
+    def unknown_option(self, word: str) -> NoReturn:
+        """Reports an argument that this command does not take, with a similar one."""
+        import difflib
+
+        given = word.partition("=")[0]
+        near = difflib.get_close_matches(given, self._option_string_actions, n=1) if given[:1] == "-" else []
+        what = "option" if near or given[:1] == "-" else "argument"
+        self.error(f"unknown {what} {word!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
 
 def new_parser() -> tuple[Parser, Commands]:
     """Returns the program's parser, and the action to which commands are added."""
@@ -68,7 +84,7 @@ def new_parser() -> tuple[Parser, Commands]:
         "-V", "--version", action="version", version=f"ringfence {__version__}", help="print the version"
     )
     return parser, parser.add_subparsers(
-        title="commands", metavar="COMMAND", required=True, parser_class=Parser
+        title="commands", metavar="COMMAND", required=False, parser_class=Parser
     )
 
 
@@ -90,7 +106,7 @@ def add_command(
         epilog=f"examples:\n{indented}\n\n{EXIT_CODES}",
         formatter_class=Formatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 

@@ -313,6 +313,31 @@ def test_an_unknown_command_is_a_usage_error(
     assert said == f"ringfence: error: {word!r} is not a command{near}\nhint: see `ringfence --help`\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said", "command"),
+    [
+        ("agent --polices x", "unknown option '--polices'; did you mean '--policies'?", "ringfence agent"),
+        ("status --sokcet=x", "unknown option '--sokcet=x'; did you mean '--socket'?", "ringfence status"),
+        (
+            "policy check --evnts",
+            "unknown option '--evnts'; did you mean '--events'?",
+            "ringfence policy check",
+        ),
+        ("status -x", "unknown option '-x'", "ringfence status"),
+        ("status more", "unknown argument 'more'", "ringfence status"),
+        ("-x", "unknown option '-x'", "ringfence"),
+    ],
+)
+def test_an_unknown_option_is_reported_by_its_command(
+    words: str, said: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a similar one, and the help to read."""
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"ringfence: error: {said}\nhint: see `{command} --help`\n"
+
+
 def test_no_option_shows_two_defaults() -> None:
     """The help of a key must not name a default beside the one that is added to it."""
     texts = {key.flag: key.help + _default(key) for key in KEYS}
