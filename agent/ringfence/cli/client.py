@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.config import DEFAULT_SOCKET
+from ringfence.config.load import check_variables
 from ringfence.errors import AgentUnreachableError, Error, NotPermittedError
 
 __all__ = ["request", "subscribe"]
@@ -45,6 +46,8 @@ def subscribe(path: Path | None, **parameters: Any) -> Iterator[dict[str, Any]]:
 
 
 def _connect(path: Path | None) -> socket.socket:
+    if any(name.startswith("RINGFENCE_") and name != "RINGFENCE_SOCKET" for name in os.environ):
+        check_variables()  # a misspelt name would ask another agent
     target = path or Path(os.environ.get("RINGFENCE_SOCKET") or DEFAULT_SOCKET)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_TIMEOUT)

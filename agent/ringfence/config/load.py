@@ -17,7 +17,7 @@ from ringfence.config.receivers import hosts_of_shared_headers, http_receivers
 from ringfence.config.values import Key
 from ringfence.errors import ConfigError, Problem
 
-__all__ = ["load", "packaged_policies"]
+__all__ = ["check_variables", "load", "packaged_policies"]
 
 #: the bundled policies: in a wheel, and in a checkout
 _PACKAGED = (Path(__file__).parents[1] / "_policies", Path(__file__).parents[3] / "policies")
@@ -94,6 +94,15 @@ def _known_in(section: str) -> list[str]:
     if section:
         return [key.path.rpartition(".")[2] for key in KEYS if key.path.rpartition(".")[0] == section]
     return sorted({key.path.split(".")[0] for key in KEYS})
+
+
+def check_variables(environment: Mapping[str, str] = os.environ) -> None:
+    """Raises ConfigError if a RINGFENCE_ variable is unknown, for commands that read no configuration."""
+    known = {key.variable for key in KEYS}
+    values_of_keys: dict[str, Any] = {}
+    rest = {name: value for name, value in environment.items() if name not in known}
+    if problems := _from_environment(rest, values_of_keys):
+        raise ConfigError("\n".join(map(str, problems)), hint="`ringfence agent --help` lists the keys")
 
 
 def _from_environment(environment: Mapping[str, str], chosen: dict[str, Any]) -> list[Problem]:

@@ -108,6 +108,15 @@ def test_the_socket_may_come_from_the_environment(tmp_path: Path) -> None:
     assert f"{tmp_path}/there.sock" in ended.stderr
 
 
+def test_a_misspelt_variable_is_an_error() -> None:
+    """Otherwise another agent would be asked."""
+    ended = run("status", environment={"RINGFENCE_SOKET": "/x/agent.sock", "RINGFENCE_MODE": "audit"})
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[0] == (
+        "ringfence: error: RINGFENCE_SOKET: unknown variable; did you mean 'RINGFENCE_SOCKET'?"
+    )
+
+
 def test_a_bad_configuration_is_reported_without_a_traceback(tmp_path: Path) -> None:
     """Every error is on a line, then the hint; the exit code is 2."""
     file = tmp_path / "agent.yaml"
