@@ -115,6 +115,8 @@ class Otlp(_Web):
 
     #: opentelemetry-proto SeverityNumber: INFO, INFO4, WARN, ERROR, FATAL
     _SEVERITY = (9, 12, 13, 17, 21)
+    #: the version of the semantic conventions whose names are used here
+    _SCHEMA = "https://opentelemetry.io/schemas/1.39.0"
 
     def send(self, records: Sequence[Record]) -> int:
         """Sends one request; returns the number of records that the collector refused.
@@ -137,7 +139,14 @@ class Otlp(_Web):
         attributes["k8s.cluster.name"] = attributes.pop("cluster", "")
         return {
             "resource": {"attributes": _attributes(attributes)},
-            "scopeLogs": [{"scope": scope, "logRecords": [self._log(record) for record in records]}],
+            "schemaUrl": self._SCHEMA,
+            "scopeLogs": [
+                {
+                    "scope": scope,
+                    "schemaUrl": self._SCHEMA,
+                    "logRecords": [self._log(record) for record in records],
+                }
+            ],
         }
 
     def _log(self, record: Record) -> dict[str, Any]:
