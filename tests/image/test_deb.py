@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from ringfence.config import KEYS, load
+from ringfence.config.sample import sample, shown
 from tests.support.force import missing, need_program, need_root
-from tools.deb.sample import sample, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 #: what dpkg itself and the shell's caches change, whatever is installed

@@ -20,9 +20,9 @@ import shtab
 
 from ringfence.cli.completion import parser_with_values
 from ringfence.cli.main import build_parser
+from ringfence.config.sample import sample
 from ringfence_runtime.cli.usage import OPTIONS, of_command, overview
 from tools.deb.manual import pages, preformatted
-from tools.deb.sample import sample
 from tools.packaging import ARCHITECTURES, launchers, machine_of, pip_platform, source_date
 
 __all__ = ["BuildError", "build"]

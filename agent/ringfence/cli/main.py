@@ -17,6 +17,9 @@ __all__ = ["build_parser", "main"]
 # command -> its module in ringfence.cli, in the order of the help
 _COMMANDS = {
     "agent": "agent",
+    "init": "init",
+    "doctor": "doctor",
+    "config": "config",
     "status": "status",
     "events": "events",
     "top": "top",

@@ -64,7 +64,7 @@ def run(options: Any) -> int:
     node = NodeCapabilities.detect(Preemption(config.preemption))
     tiers = NodeTiers.of(node)
     policies = load_policies(options.policies or config.policies, probe_words(config))
-    report = {
+    report: dict[str, Any] = {
         "node": _node(node),
         "missing": [{"what": lack.what, "hint": lack.hint} for lack in node.lacks],
         "capabilities": _capabilities(),

@@ -17,8 +17,10 @@ from ringfence.config.receivers import hosts_of_shared_headers, http_receivers
 from ringfence.config.values import Key
 from ringfence.errors import ConfigError, Problem
 
-__all__ = ["check_variables", "load", "packaged_policies"]
+__all__ = ["DEFAULT", "check_variables", "load", "load_with_sources", "packaged_policies"]
 
+#: the source of a value that is set nowhere
+DEFAULT = "default"
 #: the bundled policies: in a wheel, and in a checkout
 _PACKAGED = (Path(__file__).parents[1] / "_policies", Path(__file__).parents[3] / "policies")
 _BY_PATH = {key.path: key for key in KEYS}
@@ -50,11 +52,21 @@ def load(
     `file` None means DEFAULT_FILE, which may be absent; a file that was named must exist. `flags` maps a
     key's path to the values given.
     """
+    return load_with_sources(file, environment, flags)[0]
+
+
+def load_with_sources(
+    file: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Config, dict[str, str]]:
+    """As `load`; also returns where each key's value is from: a file, a variable, a flag, or DEFAULT."""
     chosen: dict[str, Any] = {key.path: key.default for key in KEYS}
-    problems = _from_file(file, chosen)
-    problems += _from_environment(environment, chosen)
+    sources = dict.fromkeys(chosen, DEFAULT)
+    problems = _from_file(file, chosen, sources)
+    problems += _from_environment(environment, chosen, sources)
     for path, words in (flags or {}).items():
-        problems += _take_words(_BY_PATH[path], _BY_PATH[path].flag, words, chosen)
+        problems += _take_words(_BY_PATH[path], _BY_PATH[path].flag, words, chosen, sources)
     problems += _cross_checks(chosen)
     if chosen["policies"] == (DEFAULT_POLICIES,) and not DEFAULT_POLICIES.exists():
         chosen["policies"] = (packaged_policies() or DEFAULT_POLICIES,)
@@ -63,10 +75,10 @@ def load(
             "\n".join(str(problem) for problem in problems),
             hint="`ringfence agent --help` lists the keys; `ringfence agent --check` checks a configuration",
         )
-    return Config(file=file or DEFAULT_FILE, **{key.field: chosen[key.path] for key in KEYS})
+    return Config(file=file or DEFAULT_FILE, **{key.field: chosen[key.path] for key in KEYS}), sources
 
 
-def _from_file(file: Path | None, chosen: dict[str, Any]) -> list[Problem]:
+def _from_file(file: Path | None, chosen: dict[str, Any], sources: dict[str, str]) -> list[Problem]:
     try:
         text = (file or DEFAULT_FILE).read_bytes()
     except FileNotFoundError:
@@ -85,6 +97,7 @@ def _from_file(file: Path | None, chosen: dict[str, Any]) -> list[Problem]:
             chosen[path] = key.parse(value)
         except ValueError as error:
             return str(error)
+        sources[path] = str(file or DEFAULT_FILE)
         return None
 
     return read(str(file or DEFAULT_FILE), text, take, _SECTIONS)
@@ -99,13 +112,14 @@ def _known_in(section: str) -> list[str]:
 def check_variables(environment: Mapping[str, str] = os.environ) -> None:
     """Raises ConfigError if a RINGFENCE_ variable is unknown, for commands that read no configuration."""
     known = {key.variable for key in KEYS}
-    values_of_keys: dict[str, Any] = {}
     rest = {name: value for name, value in environment.items() if name not in known}
-    if problems := _from_environment(rest, values_of_keys):
+    if problems := _from_environment(rest, {}, {}):
         raise ConfigError("\n".join(map(str, problems)), hint="`ringfence agent --help` lists the keys")
 
 
-def _from_environment(environment: Mapping[str, str], chosen: dict[str, Any]) -> list[Problem]:
+def _from_environment(
+    environment: Mapping[str, str], chosen: dict[str, Any], sources: dict[str, str]
+) -> list[Problem]:
     problems = []
     variables = {key.variable: key for key in KEYS}
     for name, value in sorted(environment.items()):
@@ -114,7 +128,7 @@ def _from_environment(environment: Mapping[str, str], chosen: dict[str, Any]) ->
         if key := variables.get(name):
             value = value.rstrip("\n")  # a secret that was created from a file may end with a newline
             words = [word for word in value.split(",") if word] if key.many else [value]
-            problems += _take_words(key, name, words, chosen)
+            problems += _take_words(key, name, words, chosen, sources)
         elif not _OTHERS.fullmatch(name):
             near = difflib.get_close_matches(name[10:], [v[10:] for v in variables], n=1, cutoff=0.6)
             suggestion = f"; did you mean 'RINGFENCE_{near[0]}'?" if near else ""
@@ -122,11 +136,14 @@ def _from_environment(environment: Mapping[str, str], chosen: dict[str, Any]) ->
     return problems
 
 
-def _take_words(key: Key, where: str, words: Sequence[str], chosen: dict[str, Any]) -> list[Problem]:
+def _take_words(
+    key: Key, where: str, words: Sequence[str], chosen: dict[str, Any], sources: dict[str, str]
+) -> list[Problem]:
     try:
         chosen[key.path] = key.parse(list(words) if key.many else words[-1])
     except ValueError as error:
         return [Problem(where, 0, 0, "", str(error))]
+    sources[key.path] = where
     return []
 
 
