@@ -170,8 +170,6 @@ class _Start:
             self.streams.restore()
         self.created(launched.pid, place.name)
         self._start(launched)
-        if not agent_listens():
-            self.warn(NO_AGENT)
         return launched
 
     def _warn_of_setuid(self) -> None:
@@ -223,6 +221,8 @@ class _Start:
         except BaseException:
             launched.discard()
             raise
+        if not agent_listens():
+            self.warn(NO_AGENT)
 
     def _output(self, options: Options) -> str:
         fd = os.open(self.place.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
