@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's own log: one JSON object per line, through structlog. For alerts see export.jsonl.
 
-Every value is JSON with ASCII escapes, so that observed text cannot break a line or control a terminal.
+On a terminal a line is text, for the eye. In both forms a value has ASCII escapes, so that observed text
+cannot break a line or control a terminal.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 # If rich is installed, structlog.dev imports it for tracebacks on a terminal, which the agent never prints:
@@ -22,6 +25,7 @@ if _hidden:
 
 __all__ = ["configure", "get_logger"]
 
+_COLOURS = {"warning": "33", "error": "31", "critical": "31"}
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -38,7 +42,11 @@ class _Lines:
 
 
 def configure(level: str = "info", write: Callable[[bytes], object] | None = None) -> None:
-    """Sets level and destination for the process. `write` receives whole lines and must not block."""
+    """Sets level and destination for the process. `write` receives whole lines and must not block.
+
+    Lines are text if standard error is a terminal.
+    """
+    text = sys.stderr.isatty()
     lines = _Lines(write or sys.stderr.buffer.write)
     structlog.configure(
         processors=[
@@ -46,7 +54,7 @@ def configure(level: str = "info", write: Callable[[bytes], object] | None = Non
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
-            structlog.processors.JSONRenderer(serializer=_serialise),
+            _as_text if text else structlog.processors.JSONRenderer(serializer=_serialise),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: lines,
@@ -62,6 +70,31 @@ def get_logger(part: str) -> Any:
 def _serialise(record: Any, **_: Any) -> str:
     first = {name: record.pop(name) for name in ("time", "level", "part", "message") if name in record}
     return json.dumps(first | record, default=_fallback)
+
+
+def _as_text(_logger: object, _method: str, record: Any) -> str:
+    """Returns the time of day, the level, the part, the message, then the other values as NAME=VALUE."""
+    clock = datetime.fromisoformat(record.pop("time")).astimezone().strftime("%H:%M:%S")
+    level = f"{record.pop('level'):<7}"
+    trace = record.pop("exception", "")
+    words = [f"{record.pop('part', 'agent')}:", _word(record.pop("message"), spaces=True)]
+    words += [f"{name}={_word(value)}" for name, value in record.items()]
+    lines = [f"{clock} {_coloured(level)} {' '.join(words)}"]
+    return "\n".join(lines + [f"  {_word(line, spaces=True)}" for line in trace.splitlines()])
+
+
+def _coloured(level: str) -> str:
+    code = _COLOURS.get(level.rstrip())
+    plain = not code or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return level if plain else f"\x1b[{code}m{level}\x1b[0m"
+
+
+def _word(value: object, *, spaces: bool = False) -> str:
+    """Returns a plain word as it is, and everything else as JSON. `spaces`: spaces and quotes are plain."""
+    if isinstance(value, str) and value.isascii() and value.isprintable() and value:
+        quoted = not spaces and set(value) & set(' ="\\')
+        return json.dumps(value) if quoted else value
+    return json.dumps(value, default=_fallback)
 
 
 def _fallback(value: object) -> str:

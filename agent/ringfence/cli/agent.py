@@ -20,8 +20,9 @@ def register(commands: Commands) -> None:
         run,
         help="watch and defend this node",
         text="Watch and defend this node until SIGTERM. Alerts are written as JSON lines to standard\n"
-        "output, the agent's own log to standard error. SIGHUP reloads the policies and reopens the\n"
-        f"output file. Each key can also be set in {DEFAULT_FILE} (http: {{listen: ...}})\n"
+        "output, the agent's own log to standard error; that is text on a terminal.\n"
+        "SIGHUP reloads the policies and reopens the output file. Each key can also be set in\n"
+        f"{DEFAULT_FILE} (http: {{listen: ...}})\n"
         "and as a variable (RINGFENCE_HTTP_LISTEN); flags override variables, variables the file.",
         examples=(
             "ringfence agent\n"
