@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _EXAMPLE = (
-    "ringfence attest verify report.bin --certs all.pem --nonce 8f0c1d2e3f --policy-digest 5ad0c3f19b27e846"
+    "ringfence attest verify report.bin --certs all.pem \\\n"
+    "    --nonce 8f0c1d2e3f --policy-digest 5ad0c3f19b27e846"
 )
 _STATUSES = (  # all but UpToDate, which is accepted, and Revoked, which never is
     "SWHardeningNeeded",
@@ -72,9 +73,12 @@ def _register_verify(commands: Commands) -> None:
         text="Verify the chain to a pinned root key, the signature, and that the evidence carries the\n"
         "expected report data. What was not checked is listed. Exit codes from 10: docs/attestation.md.",
         examples=f"{_EXAMPLE}\n"
-        "ringfence attest verify report.bin --certs all.pem --report-data any --at 2025-06-01T00:00:00Z\n"
-        "ringfence attest verify report.bin --certs all.pem --report-data any --min-tcb snp=22,tee=0\n"
-        "ringfence attest verify quote.bin --collateral collateral.json --report-data any --event-log ccel",
+        "ringfence attest verify report.bin --certs all.pem \\\n"
+        "    --report-data any --at 2025-06-01T00:00:00Z\n"
+        "ringfence attest verify report.bin --certs all.pem \\\n"
+        "    --report-data any --min-tcb snp=22,tee=0\n"
+        "ringfence attest verify quote.bin --collateral collateral.json \\\n"
+        "    --report-data any --event-log ccel",
     )
     _add_file(parser)
     _add_options(parser)

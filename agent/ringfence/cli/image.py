@@ -3,9 +3,19 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
-from ringfence.cli.parser import Commands, add_command
+from ringfence.cli.parser import Commands, add_command, finish
+
+# The runtime's commands have no examples: it is used by programs.
+_EXAMPLES = {
+    "import": "import saved.tar --name alpine",
+    "list": "list",
+    "inspect": "inspect alpine",
+    "rm": "rm alpine",
+    "sweep": "sweep",
+}
 
 
 def register(commands: Commands) -> None:
@@ -26,6 +36,10 @@ def register(commands: Commands) -> None:
         ),
     )
     add_commands(parser)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, part in action.choices.items():
+                finish(part, f"ringfence image {_EXAMPLES[name]}")
 
 
 def run(options: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ __all__ = [
     "add_command",
     "add_output",
     "add_socket",
+    "finish",
     "new_parser",
 ]
 
@@ -34,12 +36,21 @@ exit codes:
   6  the agent does not respond"""
 
 DOCUMENTS = ("json", "yaml")
+_RAW = ("examples:", "exit codes:")
 FORMATS = ("table", "wide", *DOCUMENTS)
 Commands = Any  # argparse's action that holds the subcommands; its type is private
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Shows options as Python 3.13 does (`-c, --container C`): docs/cli.md must not depend on the version."""
+    """Shows options as Python 3.13 does (`-c, --container C`): docs/cli.md must not depend on the version.
+
+    Descriptions are wrapped to the terminal; examples and exit codes stay as they are.
+    """
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith(_RAW):
+            return super()._fill_text(text, width, indent)
+        return "\n\n".join(textwrap.fill(part, width) for part in text.split("\n\n"))
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings or action.nargs == 0:
@@ -98,16 +109,17 @@ def add_command(
     examples: str,
 ) -> Parser:
     """Adds a command: `help` is its line in the list, `text` its description, `examples` end its help."""
-    indented = "\n".join("  " + line for line in examples.strip().splitlines())
-    parser: Parser = commands.add_parser(
-        name,
-        help=help,
-        description=text,
-        epilog=f"examples:\n{indented}\n\n{EXIT_CODES}",
-        formatter_class=Formatter,
-    )
+    parser: Parser = commands.add_parser(name, help=help, description=text)
+    finish(parser, examples)
     parser.set_defaults(run=run, parser=parser)
     return parser
+
+
+def finish(parser: argparse.ArgumentParser, examples: str) -> None:
+    """Ends the help of a command with examples and exit codes, in the form of all commands."""
+    indented = "\n".join("  " + line for line in examples.strip().splitlines())
+    parser.epilog = f"examples:\n{indented}\n\n{EXIT_CODES}"
+    parser.formatter_class = Formatter
 
 
 def add_socket(parser: argparse.ArgumentParser) -> None:

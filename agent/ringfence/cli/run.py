@@ -30,7 +30,7 @@ def register(commands: Commands) -> None:
             "ringfence run -it --memory 512m --cpus 1 alpine\n"
             "ringfence run --rootfs host --workdir /usr make --version\n"
             "ringfence run -d --name web -p 8080:80 ./nginx-layout\n"
-            "ringfence run --read-only --cap-drop ALL --tmpfs /tmp -v ./data:/data:ro alpine ls /data"
+            "ringfence run --read-only --tmpfs /tmp -v ./data:/data:ro alpine ls /data"
         ),
     )
     add_options(parser)

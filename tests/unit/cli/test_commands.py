@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,13 @@ import pytest
 from ringfence import __version__
 from ringfence.bpf import privileges
 from ringfence.cli.agent import _default
-from ringfence.cli.main import main
+from ringfence.cli.main import build_parser, main
 from ringfence.cli.parser import EXIT_CODES
 from ringfence.config import KEYS
-from tests.support.waiting import quickest
+from tests.support.waiting import busy, quickest
 
-COMMANDS = ("agent", "status", "events", "top", "tree", "policy", "probe", "completion", "version",
-            "run", "ps", "exec", "logs", "stop", "rm", "image")  # fmt: skip
+COMMANDS = ("agent", "init", "doctor", "config", "status", "events", "top", "tree", "policy", "probe",
+            "completion", "version", "run", "ps", "exec", "logs", "stop", "rm", "image")  # fmt: skip
 GOOD = """
 apiVersion: ringfence.dev/v1
 kind: Policy
@@ -65,15 +66,50 @@ def test_help_is_fast_and_imports_no_large_module() -> None:
     assert quickest(seconds_of_help, 1.0, tries=5) < 5
 
 
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yields the parsers of all commands and subcommands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for part in action.choices.values():
+                yield part
+                yield from parsers(part)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_examples_and_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The help of each command ends with them."""
-    with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
-    text = capsys.readouterr().out
-    assert ended.value.code == 0
-    assert f"examples:\n  ringfence {command}" in text
-    assert EXIT_CODES in text
+def test_every_command_has_examples_and_exit_codes(command: str) -> None:
+    """The help of each command and subcommand ends with them."""
+    for parser in parsers(build_parser(command)):
+        text = parser.format_help()
+        assert f"examples:\n  {' '.join(parser.prog.split()[:2])}" in text
+        assert EXIT_CODES in text
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_help_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it in 80 columns; in 40 what is not an example, an exit code, or one option of the usage."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    whole = build_parser()
+    for parser in (whole, *parsers(whole)):
+        if width == 40:
+            parser.epilog = None
+        long = [line for line in parser.format_help().splitlines() if len(line) > width]
+        assert not [line for line in long if width == 80 or not line.lstrip().startswith("[")], parser.prog
+
+
+def test_help_of_each_command_takes_less_than_100_ms() -> None:
+    """Without what the interpreter takes for itself; the least of several measurements."""
+
+    def seconds(script: str) -> float:
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", script], stdout=subprocess.DEVNULL, check=True)
+        return time.monotonic() - began
+
+    empty = min(seconds("import site") for _ in range(5))
+    for command in COMMANDS:
+        call = f"try: main([{command!r}, '--help'])\nexcept SystemExit: pass"
+        script = f"from ringfence.cli.main import main\n{call}"
+        limit = empty + 0.1 * busy()
+        assert quickest(lambda script=script: seconds(script), limit) < limit, command  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("words", [("nonsense",), ("status", "--nonsense"), ("top", "-i", "0"), ("policy",)])
