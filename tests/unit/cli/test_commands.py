@@ -93,7 +93,7 @@ def test_help_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> 
         if width == 40:
             parser.epilog = None
         long = [line for line in parser.format_help().splitlines() if len(line) > width]
-        whole_option = [line for line in long if line.lstrip()[:1] in "[-" and width == 40]
+        whole_option = [line for line in long if line.lstrip()[:1] in "[-{" and width == 40]
         assert long == whole_option, parser.prog
 
 
