@@ -116,7 +116,8 @@ def _apart(line: str) -> Iterator[list[str]]:
 def _commands() -> Iterator[object]:
     """Lines of blocks, and whole commands in the text; the page on the command line has headings as well."""
     for page in PAGES:
-        for number, line in enumerate(page.read_text().splitlines(), 1):
+        whole_lines = re.sub(r" \\\n +", " ", page.read_text())  # a command may go on in the next line
+        for number, line in enumerate(whole_lines.splitlines(), 1):
             shown = re.findall(r"^ {2,4}(?:\S*/)?(ringfence (?!.* {4}).*)$", re.sub(r"\s{2,}#.*", "", line))
             if not line.startswith("## "):
                 shown += re.findall(r"`(ringfence [^`]*)`", line)

@@ -10,6 +10,7 @@ import os
 import pty
 import re
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -25,6 +26,12 @@ from tests.support.waiting import wait_for
 __all__ = ["Terminal", "agent", "terminal"]
 
 
+def _on_terminal() -> None:
+    """Makes standard input the terminal of the session; a test in the background ignores interrupts."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A command on a terminal of a size. `written` is all that it wrote so far."""
 
@@ -37,7 +44,7 @@ class Terminal:
         self.process = subprocess.Popen(
             command, stdin=inner, stdout=inner, stderr=inner, start_new_session=True,
             env={**clean, "TERM": "xterm", **environment},
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_on_terminal,
         )  # fmt: skip
         self._inner = inner
         self.written = ""
