@@ -16,7 +16,8 @@ import yaml
 
 from ringfence.config import KEYS, load
 from ringfence.config.sample import sample, shown
-from tests.support.force import missing, need_program, need_root
+from tests.image.system import overlay
+from tests.support.force import missing, need_program
 
 ROOT = Path(__file__).resolve().parents[2]
 #: what dpkg itself and the shell's caches change, whatever is installed
@@ -49,23 +50,9 @@ def package(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[Path]:
-    """A copy of this system's root that nobody else sees: an overlay, with its upper layer on a tmpfs."""
-    need_root()
-    layers, root = tmp_path / "layers", tmp_path / "root"
-    for directory in (layers, root):
-        directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", layers], check=True)
-    try:
-        for name in ("upper", "work"):
-            (layers / name).mkdir()
-        where = f"lowerdir=/,upperdir={layers}/upper,workdir={layers}/work"
-        done = _run("mount", "-t", "overlay", "-o", where, "overlay", root)
-        if done.returncode:
-            missing("root", f"no overlay of / here: {done.stderr.strip()}")
+    """A copy of this system's root."""
+    with overlay(tmp_path) as root:
         yield root
-    finally:
-        subprocess.run(["umount", "-R", root], check=False, capture_output=True)
-        subprocess.run(["umount", layers], check=True)
 
 
 def _inside(root: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
