@@ -16,8 +16,8 @@ ARGS ?=
 CHOSEN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test deps-vm venv build abi demo unit test test-all screenshots lint format mutants adversary fuzz bench conformance test-vm test-vm-all vm-fetch \
-  test-cluster cluster-fetch wheel deb release clean
+.PHONY: help deps deps-test deps-vm venv build abi demo demo-vm unit test test-all screenshots lint format mutants adversary fuzz bench conformance test-vm test-vm-all vm-fetch \
+  test-cluster test-package cluster-fetch wheel deb release clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ $(ATTACKS): $(wildcard tests/escape/attacks/* tests/support/attacks/*)
 demo: build venv ## an agent, a privileged container, and more than twenty escapes that it tries
 	@$(VENV)/bin/python -m tools.demo $(ARGS)
 
+demo-vm: build venv ## the same in a virtual machine, emulated, where rules deny by BPF-LSM (no root needed)
+	@$(VENV)/bin/python -m tools.demo --vm
+
 unit: venv ## unit tests: no root, no system packages, about a minute
 	@$(PYTEST) -q -n auto tests/unit tests/docs $(ARGS)
 
@@ -62,6 +65,7 @@ test-all: ## all of it, before an issue is closed: every part forced, both guest
 	@RINGFENCE_FORCE=all $(MAKE) --no-print-directory test CHOSEN=--all
 	@$(MAKE) --no-print-directory test-vm
 	@$(MAKE) --no-print-directory test-cluster
+	@$(MAKE) --no-print-directory test-package
 
 screenshots: venv ## the pictures of the status page in docs/, by the test that looks at it (chromium)
 	@RINGFENCE_SCREENSHOTS=1 RINGFENCE_FORCE=browser $(PYTEST) -q tests/services/test_page_look.py -k pictures
@@ -105,6 +109,10 @@ cluster-fetch: venv ## build Kubernetes' programs into the cache (ten minutes; D
 
 test-cluster: build cluster-fetch ## the chart on a real Kubernetes: API server, kubelet, containerd
 	@RINGFENCE_FORCE=root,cluster $(PYTEST) tests/cluster $(ARGS)
+
+test-package: build venv ## the package and the wheel as users install them, and `make demo` in a guest (minutes)
+	@tools/deps run image vm
+	@RINGFENCE_FORCE=root,image,vm $(PYTEST) -m package tests/image $(ARGS)
 
 wheel: build venv ## dist/*.whl with the compiled probes and the policies in it (ARCH=arm64: for that)
 	@RINGFENCE_ARCH=$(ARCH) $(VENV)/bin/python -m build -q --wheel

@@ -61,7 +61,7 @@ def _options() -> argparse.Namespace:
 
 def _beside(options: argparse.Namespace) -> list[Part]:
     spread = ["-n", str(options.jobs), "--dist", "loadfile"]
-    chosen = "not vm and not cluster" + ("" if options.all else " and not long")
+    chosen = "not vm and not cluster and not package" + ("" if options.all else " and not long")
     parts = [Part("host", [*spread, "-m", chosen, *options.arguments])]
     if options.guests:
         parts.append(Part("guests", ["-m", "vm", "tests/vm"]))

@@ -18,13 +18,26 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 #: command -> module of its `main`
 _COMMANDS = {"ringfence": "ringfence.cli.main", "ringfence-runtime": "ringfence_runtime.cli"}
 _HEAD = "#!/usr/bin/python3 -I\nimport sys\n\n"
+#: a package that is there by half, as dpkg leaves it if it is interrupted or forced
+_PACKAGED = """\
+sys.path.insert(0, "{library}")
+try:
+    from {module} import main
+
+    sys.exit(main())
+except ImportError as error:
+    print("{name}: error: the package is not whole:", error, file=sys.stderr)
+    print("hint: apt-get install --fix-broken, or install the package again", file=sys.stderr)
+    sys.exit(1)
+"""
 
 
 def launchers(library: str = "") -> Iterator[tuple[str, str]]:
     """Yields each command and its script. `library`: where its packages are, if not in Python's own path."""
-    found = f'sys.path.insert(0, "{library}")\n' if library else ""
     for name, module in _COMMANDS.items():
-        yield name, f"{_HEAD}{found}from {module} import main\n\nsys.exit(main())\n"
+        plain = f"from {module} import main\n\nsys.exit(main())\n"
+        packaged = _PACKAGED.format(library=library, module=module, name=name)
+        yield name, _HEAD + (packaged if library else plain)
 
 
 def machine_of(wheel: Path) -> str:

@@ -215,7 +215,7 @@ def test_missing_object_is_named(tmp_path: Path) -> None:
     """With advice on what to do."""
     with pytest.raises(KernelError, match="is missing") as caught:
         Kernel.load(replace(SETTINGS, object_path=tmp_path / "ringfence.bpf.o"))
-    assert caught.value.hint == "build the probes: make build"
+    assert caught.value.hint == "install the package again; in a checkout: make build"
 
 
 LOAD = """

@@ -3,44 +3,59 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import os
-import shutil
 import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
+from shutil import which
 from types import FrameType
 
 from tests.escape.attack_target import new_attack_target
 from tests.support.agent import Agent, running_agent
 from tests.support.cgroups import PREFIX
 from tests.support.container import Bundle, make_rootfs, new_container
+from tests.support.force import in_guest as is_guest
 from tools.demo import show
 from tools.demo.attempts import ATTEMPTS
+from tools.demo.guest import CANNOT, in_guest
+from tools.demo.here import absent_programs, why_not_here
 from tools.demo.runner import Row, benign_ended_well, start_benign, try_all
 
 ROOT = Path(__file__).resolve().parents[2]
 PATTERN = f"{PREFIX}demo*"  # matches the demonstration's containers only
-NEEDED = ("runc", "busybox", "gcc", "unshare")
 
 
 def main() -> int:
     """Returns 0 if everything that should be stopped was stopped, with no false positive."""
-    missing = [name for name in NEEDED if shutil.which(name) is None]
-    if os.geteuid() != 0 or missing:
-        what = f"missing: {', '.join(missing)} (make deps)" if missing else "needs root"
-        print(f"demo: {what}", file=sys.stderr)
-        return 4
+    parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__)
+    parser.add_argument("--vm", action="store_true", help="in a virtual machine, where rules deny by BPF-LSM")
     signal.signal(signal.SIGTERM, _interrupt)
-    started = time.monotonic()
     try:
-        with tempfile.TemporaryDirectory(prefix="rfdemo-") as directory:
-            return _run(Path(directory), started)
+        return _somewhere(vm=parser.parse_args().vm)
     except KeyboardInterrupt:
         print("\ndemo: interrupted; containers, cgroups and agent are removed", file=sys.stderr)
         return 130
+
+
+def _somewhere(*, vm: bool) -> int:
+    """Runs it here; in a virtual machine if it is wanted there, or cannot run here."""
+    if absent := absent_programs():
+        print(f"demo: not installed: {', '.join(absent)} (make deps)", file=sys.stderr)
+        return CANNOT
+    reason = "" if vm else why_not_here()
+    if reason and is_guest():
+        print(f"demo: cannot run here: {reason}", file=sys.stderr)
+        return CANNOT
+    if vm or reason:
+        head = f"cannot run here: {reason}; the same " if reason else ""
+        print(f"demo: {head}in a virtual machine, emulated: it takes minutes", flush=True)
+        return in_guest()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="rfdemo-") as directory:
+        return _run(Path(directory), started)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -48,9 +63,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _run(directory: Path, started: float) -> int:
-    busybox = shutil.which("busybox")
-    assert busybox is not None
-    rootfs = make_rootfs(directory / "rootfs", busybox=busybox)
+    rootfs = make_rootfs(directory / "rootfs", busybox=str(which("busybox")))
     with contextlib.ExitStack() as stack:
         show.heading("agent")
         agent = stack.enter_context(

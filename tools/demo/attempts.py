@@ -18,6 +18,7 @@ class Attempt(NamedTuple):
     events: tuple[str, ...]
     stop: bool = True  # False: often benign, so the pack only alerts
     host_pid: bool = False  # from the container that shares the host's pid namespace
+    earlier: tuple[str, ...] = ()  # events that may stop it before its call, where programs decide at hooks
 
 
 CORE_PATTERN = "/proc/sys/kernel/core_pattern"
@@ -31,7 +32,7 @@ ATTEMPTS = (
     Attempt("write kernel.core_pattern", ("rewrite", CORE_PATTERN), ("sysctl.access", "file.open")),
     Attempt("make a node of a raw disk", ("mknod", "b", "259", "1048575"), ("device.access", "mknod")),
     Attempt("enter a namespace outside (nsenter)", ("setns", "/run/ns-host-uts"), ("setns",)),
-    Attempt("nsenter -m into a service of the host", ("setns", f"/proc/{HELPER}/ns/mnt"), ("setns",), host_pid=True),
+    Attempt("nsenter -m into a service of the host", ("setns", f"/proc/{HELPER}/ns/mnt"), ("setns",), host_pid=True, earlier=("file.open",)),
     Attempt("a new user namespace, for more capabilities", ("unshare", "0x10000000"), ("unshare",)),
     Attempt("trace a process of the host", ("ptrace", HELPER), ("ptrace",), host_pid=True),
     Attempt("steal a descriptor of a host process", ("getfd", HELPER, "1"), ("pidfd_getfd",), host_pid=True),

@@ -8,10 +8,12 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ringfence.proof.program import SETUP
 from tests.escape.attack_target import AttackTarget
 from tests.escape.program import Attempt as Ran
 from tests.support.agent import Agent, Record
 from tests.support.container import Container
+from tests.support.waiting import patience
 from tools.demo.attempts import Attempt
 
 __all__ = ["BENIGN", "Row", "benign_ended_well", "start_benign", "try_all"]
@@ -56,8 +58,10 @@ class Row(NamedTuple):
         """True if it was reported, and stopped if required; or this kernel lacks the target."""
         if self.ran.absent:
             return True
-        if self.alert is None or not self.ran.tried:
+        if self.alert is None:
             return False
+        if not self.ran.tried:
+            return self.stopped and bool(self.attempt.earlier) and self.ran.status == SETUP
         return not self.attempt.stop or (self.stopped and (self.ran.killed or self.ran.refused))
 
 
@@ -68,25 +72,27 @@ def try_all(
     rows = []
     for attempt in attempts:
         target = host_pid if attempt.host_pid else plain
+        began = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         ran = target.run(attempt.attack)
-        alert, arrived = (None, 0) if ran.absent else _alert_of(agent, target, attempt, ran.at_ns)
-        rows.append(Row(attempt, ran, alert, (arrived - ran.at_ns) / 1e6))
+        events, since = (attempt.events, ran.at_ns) if ran.tried else (attempt.earlier, began)
+        alert, arrived = (None, 0) if ran.absent else _alert_of(agent, target, attempt, events, since)
+        rows.append(Row(attempt, ran, alert, (arrived - since) / 1e6))
     return rows
 
 
 def _alert_of(
-    agent: Agent, target: AttackTarget, attempt: Attempt, since_ns: int
+    agent: Agent, target: AttackTarget, attempt: Attempt, events: Sequence[str], since_ns: int
 ) -> tuple[Record | None, int]:
-    """Returns the attempt's strongest alert: for its container and events, received after its call."""
-    end = time.monotonic() + 2
+    """Returns the attempt's strongest alert: for its container, of these events, received after its call."""
+    end = time.monotonic() + patience(2)
     while True:
         found = [
             (record, arrived)
             for record, arrived in zip(list(agent.records), list(agent.arrived), strict=False)
             if record.get("kind") == "alert"
-            and arrived > since_ns > 0
+            and arrived > since_ns
             and record["container"]["id"] == target.container.name
-            and record["event"] in attempt.events
+            and record["event"] in events
         ]
         stopping = [one for one in found if one[0]["outcome"] in ("denied", "killed")]
         enough = stopping or (found and not attempt.stop)
@@ -111,7 +117,7 @@ def benign_ended_well(agent: Agent, container: Container, process: subprocess.Po
     """Ends the workload. Returns (True if it succeeded without an alert, a line for the output)."""
     container.exec("/bin/touch", "/tmp/enough")
     try:
-        said, _ = process.communicate(timeout=20)
+        said, _ = process.communicate(timeout=patience(20))
     except subprocess.TimeoutExpired:
         process.kill()
         return False, "the benign workload did not end"

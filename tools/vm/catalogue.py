@@ -88,8 +88,10 @@ class Prepared(NamedTuple):
 
 
 def cache_directory() -> Path:
-    """Where kernels and QEMU are kept: RINGFENCE_VM_CACHE, or /var/cache/ringfence/vm."""
-    return Path(os.environ.get("RINGFENCE_VM_CACHE", "/var/cache/ringfence/vm"))
+    """Where kernels and QEMU are kept: RINGFENCE_VM_CACHE, /var/cache/ringfence/vm, or a user's own."""
+    users = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    base = "/var/cache" if os.geteuid() == 0 else users
+    return Path(os.environ.get("RINGFENCE_VM_CACHE") or f"{base}/ringfence/vm")
 
 
 def prepared(name: str) -> Prepared | None:

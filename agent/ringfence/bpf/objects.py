@@ -129,7 +129,8 @@ def _opened(path: Path, *, explained: bool) -> _libbpf.ObjectPtr:
         return _libbpf.object_open(str(path))
     except OSError as error:
         if not path.exists():
-            raise KernelError(f"{path} is missing", hint="build the probes: make build") from None
+            hint = "install the package again; in a checkout: make build"
+            raise KernelError(f"{path} is missing", hint=hint) from None
         if not explained:
             return _opened(path, explained=True)
         raise KernelError(f"{path} is not a BPF object: {error.strerror}", log=_log()) from None
