@@ -242,7 +242,8 @@ def test_an_upgrade_that_its_configuration_stops_leaves_the_enforcement(
         _write(machine, CONFIGURATION, "mode: enforce\nfrom_the_future: yes\n")
         done = machine.run(*INSTALL, "/tmp/ringfence.deb")
         assert done.returncode == 0, done.stderr
-        assert "ringfence: the new agent did not start; what was enforced still is" in done.stderr
+        said = done.stdout + done.stderr
+        assert "ringfence: the new agent did not start; what was enforced still is" in said
         assert f"/{CONFIGURATION}:2:1: from_the_future: unknown key" in machine.log()
         assert machine.show(UNIT, "ActiveState") == "failed"
         assert machine.show(UNIT, "NRestarts") == "0"
@@ -294,8 +295,9 @@ def test_a_read_only_etc_and_a_full_var(machine: Machine, bundle: Bundle, tmp_pa
     with _attacked(bundle, tmp_path) as codes:
         done = machine.run(*INSTALL, "/tmp/ringfence.deb")
         assert done.returncode == 100
-        assert "Read-only file system" in done.stderr
+        assert "Read-only file system" in done.stdout + done.stderr
         _none_worked(codes)
         assert wait_for(lambda: _alerts(machine), "an alert")[0]["rule"]["id"] == "mount-call"
         assert machine.show(UNIT, "MainPID") == before
-        assert "No space left on device" in machine.log() or "disk_full" in machine.log()
+        word = "alerts wait in memory: their queue cannot be written"
+        assert word in machine.do("cat", "/run/agent.log")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.image.build import ATTACKS, build_wheel, run_outside
+from tests.support.force import missing
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (
@@ -71,6 +72,25 @@ def test_a_fresh_environment_has_all_that_the_commands_need(wheel: Path, venv: P
         done = run_outside(venv / "bin" / words[0], *words[1:], PYTHONPATH="")
         assert done.returncode == 0, (words, done.stderr)
     assert os.access(next(venv.glob("lib/*/site-packages/ringfence/_bpf/attacks")), os.X_OK)
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.package
+def test_pipx_installs_it_and_it_inspects_the_kernel(wheel: Path, venv: Path, tmp_path: Path) -> None:
+    """pipx itself, with directories of its own: `ringfence probe` says that the agent can run here."""
+    done = run_outside(venv / "bin/pip", "-q", "install", "--disable-pip-version-check", "pipx")
+    if done.returncode:
+        missing("image", f"pipx cannot be had here: {done.stderr.strip()[-300:]}")
+    variables = {"PIPX_HOME": str(tmp_path / "home"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
+    done = run_outside(venv / "bin/pipx", "install", wheel, **variables)
+    assert done.returncode == 0, done.stderr
+    done = run_outside(tmp_path / "bin/ringfence", "probe", PYTHONPATH="")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mount-call" in done.stdout
+    done = run_outside(venv / "bin/pipx", "uninstall", "ringfence", **variables)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "bin/ringfence").exists()
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,15 @@ def _news(receiver: str, text: str) -> None:
         logger.info("alerts reach their receiver again", receiver=receiver)
 
 
+def _unwritten(receiver: str, reason: str) -> None:
+    """The disk takes no more alerts for a receiver, or takes them again. Called in the outbox's thread."""
+    logger = log.get_logger("alerts")
+    if reason:
+        logger.error("alerts wait in memory: their queue cannot be written", receiver=receiver, reason=reason)
+    else:
+        logger.info("alerts are written to their queue again", receiver=receiver)
+
+
 def _damaged(file: Path, offset: int, records: int) -> None:
     """Alerts of a receiver's queue are damaged. Called in any thread."""
     log.get_logger("alerts").error(
@@ -107,7 +116,7 @@ def open_outbox(config: Config) -> Outbox | NoOutbox:
         return NoOutbox()
     from ringfence.export.sinks.outbox import outbox_of
 
-    return outbox_of(config, _news, _damaged)
+    return outbox_of(config, _news, _damaged, _unwritten)
 
 
 def limiter_of(config: Config) -> Limiter:

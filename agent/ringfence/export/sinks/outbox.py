@@ -28,8 +28,17 @@ Complain = Callable[[str, str], None]
 class Outbox:
     """The queues and senders of all receivers. `lost` counts alerts that reached no queue."""
 
-    def __init__(self, senders: Sequence[Sender], *, least: str = "info", sync: str = "second") -> None:
+    def __init__(
+        self,
+        senders: Sequence[Sender],
+        *,
+        least: str = "info",
+        sync: str = "second",
+        unwritten: Complain = lambda receiver, reason: None,
+    ) -> None:
+        """`unwritten` gets a receiver and why its queue cannot be written, and an empty reason afterwards."""
         self.senders = tuple(senders)
+        self._unwritten, self._reasons = unwritten, dict.fromkeys(self.senders, "")
         self.lost = 0
         self._least, self._sync = least, sync
         self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
@@ -91,19 +100,31 @@ class Outbox:
         payload = dumps(record).encode("utf-8", "backslashreplace")
         for sender in self.senders:
             sender.spool.append(payload)
+            self._report(sender)
 
     def _sync_all(self) -> None:
         if self._sync != "never":
             for sender in self.senders:
                 sender.spool.sync()
+                self._report(sender)
+
+    def _report(self, sender: Sender) -> None:
+        """Reports once that records stay in memory, and once that the disk takes them again."""
+        reason = sender.spool.refused
+        if bool(reason) != bool(self._reasons[sender]):
+            self._reasons[sender] = reason
+            self._unwritten(sender.name, reason)
 
 
 def outbox_of(
-    config: Config, complain: Complain, damaged: Damaged = lambda path, offset, records: None
+    config: Config,
+    complain: Complain,
+    damaged: Damaged = lambda path, offset, records: None,
+    unwritten: Complain = lambda receiver, reason: None,
 ) -> Outbox:
     """Returns the configured receivers with their queues. Raises Error if a queue cannot be used.
 
-    `damaged` gets the damaged records of the queues, from any thread.
+    `damaged` gets the damaged records of the queues, from any thread; `unwritten` is that of `Outbox`.
     """
     senders: list[Sender] = []
     try:
@@ -114,4 +135,5 @@ def outbox_of(
         for sender in senders:
             sender.spool.close()
         raise
-    return Outbox(senders, least=config.alerts_severity, sync=config.alerts_queue_sync)
+    sync = config.alerts_queue_sync
+    return Outbox(senders, least=config.alerts_severity, sync=sync, unwritten=unwritten)

@@ -86,6 +86,8 @@ class Spool:
         self._segments: deque[_Segment] = deque()
         self._memory: deque[bytes] = deque()  # records that the disk did not take; newer than all segments
         self._memory_size = 0
+        #: why the disk did not take the last record; empty: it did
+        self.refused = ""
         self._lent = 0  # number of those in flight
         self._moved: tuple[int, int] | None = None  # end of those that were written to disk meanwhile
         self._out = 0  # records in flight
@@ -237,8 +239,10 @@ class Spool:
             segment = self._segment_for(len(data))
             if os.pwrite(self._fd, data, segment.size) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
+        except OSError as error:
+            self.refused = error.strerror or type(error).__name__
             return False
+        self.refused = ""
         segment.size += len(data)
         segment.frames += 1
         self._dirty = True

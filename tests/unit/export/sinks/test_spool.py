@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from ringfence.errors import Error
 from ringfence.export.sinks.frames import RECORD_MAX
+from ringfence.export.sinks.outbox import Outbox
+from ringfence.export.sinks.sender import Sender
 from ringfence.export.sinks.spool import Spool
 from tests.support.descriptors import no_descriptors
 
@@ -70,6 +72,8 @@ def test_what_was_not_settled_is_there_after_a_restart(tmp_path: Path) -> None:
 WRITER = """
 import os, sys
 from pathlib import Path
+from ringfence.export.sinks.outbox import Outbox
+from ringfence.export.sinks.sender import Sender
 from ringfence.export.sinks.spool import Spool
 spool = Spool(Path(sys.argv[1]), 1 << 32)
 for n in range(10**7):
@@ -298,6 +302,32 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", refuse)
         yield
+
+
+class NoSender:
+    """A receiver's queue without a thread that sends."""
+
+    name = "siem"
+
+    def __init__(self, spool: Spool) -> None:
+        self.spool = spool
+
+
+def test_a_full_disk_is_reported_once_and_its_end_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the receiver's name and the kernel's words, however many alerts wait."""
+    reported: list[tuple[str, str]] = []
+    sender = cast(Sender, NoSender(Spool(tmp_path, SIZE)))
+    box = Outbox([sender], unwritten=lambda receiver, reason: reported.append((receiver, reason)))
+    with full_disk(monkeypatch):
+        for number in range(3):
+            box._write({"n": number})
+        assert reported == [("siem", "No space left on device")]
+    box._sync_all()
+    box._write({"n": 3})
+    assert reported == [("siem", "No space left on device"), ("siem", "")]
+    assert sender.spool.in_memory == 0
 
 
 def test_what_a_full_disk_does_not_take_is_sent_from_memory(
