@@ -75,7 +75,7 @@ def packages(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Packages:
     if subprocess.run(["dpkg-query", "-W", *needed], capture_output=True, check=False).returncode:
         missing("image", "packages that the package depends on are not installed: tools/deps image")
     directory = tmp_path_factory.mktemp("packages")
-    words = [sys.executable, "-m", "tools.deb", "--wheel", wheel, "--output", directory / "new"]
+    words = [sys.executable, "-m", "tools.deb", "--wheel", str(wheel), "--output", str(directory / "new")]
     subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     (package,) = (directory / "new").glob("*.deb")
     return Packages(package, _make_older(package, directory / "older.deb", directory / "older"))
@@ -137,7 +137,7 @@ def test_three_commands_to_the_first_alert(
 
 
 def _is_fenced(machine: Machine) -> None:
-    """The manager was told that the agent is ready, and the agent has the unit's rights and no others."""
+    """The agent has reported that it is ready, and the agent has the unit's rights and no others."""
     assert machine.show(UNIT, "StatusText") == "ready"
     status = machine.do("cat", f"/proc/{machine.show(UNIT, 'MainPID')}/status")
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)

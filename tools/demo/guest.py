@@ -34,8 +34,8 @@ def in_guest() -> int:
         build()
         warm(())
         shown = {} if show.COLOUR else {"NO_COLOR": "1"}
-        told = {"RINGFENCE_VM": kernel.name, "RINGFENCE_TEST_SLOWDOWN": str(SLOWDOWN), **shown}
-        environment = {**ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1", **told}
+        settings = {"RINGFENCE_VM": kernel.name, "RINGFENCE_TEST_SLOWDOWN": str(SLOWDOWN), **shown}
+        environment = {**ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1", **settings}
         words = ["busybox", "sh", "-c", _AS_ROOT, "sh"] if os.geteuid() else []
         job = Job([*words, sys.executable, "-m", "tools.demo"], ROOT, environment, timeout=_TIMEOUT)
         outcome = run(kernel, job, echo=sys.stdout.buffer)
