@@ -2,6 +2,7 @@
 /* Calls by ABIs of other widths: ringfence/bpf/compat_probe.py asks whether this kernel serves them. */
 #include "attacks.h"
 #include <signal.h>
+#include <sys/prctl.h>
 
 #ifdef __x86_64__
 #define NR_GETPID_32 20
@@ -24,6 +25,7 @@ static long getpid_32(void)
 
 int narrow(const char *abi)
 {
+	prctl(PR_SET_DUMPABLE, 0); /* a filter may end it: that is an answer, and no crash to collect */
 	return (strcmp(abi, "x32") ? getpid_32() : syscall(NR_GETPID_X32)) <= 0;
 }
 #else
