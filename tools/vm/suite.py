@@ -98,7 +98,8 @@ FORCED = "root,runc,busybox"  # what the guest must be able to run
 # environment variables passed to the guest
 _HANDED_ON = ("PYTHONPATH", "RINGFENCE_ADVERSARY", "RINGFENCE_ADVERSARY_TRIES", "RINGFENCE_KILLS")
 TIMEOUT, FULL_TIMEOUT = 3600.0, 4 * 3600.0  # seconds, from power-on
-#: seconds from power-on to the first line of pytest; one machine of some hundred does not boot
+#: seconds from power-on to the first line of pytest, more with a longer TIMEOUT: its tests may take as long;
+#: one machine of some hundred does not boot
 SILENCE = 600.0
 MEMORY = 4096  # MiB; browsers and databases want it
 
@@ -219,7 +220,8 @@ def run_suite(
     argv += [f"--junitxml={junit}", *where]
     environment = {**guest_environment(kernel), "RINGFENCE_FORCE": FORCED}
     warm(where)
-    job = Job(argv, ROOT, environment, shares(kernel, RESULTS), timeout, MEMORY, SILENCE)
+    silence = SILENCE * max(1.0, timeout / TIMEOUT)
+    job = Job(argv, ROOT, environment, shares(kernel, RESULTS), timeout, MEMORY, silence)
     started = time.monotonic()
     outcome = boot(kernel, job, echo)
     (RESULTS / f"{kernel.name}.log").write_text(outcome.console)
