@@ -222,21 +222,21 @@ class ProcessTree:
         The last one is `missing` if only its PID is known. `ppid` is the event's value, for a process that is
         not in the tree. `first` is the PID of the container's first process, 0: not known.
         """
-        process = self.find(pid, start_ns)
-        parent_pid, parent_start = (process.ppid, process.pstart_ns) if process else (ppid, 0)
+        child = self.find(pid, start_ns)
+        parent_pid, parent_start = (child.ppid, child.pstart_ns) if child else (ppid, 0)
         child_pid, child_start = pid, start_ns
         chain: list[Ancestor] = []
         while parent_pid and len(chain) < DEPTH_MAX:
             parent = self.find(parent_pid, parent_start)
             # A parent is never younger than its child: then the PID was reused.
             if parent is None or parent.start_ns > child_start:
-                known = process is not None and parent is None
+                known = child is not None and parent is None
                 origin = _origin(parent_pid, parent_start, child_pid, first) if known else FORGOTTEN
                 chain.append(Ancestor(parent_pid, parent_start, origin, b"", b"", missing=True))
                 break
             comm = parent.comm.partition(b"\0")[0]
             chain.append(Ancestor(parent.pid, parent.start_ns, comm, parent.exe, parent.args))
-            child_pid, child_start = parent.pid, parent.start_ns
+            child, child_pid, child_start = parent, parent.pid, parent.start_ns
             parent_pid, parent_start = parent.ppid, parent.pstart_ns
         return chain
 

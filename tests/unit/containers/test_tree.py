@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,6 +83,40 @@ def test_ancestry_ends_at_the_containers_first_process() -> None:
         (9, b"", True),
     ]
     assert chain[0].args == b"sh\0-c\0id\0"
+
+
+@pytest.mark.parametrize(
+    ("events", "asked", "ppid", "first", "origin"),
+    [
+        # the entrypoint and its child, by the runtime that no event is about
+        ([execute(10, b"/bin/init", at=S, ppid=9)], (10, S), 9, 10, b"(entrypoint)"),
+        ([execute(10, b"/bin/init", at=S, ppid=9), fork(10, 11, at=2 * S)], (11, 2 * S), 10, 10,
+         b"(entrypoint)"),
+        # a command that somebody executes in the container
+        ([execute(20, b"/bin/sh", at=S, ppid=19)], (20, S), 19, 10, b"(runtime exec)"),
+        ([execute(20, b"/bin/sh", at=S, ppid=19), fork(20, 21, at=2 * S)], (21, 2 * S), 20, 10,
+         b"(runtime exec)"),
+        # the fork of the process itself was lost; its parent is known
+        ([execute(10, b"/bin/init", at=S, ppid=9)], (11, 2 * S), 10, 10, b"(entrypoint)"),
+        ([execute(20, b"/bin/sh", at=S, ppid=19)], (21, 2 * S), 20, 10, b"(runtime exec)"),
+        # PID 1 of the host has adopted it
+        ([execute(20, b"/bin/sh", at=S, ppid=1)], (20, S), 1, 10, b"(outside the container)"),
+        # a parent in the container that is forgotten; a container whose first process is not known
+        ([fork(20, 21, at=2 * S)], (21, 2 * S), 20, 10, b"(unknown)"),
+        ([execute(20, b"/bin/sh", at=S, ppid=19)], (20, S), 19, 0, b"(unknown)"),
+        # nothing is known, as of an event of a time without an agent
+        ([], (20, S), 19, 10, b"(unknown)"),
+    ],
+)  # fmt: skip
+def test_ancestry_ends_in_the_origin(
+    events: list[ExecEvent | TaskEvent], asked: tuple[int, int], ppid: int, first: int, origin: bytes
+) -> None:
+    """The last step says who started the chain: the container's own program, an exec session, or nobody
+    known. No step is without a name.
+    """
+    chain = tree_of(*events).ancestry(*asked, ppid=ppid, first=first)
+    assert [step.comm for step in chain if step.missing] == [chain[-1].comm] == [origin]
+    assert all(step.comm for step in chain)
 
 
 def test_a_fork_without_exec_runs_its_parents_program() -> None:
