@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from ringfence import log
 from ringfence.bpf.attach import AttachPlan
 from ringfence.config import load
 from ringfence.daemon.parts import Loaded
@@ -227,6 +228,24 @@ def test_the_digest_is_that_of_the_files_in_force(world: World) -> None:
     assert world.manager.state.digest == first
     [info] = [family for family in world.manager.samples() if family.name == "ringfence_node_info"]
     assert info.samples[0].labels["policy_digest"] == first
+
+
+def test_the_log_has_the_digest_that_the_metrics_have(tmp_path: Path) -> None:
+    """For the set of the start and for each later one, so that nodes can be compared by any of them."""
+    lines: list[bytes] = []
+    log.configure("info", lines.append)
+    try:
+        world = World(tmp_path)
+        world.write("second")
+        world.manager.reload("files changed")
+        world.until(lambda: world.in_force() == ["second"], "the second set")
+    finally:
+        log.configure()
+    records = [json.loads(line) for line in lines]
+    logged = [one["digest"] for one in records if one["message"] == "policies in force"]
+    [info] = [family for family in world.manager.samples() if family.name == "ringfence_node_info"]
+    assert len(set(logged)) == 2
+    assert logged[-1] == info.samples[0].labels["policy_digest"] == world.manager.state.digest
 
 
 def test_a_set_in_force_is_kept_and_a_start_with_the_kept_one_says_so(tmp_path: Path) -> None:

@@ -151,6 +151,27 @@ def test_no_line_of_an_attack_has_pointers_or_empty_names() -> None:
         assert "0x0" not in record["tried"].split()
 
 
+def test_a_program_without_a_file_has_no_path() -> None:
+    """The kernel has the path `/` for a memfd, and 0 for an unknown filesystem: neither is a fact."""
+    event = ExecEvent(event=K.PROCESS_EXEC, pid=2200, start_ns=2200, path_raw=b"/", path_len=1)
+    tree = ProcessTree()
+    tree.on_event(event)
+    child = TaskEvent(event=K.PROCESS_FORK, pid=2200, start_ns=2200, child_pid=2300, child_tid=2300,
+                      child_start_ns=2300)  # fmt: skip
+    tree.on_event(child)
+    record = alert_record(assemble(event, None, None, tree), 0, 0)
+    assert record["details"]["file"] == "in memory"
+    assert not {"path", "filesystem"} & set(record["details"])
+    assert record["process"]["exe"] == "(in memory)"
+    socket = socket_of(17, 3)._replace(pid=2300, start_ns=2300, ppid=2200)
+    record = alert_record(assemble(socket, None, None, tree), 0, 0)
+    assert record["process"]["ancestry"][0]["exe"] == "(in memory)"
+    assert "protocol" not in record["tried"]
+    assert "NETLINK" not in json.dumps(record)
+    record = alert_record(assemble(FileEvent(event=K.FILE_OPEN), None, None, tree), 0, 0)
+    assert "filesystem" not in record["details"]
+
+
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_each_finding_is_as_published(detector: str) -> None:
     """With and without a container, and an event."""
