@@ -176,12 +176,12 @@ CONTAINER = Dashboard(
     (
         ("Identity", (
             Panel("Name, image, pod", "table",
-                  ((f"max by (container, name, image, runtime, namespace, pod, node) ({_INFO}{{{_CHOSEN}}})", ""),),
-                  width=16, hidden=("Value",),
-                  text="The chosen containers; the agent knows names from the runtime and the API server."),
+                  ((_top(f"max by (container, name, image, runtime, namespace, pod, node) ({_INFO}{{{_CHOSEN}}})", 50), ""),),
+                  width=16, hidden=("Value",), text="The chosen containers, 50 at most; the agent knows names from the "
+                  "runtime and the API server."),
             Panel("Armed tasks", "timeseries",
-                  ((f"sum by (container) (ringfence_container_armed_tasks{{{_C}}})", "{{container}}"),),
-                  text="Processes and threads that run workload code."),
+                  ((_top(f"sum by (container) (ringfence_container_armed_tasks{{{_C}}})"), "{{container}}"),),
+                  text="Processes and threads that run workload code, of the 15 chosen containers with most."),
         )),
         ("Activity", (
             Panel("Processes and files", "timeseries",
@@ -195,17 +195,18 @@ CONTAINER = Dashboard(
         )),
         ("Verdicts", (
             Panel("Alerts, kills, denials", "timeseries",
-                  ((_activity("container, class", "alert|kill|deny"), "{{container}} {{class}}"),), "cps", width=24,
-                  text="Verdicts per second of each chosen container."),
+                  ((_top(_activity("container, class", "alert|kill|deny")), "{{container}} {{class}}"),), "cps",
+                  width=24, text="Verdicts per second of the chosen containers, the 15 most frequent."),
         )),
         ("Stalls", (
             Panel("Pressure", "timeseries",
-                  ((f"sum by (container, resource) ({_rate('ringfence_container_pressure_seconds_total', _STALLS)})",
+                  ((_top(f"sum by (container, resource) ({_rate('ringfence_container_pressure_seconds_total', _STALLS)})"),
                     "{{container}} {{resource}}"),), "percentunit", width=12,
-                  text="Share of time in which at least one task waited for CPU, memory or I/O (PSI)."),
+                  text="Share of time in which at least one task waited for CPU, memory or I/O (PSI); the 15 largest."),
             Panel("Throttled by its CPU limit", "timeseries",
-                  ((f"sum by (container) ({_rate('ringfence_container_throttled_seconds_total', _C)})", "{{container}}"),),
-                  "percentunit", width=12, text="Share of time; more than 100 % means several CPUs throttled at once."),
+                  ((_top(f"sum by (container) ({_rate('ringfence_container_throttled_seconds_total', _C)})"),
+                    "{{container}}"),), "percentunit", width=12,
+                  text="Share of time, the 15 largest; more than 100 % means several CPUs throttled at once."),
         )),
     ),
     (
