@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the pages of docs/tutorials as a reader does: commands in order, their output compared with the page.
+
+An agent of the test takes the place of the service, and a directory that of /etc. Sandboxes have names with
+the tests' prefix. helm renders the chart; a pod's command runs in a sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ringfence import __version__
+from ringfence.cli.client import request
+from ringfence.config.sample import sample
+from tests.chart.helm import CHART
+from tests.chart.helm import run as helm
+from tests.support.agent import Agent, environment
+from tests.support.cgroups import PREFIX
+from tests.support.enrolling import NO_NAMES
+from tests.support.waiting import end, patience, wait_for
+
+__all__ = ["PAGES", "ROOT", "Reader", "Step", "runner_of", "steps"]
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs/tutorials").glob("*.md"))
+OWN = f"{PREFIX}tutorial-"
+#: names of sandboxes on the pages
+NAMED = re.compile(r"(?<![\w/.-])(shop-(?=[*\d])|office-(?=\d)|web(?![\w-]))")
+#: differs in each run: times, process ids, the digits of names, the width of columns
+VARYING = [(r"\d\d:\d\d:\d\d\.\d+", "TIME"), (r"\[\d+\]", "[PID]"), (r"\bhost-[0-9a-f]{6}\b", "NAME"),
+           (r"\s+", " ")]  # fmt: skip
+SHIM = """\
+#!/bin/sh
+command="$1"; shift
+case "$command" in
+run)
+  digits=$(od -An -N3 -tx1 /dev/urandom | tr -d ' ')
+  case "$*" in *--name*) ;; *) set -- --name "{own}host-$digits" "$@" ;; esac
+  set -- --state-root {home}/sandboxes --image-root {home}/images "$@" ;;
+init | doctor) set -- --config {home}/etc/agent.yaml "$@" ;;
+esac
+exec {python} -m ringfence "$command" "$@"
+"""
+
+
+class Step(NamedTuple):
+    """A part of a page: a command, or a file to save, with the output that the page shows of it."""
+
+    line: int
+    kind: str  # command, file, or shown: what a command in the background prints
+    text: str
+    output: str = ""
+
+
+def steps(page: str) -> Iterator[Step]:
+    """Yields the commands and files of a page, in order."""
+    found: list[Step] = []
+    before = ""
+    pattern = re.compile(r"^```(\w+)\n(.*?)^```$|^    (\S[^\n]*)$|^([^\n]+)$", re.M | re.S)
+    for part in pattern.finditer(page):
+        line = page.count("\n", 0, part.start()) + 1
+        kind, block, command, prose = part.groups()
+        if command:
+            found.append(Step(line, "command", command))
+        elif kind == "yaml":
+            found.append(Step(line, "file", block, before.rpartition("Save this as `")[2].split("`")[0]))
+        elif kind == "text" and "The second terminal" in before:
+            found.append(Step(line, "shown", block))
+        elif kind == "text":
+            found[-1] = found[-1]._replace(output=block)
+        before = f"{before}\n{prose}" if prose else ""
+    yield from found
+
+
+def _plain(text: str) -> str:
+    for pattern, word in VARYING:
+        text = re.sub(pattern, word, text.replace(OWN, ""))
+    return text.strip()
+
+
+def shows(output: str, wanted: str) -> bool:
+    """Returns True if the lines of the page are in the output, in order; `...` ends a line that goes on."""
+    lines = iter([_plain(line) for line in output.splitlines()])
+    return all(
+        any(
+            one.startswith(_plain(line)[:-3]) if line.endswith("...") else one == _plain(line)
+            for one in lines
+        )
+        for line in wanted.splitlines()
+    )
+
+
+class Reader:
+    """Follows a page."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        flags = {"mode": [], "policies": [], "config": str(home / "etc/agent.yaml")}
+        self.agent = Agent(home / "agent", policies=[], patterns=NO_NAMES, flags=flags)
+        self.followed: list[tuple[Path, subprocess.Popen[bytes]]] = []
+        self.values: list[str] = []
+        self.mode = ""
+        self.pod = ""
+        (home / "etc").mkdir()
+        (home / "etc/agent.yaml").write_text(sample())
+        (home / "bin").mkdir()
+        shim = home / "bin/ringfence"
+        shim.write_text(SHIM.format(own=OWN, home=home, python=sys.executable))
+        shim.chmod(0o755)
+
+    def close(self) -> None:
+        """End what the page started."""
+        for _, process in self.followed:
+            end(process)
+        self.agent.stop()
+
+    def follow(self, step: Step) -> None:
+        """Do what a part of the page says."""
+        text = self._here(step.text)
+        if step.kind == "command":
+            runner_of(step.text)(self, text, self._here(step.output))
+        elif step.kind == "file":
+            Path(self._here(step.output)).write_text(text)
+        else:
+            wait_for(lambda: any(shows(file.read_text(), text) for file, _ in self.followed), text)
+
+    def _here(self, text: str) -> str:
+        text = text.replace("/usr/lib/ringfence/ringfence/_policies", str(ROOT / "policies"))
+        return NAMED.sub(rf"{OWN}\1", text.replace("/etc/ringfence/", f"{self.home}/etc/"))
+
+    def _words(self, command: str) -> tuple[list[str], dict[str, str]]:
+        found = {"RINGFENCE_SOCKET": str(self.agent.socket), "PATH": f"{self.home}/bin:{os.environ['PATH']}"}
+        return ["bash", "-o", "pipefail", "-c", command], {**environment(), **found}
+
+    def _shell(self, command: str) -> tuple[int, str]:
+        argv, variables = self._words(command)
+        got = subprocess.run(
+            argv,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=patience(60),
+            check=False,
+        )
+        return got.returncode, got.stdout
+
+    def run(self, command: str, wanted: str) -> None:
+        """A command that ends: it prints what the page shows, or else it succeeds."""
+        status, output = self._shell(command)
+        assert shows(output, wanted) if wanted else status == 0, f"{command}: {status}\n{output}"
+
+    def ask(self, command: str, wanted: str) -> None:
+        """A question about alerts, which may need a moment to arrive. An empty answer is none."""
+
+        def answer() -> bool:
+            status, output = self._shell(command)
+            return status == 0 and bool(output.strip()) and shows(output, wanted)
+
+        wait_for(answer, f"an answer to {command}, with {wanted!r}", every=0.2)
+
+    def watch(self, command: str, _wanted: str) -> None:
+        """A command of the second terminal."""
+        file = self.home / f"terminal-{len(self.followed)}"
+        argv, variables = self._words(command)
+        with file.open("wb") as out:
+            process = subprocess.Popen(argv, env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        self.followed.append((file, process))
+
+    def service(self, command: str, _wanted: str) -> None:
+        """The service; tests/image/test_deb_service.py runs it with systemd."""
+        if "reload" in command:
+            before = request(self.agent.socket, "status")["policies"]["generation"]
+            os.kill(self.agent.pid, signal.SIGHUP)
+            wait_for(lambda: request(self.agent.socket, "status")["policies"]["generation"] > before, "a set")
+        else:
+            self.agent.stop()
+            self.agent.start()
+
+    def package(self, command: str, _wanted: str) -> None:
+        """tests/image/test_deb_service.py installs it; here its name is checked."""
+        assert command.split()[2] == f"./ringfence_{__version__}_amd64.deb"
+
+    def chart(self, command: str, _wanted: str) -> None:
+        """helm: the chart takes these values, and the agent the mode that results."""
+        _, verb, release, *rest = shlex.split(command)
+        assert release == "ringfence"
+        assert ("charts/ringfence" in rest) == (verb in ("install", "upgrade"))
+        self.values += [one for one in rest[3:] if one != "--reset-then-reuse-values"]
+        found = self._objects()
+        if verb == "test":
+            assert ("Pod", "ringfence-test") in found
+        (container,) = found["DaemonSet", "ringfence"]["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == f"registry.example/ringfence:{__version__}"
+        config = yaml.safe_load(found["ConfigMap", "ringfence"]["data"]["agent.yaml"])
+        assert config.get("fail_mode") == ("open" if "config.fail_mode=open" in self.values else None)
+        if config["mode"] != self.mode:
+            self.mode = config["mode"]
+            (self.home / "etc/agent.yaml").write_text(f"mode: {self.mode}\n")
+            self.service("restart", "")
+
+    def _objects(self) -> dict[tuple[str, str], Any]:
+        got = helm("template", "ringfence", str(CHART), "-n", "ringfence", *self.values)
+        assert got.returncode == 0, got.stderr
+        made = [one for one in yaml.safe_load_all(got.stdout) if one]
+        return {(one["kind"], one["metadata"]["name"]): one for one in made}
+
+    def cluster(self, command: str, wanted: str) -> None:
+        """kubectl: the named object is one of the chart's; the command in a container runs in a sandbox."""
+        words, _, inner = command.partition(" -- ")
+        if "daemonset/" in words:
+            assert "daemonset/ringfence" in words.split()
+            assert ("DaemonSet", "ringfence") in self._objects()
+        if " exec " in words:
+            self.ask(inner, wanted)
+        elif " run " in words:
+            name = f"{OWN}{secrets.token_hex(3)}"
+            self.pod = self._shell(f"ringfence run --name {name} --rootfs host {inner}")[1]
+        elif wanted:
+            assert shows(self.pod, wanted), self.pod
+
+
+Runner = Callable[[Reader, str, str], None]
+#: which commands are run, and how
+RUNNERS: list[tuple[str, Runner]] = [
+    (r"apt install \./ringfence_\S+\.deb", Reader.package),
+    (r"systemctl (enable --now|restart|reload) ringfence-agent", Reader.service),
+    (r"ringfence events --follow", Reader.watch),
+    (r"ringfence events (?!--follow).*", Reader.ask),
+    (r"ringfence (run|init|doctor|status|policy) ?.*", Reader.run),
+    (r"(mkdir -p|sed -i|echo) .*/etc/ringfence/\S+", Reader.run),
+    (r"helm (install|upgrade|test|uninstall) ringfence .*", Reader.chart),
+    (r"kubectl (-n ringfence )?(create namespace|label namespace|get|delete pod|logs|rollout status) .*"
+     r"|kubectl -n ringfence exec daemonset/ringfence -- .*"
+     r"|kubectl run try .* -- bash -c .*", Reader.cluster),
+]  # fmt: skip
+
+
+def runner_of(command: str) -> Runner:
+    """Returns how a command is run. Raises AssertionError if no test runs it."""
+    found = [runner for pattern, runner in RUNNERS if re.fullmatch(pattern, command)]
+    assert len(found) == 1, f"no test runs this, or two do: {command}"
+    return found[0]
