@@ -13,9 +13,9 @@ from ringfence.config import DEFAULT_FILE
 from ringfence.errors import ConfigError, NotPermittedError
 
 _STEPS = {
-    "audit": "nothing is blocked in mode audit; `ringfence init --force --mode policy` enforces",
+    "audit": "nothing is blocked in mode audit; `ringfence init --force --mode enforce` ends that",
     "enforce": "every policy is enforced, whatever its own mode is",
-    "policy": "each policy is enforced as its file says; the bundled ones stop attacks",
+    "policy": "each policy has the mode in its file; the bundled ones only report",
 }
 
 
