@@ -20,6 +20,8 @@ __all__ = ["CHART", "Object", "Refused", "by_kind", "helm", "render", "run"]
 
 CHART = Path(__file__).resolve().parents[2] / "charts/ringfence"
 Object = dict[str, Any]
+#: in C if PyYAML has it: a release with the pack is long
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Refused(Exception):
@@ -58,7 +60,7 @@ def render(
                    "--values", file.name)  # fmt: skip
     if done.returncode:
         raise Refused(done.stderr)
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return [document for document in yaml.load_all(done.stdout, Loader=LOADER) if document]
 
 
 def by_kind(objects: list[Object], kind: str, suffix: str = "") -> Object:
