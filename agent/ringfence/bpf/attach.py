@@ -177,8 +177,8 @@ def places(programs: Iterable[Program], plan: AttachPlan) -> Iterator[Place]:
         # Programs that follow tasks are attached regardless of rules, if they were loaded.
         if _follows(program, plan) or _is_hooked(program, kind, target, plan):
             yield Place(program, kind, target)
+    entry = frozenset[str]() if plan.every_call else plan.entry | plan.guarded
     for program in programs:
-        entry = frozenset[str]() if plan.every_call else plan.entry | plan.guarded
         if program.name == NARROW_CALL and plan.compat:
             for function in sorted(plan.compat_entries):
                 yield Place(program, "kprobe", function)

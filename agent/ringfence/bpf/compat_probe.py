@@ -44,7 +44,7 @@ def find(*, kprobes: bool) -> NarrowCalls:
 
 
 def _try(abi: str, function: str) -> tuple[bool, bool]:
-    """Returns whether such calls can be made, and whether the one that was made passed the function."""
+    """Makes one such call. Returns (True if it was served, True if it passed the function)."""
     counter = -1
     if function:
         with suppress(OSError):

@@ -104,7 +104,7 @@ def _node(node: Any) -> dict[str, Any]:
         "preemption": str(node.preemption),
         "bpffs": node.bpffs,
         "32-bit programs": node.compat,
-        "32-bit calls watched at": sorted(node.compat_entries) or ["every call"] if node.compat else [],
+        "entries of 32-bit calls": sorted(node.compat_entries),
         "cgroup_programs": sorted(node.cgroup),
         "traced_calls": len(node.syscalls),
     }
