@@ -99,6 +99,11 @@ def ids(agent: Agent) -> list[str]:
     return [record["id"] for record in agent.alerts(rule=RULE)]
 
 
+def wait_written(agent: Agent, count: int) -> None:
+    """Waits until the agent has written so many alerts as lines."""
+    wait_for(lambda: len(ids(agent)) >= count, "the line")
+
+
 def wait_delivered(receiver: Receiver, wanted: list[str], seconds: float = 30) -> None:
     """Waits until the receiver has these alerts."""
     wait_for(lambda: set(wanted) <= set(receiver.alerts()), "every alert to arrive", seconds=seconds)
@@ -182,7 +187,7 @@ def test_a_flipped_bit_costs_the_record_that_it_is_in(policies: Path, tmp_path: 
         agent.start()
         for number in range(7):
             attempt(cgroup)
-            wait_for(lambda number=number: len(ids(agent)) > number, "the line")  # type: ignore[misc]
+            wait_written(agent, number + 1)
         before = ids(agent)
         wait_for(lambda: flip(queue, before[3], dry=True) and flip(queue, before[6], dry=True), "the queue")
         os.kill(agent.pid, signal.SIGKILL)
