@@ -115,6 +115,37 @@ def test_warnings_of_an_incident_are_part_of_its_critical_alert(running: Running
     wait_for(lambda: running.inhibited(5) == expected, f"{expected}", every=0.1)
 
 
+@pytest.mark.parametrize("where", [WHERE, {"node": "node-1", "container": "0a1b2c3d4e5f"}])
+def test_a_condemned_container_is_one_page_with_the_kill_that_condemned_it(
+    running: Running, where: dict[str, str]
+) -> None:
+    """In a pod and outside of one; the agent's push takes the place of the rule; other containers notify."""
+    condemned = {**where, "alertname": "RingfenceContainerCondemned", "severity": "critical"}
+    condemned["rule"] = "container-condemned"
+    killed = {**where, "alertname": "RingfenceEscapeDenied", "severity": "warning", "rule": "mount-call"}
+    running.post(
+        condemned,
+        {**condemned, "source": "ringfence-agent"},
+        killed,
+        {**killed, "alertname": "RingfenceMountCall", "source": "ringfence-agent"},
+        {**killed, "pod": "", "namespace": "", "container": "other"},
+    )
+    wait_for(lambda: len(running.alerts()) == 5, "five alerts", every=0.1)
+
+    def notified() -> set[tuple[str, str, str]]:
+        return {
+            (one["labels"]["alertname"], one["labels"].get("source", ""), one["labels"]["container"])
+            for one in running.alerts()
+            if one["status"]["state"] == "active"
+        }
+
+    expected = {
+        ("RingfenceContainerCondemned", "ringfence-agent", where["container"]),
+        ("RingfenceEscapeDenied", "", "other"),
+    }
+    wait_for(lambda: notified() == expected, f"{expected}", every=0.1)
+
+
 @pytest.mark.parametrize(
     ("labels", "receiver"),
     [
