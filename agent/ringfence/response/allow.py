@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How to allow a call: the location of the rule, and an exception for it, ready to paste.
 
-The exception is narrow: this program, this object. It omits observed text that cannot be written safely or is
-unsuitable for an exception because it can change after it was read.
+The exception is narrow: this program, this object. Where it cannot be, none is proposed. It omits observed
+text that cannot be written safely or is unsuitable for an exception because it can change after it was read.
 """
 
 from __future__ import annotations
@@ -114,11 +114,15 @@ def allow_text(
         lines = [f"{name}: {_yaml(value)}" for name, value in keys.items()]
         snippet = "\n".join(f"    {'- ' if not n else '  '}{line}" for n, line in enumerate(lines))
         return f"add to rule {rule.rule_id}:\n  exceptions:\n{snippet}"
-    # Only without an exception: a selector exempts a container from every rule of the policy.
-    what = "this container"
-    if container is not None and container.image and (image := _plain(container.image)):
-        what = f"image {json.dumps(image, ensure_ascii=False)}"
-    return (
-        f"add an exception to rule {rule.rule_id} ({place})\n"
-        f"or exclude {what} in the selector of {rule.policy}"
-    )
+    return f"no exception to rule {rule.rule_id} ({place}) is proposed: {_reason(event, exe)}"
+
+
+def _reason(event: Event, exe: bytes) -> str:
+    """Returns why there is no narrow exception for an event."""
+    if event.kind not in EVENTS:
+        return "nothing in this event distinguishes the call from others"
+    if not exe:
+        return "the program is not known, and without it any program of the container could do this"
+    if exe == b"/":
+        return "the program ran from memory and has no path, so that any such program could do this"
+    return "the path of the program cannot be written in a policy"
