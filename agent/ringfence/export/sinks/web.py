@@ -116,7 +116,7 @@ class Otlp(_Web):
     #: opentelemetry-proto SeverityNumber: INFO, INFO4, WARN, ERROR, FATAL
     _SEVERITY = (9, 12, 13, 17, 21)
     #: the version of the semantic conventions whose names are used here
-    _SCHEMA = "https://opentelemetry.io/schemas/1.39.0"
+    _SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 
     def send(self, records: Sequence[Record]) -> int:
         """Sends one request; returns the number of records that the collector refused.

@@ -83,7 +83,7 @@ def test_otlp_is_what_opentelemetrys_own_code_reads() -> None:
     request = json_format.ParseDict(server.bodies[0], ExportLogsServiceRequest())
     first, second = request.resource_logs
     [log] = first.scope_logs[0].log_records
-    assert first.schema_url == first.scope_logs[0].schema_url == "https://opentelemetry.io/schemas/1.39.0"
+    assert first.schema_url == first.scope_logs[0].schema_url == "https://opentelemetry.io/schemas/1.44.0"
     assert log.time_unix_nano == 1795485784123456000
     assert log.event_name == "ringfence.alert"
     assert log.severity_number == 21  # SEVERITY_NUMBER_FATAL
