@@ -24,7 +24,7 @@ from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.cli.client import request, subscribe
 from ringfence.errors import AgentUnreachableError
 from ringfence.export.records import boot_offset_ns
-from tests.support.agent import Agent
+from tests.support.agent import Agent, cli
 from tests.support.cgroups import Cgroup, new_cgroup
 from tests.support.container import Bundle, Container, new_container
 from tests.support.force import need_program
@@ -74,15 +74,6 @@ def container(small: Agent, bundle: Bundle) -> Iterator[Container]:
     need_program("runc")
     with new_container(bundle, LABEL) as made:
         yield made
-
-
-def cli(agent: Agent, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a `ringfence` command against that agent."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
-    return subprocess.run(
-        [sys.executable, "-m", "ringfence", *words, "--socket", str(agent.socket)],
-        capture_output=True, text=True, timeout=patience(60), env=environment, check=False,
-    )  # fmt: skip
 
 
 def forbidden(cgroup: Cgroup) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from ringfence.cli.client import request
 from ringfence.errors import Error
-from tests.support.agent import Agent
+from tests.support.agent import Agent, environment
 from tests.support.cgroups import PREFIX, new_cgroup
 from tests.support.policies import user_namespace, written
 from tests.support.waiting import busy, patience, quickest, wait_for
@@ -47,10 +47,9 @@ def command(agent: Agent, *more: str, prefix: tuple[str, ...] = ()) -> subproces
     """Run `ringfence agent` in the foreground with this
     agent's flags; it is expected to end by itself.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
     return subprocess.run(
         [*prefix, *agent.argv, *more],
-        capture_output=True, text=True, timeout=patience(60), env=environment, check=False,
+        capture_output=True, text=True, timeout=patience(60), env=environment(), check=False,
     )  # fmt: skip
 
 

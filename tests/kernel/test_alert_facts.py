@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.cli.client import request
-from tests.support.agent import Agent, free_port, running_agent
+from tests.support.agent import Agent, cli, free_port, running_agent
 from tests.support.cgroups import PREFIX
 from tests.support.container import Bundle, new_container
 from tests.support.force import need_program
@@ -43,13 +40,9 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
         yield made
 
 
-def cli(agent: Agent, *words: str) -> str:
+def printed(agent: Agent, *words: str) -> str:
     """Returns what a `ringfence` command prints about that agent."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "ringfence", *words, "--socket", str(agent.socket)],
-        capture_output=True, text=True, timeout=patience(60), env=environment, check=False,
-    )  # fmt: skip
+    done = cli(agent, *words)
     assert done.stdout, done.stderr
     return done.stdout
 
@@ -68,7 +61,7 @@ def test_the_digest_of_the_policies_is_the_same_in_every_output(agent: Agent, bu
     with new_container(bundle, LABEL) as container:
         container.exec("unshare", "-U", "true")
         alert = agent.wait_alert(RULE, container.name)
-    shown = re.search(r"digest ([0-9a-f]+)", cli(agent, "status"))
+    shown = re.search(r"digest ([0-9a-f]+)", printed(agent, "status"))
     assert shown
     [info] = [dict(labels) for name, labels in agent.metrics() if name == "ringfence_node_info"]
     assert alert["policy_digest"] == shown[1] == info["policy_digest"]
@@ -84,15 +77,15 @@ def test_the_canary_is_in_no_output(agent: Agent, bundle: Bundle) -> None:
         container.exec("unshare", "-U", "true")
         agent.wait_alert(RULE, container.name)
         outputs = {
-            "top": cli(agent, "top", "--once", "-i", "0.1"),
-            "top -o json": cli(agent, "top", "--once", "-i", "0.1", "-o", "json"),
-            "tree": cli(agent, "tree"),
-            "tree -o json": cli(agent, "tree", "-o", "json"),
-            "events": cli(agent, "events"),
+            "top": printed(agent, "top", "--once", "-i", "0.1"),
+            "top -o json": printed(agent, "top", "--once", "-i", "0.1", "-o", "json"),
+            "tree": printed(agent, "tree"),
+            "tree -o json": printed(agent, "tree", "-o", "json"),
+            "events": printed(agent, "events"),
             "page": read_page(),
             "metrics": "\n".join(str(labels) for _, labels in agent.metrics()),
         }
-        status = json.loads(cli(agent, "status", "-o", "json"))
+        status = json.loads(printed(agent, "status", "-o", "json"))
     for name, text in outputs.items():
         assert container.name[:12] in text, name
         assert "ringfence-canary" not in text, name

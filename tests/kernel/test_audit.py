@@ -6,7 +6,6 @@ missing isolation, and only the requested containers.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.agent import environment
 from tests.support.cgroups import PREFIX
 from tests.support.container import Bundle, new_container
 from tests.support.waiting import patience
@@ -23,13 +23,12 @@ pytestmark = [pytest.mark.root, pytest.mark.needs("runc", "busybox")]
 
 def audit(*words: str) -> tuple[int, Any]:
     """Returns exit code and document, for containers of this test only."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
     argv = [
         sys.executable, "-m", "ringfence", "audit", "--containers-known", "no", "--containers-patterns",
         f"{PREFIX}audit-*", "--cri-socket", "off", *words,
     ]  # fmt: skip
     done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=patience(60), check=False, env=environment
+        argv, capture_output=True, text=True, timeout=patience(60), check=False, env=environment()
     )
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout) if "-o" in words else done.stdout

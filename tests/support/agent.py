@@ -24,7 +24,17 @@ from tests.support.alert_schema import problems
 from tests.support.cgroups import PREFIX
 from tests.support.waiting import end, patience, wait_for
 
-__all__ = ["INVALID", "Agent", "Record", "Sample", "free_port", "pinned_agent", "running_agent"]
+__all__ = [
+    "INVALID",
+    "Agent",
+    "Record",
+    "Sample",
+    "cli",
+    "environment",
+    "free_port",
+    "pinned_agent",
+    "running_agent",
+]
 
 Record = dict[str, Any]
 _CHECKED = 2000  # lines of an agent that are compared with the published schema
@@ -45,6 +55,14 @@ def free_port() -> int:
 def environment() -> dict[str, str]:
     """Returns the environment of an agent: without the variables of the tests, which it would refuse."""
     return {key: value for key, value in os.environ.items() if not key.startswith("RINGFENCE_")}
+
+
+def cli(agent: Agent, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs a `ringfence` command against that agent."""
+    return subprocess.run(
+        [sys.executable, "-m", "ringfence", *words, "--socket", str(agent.socket)],
+        capture_output=True, text=True, timeout=patience(60), env=environment(), check=False,
+    )  # fmt: skip
 
 
 class Agent:
