@@ -46,6 +46,7 @@ RECORDED = {rule["record"] for group in groups() for rule in group["rules"] if "
 #: what this load does not cause
 UNHAPPENED = {
     "ringfence:nodes_without_agent:bool", "ringfence:escapes_in_audit:increase5m",
+    "ringfence:condemned:increase5m",
     "ringfence:escapes_not_stopped:increase5m", "ringfence:findings:increase5m",
     "ringfence:medium_not_stopped:increase5m",
 }  # fmt: skip
