@@ -10,6 +10,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define RF_ENV_CHUNK RF_WALK_LEN
 #define RF_ENV_CHUNKS 64
+#define RF_ENV_BYTES 32 /* at a time */
+#define RF_ENV_FOUND (1ULL << 32)
 
 __noinline int rf_borrow(__u32 tgid)
 {
@@ -42,25 +44,44 @@ __noinline int rf_is_borrowed(void)
 #define RF_LD_BEGINS 0x004c445f
 
 /*
- * Looks through a part of the environment. `window`: the last bytes of the part before. Returns the
- * last bytes of this one, with bit 32 set if a variable was found.
+ * Looks through some bytes of the environment. `window`: the last bytes before them. Returns the
+ * last of these, with bit 32 set if a variable was found.
  */
-__noinline __u64 rf_env_chunk(struct rf_scratch *buffer, __u32 len, __u32 window)
+__noinline __u64 rf_env_bytes(struct rf_scratch *buffer, __u32 at, __u32 len, __u64 window)
 {
-	__u64 found = 0, seen = window;
+	__u64 found = window >> 32, seen = window & 0xffffffff;
 	__u32 i;
 
 	if (!buffer)
-		return 1ULL << 32;
-	for (i = 0; i < RF_ENV_CHUNK; i++) {
-		if (i >= len)
+		return RF_ENV_FOUND;
+	at &= RF_WALK_LEN - 1;
+	for (i = 0; i < RF_ENV_BYTES; i++) {
+		if (at + i >= len)
 			break;
-		seen = (seen << 8 | (unsigned char)buffer->walk[i]) & 0xffffffff;
+		seen = (seen << 8 | (unsigned char)buffer->walk[at + i]) & 0xffffffff;
 		/* Without a branch, which the verifier would follow both ways each time. */
 		found |= ((seen ^ RF_LD_BEGINS) - 1) >> 63;
 		barrier_var(found);
 	}
 	return found << 32 | seen;
+}
+
+/* The same for what the process has at an address: RF_ENV_CHUNK bytes, or `len`. */
+__noinline __u64 rf_env_chunk(struct rf_scratch *buffer, __u64 at, __u64 len, __u64 window)
+{
+	__u32 i;
+
+	if (!buffer)
+		return RF_ENV_FOUND;
+	if (len > RF_ENV_CHUNK)
+		len = RF_ENV_CHUNK;
+	barrier_var(len);
+	len &= 2 * RF_ENV_CHUNK - 1;
+	if (bpf_probe_read_user(buffer->walk, len, (void *)at))
+		return RF_ENV_FOUND;
+	for (i = 0; i < RF_ENV_CHUNK; i += RF_ENV_BYTES)
+		window = rf_env_bytes(buffer, i, len, window);
+	return window;
 }
 
 __noinline int rf_has_loader_variables(struct rf_scratch *buffer)
@@ -75,20 +96,12 @@ __noinline int rf_has_loader_variables(struct rf_scratch *buffer)
 	at = BPF_CORE_READ(mm, env_start);
 	end = BPF_CORE_READ(mm, env_end);
 	for (i = 0; i < RF_ENV_CHUNKS; i++) {
-		__u64 len = end - at;
-
 		if (at >= end)
 			return 0;
-		if (len > RF_ENV_CHUNK)
-			len = RF_ENV_CHUNK;
-		barrier_var(len);
-		len &= 2 * RF_ENV_CHUNK - 1;
-		if (bpf_probe_read_user(buffer->walk, len, (void *)at))
+		window = rf_env_chunk(buffer, at, end - at, window);
+		if (window >= RF_ENV_FOUND)
 			return 1;
-		window = rf_env_chunk(buffer, len, window);
-		if (window >> 32)
-			return 1;
-		at += len;
+		at += RF_ENV_CHUNK;
 	}
 	return at < end; /* too large to be looked through */
 }

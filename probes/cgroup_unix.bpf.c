@@ -41,7 +41,7 @@ static __always_inline void rf_note_connecting(struct task_struct *task, __u64 s
 static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx, const bool connects)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	const struct bpf_sock_addr_kern *kern;
+	__u64 kern, sock;
 	struct rf_container *container;
 	struct rf_query query;
 	struct rf_scratch *buffer;
@@ -57,20 +57,22 @@ static __always_inline bool rf_may_connect_unix(struct bpf_sock_addr *ctx, const
 		return !rf_is_orphan(bound);
 	rf_count(bound->slot, RF_COUNT_CONNECT);
 	rf_query_init(&query, RF_UNIX_CONNECT, bound, container);
-	kern = bpf_cast_to_kern_ctx(ctx);
+	kern = (__u64)bpf_cast_to_kern_ctx(ctx);
+	sock = (__u64)RF_READ(struct bpf_sock_addr_kern, kern, sk);
 	if (connects)
-		rf_note_connecting(task, (__u64)kern->sk, RF_NO_RULE);
+		rf_note_connecting(task, sock, RF_NO_RULE);
 	buffer = rf_cgroup_buffer(task);
 	if (!buffer)
 		return !rf_fail_no_text(&query, task, bound, RF_MECHANISM_CGROUP);
-	rf_unix_text(buffer, (__u64)kern->uaddr, kern->uaddrlen);
+	rf_unix_text(buffer, (__u64)RF_READ(struct bpf_sock_addr_kern, kern, uaddr),
+		     RF_READ(struct bpf_sock_addr_kern, kern, uaddrlen));
 	query.text = buffer->bit + 1;
 	route = rf_cgroup_finish(&query, task, bound, container, NULL);
 	if (route != RF_ROUTE_NONE)
 		rf_unix_record(task, bound, &query, buffer, route, 0);
 	rf_scratch_put(buffer);
 	if (connects && query.rule != RF_NO_RULE)
-		rf_note_connecting(task, (__u64)kern->sk, query.rule);
+		rf_note_connecting(task, sock, query.rule);
 	return !rf_refuses(query.action);
 }
 

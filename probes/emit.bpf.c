@@ -135,3 +135,34 @@ __noinline __u32 rf_route_rule(__u32 event, __u32 slot, struct rf_container *con
 	}
 	return route;
 }
+
+__noinline int rf_fill_header(struct rf_header *header, __u32 event, __u64 address,
+			      const struct rf_task *bound)
+{
+	struct task_struct *task = (struct task_struct *)address;
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+	struct rf_pid_numbers numbers;
+
+	if (!header)
+		return 0;
+	header->event = event;
+	header->version = RF_ABI_VERSION;
+	header->rule = RF_NO_RULE;
+	header->slot = RF_NO_SLOT;
+	header->time_ns = bpf_ktime_get_boot_ns();
+	header->start_ns = BPF_CORE_READ(leader, start_boottime);
+	header->pid = BPF_CORE_READ(task, tgid);
+	header->tid = BPF_CORE_READ(task, pid);
+	header->ppid = BPF_CORE_READ(leader, real_parent, tgid);
+	header->uid = BPF_CORE_READ(cred, uid.val);
+	header->gid = BPF_CORE_READ(cred, gid.val);
+	rf_pid_numbers(task, &numbers);
+	header->vpid = numbers.nr;
+	bpf_probe_read_kernel(header->comm, sizeof(header->comm), task->comm);
+	if (bound) {
+		header->slot = bound->slot;
+		header->container = bound->container;
+	}
+	return 0;
+}

@@ -18,18 +18,22 @@ struct rf_cgroup_name {
 	char text[RF_CGROUP_NAME] __attribute__((aligned(8)));
 };
 
-/*
- * The bounds are constants: a value looked up in each round would double what the verifier follows.
- */
+/* In functions, so that the verifier follows each once and not in each round. */
+__noinline int rf_is_digit(const struct rf_cgroup_name *name, __u32 at, __u32 last)
+{
+	char c = name ? name->text[at & (RF_CGROUP_NAME - 1)] : 0;
+
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= (char)last);
+}
+
+/* The bound is a constant for the same reason. */
 static __always_inline bool rf_all_digits(const struct rf_cgroup_name *name, __u32 begin,
 					  const __u32 digits, const char last)
 {
 	__u32 i;
 
 	for (i = 0; i < digits; i++) {
-		char c = name->text[(begin + i) & (RF_CGROUP_NAME - 1)];
-
-		if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= last)))
+		if (!rf_is_digit(name, begin + i, last))
 			return false;
 	}
 	return true;

@@ -59,6 +59,7 @@ static __always_inline bool rf_began_unbound(struct task_struct *task, struct rf
 	return mark == rf_call_mark(task, compat);
 }
 
+/* The caller has called rf_settle_current(): from here there would not be stack enough. */
 rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
@@ -70,7 +71,6 @@ rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 	__u64 at;
 	long fd;
 
-	rf_settle_current();
 	armed = rf_bound(task);
 	if (!armed || rf_began_unbound(task, armed, compat))
 		return 0;
@@ -81,7 +81,7 @@ rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 	if (!container)
 		return 0;
 	rf_count(armed->task.slot, RF_COUNT_OPEN);
-	at = rf_file_of_fd(task, fd);
+	at = rf_file_of_fd(fd);
 	if (!at) {
 		rf_opened_unseen(&query, &armed->task, container);
 		return 0;
@@ -97,7 +97,7 @@ rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 	}
 	owner = rf_opens_by_handle(nr, compat)
 			? rf_mount_owner_or_outside(task, &armed->task, &file)
-			: rf_mount_owner(task, &armed->task, &file);
+			: rf_mount_owner(&armed->task, &file);
 	if (rf_is_reached(&file, owner))
 		owner = rf_reached_by_call(file.inode, file.magic, owner, fd);
 	answer = rf_file_prefilter(&query, task, armed, container, &file, owner, compat);
@@ -115,6 +115,7 @@ rf_subprogram int rf_opened(struct task_struct *task, bool compat)
 SEC("tracepoint/syscalls/sys_exit")
 int open_exit(void *ctx)
 {
+	rf_settle_current();
 	return rf_opened(bpf_get_current_task_btf(), false);
 }
 
@@ -134,5 +135,6 @@ int BPF_PROG(compat_exit, struct pt_regs *regs, long ret)
 	rf_read_call(&call, regs, true);
 	if (!rf_opens_file(call.nr))
 		return 0;
+	rf_settle_current();
 	return rf_opened(task, true);
 }

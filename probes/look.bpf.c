@@ -22,10 +22,13 @@ __noinline __u32 rf_with_process(__u64 inode, __u64 magic, __u32 owner)
 /* Descriptors that are compared. A process that holds its pipes higher than this is rare. */
 #define RF_HELD_DESCRIPTORS 64
 
-/* Returns 1 if a descriptor of the task is of that inode. See probes/README.md on long loops. */
-__noinline int rf_is_of_inode(__u64 inode, __u32 fd)
+/*
+ * Returns 1 if the descriptor is another than `fd`, of that inode. The numbers are compared here:
+ * a verifier that learns one of them in the loop below follows the rest of the loop for each.
+ */
+__noinline int rf_is_of_inode(__u64 inode, __u32 other, __u32 fd)
 {
-	__u64 file = rf_file_of_fd(bpf_get_current_task_btf(), fd);
+	__u64 file = other != fd ? rf_file_of_fd(other) : 0;
 
 	return file && (__u64)RF_READ(struct file, file, f_inode) == inode;
 }
@@ -36,7 +39,7 @@ __noinline int rf_holds_inode(__u64 inode, __u32 fd)
 	__u32 other;
 
 	for (other = 0; other < RF_HELD_DESCRIPTORS; other++) {
-		if (other != fd && rf_is_of_inode(inode, other))
+		if (rf_is_of_inode(inode, other, fd))
 			return 1;
 	}
 	return 0;

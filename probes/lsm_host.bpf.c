@@ -81,7 +81,7 @@ __noinline int rf_host_map(__u64 mapped)
 		rf_file_in_front(&file, mapped);
 	query.value[0] = file.magic;
 	query.value[1] = file.flags;
-	query.value[RF_DIM_FILE_TYPE] = rf_file_type(&file, rf_mount_owner(task, &no_task, &file));
+	query.value[RF_DIM_FILE_TYPE] = rf_file_type(&file, rf_mount_owner(&no_task, &file));
 	query.value[RF_DIM_FILE_NAME] = rf_hash_name(buffer, file.dentry);
 	rf_path_in_filesystem(buffer, file.dentry);
 	rf_text_key_path(buffer, RF_HOST_MAP);

@@ -153,7 +153,7 @@ __noinline int rf_link_decide(__u64 mnt, __u64 dentry, __u64 target, __u32 type)
 		file.flags = rf_link_flags(buffer);
 	rf_scratch_release(buffer);
 	tree = rf_tree_of_file(&file, lsm.armed->container_root, 0) << RF_TREE_SHIFT;
-	tree |= rf_file_type(&file, rf_mount_owner(lsm.task, &lsm.armed->task, &file));
+	tree |= rf_file_type(&file, rf_mount_owner(&lsm.armed->task, &file));
 	answer = rf_file_query(&query, RF_FILE_LINK, lsm.task, &lsm.armed->task, lsm.container,
 			       &file, tree, rf_in_compat(lsm.task));
 	if (!rf_file_is_relevant(&query, RF_FILE_LINK, answer, &lsm.armed->task, lsm.container))

@@ -164,7 +164,7 @@ int RF_HOOK_NO_RESULT(guard_bpf, int command, void *attr)
 		return 0;
 	bpf_probe_read_kernel(&id, sizeof(id), attr);
 	if (command != RF_BPF_LINK_GET_FD_BY_ID) {
-		file = rf_file_of_fd(bpf_get_current_task_btf(), id);
+		file = rf_file_of_fd(id);
 		id = file ? RF_READ(struct bpf_link, RF_READ(struct file, file, private_data), id)
 			  : 0;
 	}

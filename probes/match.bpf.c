@@ -50,42 +50,70 @@ static __always_inline int rf_match_worst(struct rf_query *query)
 }
 
 /*
- * ANDs the set of one dim in, and leaves the function when nothing is left. Missing dims are noted
- * in memory, not in a variable: the verifier would follow each of its 128 values to the end.
+ * What narrows an event's rules: the numbers of sets, one per dim, each a part of the event's set,
+ * and that of the container; and what they leave.
  */
-#define RF_NARROW(d, is)                                            \
-	do {                                                        \
-		if (rules->dim[d]) {                                \
-			if (!(query->known & RF_KNOWN(d))) {        \
-				if (!query->worst_case)             \
-					query->need |= RF_KNOWN(d); \
-			} else {                                    \
-				const struct rf_ruleset *__set;     \
-                                                                    \
-				by.set[d] = is;                     \
-				__set = rf_set(half, by.set[d]);    \
-				if (!__set) {                       \
-					query->worst_case = 1;      \
-				} else {                            \
-					summary &= __set->summary;  \
-					hits &= __set->word[first]; \
-				}                                   \
-				if (!summary || (single && !hits))  \
-					return RF_MATCH_NOTHING;    \
-			}                                           \
-		}                                                   \
-	} while (0)
+#define RF_NARROWED (RF_DIMS + 1)
+struct rf_narrowed {
+	__u64 summary; /* words that may have rules left */
+	__u64 hits;    /* what is left of the word `first` */
+	__u32 first;
+	__u32 single; /* from the beginning, only that word had any */
+	__u32 half;
+	__u32 set[RF_NARROWED];
+};
 
-#define RF_SET_OF_VALUE(d)                                                                   \
-	({                                                                                   \
-		struct rf_operand_key __key = { .event = event,                              \
-						.dim = d,                                    \
-						.half = half,                                \
-						.value = query->value[d] & rules->mask[d] }; \
-		__u32 *__id = bpf_map_lookup_elem(&rule_operands, &__key);                   \
-                                                                                             \
-		__id ? *__id : rules->other[d];                                              \
-	})
+/* A number that no set has. */
+#define RF_NO_SET 0xffffffff
+
+/*
+ * ANDs a set of that dim in. Returns 1 when nothing is left. A function, as are those below: the
+ * verifier would follow their branches for each dim.
+ */
+__noinline int rf_narrow(struct rf_query *query, struct rf_narrowed *by, __u64 dim, __u32 id)
+{
+	const struct rf_ruleset *set;
+	__u64 first;
+
+	if (!query || !by || dim >= RF_DIMS)
+		return 0;
+	by->set[dim] = id;
+	set = rf_set(by->half, id);
+	if (!set) {
+		query->worst_case = 1;
+		return 0;
+	}
+	first = by->first;
+	barrier_var(first);
+	first &= RF_RULE_WORDS - 1;
+	by->summary &= set->summary;
+	by->hits &= set->word[first];
+	return !by->summary || (by->single && !by->hits);
+}
+
+/* The same by the value of an operand. One that is not known is noted as missing. */
+__noinline int rf_narrow_by_value(struct rf_query *query, struct rf_narrowed *by, __u64 dim)
+{
+	struct rf_operand_key key = { .dim = dim };
+	struct rf_event_rules *rules;
+	__u32 *id;
+
+	if (!query || !by || dim >= RF_DIM_OBJECT)
+		return 0;
+	if (!(query->known & RF_KNOWN(dim))) {
+		if (!query->worst_case)
+			query->need |= RF_KNOWN(dim);
+		return 0;
+	}
+	key.half = by->half;
+	key.event = query->event;
+	rules = rf_rules_of(query->event, by->half);
+	if (!rules)
+		return rf_narrow(query, by, dim, RF_NO_SET);
+	key.value = query->value[dim] & rules->mask[dim];
+	id = bpf_map_lookup_elem(&rule_operands, &key);
+	return rf_narrow(query, by, dim, id ? *id : rules->other[dim]);
+}
 
 /*
  * The key is read again from its own memory: before 6.3, memory that was passed to a global
@@ -222,15 +250,6 @@ static __always_inline void rf_strongest(struct rf_query *query, const struct rf
 	query->rule = word * 64 + rf_lowest(chosen);
 }
 
-/*
- * Numbers of the sets that narrow an event's rules: one per dim, each a part of the event's set,
- * and the container's.
- */
-#define RF_NARROWED (RF_DIMS + 1)
-struct rf_narrowed {
-	__u32 set[RF_NARROWED];
-};
-
 /* A word of a set of rules. `word` is below RF_RULE_WORDS. */
 static __always_inline __u64 rf_word_of(__u32 half, __u32 id, __u64 word)
 {
@@ -240,7 +259,7 @@ static __always_inline __u64 rf_word_of(__u32 half, __u32 id, __u64 word)
 }
 
 /* The AND of all dims. On a stack of its own, which the evaluation after it does not need. */
-__noinline __u64 rf_narrowed_word(const struct rf_narrowed *by, __u32 half, __u64 word)
+__noinline __u64 rf_narrowed_word(const struct rf_narrowed *by, __u64 word)
 {
 	__u64 hits = -1;
 	__u32 i;
@@ -248,7 +267,7 @@ __noinline __u64 rf_narrowed_word(const struct rf_narrowed *by, __u32 half, __u6
 	if (!by || word >= RF_RULE_WORDS)
 		return 0;
 	for (i = 0; i < RF_NARROWED; i++)
-		hits &= rf_word_of(half, by->set[i], word);
+		hits &= rf_word_of(by->half, by->set[i], word);
 	return hits;
 }
 
@@ -257,17 +276,19 @@ __noinline __u64 rf_narrowed_word(const struct rf_narrowed *by, __u32 half, __u6
  * the verifier of 6.1 does not track 32-bit bounds here. A global function, verified once: else its
  * branches would be followed in each round of the loop below, in every program.
  */
-__noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed *by, __u32 half,
-				__u64 word)
+__noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed *by, __u64 word)
 {
-	struct rf_actions *act = bpf_map_lookup_elem(&rule_actions, &half);
+	struct rf_actions *act;
 	__u64 hits;
+	__u32 half;
 
 	if (!query || !by || word >= RF_RULE_WORDS)
 		return 0;
+	half = by->half;
+	act = bpf_map_lookup_elem(&rule_actions, &half);
 	if (!act)
 		return rf_match_worst(query);
-	hits = rf_narrowed_word(by, half, word);
+	hits = rf_narrowed_word(by, word);
 	barrier_var(word);
 	word &= RF_RULE_WORDS - 1; /* the verifier of 6.12 has lost the bound by now */
 	if (hits & act->except[word])
@@ -278,6 +299,45 @@ __noinline int rf_evaluate_word(struct rf_query *query, const struct rf_narrowed
 	return 0;
 }
 
+#define RF_WORDS 8 /* at a time */
+
+/*
+ * Evaluates the lowest of these words. The sets are looked up again, by number: that is all the
+ * verifier knows in a function. Returns the words that are left.
+ */
+__noinline __u64 rf_evaluate_words(struct rf_query *query, const struct rf_narrowed *by,
+				   __u64 words)
+{
+	__u32 i;
+
+	for (i = 0; i < RF_WORDS; i++) {
+		if (!words)
+			break;
+		rf_evaluate_word(query, by, rf_lowest(words) & (RF_RULE_WORDS - 1));
+		words &= words - 1;
+	}
+	return words;
+}
+
+/* By the event's text or address. */
+static __always_inline int rf_narrow_by_object(struct rf_query *query, struct rf_narrowed *by,
+					       const struct rf_event_rules *rules,
+					       const struct rf_address_key *address, bool own)
+{
+	__u32 kind = rules->dim[RF_DIM_OBJECT], other = rules->other[RF_DIM_OBJECT], id;
+
+	if (!(query->known & RF_KNOWN_OBJECT)) {
+		if (!query->worst_case)
+			query->need |= RF_KNOWN_OBJECT;
+		return 0;
+	}
+	if (own && query->text == RF_SCRATCH_OWN + 1 && kind == RF_DIM_TEXT)
+		id = rf_set_of_own_text(by->half, other);
+	else
+		id = rf_set_of_object(query, address, by->half, kind, other);
+	return rf_narrow(query, by, RF_DIM_OBJECT, id);
+}
+
 /*
  * `own`: the text may be in the buffer of a task. A constant, because cgroup programs have no task
  * storage before 6.2.
@@ -286,11 +346,10 @@ static __always_inline int rf_match_by(struct rf_query *query, const struct rf_a
 				       bool own)
 {
 	const struct rf_ruleset *of_event, *active;
-	__u64 summary, hits, now;
-	__u32 event, half, profile, first, word, step;
+	__u32 event, half, profile, step;
 	struct rf_event_rules *rules;
 	struct rf_narrowed by;
-	bool single;
+	__u64 now, left;
 
 	if (!query)
 		return RF_MATCH_NOTHING;
@@ -319,21 +378,24 @@ static __always_inline int rf_match_by(struct rf_query *query, const struct rf_a
 		query->worst_case = 1;
 		active = of_event;
 	}
-	summary = of_event->summary & active->summary;
-	if (!summary)
+	by.summary = of_event->summary & active->summary;
+	if (!by.summary)
 		return RF_MATCH_NOTHING;
-	first = rf_lowest(summary) & (RF_RULE_WORDS - 1);
-	single = !(summary & (summary - 1));
-	hits = of_event->word[first] & active->word[first];
-	if (single && !hits)
+	by.half = half;
+	by.first = rf_lowest(by.summary) & (RF_RULE_WORDS - 1);
+	by.single = !(by.summary & (by.summary - 1));
+	by.hits = of_event->word[by.first] & active->word[by.first];
+	if (by.single && !by.hits)
 		return RF_MATCH_NOTHING;
 
 	for (step = 0; step < RF_DIMS; step++)
 		by.set[step] = rules->rules; /* a dim that no rule tests narrows nothing */
 	by.set[RF_DIMS] = profile ? profile : RF_SET_AT_BIRTH;
-	RF_NARROW(0, RF_SET_OF_VALUE(0));
-	RF_NARROW(1, RF_SET_OF_VALUE(1));
-	RF_NARROW(2, RF_SET_OF_VALUE(2));
+#pragma clang loop unroll(disable)
+	for (step = 0; step <= RF_DIM_FACTS; step++) {
+		if (rules->dim[step] && rf_narrow_by_value(query, &by, step))
+			return RF_MATCH_NOTHING;
+	}
 	/* Of an exec, the program is the next one, which nobody has driven yet. */
 	if (rules->dim[RF_DIM_EXE] && query->known & RF_KNOWN_EXE &&
 	    !(query->known & RF_KNOWN_CHANGED) && event != RF_PROCESS_EXEC) {
@@ -341,28 +403,18 @@ static __always_inline int rf_match_by(struct rf_query *query, const struct rf_a
 		if (rf_is_borrowed())
 			query->value[RF_DIM_EXE] ^= RF_EXE_CHANGED;
 	}
-	RF_NARROW(RF_DIM_EXE, RF_SET_OF_VALUE(RF_DIM_EXE));
-	RF_NARROW(RF_DIM_FACTS, RF_SET_OF_VALUE(RF_DIM_FACTS));
-	RF_NARROW(3, RF_SET_OF_VALUE(3));
-	RF_NARROW(RF_DIM_OBJECT,
-		  own && query->text == RF_SCRATCH_OWN + 1 &&
-				  rules->dim[RF_DIM_OBJECT] == RF_DIM_TEXT
-			  ? rf_set_of_own_text(half, rules->other[RF_DIM_OBJECT])
-			  : rf_set_of_object(query, address, half, rules->dim[RF_DIM_OBJECT],
-					     rules->other[RF_DIM_OBJECT]));
+	if (rules->dim[RF_DIM_EXE] && rf_narrow_by_value(query, &by, RF_DIM_EXE))
+		return RF_MATCH_NOTHING;
+	if (rules->dim[RF_DIM_OBJECT] && rf_narrow_by_object(query, &by, rules, address, own))
+		return RF_MATCH_NOTHING;
 	if (query->need)
 		return RF_MATCH_NEED_MORE;
 
-	/*
-	 * Some rule may match. The sets are looked up again, by number: that is all the verifier
-	 * knows in a function.
-	 */
-	for (step = 0; step < RF_RULE_WORDS; step++) {
-		if (!summary)
+	left = by.summary; /* some rule may match */
+	for (step = 0; step < RF_RULE_WORDS / RF_WORDS; step++) {
+		if (!left)
 			break;
-		word = rf_lowest(summary) & (RF_RULE_WORDS - 1);
-		summary &= summary - 1;
-		rf_evaluate_word(query, &by, half, word);
+		left = rf_evaluate_words(query, &by, left);
 	}
 	return query->action != RF_ACTION_NONE ? RF_MATCH_RULE : RF_MATCH_NOTHING;
 }

@@ -11,6 +11,15 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* The slot of the ancestor at that level. RF_SKIP_SLOT: it is not a known one. */
+__noinline __u32 rf_slot_at(__u64 cgroup, __u32 level)
+{
+	__u64 id = rf_ancestor_id(cgroup, level);
+	__u32 *slot = bpf_map_lookup_elem(&containers, &id);
+
+	return slot ? *slot : RF_SKIP_SLOT;
+}
+
 __noinline __u32 rf_slot_of(__u64 cgroup)
 {
 	__u32 level, depth = RF_READ(struct cgroup, cgroup, level), found = RF_NO_SLOT;
@@ -18,16 +27,14 @@ __noinline __u32 rf_slot_of(__u64 cgroup)
 	if (!cgroup)
 		return RF_NO_SLOT;
 	for (level = 1; level <= RF_LEVELS; level++) {
-		__u64 id;
-		__u32 *slot;
+		__u32 slot;
 
 		if (level > depth)
 			break;
-		id = rf_ancestor_id(cgroup, level);
-		slot = bpf_map_lookup_elem(&containers, &id);
-		if (!slot || *slot == RF_SKIP_SLOT)
+		slot = rf_slot_at(cgroup, level);
+		if (slot == RF_SKIP_SLOT)
 			continue;
-		found = *slot;
+		found = slot;
 		if (found != RF_NEVER_SLOT)
 			/* below the agent's own cgroup, its canary is a container all the same */
 			break;

@@ -14,9 +14,9 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* The namespace that setns(fd, nstype) would enter. */
-static __always_inline __u64 rf_ns_of_fd(struct task_struct *task, __u32 fd)
+static __always_inline __u64 rf_ns_of_fd(__u32 fd)
 {
-	__u64 file = rf_file_of_fd(task, fd);
+	__u64 file = rf_file_of_fd(fd);
 	__u64 inode, super;
 
 	if (!file)
@@ -84,9 +84,9 @@ __noinline __u32 rf_relation_of_struct_pid(__u64 pid)
 	return rf_relation_of_tgid(task, &armed->task, nr);
 }
 
-static __always_inline __u32 rf_relation_of_pidfd(struct task_struct *task, __u32 fd)
+static __always_inline __u32 rf_relation_of_pidfd(__u32 fd)
 {
-	return rf_relation_of_struct_pid(rf_pid_of_fd(task, fd));
+	return rf_relation_of_struct_pid(rf_pid_of_fd(fd));
 }
 
 /*
@@ -175,45 +175,66 @@ __noinline int rf_borrow_numbered(__u32 nr)
 	return other ? rf_borrow(RF_READ(struct task_struct, other, tgid)) : 0;
 }
 
-__noinline __u32 rf_relation_of_member(__u64 address)
+/* The greater of a relation and that of another task. */
+__noinline __u32 rf_greater_relation(__u64 address, __u32 relation)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_armed *armed = rf_bound(task);
+	__u32 one = armed && address ? rf_relation_of_task(task, &armed->task, address)
+				     : RF_RELATION_UNKNOWN;
 
-	return armed && address ? rf_relation_of_task(task, &armed->task, address)
-				: RF_RELATION_UNKNOWN;
+	return one > relation ? one : relation;
+}
+
+/* The next process of the same group; 0: this is the last. */
+__noinline __u64 rf_next_of_group(__u64 task)
+{
+	__u64 link = (__u64)RF_READ(struct task_struct, task, pid_links[RF_PIDTYPE_PGID].next);
+
+	return link ? link - bpf_core_field_offset(struct task_struct, pid_links[RF_PIDTYPE_PGID])
+		    : 0;
 }
 
 /* A longer group counts as one with a process of the host, where there are such processes. */
 #define RF_GROUP_MEMBERS 32
 
-/*
- * What kill() signals: a process, a group of processes, or (-1) every process in the caller's pid
- * namespace.
- */
-static __always_inline __u32 rf_relation_of_signalled(struct task_struct *task,
-						      const struct rf_task *bound, __s32 pid)
+/* The pid namespace of the current process. On a stack of its own. */
+__noinline __u64 rf_own_pid_ns(void)
 {
 	struct rf_pid_numbers numbers;
-	__u32 relation = RF_RELATION_CONTAINER, one, member;
-	__u64 group, other;
-	bool in_host_pid_ns;
 
-	if (pid >= 0)
-		return rf_relation_of_pid(task, bound, pid);
-	rf_pid_numbers(task, &numbers);
-	in_host_pid_ns = numbers.ns &&
-			 RF_READ(struct pid_namespace, numbers.ns, ns.inum) == config.host_pid_ns;
+	rf_pid_numbers(bpf_get_current_task_btf(), &numbers);
+	return numbers.ns;
+}
+
+/*
+ * What kill() signals if it is not one process: a group, or (-1) every process in the caller's pid
+ * namespace.
+ */
+__noinline __u32 rf_relation_of_many(__s32 pid)
+{
+	__u64 ns = rf_own_pid_ns(), group, other;
+	__u32 relation = RF_RELATION_CONTAINER, member;
+	bool in_host_pid_ns =
+		ns && RF_READ(struct pid_namespace, ns, ns.inum) == config.host_pid_ns;
+
 	if (pid == -1)
 		return in_host_pid_ns ? RF_RELATION_HOST : RF_RELATION_CONTAINER;
-	group = numbers.ns ? rf_pid_numbered(numbers.ns, -pid) : 0;
+	group = ns ? rf_pid_numbered(ns, -pid) : 0;
 	other = group ? rf_task_of_group(group) : 0;
-	for (member = 0; other && member < RF_GROUP_MEMBERS; member++) {
-		one = rf_relation_of_member(other);
-		relation = one > relation ? one : relation;
+	for (member = 0; member < RF_GROUP_MEMBERS; member++) {
+		if (!other)
+			return relation;
+		relation = rf_greater_relation(other, relation);
 		other = rf_next_of_group(other);
 	}
 	return other && in_host_pid_ns ? RF_RELATION_HOST : relation;
+}
+
+static __always_inline __u32 rf_relation_of_signalled(struct task_struct *task,
+						      const struct rf_task *bound, __s32 pid)
+{
+	return pid >= 0 ? rf_relation_of_pid(task, bound, pid) : rf_relation_of_many(pid);
 }
 
 /* include/uapi/linux/resource.h; those of ioprio_set begin with 1 */
@@ -306,9 +327,9 @@ __noinline int rf_is_chrooted(void)
 }
 
 /* Returns true if a descriptor is of a set-id program. */
-static __always_inline bool rf_fd_is_setuid(struct task_struct *task, __u32 fd)
+static __always_inline bool rf_fd_is_setuid(__u32 fd)
 {
-	__u64 file = rf_file_of_fd(task, fd);
+	__u64 file = rf_file_of_fd(fd);
 	__u32 mode;
 
 	if (!file)
@@ -321,7 +342,7 @@ __noinline __u32 rf_tree_of_fd(__u32 fd)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_armed *armed = rf_bound(task);
-	__u64 file = rf_file_of_fd(task, fd);
+	__u64 file = rf_file_of_fd(fd);
 
 	if (!armed || !file)
 		return RF_TREE_NONE;
@@ -370,9 +391,9 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 	case RF_FROM_CHROOTED:
 		return rf_is_chrooted();
 	case RF_FROM_FD_SETUID:
-		return rf_fd_is_setuid(task, value);
+		return rf_fd_is_setuid(value);
 	case RF_FROM_SETNS_TYPE:
-		ns = rf_ns_of_fd(task, value);
+		ns = rf_ns_of_fd(value);
 		return ns ? rf_ns_type(ns) : (__u32)next;
 	}
 	armed = rf_bound(task);
@@ -380,8 +401,8 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 		return RF_RELATION_UNKNOWN;
 	switch (source) {
 	case RF_FROM_SETNS_TARGET:
-		ns = rf_ns_of_fd(task, value);
-		word = ns ? rf_relation_of_ns(ns) : rf_relation_of_pidfd(task, value);
+		ns = rf_ns_of_fd(value);
+		word = ns ? rf_relation_of_ns(ns) : rf_relation_of_pidfd(value);
 		break;
 	case RF_FROM_PID_TARGET:
 		word = rf_relation_of_pid(task, &armed->task, value);
@@ -410,7 +431,7 @@ __noinline __u64 rf_operand(const struct rf_call *call, __u32 source, __u32 arg)
 			       : rf_relation_of_pid(task, &armed->task, value);
 		break;
 	case RF_FROM_PIDFD_TARGET:
-		word = rf_relation_of_pidfd(task, value);
+		word = rf_relation_of_pidfd(value);
 		break;
 	}
 	return word;

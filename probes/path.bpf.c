@@ -97,6 +97,19 @@ __noinline __u64 rf_path_up(struct rf_scratch *buffer, __u64 dentry)
 	return parent;
 }
 
+/* The same for some names. A function, as the verifier follows a loop round by round. */
+__noinline __u64 rf_path_up_some(struct rf_scratch *buffer, __u64 dentry)
+{
+	__u32 i;
+
+	for (i = 0; i < RF_WALK_SOME; i++) {
+		dentry = rf_path_up(buffer, dentry);
+		if (!dentry)
+			break;
+	}
+	return dentry;
+}
+
 /* From the root of the file's filesystem, without crossing mounts. */
 __noinline int rf_path_in_filesystem(struct rf_scratch *buffer, __u64 dentry)
 {
@@ -105,8 +118,8 @@ __noinline int rf_path_in_filesystem(struct rf_scratch *buffer, __u64 dentry)
 	if (!buffer)
 		return 0;
 	rf_path_begin(buffer);
-	for (depth = 0; depth < RF_WALK_DEPTH; depth++) {
-		dentry = rf_path_up(buffer, dentry);
+	for (depth = 0; depth < RF_WALK_DEPTH; depth += RF_WALK_SOME) {
+		dentry = rf_path_up_some(buffer, dentry);
 		if (!dentry)
 			break;
 	}
@@ -144,6 +157,18 @@ complete:
 	return false;
 }
 
+/* The same for some names and mounts: see rf_path_up_some. */
+__noinline int rf_path_up_mounts(struct rf_scratch *buffer, __u64 root_dentry, __u64 root_mount)
+{
+	__u32 i;
+
+	for (i = 0; i < RF_WALK_SOME; i++) {
+		if (!rf_path_up_mounted(buffer, root_dentry, root_mount))
+			return false;
+	}
+	return true;
+}
+
 /* As a task with this root sees it: from mount to mount, up to the root or to the last mount. */
 __noinline int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64 mount,
 				  __u64 root_dentry, __u64 root_mount)
@@ -155,8 +180,8 @@ __noinline int rf_path_as_mounted(struct rf_scratch *buffer, __u64 dentry, __u64
 	rf_path_begin(buffer);
 	buffer->at[0] = dentry;
 	buffer->at[1] = mount;
-	for (depth = 0; depth < RF_WALK_DEPTH; depth++) {
-		if (!rf_path_up_mounted(buffer, root_dentry, root_mount))
+	for (depth = 0; depth < RF_WALK_DEPTH; depth += RF_WALK_SOME) {
+		if (!rf_path_up_mounts(buffer, root_dentry, root_mount))
 			break;
 	}
 	return rf_path_finish(buffer);

@@ -60,7 +60,6 @@ int BPF_PROG(guard_process_exit, struct task_struct *task)
 __noinline int rf_guard_file(__u32 index)
 {
 	struct rf_guard_wanted *wanted = bpf_map_lookup_elem(&guard_wanted, &index);
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct rf_guard_state *state = rf_guard_state();
 	__u64 file, inode, super;
 	struct rf_guard_key key = {};
@@ -69,7 +68,7 @@ __noinline int rf_guard_file(__u32 index)
 	if (!wanted || !wanted->kind || !state)
 		return false;
 	on = wanted->kind & ~RF_GUARD_KIND;
-	file = rf_file_of_fd(task, wanted->fd);
+	file = rf_file_of_fd(wanted->fd);
 	if (!file)
 		return true;
 	inode = (__u64)RF_READ(struct file, file, f_inode);
@@ -129,10 +128,10 @@ static __always_inline bool rf_is_agent_pid(struct task_struct *task, __u32 pid)
 	return pid == config.agent_pid && rf_pid_ns(task) == config.host_pid_ns;
 }
 
-static __always_inline bool rf_is_agent_pidfd(struct task_struct *task, __u32 fd)
+static __always_inline bool rf_is_agent_pidfd(__u32 fd)
 {
 	struct rf_guard_state *state = rf_guard_state();
-	__u64 pid = rf_pid_of_fd(task, fd), other;
+	__u64 pid = rf_pid_of_fd(fd), other;
 
 	if (!pid || !state || state->gone)
 		return false;
@@ -164,7 +163,7 @@ static __always_inline __u64 rf_directory_of(struct task_struct *task, const str
 
 	if (arg >= RF_SYSCALL_ARGS || (__s32)call->args[arg] == RF_AT_FDCWD)
 		return (__u64)BPF_CORE_READ(task, fs, pwd.dentry);
-	file = rf_file_of_fd(task, call->args[arg]);
+	file = rf_file_of_fd(call->args[arg]);
 	return file ? (__u64)RF_READ(struct file, file, f_path.dentry) : 0;
 }
 
@@ -280,9 +279,9 @@ static __always_inline int rf_guard_paths(const struct rf_call *call,
 					 : verdict;
 }
 
-static __always_inline bool rf_fd_is_guarded(struct task_struct *task, __u32 fd)
+static __always_inline bool rf_fd_is_guarded(__u32 fd)
 {
-	__u64 file = rf_file_of_fd(task, fd);
+	__u64 file = rf_file_of_fd(fd);
 	__u32 kind = file ? rf_guard_kind((__u64)RF_READ(struct file, file, f_path.dentry)) : 0;
 
 	return kind == RF_GUARD_TREE || kind == RF_GUARD_FILE;
@@ -333,7 +332,7 @@ __noinline int rf_guard_call(const struct rf_call *call)
 		hit = rf_is_agent_pid(task, first);
 		break;
 	case RF_GUARDED_PIDFD:
-		hit = rf_is_agent_pidfd(task, first);
+		hit = rf_is_agent_pidfd(first);
 		break;
 	case RF_GUARDED_PRIORITY:
 		hit = rf_priority_hits_agent(task, (__u32)first, second);
@@ -342,7 +341,7 @@ __noinline int rf_guard_call(const struct rf_call *call)
 		hit = rf_priority_hits_agent(task, (__u32)first - 1, second);
 		break;
 	case RF_GUARDED_FILE:
-		hit = rf_fd_is_guarded(task, first);
+		hit = rf_fd_is_guarded(first);
 		break;
 	case RF_GUARDED_LOAD:
 		hit = (__u32)first == RF_BPF_PROG_LOAD && rf_loads_for_others(task);
@@ -391,7 +390,7 @@ int guard_bpf_exit(void *ctx)
 
 	if (fd < 0 || !rf_bound(task))
 		return 0;
-	file = rf_file_of_fd(task, fd);
+	file = rf_file_of_fd(fd);
 	if (!file) {
 		if (rf_gets_object(regs))
 			rf_guard_hit(RF_TAMPER_MAP, 0, 0, 0, false);

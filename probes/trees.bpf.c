@@ -13,9 +13,10 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
  * operation that fails is better than one that passes.
  */
 #define RF_TREE_DEPTH 128
+#define RF_TREE_STEPS 8 /* at a time */
 
-/* Results of a step, below every address. Those of enum rf_tree are final, too. */
-#define RF_STEP_RESULTS 15
+/* Not an enum rf_tree: the directory above decides. */
+#define RF_TREE_ABOVE 16
 
 struct rf_tree_name {
 	__u64 word[2];
@@ -72,41 +73,70 @@ static __always_inline __u64 rf_tree_says(__u32 kind, __u64 child, __u64 file, _
 	}
 }
 
-/*
- * One directory on the way up. Returns an enum rf_tree, or the address of the parent to check next.
- * A function, so that the verifier follows it once and not in each round.
- */
-__noinline __u64 rf_tree_step(__u64 device, __u64 dentry, __u64 child, __u64 file, __u32 how)
+/* The way up from a file. */
+struct rf_tree_walk {
+	__u64 device;
+	__u64 file;
+	__u64 dentry; /* where it is */
+	__u64 child;  /* the one before; 0: this is the file */
+	__u64 container_root;
+	__u32 how;
+};
+
+/* One directory on the way up. Returns an enum rf_tree, or RF_TREE_ABOVE. */
+__noinline __u32 rf_tree_step(struct rf_tree_walk *walk)
 {
-	struct rf_tree_key key = { .device = device };
-	__u64 inode = (__u64)RF_READ(struct dentry, dentry, d_inode), parent;
+	struct rf_tree_key key = {};
+	__u64 dentry, inode, parent;
 	__u32 *found = NULL;
 
+	if (!walk)
+		return RF_TREE_HOST;
+	dentry = walk->dentry;
+	if (dentry == walk->container_root)
+		return RF_TREE_NONE;
+	inode = (__u64)RF_READ(struct dentry, dentry, d_inode);
+	key.device = walk->device;
 	key.inode = inode ? RF_READ(struct inode, inode, i_ino) : 0; /* 0: it does not exist yet */
 	if (key.inode)
 		found = bpf_map_lookup_elem(&host_trees, &key);
 	if (found)
-		return rf_tree_says(*found, child, file, how);
+		return rf_tree_says(*found, walk->child, walk->file, walk->how);
 	parent = (__u64)RF_READ(struct dentry, dentry, d_parent);
 	/* The filesystem's root, or a name without a place, which was reached by its handle. */
-	return parent <= RF_STEP_RESULTS || parent == dentry ? RF_TREE_HOST : parent;
+	if (!parent || parent == dentry)
+		return RF_TREE_HOST;
+	walk->child = dentry;
+	walk->dentry = parent;
+	return RF_TREE_ABOVE;
+}
+
+/* Some of these. Functions, so that the verifier follows each once and not in each round. */
+__noinline __u32 rf_tree_steps(struct rf_tree_walk *walk)
+{
+	__u32 result = RF_TREE_HOST, i;
+
+	for (i = 0; i < RF_TREE_STEPS; i++) {
+		result = rf_tree_step(walk);
+		if (result != RF_TREE_ABOVE)
+			break;
+	}
+	return result;
 }
 
 __noinline __u32 rf_tree_of(__u64 device, __u64 dentry, __u64 container_root, __u32 how)
 {
-	__u64 file = dentry, child = 0, next;
-	__u32 depth;
+	struct rf_tree_walk walk = {
+		.device = device, .file = dentry, .dentry = dentry, .how = how
+	};
+	__u32 result, i;
 
-	if (container_root && rf_is_host_root(container_root))
-		container_root = 0;
-	for (depth = 0; depth < RF_TREE_DEPTH; depth++) {
-		if (dentry == container_root)
-			return RF_TREE_NONE;
-		next = rf_tree_step(device, dentry, child, file, how);
-		if (next <= RF_STEP_RESULTS)
-			return next;
-		child = dentry;
-		dentry = next;
+	if (container_root && !rf_is_host_root(container_root))
+		walk.container_root = container_root;
+	for (i = 0; i < RF_TREE_DEPTH / RF_TREE_STEPS; i++) {
+		result = rf_tree_steps(&walk);
+		if (result != RF_TREE_ABOVE)
+			return result;
 	}
 	return RF_TREE_HOST;
 }

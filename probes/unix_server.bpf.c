@@ -118,7 +118,7 @@ static __always_inline __u64 rf_unix_socket_of_call(struct task_struct *task)
 	__u64 file, inode, super, socket, sock;
 
 	rf_read_call(&call, regs, false);
-	file = rf_file_of_fd(task, call.args[0]);
+	file = rf_file_of_fd(call.args[0]);
 	if (!file)
 		return 0;
 	inode = (__u64)RF_READ(struct file, file, f_inode);

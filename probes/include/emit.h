@@ -197,32 +197,16 @@ static __always_inline void rf_submit(void *record, __u32 event)
 	bpf_ringbuf_submit(record, 0);
 }
 
-/* Fills a header except for the verdict. `bound` may be NULL: the subject is not an armed task. */
-rf_subprogram void rf_header(struct rf_header *header, __u32 event, struct task_struct *task,
-			     const struct rf_task *bound)
-{
-	struct rf_pid_numbers numbers;
-	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-	const struct cred *cred = BPF_CORE_READ(task, cred);
+/*
+ * Fills a header except for the verdict. `bound` may be NULL: the subject is not an armed task.
+ * Always returns 0.
+ */
+int rf_fill_header(struct rf_header *header, __u32 event, __u64 task, const struct rf_task *bound);
 
-	header->event = event;
-	header->version = RF_ABI_VERSION;
-	header->rule = RF_NO_RULE;
-	header->slot = RF_NO_SLOT;
-	header->time_ns = bpf_ktime_get_boot_ns();
-	header->start_ns = BPF_CORE_READ(leader, start_boottime);
-	header->pid = task->tgid;
-	header->tid = task->pid;
-	header->ppid = BPF_CORE_READ(leader, real_parent, tgid);
-	header->uid = BPF_CORE_READ(cred, uid.val);
-	header->gid = BPF_CORE_READ(cred, gid.val);
-	rf_pid_numbers(task, &numbers);
-	header->vpid = numbers.nr;
-	bpf_probe_read_kernel(header->comm, sizeof(header->comm), &task->comm);
-	if (bound) {
-		header->slot = bound->slot;
-		header->container = bound->container;
-	}
+static __always_inline void rf_header(struct rf_header *header, __u32 event,
+				      struct task_struct *task, const struct rf_task *bound)
+{
+	rf_fill_header(header, event, rf_address(task), bound);
 }
 
 #endif

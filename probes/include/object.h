@@ -92,22 +92,8 @@ rf_subprogram void rf_file_named(struct rf_file *out, __u64 mnt, __u64 dentry, _
 	out->mode = inode ? RF_READ(struct inode, inode, i_mode) : 0;
 }
 
-/* The file behind a descriptor of the task; 0: none. */
-static __always_inline __u64 rf_file_of_fd(struct task_struct *task, __u32 fd)
-{
-	struct files_struct *files = task->files; /* followed directly: this is a hot path */
-	struct fdtable *table;
-	__u64 file = 0;
-
-	if (!files)
-		return 0;
-	table = files->fdt;
-	if (!table || fd >= table->max_fds)
-		return 0;
-	bpf_probe_read_kernel(&file, sizeof(file),
-			      (void *)((__u64)table->fd + (__u64)fd * sizeof(file)));
-	return file;
-}
+/* The file behind a descriptor of the current task; 0: none. */
+__u64 rf_file_of_fd(__u32 fd);
 
 /* The struct pid of a file or directory of /proc/PID, by its inode; 0: it is of no process. */
 static __always_inline __u64 rf_pid_of_proc(__u64 inode)
@@ -117,9 +103,9 @@ static __always_inline __u64 rf_pid_of_proc(__u64 inode)
 }
 
 /* The struct pid behind a pidfd, or a directory of /proc/PID; 0: it is neither. */
-static __always_inline __u64 rf_pid_of_fd(struct task_struct *task, __u32 fd)
+static __always_inline __u64 rf_pid_of_fd(__u32 fd)
 {
-	__u64 file = rf_file_of_fd(task, fd);
+	__u64 file = rf_file_of_fd(fd);
 	__u64 inode, super, magic, dentry, name = 0;
 
 	if (!file)
@@ -147,15 +133,6 @@ static __always_inline __u64 rf_task_of_pid(__u64 pid)
 }
 
 #define RF_PIDTYPE_PGID 2
-
-/* The next process of the same group; 0: this is the last. */
-static __always_inline __u64 rf_next_of_group(__u64 task)
-{
-	__u64 link = (__u64)RF_READ(struct task_struct, task, pid_links[RF_PIDTYPE_PGID].next);
-
-	return link ? link - bpf_core_field_offset(struct task_struct, pid_links[RF_PIDTYPE_PGID])
-		    : 0;
-}
 
 /* A process of the group that a struct pid is the number of; 0: there is none. */
 static __always_inline __u64 rf_task_of_group(__u64 pid)
@@ -185,16 +162,15 @@ rf_subprogram __u32 rf_other_mount_owner(__u64 ns, const struct rf_task *bound)
 		       : RF_MOUNT_OTHER;
 }
 
-/* RF_MOUNT_* of the mount through which a file was opened. */
-static __always_inline __u32 rf_mount_owner(struct task_struct *task, const struct rf_task *bound,
-					    const struct rf_file *file)
+/* Returns 1 if it is the mount namespace of the current task. */
+int rf_is_own_mnt_ns(__u64 ns);
+
+/* RF_MOUNT_* of the mount through which a file was opened by the current task. */
+static __always_inline __u32 rf_mount_owner(const struct rf_task *bound, const struct rf_file *file)
 {
 	__u64 ns = (__u64)RF_READ(struct mount, rf_mount_of(file), mnt_ns);
-	struct nsproxy *proxy = task->nsproxy; /* followed directly: this is a hot path */
 
-	if (proxy && ns == (__u64)proxy->mnt_ns)
-		return RF_MOUNT_OWN;
-	return rf_other_mount_owner(ns, bound);
+	return rf_is_own_mnt_ns(ns) ? RF_MOUNT_OWN : rf_other_mount_owner(ns, bound);
 }
 
 /*
@@ -232,7 +208,7 @@ static __always_inline __u32 rf_mount_owner_or_outside(struct task_struct *task,
 						       const struct rf_task *bound,
 						       const struct rf_file *file)
 {
-	__u32 owner = rf_mount_owner(task, bound, file);
+	__u32 owner = rf_mount_owner(bound, file);
 
 	return owner == RF_MOUNT_OWN && !rf_below_root(file) ? RF_MOUNT_OUTSIDE : owner;
 }

@@ -7,6 +7,7 @@
 #include "scratch.h"
 
 #define RF_WALK_DEPTH 256 /* levels and mounts; the path of a deeper file is unknown */
+#define RF_WALK_SOME 16	  /* at a time */
 
 #define RF_FNV_OFFSET 0xcbf29ce484222325ULL
 #define RF_FNV_PRIME 0x100000001b3ULL
