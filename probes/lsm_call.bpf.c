@@ -110,9 +110,8 @@ static __always_inline __u32 rf_hooked_event(const struct rf_syscall *known, __u
 										 : RF_EVENT_NONE;
 }
 
-static __always_inline __u32 rf_call_finish(struct task_struct *task, struct rf_armed *armed,
-					    const struct rf_call *call, struct rf_query *query,
-					    struct rf_scratch *buffer, __u8 flags)
+static __always_inline __u32 rf_call_finish(struct rf_armed *armed, const struct rf_call *call,
+					    struct rf_query *query, __u8 flags)
 {
 	struct rf_container *container = rf_container_of(&armed->task);
 	__u32 route;
@@ -127,7 +126,7 @@ static __always_inline __u32 rf_call_finish(struct task_struct *task, struct rf_
 	rf_count_verdict(query);
 	route = rf_route_verdict(query, container);
 	if (route != RF_ROUTE_NONE)
-		rf_call_record(task, &armed->task, call, query, buffer, route, flags);
+		rf_call_record(query, call, route, flags, 0);
 	return query->action;
 }
 
@@ -187,7 +186,7 @@ __noinline int rf_decide_call(__u64 events, __u64 target, __u64 flags)
 		notes |= RF_FLAG_COMPAT;
 	if (answer == RF_MATCH_NEED_MORE)
 		rf_evaluate_text(query, buffer);
-	verdict = rf_call_finish(task, armed, &call, query, buffer, notes);
+	verdict = rf_call_finish(armed, &call, query, notes);
 	rf_scratch_release(buffer);
 	return verdict;
 }

@@ -25,7 +25,7 @@ int RF_HOOK(lsm_sb_mount, const char *device, const struct path *path, const cha
 		return 0;
 	rf_lsm_query(&lsm, RF_SYS_MOUNT);
 	rf_lsm_operand(&lsm, 0, flags);
-	return rf_lsm_decide(&lsm, (__u64)type);
+	return rf_lsm_decide_two(&lsm, (__u64)type, (__u64)device);
 }
 
 /* Not for mount(2), which sb_mount has decided. */

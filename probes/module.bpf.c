@@ -35,8 +35,7 @@ int BPF_PROG(module_request, char *name, bool wait, unsigned long ip)
 	rf_count_verdict(&lsm.query);
 	route = rf_route(RF_MODULE_REQUEST, lsm.armed->task.slot, lsm.container, lsm.query.action);
 	if (route != RF_ROUTE_NONE)
-		rf_call_record(lsm.task, &lsm.armed->task, &lsm.call, &lsm.query, buffer, route,
-			       flags);
+		rf_call_record(&lsm.query, &lsm.call, route, flags, 0);
 	rf_scratch_release(buffer);
 	return 0;
 }

@@ -97,7 +97,7 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 	}
 	route = rf_conclude(&query, container, RF_MECHANISM_KILL, &flags);
 	if (route != RF_ROUTE_NONE)
-		rf_call_record(task, &armed->task, call, &query, buffer, route, flags);
+		rf_call_record(&query, call, route, flags, 0);
 	rf_scratch_release(buffer);
 	return query.action;
 }

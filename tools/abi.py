@@ -314,7 +314,9 @@ def shared(checked: Btf, linked: Btf) -> str:
 def records(checked: Btf) -> str:
     """Records apart: the agent alone needs them, and classes of tuples take 4 ms of every start."""
     structs = [struct for struct in checked.structs() if is_record(struct)]
-    events, parts = [struct for struct in structs if struct.endswith("_event")], [RECORDS]
+    inner = {member.type for struct in structs for member in checked.members(struct)}
+    events = [struct for struct in structs if struct.endswith("_event") and struct not in inner]
+    parts = [RECORDS]
     for struct in structs:
         parts += list(layout(checked, struct))
     for struct in events:

@@ -7,17 +7,21 @@ process, so everything is checked before it is believed, and DecodeError is the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ringfence import events
-from ringfence.abi import ABI_VERSION, EVENT_MAX, EventKind, Layout
-from ringfence.abi.records import HEADER, OBJECT, RECORD_LAYOUTS
+from ringfence.abi import ABI_VERSION, EVENT_MAX, PATH_LEN, EventKind
+from ringfence.abi.layout import Field, Layout
+from ringfence.abi.records import HEADER, OBJECT, RECORD_LAYOUTS, STRINGS_EVENT, SYSCALL_EVENT
 from ringfence.events import Event
 
 __all__ = ["HEADER", "OBJECT", "RECORDS", "DecodeError", "decode", "encode", "make"]
 
 #: each record's layout and the class that its values become
 RECORDS: dict[Layout, type[Any]] = {RECORD_LAYOUTS[kind.__bases__[0]]: kind for kind in events.RECORDS}
+#: what a record of a call has that ends before its further strings, as most do
+_NO_STRINGS = (0, 0, bytes(PATH_LEN), bytes(PATH_LEN))
 
 
 class DecodeError(ValueError):
@@ -36,20 +40,35 @@ def _layout_of(kind: EventKind) -> Layout:
     raise KeyError(kind)
 
 
+def _fields(layout: Layout) -> Iterator[Field]:
+    """The members of a struct, and of the structs in it."""
+    for field in layout.fields:
+        if isinstance(field.type, Layout):
+            yield from _fields(field.type)
+        else:
+            yield field
+
+
 def _lengths(layout: Layout) -> tuple[tuple[int, int], ...]:
     """Where the `x_len` values stand, each with the bytes that x has."""
-    room = {f"{field.name}_len": field.count for field in layout.fields if field.type == "char"}
+    room = {f"{field.name}_len": field.count for field in _fields(layout) if field.type == "char"}
     return tuple((index, room[name]) for index, name in enumerate(layout.names) if name in room)
 
 
-def _entry(kind: EventKind) -> tuple[int, Any, type[Any], tuple[tuple[int, int], ...]]:
+def _entry(kind: EventKind) -> _Entry:
     layout = _layout_of(kind)
-    return layout.size, layout.unpack, RECORDS[layout], _lengths(layout)
+    if layout is STRINGS_EVENT:  # mostly the first part of it
+        return SYSCALL_EVENT.size, SYSCALL_EVENT.unpack, RECORDS[layout], _lengths(SYSCALL_EVENT), _NO_STRINGS
+    return layout.size, layout.unpack, RECORDS[layout], _lengths(layout), ()
 
 
-#: (size, unpack, class, lengths) by event number: the one look-up of a decode
+#: (size, unpack, class, lengths, values that the record lacks) by event number: the one look-up of a decode
+_Entry = tuple[int, Any, type[Any], tuple[tuple[int, int], ...], tuple[Any, ...]]
 _KINDS = {kind.value: kind for kind in EventKind if kind}
 _TABLE = [_entry(_KINDS[number]) if number in _KINDS else None for number in range(EVENT_MAX)]
+_LONGER: _Entry = (
+    STRINGS_EVENT.size, STRINGS_EVENT.unpack, RECORDS[STRINGS_EVENT], _lengths(STRINGS_EVENT), (),
+)  # fmt: skip
 _new = tuple.__new__
 
 
@@ -68,20 +87,25 @@ def decode(record: bytes | bytearray | memoryview) -> Event:
         raise DecodeError("kind", f"no event has the number {kind}")
     if record[2] != ABI_VERSION:
         raise DecodeError("version", f"ABI version {record[2]}, not {ABI_VERSION}")
-    expected, unpack, event_class, lengths = entry
-    if size != expected:
-        raise DecodeError("size", f"{size} bytes for event {kind}, not {expected}")
+    if size != entry[0]:
+        if size != STRINGS_EVENT.size or not entry[4]:
+            raise DecodeError("size", f"{size} bytes for event {kind}, not {entry[0]}")
+        entry = _LONGER
+    _, unpack, event_class, lengths, lacking = entry
     values = unpack(record)
     for index, room in lengths:
         if values[index] > room:
             raise DecodeError("length", f"a string of {values[index]} bytes in {room}")
-    event: Event = _new(event_class, values)
+    event: Event = _new(event_class, values + lacking)
     return event
 
 
 def encode(event: Event) -> bytes:
     """The record of an event: the inverse of `decode`, for tests, benchmarks and replays."""
-    return _layout_of(EventKind(event.event)).pack(*event)
+    layout = _layout_of(EventKind(event.event))
+    if layout is STRINGS_EVENT and event[-len(_NO_STRINGS) :] == _NO_STRINGS:
+        return SYSCALL_EVENT.pack(*event[: -len(_NO_STRINGS)])
+    return layout.pack(*event)
 
 
 def make(kind: EventKind, **fields: Any) -> Event:
@@ -92,7 +116,7 @@ def make(kind: EventKind, **fields: Any) -> Event:
     """
     layout = _layout_of(kind)
     values: dict[str, Any] = {"event": int(kind)}
-    for field in (*HEADER.fields, *layout.fields):
+    for field in _fields(layout):
         if field.type not in ("char", "bytes"):
             continue
         text: bytes = fields.pop(field.name, b"")

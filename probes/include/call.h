@@ -26,7 +26,7 @@ static __always_inline __u8 rf_call_text(struct rf_scratch *buffer, const struct
 	buffer->name[0] = 0;
 	buffer->len = 0;
 	buffer->truncated = 0;
-	if (arg < 0 || arg >= RF_SYSCALL_ARGS)
+	if (arg < 0 || arg >= RF_SYSCALL_ARGS || !call->args[arg])
 		return 0;
 	len = bpf_probe_read_user_str(buffer->name, RF_PATH_LEN, (void *)call->args[arg]);
 	if (len <= 0)
@@ -36,25 +36,11 @@ static __always_inline __u8 rf_call_text(struct rf_scratch *buffer, const struct
 	return len == RF_PATH_LEN ? RF_FLAG_TRUNCATED : 0;
 }
 
-static __always_inline void rf_call_record(struct task_struct *task, const struct rf_task *bound,
-					   const struct rf_call *call, struct rf_query *query,
-					   struct rf_scratch *buffer, __u32 route, __u8 flags)
-{
-	struct rf_syscall_event *record =
-		RF_RECORD(rf_syscall_event, query->event, bound->slot, route);
-
-	if (!record)
-		return;
-	rf_header(&record->header, query->event, task, bound);
-	rf_header_verdict(&record->header, query, task, bound);
-	record->header.flags = flags;
-	record->nr = call->nr;
-	__builtin_memcpy(record->args, call->args, sizeof(record->args));
-	__builtin_memcpy(record->operand, query->value, sizeof(record->operand));
-	record->text_len = buffer->len;
-	if (buffer->len)
-		bpf_probe_read_kernel_str(record->text, sizeof(record->text), buffer->name);
-	rf_submit(record, query->event);
-}
+/*
+ * Writes the record of a call of the current task, whose buffer holds the call's string. `second`:
+ * the kernel's copy of the call's second string; 0: it is in the caller's memory only.
+ */
+int rf_call_record(struct rf_query *query, const struct rf_call *call, __u32 route, __u32 flags,
+		   __u64 second);
 
 #endif

@@ -321,6 +321,18 @@ struct rf_syscall_event { /* SYS_*, MODULE_REQUEST, SETSOCKOPT */
 	char text[RF_PATH_LEN]; /* of a call's entry: a best effort copy of its string argument */
 };
 
+/*
+ * The record of the same events, if a rule matched and the call has more strings, on which no rule
+ * decides. Copies of the caller's memory, which another thread can change.
+ */
+struct rf_strings_event {
+	struct rf_syscall_event call;
+	__u32 second_len;
+	__u32 third_len;
+	char second[RF_PATH_LEN];
+	char third[RF_PATH_LEN];
+};
+
 /* What is attacked, and how: rf_tamper_event.what. From RF_TAMPER_LOOK on, it is only read. */
 enum rf_tamper {
 	RF_TAMPER_SIGNAL = 1, /* detail: the signal */
@@ -390,5 +402,6 @@ RF_SHARED(rf_unix_event, 88 + 8 + RF_UNIX_PATH_LEN);
 RF_SHARED(rf_drift_event, 88 + 16 + 16 + 8);
 RF_SHARED(rf_tamper_event, 88 + 32 + RF_PATH_LEN);
 RF_SHARED(rf_syscall_event, 88 + 8 + 48 + 32 + RF_PATH_LEN);
+RF_SHARED(rf_strings_event, 88 + 8 + 48 + 32 + RF_PATH_LEN + 8 + 2 * RF_PATH_LEN);
 
 #endif

@@ -234,10 +234,11 @@ static __always_inline void rf_evaluate_text(struct rf_query *query, struct rf_s
 
 /*
  * The epilogue of a query on a system call's event, with the string in the buffer: evaluates what
- * the string decides, enforces, counts, reports. Returns what the hook has to return.
+ * the string decides, enforces, counts, reports. Returns what the hook has to return. `second`: the
+ * kernel's copy of the call's second string; 0: none.
  */
 static __always_inline int rf_lsm_finish(struct rf_lsm *lsm, struct rf_scratch *buffer, int answer,
-					 __u8 flags, const bool once)
+					 __u8 flags, const bool once, __u64 second)
 {
 	struct rf_query *query = &lsm->query;
 	__u32 route;
@@ -254,8 +255,7 @@ static __always_inline int rf_lsm_finish(struct rf_lsm *lsm, struct rf_scratch *
 	rf_count_verdict(query);
 	route = rf_route_verdict(query, lsm->container);
 	if (route != RF_ROUTE_NONE)
-		rf_call_record(lsm->task, &lsm->armed->task, &lsm->call, query, buffer, route,
-			       flags);
+		rf_call_record(query, &lsm->call, route, flags, second);
 	rf_scratch_release(buffer);
 	return rf_lsm_result(query);
 }
@@ -276,8 +276,11 @@ static __always_inline bool rf_lsm_needs_more(struct rf_lsm *lsm, int *answer)
 	return *answer != RF_MATCH_NOTHING || rf_is_observed(lsm->query.event);
 }
 
-/* Decides a query. `text`: the event's string, as a kernel address; 0: none. */
-static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
+/*
+ * Decides a query. `text`: the event's string, as a kernel address; 0: none. `second`: the same of
+ * the call's second string, which is only reported.
+ */
+static __always_inline int rf_lsm_decide_two(struct rf_lsm *lsm, __u64 text, __u64 second)
 {
 	struct rf_scratch *buffer;
 	int answer;
@@ -288,7 +291,12 @@ static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
 	if (!buffer)
 		return rf_lsm_no_scratch(lsm, answer);
 	return rf_lsm_finish(lsm, buffer, answer, rf_lsm_text(buffer, lsm->query.event, text),
-			     false);
+			     false, second);
+}
+
+static __always_inline int rf_lsm_decide(struct rf_lsm *lsm, __u64 text)
+{
+	return rf_lsm_decide_two(lsm, text, 0);
 }
 
 /* Decides a query without a string that one call may cause more than once. */
@@ -305,9 +313,9 @@ static __always_inline int rf_lsm_decide_once(struct rf_lsm *lsm)
 		return rf_lsm_no_scratch(lsm, answer);
 	flags = rf_lsm_text(buffer, lsm->query.event, 0);
 	if (lsm->call.nr == RF_NO_CALL)
-		return rf_lsm_finish(lsm, buffer, answer, flags, false);
+		return rf_lsm_finish(lsm, buffer, answer, flags, false, 0);
 	rf_is_same_call(lsm->task, lsm->armed, &lsm->call);
-	return rf_lsm_finish(lsm, buffer, answer, flags, true);
+	return rf_lsm_finish(lsm, buffer, answer, flags, true, 0);
 }
 
 /* Decides a query. The string is the path of an object as the task sees it. */
@@ -331,7 +339,7 @@ static __always_inline int rf_lsm_decide_path(struct rf_lsm *lsm, __u64 mnt, __u
 	if (rf_path_copy(buffer->name, RF_PATH_LEN, buffer))
 		flags = RF_FLAG_TRUNCATED;
 	buffer->len = buffer->len < RF_PATH_LEN ? buffer->len : RF_PATH_LEN - 1;
-	return rf_lsm_finish(lsm, buffer, answer, flags, false);
+	return rf_lsm_finish(lsm, buffer, answer, flags, false, 0);
 }
 
 #endif

@@ -67,6 +67,7 @@ struct rf_syscall {
 	__s8 text_arg;		  /* argument that is a user string; -1: none */
 	__u8 source[RF_OPERANDS]; /* enum rf_operand_source */
 	__u8 arg[RF_OPERANDS];
+	__s8 more_arg[2]; /* more arguments that are user strings, for alerts alone; -1: none */
 };
 
 struct map_syscalls {

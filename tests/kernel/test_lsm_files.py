@@ -101,7 +101,11 @@ def test_a_filesystem_is_matched_by_name_in_either_api(
     assert evading(cgroup, evade, "fsmount", "tmpfs", ".") == REFUSED
     assert evading(cgroup, evade, "mount", "ramfs", tmp_path / "b", ".").error == 0
     assert evading(cgroup, evade, "fsmount", "ramfs", ".").error == 0
-    assert [event.text for event in probes.wait(cgroup, K.SYS_MOUNT, 2)] == [b"tmpfs", b"tmpfs"]
+    target = bytes(tmp_path / "a")
+    assert [event.strings for event in probes.wait(cgroup, K.SYS_MOUNT, 2)] == [
+        (b"tmpfs", b"tmpfs", target),
+        (b"tmpfs", b"", b""),
+    ]
 
 
 def test_a_parameter_is_refused_by_its_name(probes: Probes, cgroup: Cgroup, evade: str) -> None:
@@ -110,7 +114,7 @@ def test_a_parameter_is_refused_by_its_name(probes: Probes, cgroup: Cgroup, evad
     assert evading(cgroup, evade, "fsconfig", "tmpfs", "size", "1m") == REFUSED
     assert evading(cgroup, evade, "fsconfig", "tmpfs", "mode", "700").error == 0
     (event,) = probes.wait(cgroup, K.SYS_FSCONFIG)
-    assert (event.text, event.mechanism) == (b"size", hook_mechanism())
+    assert (event.strings, event.mechanism) == ((b"size", b"1m", b""), hook_mechanism())
 
 
 def test_an_unmount_is_refused(probes: Probes, cgroup: Cgroup, evade: str, tmp_path: Path) -> None:

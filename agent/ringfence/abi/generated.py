@@ -518,6 +518,7 @@ SYSCALL = Layout(
     Field("text_arg", "s8"),
     Field("source", "bytes", 4),
     Field("arg", "bytes", 4),
+    Field("more_arg", "s8", 2),
 )
 
 HELPER_KEY = Layout(
@@ -718,7 +719,7 @@ MAPS = {
     "scratch_shared_busy": MapShape(4, 8),
     "slots": MapShape(4, 152),
     "socket_owners": MapShape(4, 16),
-    "syscalls": MapShape(4, 12),
+    "syscalls": MapShape(4, 14),
     "tasks": MapShape(4, 1904),
     "tasks_before": MapShape(4, 4),
     "tickets": MapShape(64, 4),

@@ -170,6 +170,15 @@ SYSCALL_EVENT = Layout(
     Field("text", "char", 256),
 )
 
+STRINGS_EVENT = Layout(
+    "rf_strings_event",
+    Field("call", SYSCALL_EVENT),
+    Field("second_len", "u32"),
+    Field("third_len", "u32"),
+    Field("second", "char", 256),
+    Field("third", "char", 256),
+)
+
 
 class ContainerFields(NamedTuple):
     """struct rf_container_event, without padding."""
@@ -502,8 +511,8 @@ class TamperFields(NamedTuple):
     path_raw: bytes = b""
 
 
-class SyscallFields(NamedTuple):
-    """struct rf_syscall_event, without padding."""
+class StringsFields(NamedTuple):
+    """struct rf_strings_event, without padding."""
 
     event: int = 0
     version: int = ABI_VERSION
@@ -537,6 +546,10 @@ class SyscallFields(NamedTuple):
     operand2: int = 0
     operand3: int = 0
     text_raw: bytes = b""
+    second_len: int = 0
+    third_len: int = 0
+    second_raw: bytes = b""
+    third_raw: bytes = b""
 
 
 #: the tuple of each record, and the layout that fills it
@@ -552,5 +565,5 @@ RECORD_LAYOUTS: dict[type, Layout] = {
     UnixFields: UNIX_EVENT,
     DriftFields: DRIFT_EVENT,
     TamperFields: TAMPER_EVENT,
-    SyscallFields: SYSCALL_EVENT,
+    StringsFields: STRINGS_EVENT,
 }

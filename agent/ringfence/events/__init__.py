@@ -19,7 +19,7 @@ from ringfence.abi.records import (
     ExecFields,
     FileFields,
     NetFields,
-    SyscallFields,
+    StringsFields,
     SysctlFields,
     TamperFields,
     TaskFields,
@@ -183,10 +183,11 @@ class TamperEvent(TamperFields, Observed):
         return _text(self.path_raw, self.path_len)
 
 
-class SyscallEvent(SyscallFields, Observed):
+class SyscallEvent(StringsFields, Observed):
     """SYS_*, MODULE_REQUEST, SETSOCKOPT. `nr` as the calling ABI numbers it, NO_CALL where it is not known.
 
-    The text of a call's entry was never decided on; at a hook it is the kernel's own.
+    The text of a call's entry was never decided on; at a hook it is the kernel's own. The second and third
+    string are in alerts only.
     """
 
     __slots__ = ()
@@ -194,6 +195,11 @@ class SyscallEvent(SyscallFields, Observed):
     @property
     def text(self) -> bytes:
         return _text(self.text_raw, self.text_len)
+
+    @property
+    def strings(self) -> tuple[bytes, bytes, bytes]:
+        """The strings of the call, in the order of ringfence.bpf.syscalls; empty: none, or not known."""
+        return self.text, _text(self.second_raw, self.second_len), _text(self.third_raw, self.third_len)
 
     @property
     def args(self) -> tuple[int, ...]:

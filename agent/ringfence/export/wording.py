@@ -19,13 +19,30 @@ Record = Mapping[str, Any]
 #: where the runbooks of these sources are published
 RUNBOOKS = "docs/runbooks/"
 
-#: event -> what was tried, with fields of `details`
+#: event -> what was tried, with fields of `details`. A word with a field that is not known is left out;
+#: `{field|a~text}` has a text instead. `~` is a blank inside of a word.
 _TRIED = {
-    "mount": "mount a filesystem {fstype}",
+    "mount": "mount {source|a~filesystem} at~{target} type~{fstype} with~{flags}",
     "fsopen": "open a filesystem {fstype} to mount it",
-    "umount": "unmount a filesystem",
+    "fsconfig": "configure a filesystem to mount it: {parameter} ({cmd})",
+    "fspick": "open the filesystem at~{path} to reconfigure it",
+    "open_tree": "open the mount {path} with~{flags}",
+    "move_mount": "attach a mount from~{source} at~{target}",
+    "mount_setattr": "change the attributes of the mount {path}",
+    "umount": "unmount {target|a~filesystem} with~{flags}",
+    "pivot_root": "make {new_root|another~directory} the root and~put~the~old~root~at~{put_old}",
+    "chroot": "change the root directory to~{path}",
+    "module_load": "load a kernel module with~the~parameters~{parameters}",
+    "module_unload": "unload the kernel module {name}",
+    "module.request": "have the kernel load the module {name}",
+    "memfd_create": "create a file in memory named~{name}",
+    "mknod": "create a node {type} at~{path}",
+    "swap": "{call|change~swap~space} {path}",
+    "symlink": "create a symbolic link {path} to~{target}",
+    "rename": "rename {source} to~{path} with~{flags}",
+    "setxattr": "set {name|inode~flags~or~times} of~{path|a~file}",
     "socket": "open a socket {family} {type} {protocol}",
-    "chmod": "chmod {mode} {path}",
+    "chmod": "chmod {mode} {path} descriptor~{descriptor}",
     "file.open": "open {filesystem}:{path} {node} to {access}",
     "file.link": "create a link to {leads}",
     "network.connect": "connect to {address} port {port} ({protocol})",
@@ -68,10 +85,10 @@ _OWN = frozenset(("socket", "memfd_create", "userfaultfd", "io_uring_setup", "pe
 
 
 def tried(event: str, details: Record) -> str:
-    """Returns what was tried, in words of the kernel's record: `mount a filesystem ext4`."""
+    """Returns what was tried, in words of the kernel's record: `mount /dev/sda1 at /mnt type ext4`."""
     if event.startswith("probe."):  # its fields are redacted by their names, so none is repeated here
         return f"an event of the custom probe {event.removeprefix('probe.')}"
-    values = {name: _word(value) for name, value in details.items()}
+    values = {name: _word(value) for name, value in details.items() if (name, value) != ("flags", "0")}
     if form := _TRIED.get(event):
         return " ".join(part for word in form.split() if (part := _filled(word, values)))
     shown = [f"{name} {value}" for name, value in values.items() if value and name not in ("call", "inode")]
@@ -81,13 +98,15 @@ def tried(event: str, details: Record) -> str:
 
 def _filled(word: str, values: Mapping[str, str]) -> str:
     """Returns a word like `({protocol})` with its field; empty if a field is not known."""
-    found = word
+    found = word.replace("~", " ")
     while "{" in found:
         before, _, rest = found.partition("{")
-        name, _, after = rest.partition("}")
+        field, _, after = rest.partition("}")
+        name, _, otherwise = field.partition("|")
         if not values.get(name):
             # `{filesystem}:{path}` without the filesystem is the path
-            found = before + after.lstrip(":") if name == "filesystem" else ""
+            left = before + after.lstrip(":") if name == "filesystem" else ""
+            found = before + otherwise + after if otherwise else left
             continue
         found = before + "\0" + name + "\0" + after
     pieces = found.split("\0")

@@ -15,7 +15,6 @@ from ipaddress import ip_address
 from typing import Any
 
 from ringfence.abi import (
-    DIM_OBJECT,
     FLAG_ADOPTED,
     FLAG_COMPAT,
     FLAG_SIGNAL_FAILED,
@@ -26,6 +25,7 @@ from ringfence.abi import (
     Fact,
     Tamper,
 )
+from ringfence.bpf.syscalls import STRINGS
 from ringfence.containers.posture import SECCOMP_MODES
 from ringfence.events import (
     CgroupEvent,
@@ -286,6 +286,17 @@ def _protocol(event: SyscallEvent) -> Details:
     return {"protocol": str(number) if number else ""}
 
 
+def _strings(event: SyscallEvent) -> Details:
+    """Returns the strings of a call that are known, by their names."""
+    names = STRINGS.get(event.kind, ("text",))
+    found: Details = {name: text for name, text in zip(names, event.strings, strict=False) if text}
+    if event.kind == EventKind.SYS_FSCONFIG and "key" in found:
+        # One text: the redactor knows a secret by the name before it (password=...).
+        value = found.pop("value", None)
+        found["parameter"] = found["key"] if value is None else found["key"] + b"=" + value
+    return found
+
+
 def _syscall(event: SyscallEvent) -> Details:
     kind = event.kind
     known = event.nr != NO_CALL
@@ -295,10 +306,9 @@ def _syscall(event: SyscallEvent) -> Details:
         found |= _protocol(event)
     elif kind == EventKind.SYS_CHMOD:
         found["mode"] = f"0{event.operands[0] & 0o7777:o}"
-    if event.text_len:
-        words = EVENTS.get(kind)
-        named = next((o.name for o in words.operands if o.dim == DIM_OBJECT), "text") if words else "text"
-        found[named] = event.text
+    found |= _strings(event)
+    if found.get("call") == "fchmod" and "path" not in found:
+        found["descriptor"] = event.args[0] & 0xFFFFFFFF
     if known:
         found["args"] = [hex(argument) for argument in event.args]
     return found

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from ringfence.abi import COMPAT_BASE, OPERANDS, SYSCALL, SYSCALL_NRS, EventKind, OperandSource
-from ringfence.bpf.syscalls import CALLS, OPENS, entries, names_of, operand_dims, tracepoint
+from ringfence.bpf.syscalls import CALLS, OPENS, STRINGS, entries, names_of, operand_dims, tracepoint
 from ringfence.policy.vocabulary import EVENTS
 from ringfence_linux.numbers import NUMBERS
 
@@ -63,6 +63,18 @@ def test_every_entry_fits_the_map() -> None:
         for number, value in entries(CALLS, machine):
             assert 0 <= number < SYSCALL_NRS
             assert len(value) == SYSCALL.size
+
+
+def test_each_string_of_a_call_has_a_name() -> None:
+    """And each name a string; of the three that an entry has a place for."""
+    most: dict[EventKind, int] = {}
+    for call in CALLS.values():
+        most[call.kind] = max(most.get(call.kind, 0), len(call.strings))
+        text, *_, second, third = SYSCALL.unpack(call.pack())[2:]
+        assert (text, second, third) == (*call.strings, -1, -1, -1)[:3]
+    assert {kind: count for kind, count in most.items() if count} == {
+        kind: len(names) for kind, names in STRINGS.items() if kind.is_syscall
+    }
 
 
 def test_tracepoint_is_named_after_the_kernels_function() -> None:

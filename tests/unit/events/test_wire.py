@@ -46,6 +46,33 @@ def test_system_call_arguments_and_operands_are_separate() -> None:
     assert event.text == b"proc"
 
 
+def test_strings_are_a_part_of_the_records_that_have_them() -> None:
+    """A call's record ends before them, or has both; each is bounded by its own length."""
+    short = wire.make(EventKind.SYS_MOUNT, text=b"ext4")
+    event = wire.make(EventKind.SYS_MOUNT, text=b"ext4", second=b"/dev/sda1", third=b"/mnt")
+    assert isinstance(event, SyscallEvent)
+    record = wire.encode(event)
+    assert len(record) - len(wire.encode(short)) == 2 * 4 + 2 * 256
+    assert wire.decode(record) == event
+    assert event.strings == (b"ext4", b"/dev/sda1", b"/mnt")
+    assert wire.decode(wire.encode(short)).strings == (b"ext4", b"", b"")  # type: ignore[union-attr]
+    for name in ("text_len", "second_len", "third_len"):
+        full = event._replace(**{name: 256})  # type: ignore[arg-type]
+        assert wire.decode(wire.encode(full)) == full
+        with pytest.raises(wire.DecodeError) as caught:
+            wire.decode(wire.encode(full._replace(**{name: 257})))  # type: ignore[arg-type]
+        assert caught.value.reason == "length"
+
+
+def test_only_a_call_has_strings() -> None:
+    """A record of another kind is not read as one, whatever its size."""
+    record = bytearray(wire.encode(wire.make(EventKind.SYS_MOUNT, third=b"x")))
+    record[0:2] = EventKind.FILE_OPEN.to_bytes(2, "little")
+    with pytest.raises(wire.DecodeError) as caught:
+        wire.decode(record)
+    assert caught.value.reason == "size"
+
+
 @pytest.mark.parametrize("view", [bytes, bytearray, memoryview])
 def test_any_buffer_is_decoded(view: type) -> None:
     """Bytes, a bytearray or a view of a ring: the same event."""

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from ringfence.abi import Action, EventKind, Fact, Mechanism
+from ringfence.abi import NO_CALL, Action, EventKind, Fact, Mechanism
 from ringfence.containers.model import Container, Enrichment, Posture
 from ringfence.containers.tree import ProcessTree
-from ringfence.events import ExecEvent, FileEvent, SyscallEvent, TaskEvent
+from ringfence.events import Event, ExecEvent, FileEvent, SyscallEvent, TaskEvent
 from ringfence.export.jsonl import line_of
 from ringfence.export.pages import page_of
 from ringfence.export.records import alert_record, event_record, finding_record
@@ -31,11 +31,14 @@ from ringfence.response.alert import assemble
 from ringfence.response.detectors import DETECTORS, finding
 from ringfence.response.kill import KillOutcome, KillResult
 from ringfence.wire import make
+from ringfence_linux.architecture import architecture
+from ringfence_linux.numbers import NUMBERS
 from tests.support.alert_schema import check, problems
 from tests.support.policies import PACK
 from tests.support.receivers import whole_alert
 
 K = EventKind
+FCHMOD = NUMBERS["fchmod"][architecture().native]
 FACTS = Fact.ROOT | Fact.CAP_SYS_ADMIN | Fact.NO_SECCOMP
 CAPABILITIES = tuple(f"CAP_{number}_OF_FORTY" for number in range(40))
 
@@ -217,6 +220,12 @@ def socket_of(family: int, kind: int, protocol: int = 0) -> SyscallEvent:
     return SyscallEvent(event=K.SYS_SOCKET, operand0=family, operand1=kind, operand2=protocol)
 
 
+def called(kind: EventKind, *operands: int, **fields: Any) -> Event:
+    """A system call with these operands and strings (`text`, `second`, `third`)."""
+    numbers = {f"operand{dim}": value for dim, value in enumerate(operands)}
+    return make(kind, **{"nr": NO_CALL, **numbers, **fields})
+
+
 @pytest.mark.parametrize(
     ("event", "words"),
     [
@@ -226,6 +235,39 @@ def socket_of(family: int, kind: int, protocol: int = 0) -> SyscallEvent:
         (socket_of(2, 1, 6), "open a socket AF_INET SOCK_STREAM IPPROTO_TCP"),
         (socket_of(38, 5), "open a socket AF_ALG SOCK_SEQPACKET"),
         (SyscallEvent(event=K.SYS_CHMOD, operand0=0o4755), "chmod 04755"),
+        (called(K.SYS_CHMOD, 0o4755, text=b"/tmp/x"), "chmod 04755 /tmp/x"),
+        (called(K.SYS_CHMOD, 0o4755, nr=FCHMOD, args0=7), "chmod 04755 descriptor 7"),
+        (called(K.SYS_MOUNT, text=b"ext4", second=b"/dev/sda1", third=b"/mnt"),
+         "mount /dev/sda1 at /mnt type ext4"),
+        (called(K.SYS_MOUNT, 4096, second=b"/proc", third=b"/x"), "mount /proc at /x with MS_BIND"),
+        (called(K.SYS_MOUNT, 32, third=b"/x"), "mount a filesystem at /x with MS_REMOUNT"),
+        (called(K.SYS_MOUNT, text=b"ext4"), "mount a filesystem type ext4"),
+        (called(K.SYS_MOUNT, text=b"a{b}~", second=b"{source}", third=b"at /y\n"),
+         "mount {source} at at /y\\n type a{b}~"),
+        (called(K.SYS_UMOUNT, 2, text=b"/sys"), "unmount /sys with MNT_DETACH"),
+        (called(K.SYS_UMOUNT), "unmount a filesystem"),
+        (called(K.SYS_PIVOT_ROOT, text=b"/a", second=b"/a/b"),
+         "make /a the root and put the old root at /a/b"),
+        (called(K.SYS_CHROOT, text=b"/host"), "change the root directory to /host"),
+        (called(K.SYS_FSOPEN, text=b"proc"), "open a filesystem proc to mount it"),
+        (called(K.SYS_FSCONFIG, 1, text=b"source", second=b"/dev/sda1"),
+         "configure a filesystem to mount it: source=/dev/sda1 (FSCONFIG_SET_STRING)"),
+        (called(K.SYS_FSPICK, text=b"/sys"), "open the filesystem at /sys to reconfigure it"),
+        (called(K.SYS_OPEN_TREE, 1, text=b"/sys"), "open the mount /sys with OPEN_TREE_CLONE"),
+        (called(K.SYS_MOVE_MOUNT, text=b"/b", second=b"/a"), "attach a mount from /a at /b"),
+        (called(K.SYS_MOVE_MOUNT, text=b"/b"), "attach a mount at /b"),
+        (called(K.SYS_MOUNT_SETATTR, text=b"/sys"), "change the attributes of the mount /sys"),
+        (called(K.SYS_MODULE_LOAD, 1, text=b"x=1"), "load a kernel module with the parameters x=1"),
+        (called(K.SYS_MODULE_UNLOAD, text=b"kvm"), "unload the kernel module kvm"),
+        (called(K.MODULE_REQUEST, text=b"fs-xfs"), "have the kernel load the module fs-xfs"),
+        (called(K.SYS_MEMFD_CREATE, 0, 1, text=b"x"), "create a file in memory named x"),
+        (called(K.SYS_MKNOD, 0o060000, text=b"/tmp/sda"), "create a node block-device at /tmp/sda"),
+        (called(K.SYS_SWAP, 1, text=b"/dev/sdb"), "change swap space /dev/sdb"),
+        (called(K.SYS_SYMLINK, text=b"/etc", second=b"/tmp/x"), "create a symbolic link /tmp/x to /etc"),
+        (called(K.SYS_RENAME, 2, text=b"/b", second=b"/a"), "rename /a to /b with RENAME_EXCHANGE"),
+        (called(K.SYS_SETXATTR, text=b"security.capability", second=b"/tmp/x"),
+         "set security.capability of /tmp/x"),
+        (called(K.SYS_SETXATTR), "set inode flags or times of a file"),
         (ExecEvent(event=K.PROCESS_EXEC, path_raw=b"/", path_len=1), "execute in memory"),
         (ExecEvent(event=K.PROCESS_EXEC, path_raw=b"/bin/sh", path_len=7), "execute /bin/sh"),
         (FileEvent(event=K.FILE_OPEN, path_raw=b"/a", path_len=2, open_flags=1), "open /a to write"),
@@ -302,6 +344,16 @@ def test_a_call_that_is_no_form_is_named_with_its_operands() -> None:
     details = {"call": "quotactl", "command": "Q_SETQUOTA", "inode": 5, "empty": ""}
     assert tried("quotactl", details) == "call quotactl with command Q_SETQUOTA"
     assert tried("acct", {}) == "call acct"
+
+
+def test_a_password_of_a_filesystem_is_no_word_of_an_alert() -> None:
+    """fsconfig has the name and the value in two strings."""
+    event = called(K.SYS_FSCONFIG, 1, text=b"password", second=b"hunter2")
+    record = alert_record(assemble(event, None, None, ProcessTree()), 0, 0)
+    assert "password=hunter2" in record["tried"]
+    clean = Redactor().record(record)
+    assert "hunter2" not in json.dumps(clean)
+    assert clean["details"]["key"] == "password"
 
 
 def test_the_words_of_an_alert_have_no_secret() -> None:

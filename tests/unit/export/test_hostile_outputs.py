@@ -29,6 +29,7 @@ from ringfence.export.sinks.native import headline
 from ringfence.export.sinks.web import Alertmanager, Otlp, Webhook
 from ringfence.response.alert import assemble
 from ringfence.response.detectors import finding
+from ringfence.wire import make
 from tests.support.receivers import http_receiver
 from tests.unit.export.test_page import ask, server
 from tests.unit.response.test_alert import rule_of
@@ -67,7 +68,7 @@ def check(document: Any) -> None:
 
 
 def records() -> list[Record]:
-    """A verdict and a finding about a container that chose everything that it could."""
+    """A verdict, a finding and a call with strings, of a container that chose everything that it could."""
     mount = SensitiveMount("host-etc", EVIL, EVIL, writable=True)
     container = Container(
         EVIL, 7, 1, runtime=EVIL, name=EVIL, image=EVIL, image_digest=EVIL, namespace=EVIL, pod=EVIL,
@@ -87,14 +88,15 @@ def records() -> list[Record]:
         )  # fmt: skip
     made = assemble(event, container, rule_of("unshare"), processes, "node-1", suppressed=1)
     found = finding("sweep", container, {EVIL: EVIL, "list": [raw]}, event)
-    return [
-        Redactor(()).record(one) for one in (alert_record(made, 0, 0), finding_record(found, "node-1", 0))
-    ]
+    strings = make(EventKind.SYS_MOUNT, text=raw[:255], second=raw[:255], third=raw[:255])
+    call = assemble(strings, container, None, processes, "node-1")
+    written = alert_record(made, 0, 0), finding_record(found, "node-1", 0), alert_record(call, 0, 0)
+    return [Redactor(()).record(one) for one in written]
 
 
-@pytest.mark.parametrize("record", records(), ids=["alert", "finding"])
+@pytest.mark.parametrize("record", records(), ids=["alert", "finding", "strings"])
 class TestOutputs:
-    """Each way out, with the same two records."""
+    """Each way out, with the same records."""
 
     def test_lines(self, record: Record) -> None:
         """One line of UTF-8 each, as written and as decoded."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.abi import DIM_OBJECT, EventKind, Fact, OperandSource
-from ringfence.bpf.syscalls import CALLS, operand_dims
+from ringfence.bpf.syscalls import CALLS, STRINGS, operand_dims
 from ringfence.policy import constants
 from ringfence.policy.operand import Kind
 from ringfence.policy.shared_operands import TASK_WORDS
@@ -30,8 +30,10 @@ def test_every_operand_of_a_call_is_filled_in(kind: EventKind) -> None:
     """A rule cannot test what the probes do not record."""
     wanted = {operand.dim for operand in EVENTS[kind].operands if operand.dim < 4 and not operand.by_hook}
     assert wanted <= operand_dims(kind)
-    if any(operand.dim == DIM_OBJECT for operand in EVENTS[kind].operands):
-        assert any(call.text_arg >= 0 for call in CALLS.values() if call.kind is kind)
+    for operand in EVENTS[kind].operands:
+        if operand.dim == DIM_OBJECT:
+            assert STRINGS[kind][0] == operand.name
+            assert any(call.strings for call in CALLS.values() if call.kind is kind)
 
 
 @pytest.mark.parametrize("kind", FAMILIES, ids=lambda kind: kind.label)

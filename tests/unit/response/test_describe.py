@@ -39,17 +39,18 @@ from ringfence.events import (
 )
 from ringfence.policy.constants import FILESYSTEMS
 from ringfence.response.describe import call_name, describe, device_text, filesystem, notes, task_words
+from ringfence.wire import make
 
 K = EventKind
 x86_only = pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86_64")
 
 
-def call(kind: EventKind, *operands: int, text: bytes = b"", **fields: Any) -> SyscallEvent:
-    """Returns a system call with these operands."""
+def call(kind: EventKind, *operands: int, **fields: Any) -> SyscallEvent:
+    """Returns a system call with these operands and strings (`text`, `second`, `third`)."""
     named = {f"operand{index}": value for index, value in enumerate(operands)}
-    return SyscallEvent(
-        event=kind, text_raw=text.ljust(256, b"\0"), text_len=len(text), **{**named, **fields}
-    )
+    event = make(kind, **{"nr": 0, **named, **fields})
+    assert isinstance(event, SyscallEvent)
+    return event
 
 
 @x86_only
@@ -78,6 +79,17 @@ def _label(value: Any) -> str:
         (call(K.SYS_BPF, 5), {"cmd": "BPF_PROG_LOAD"}),
         (call(K.SYS_FSOPEN, text=b"proc"), {"fstype": b"proc"}),
         (call(K.SYS_CHROOT, text=b"/host\n\x1b[2J"), {"path": b"/host\n\x1b[2J"}),
+        (
+            call(K.SYS_MOUNT, text=b"ext4", second=b"/dev/sda1", third=b"/mnt"),
+            {"fstype": b"ext4", "source": b"/dev/sda1", "target": b"/mnt"},
+        ),
+        (call(K.SYS_MOVE_MOUNT, text=b"/b", second=b"/a"), {"source": b"/a", "target": b"/b"}),
+        (call(K.SYS_CHMOD, 0o104755, text=b"/tmp/x"), {"mode": "04755", "path": b"/tmp/x"}),
+        (call(K.SYS_FSCONFIG, 1, text=b"ro"), {"key": b"ro", "parameter": b"ro", "value": None}),
+        (
+            call(K.SYS_FSCONFIG, 1, text=b"source", second=b"/dev/sda1"),
+            {"key": b"source", "parameter": b"source=/dev/sda1", "value": None},
+        ),
         (
             DeviceEvent(event=K.DEVICE_ACCESS, type=1, access=6, major=8, minor=0),
             {"device": "b 8:0", "access": ["read", "write"]},
