@@ -27,6 +27,7 @@ __all__ = [
     "SOCKET",
     "SOCKET_NAME",
     "VARIABLE",
+    "WASM",
     "Answer",
     "Request",
 ]
@@ -47,12 +48,14 @@ SECONDS_TO_SPEAK = 5.0
 SECONDS_REQUIRED, SECONDS_OPTIONAL = 15.0, 2.0
 #: what a descriptor is
 CGROUP, CONFIG, POLICY = "cgroup", "config", "policy"
+#: the handler of a WebAssembly module
+WASM = "wasm"
 
 
 class Request:
     """The runtime asks for a container to be enrolled before its workload runs."""
 
-    __slots__ = ("certain", "container", "fds", "file", "policies")
+    __slots__ = ("certain", "container", "fds", "file", "handler", "policies")
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class Request:
         *,
         file: str = "",
         certain: bool = False,
+        handler: str = "",
     ) -> None:
         self.container = container
         self.policies = tuple(policies)
@@ -72,6 +76,8 @@ class Request:
         """the name of the policy file"""
         self.certain = certain
         """no engine knows more about the container than its configuration"""
+        self.handler = handler
+        """how the runtime executes the program: WASM, or empty for a native one"""
 
     def encode(self) -> bytes:
         """One packet."""
@@ -81,6 +87,7 @@ class Request:
                 "policies": self.policies,
                 "file": self.file,
                 "certain": self.certain,
+                "handler": self.handler,
                 "fds": self.fds,
             }
         ).encode("ascii")
@@ -104,6 +111,7 @@ class Request:
             [str(name) for name in fds],
             file=str(body.get("file", "policy"))[:_MAX_FILE],
             certain=body.get("certain") is True,
+            handler=WASM if body.get("handler") == WASM else "",
         )
 
 

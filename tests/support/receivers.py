@@ -30,7 +30,7 @@ def alert(number: int = 1, **changes: Any) -> Record:
                  "policy": "kernel-interfaces", "file": "/etc/ringfence/policies/kernel.yaml", "line": 12,
                  "attack": ["T1611", "T1055.001"], "mode": "enforce"},
         "action": "deny", "outcome": "denied", "mechanism": "lsm",
-        "container": {"id": "c" * 64, "cgroup": 4711, "runtime": "containerd",
+        "container": {"id": "c" * 64, "cgroup": 4711, "runtime": "containerd", "handler": "wasm",
                       "name": "web", "image": "registry.example:5000/shop/web:1.2",
                       "image_digest": "registry.example:5000/shop/web@sha256:" + "d" * 64,
                       "namespace": "shop", "pod": "web-0", "pod_uid": "0f0f0f0f-1111-2222-3333-444444444444",

@@ -28,8 +28,8 @@ def _no_labels() -> Mapping[str, str]:
 
 # The fields that Container.enriched copies from Facts.
 _COPIED = (
-    "runtime", "name", "image", "image_id", "image_digest", "labels", "cluster_labels", "namespace", "pod",
-    "pod_uid", "owner", "posture",
+    "runtime", "handler", "name", "image", "image_id", "image_digest", "labels", "cluster_labels",
+    "namespace", "pod", "pod_uid", "owner", "posture",
 )  # fmt: skip
 
 
@@ -98,6 +98,7 @@ class Facts:
     enrichment: Enrichment
     source: str = ""  # docker, containerd, runc ...
     runtime: str = ""
+    handler: str = ""  # "wasm" if the runtime reported that it executes a module
     name: str = ""
     image: str = ""
     image_id: str = ""
@@ -124,6 +125,7 @@ class Container:
     cgroup_path: str = ""
     state: State = State.CREATED
     runtime: str | None = None
+    handler: str | None = None  # "wasm": from the enrolment request only, so no image can set it
     name: str | None = None
     image: str | None = None
     image_id: str | None = None

@@ -160,6 +160,7 @@ def container_record(container: Container) -> Record:
         "id": escape(container.id, 128),
         "cgroup": container.cgroup_id,
         "runtime": _known(container.runtime),
+        "handler": _known(container.handler),
         "name": _known(container.name),
         "image": _known(container.image),
         "image_digest": _known(container.image_digest).rpartition("@")[2],

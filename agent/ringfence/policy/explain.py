@@ -94,6 +94,8 @@ def _traits(traits: Traits) -> str:
         if globs
     ]
     parts += [f"label {key}={glob}" for key, glob in traits.labels]
+    if traits.handler is not None:
+        parts.append(f"handler {traits.handler}")
     if traits.privileged is not None:
         parts.append("full privileges" if traits.privileged else "less than full privileges")
     return " and ".join(parts)

@@ -118,6 +118,10 @@ class ContainerFacts(Protocol):
     @property
     def runtime(self) -> str | None: ...
     @property
+    def handler(self) -> str | None:
+        """As the runtime that started it reported it to the agent. No source that an image can set."""
+
+    @property
     def namespace(self) -> str | None: ...
     @property
     def pod(self) -> str | None: ...
@@ -154,6 +158,7 @@ class Traits:
     workloads: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     privileged: bool | None = None
+    handler: str | None = None
 
     def matches(self, container: ContainerFacts, *, exempting: bool = False) -> bool:
         """Returns True if every tested fact is known about the container and matches.
@@ -171,6 +176,8 @@ class Traits:
             (self.workloads, container.owner),
         )
         if not all(_any_glob(globs, value) for globs, value in tests if globs):
+            return False
+        if self.handler is not None and container.handler != self.handler:
             return False
         labels = container.cluster_labels if exempting else container.labels
         if not all(_any_glob((glob,), labels.get(key)) for key, glob in self.labels):

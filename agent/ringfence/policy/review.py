@@ -115,7 +115,7 @@ def _open_exceptions(rule: Rule) -> Iterator[Note]:
 
 def _matches_everything(scope: Traits) -> bool:
     """Returns True if every key of a scope has a glob that matches any value, as `namespaces: '*'` does."""
-    if scope.labels or scope.privileged is not None:
+    if scope.labels or scope.privileged is not None or scope.handler is not None:
         return False
     keys = scope.names, scope.images, scope.runtimes, scope.namespaces, scope.pods, scope.workloads
     return all(any(set(glob) == {"*"} for glob in globs) for globs in keys if globs)

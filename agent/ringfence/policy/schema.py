@@ -11,6 +11,7 @@ from typing import Any
 from ringfence.policy.load import API_VERSION, KIND, NAME
 from ringfence.policy.operand import EventWords, Kind, Operand
 from ringfence.policy.rules import ATTACK, REQUIREMENTS, RULE_ID
+from ringfence.policy.traits import HANDLERS
 from ringfence.policy.vocabulary import EVENTS, OF_THE_HOST, labels
 from ringfence.severity import SEVERITIES
 
@@ -96,6 +97,7 @@ def _traits() -> Schema:
         **{name: {**globs, "description": "globs, at least one of which must match"} for name in names},
         "labels": {"type": "object", "minProperties": 1, "additionalProperties": _word()},
         "privileged": {"type": "boolean"},
+        "handler": {"enum": list(HANDLERS)},
     }
 
 

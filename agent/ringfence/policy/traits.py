@@ -10,9 +10,11 @@ from ringfence.policy.fields import Diagnostics, shown
 from ringfence.policy.model import Traits
 from ringfence.policy.reader import MappingNode, Node, Scalar, SequenceNode
 
-__all__ = ["TRAITS", "read_some", "read_traits"]
+__all__ = ["HANDLERS", "TRAITS", "read_some", "read_traits"]
 
-TRAITS = ("names", "images", "runtimes", "namespaces", "pods", "workloads", "labels", "privileged")
+TRAITS = ("names", "images", "runtimes", "namespaces", "pods", "workloads", "labels", "privileged", "handler")
+#: what executes a program that is not native
+HANDLERS = ("wasm",)
 _UNCLOSED = re.compile(r"\[(?!!?\]?[^\]]*\])")
 
 
@@ -42,6 +44,9 @@ def read_traits(diagnostics: Diagnostics, keys: Mapping[str, Node], where: str) 
         labels=diagnostics.labels(keys["labels"], f"{where}.labels") if "labels" in keys else (),
         privileged=diagnostics.boolean(keys["privileged"], f"{where}.privileged")
         if "privileged" in keys
+        else None,
+        handler=diagnostics.choice(keys["handler"], f"{where}.handler", HANDLERS)
+        if "handler" in keys
         else None,
     )
 

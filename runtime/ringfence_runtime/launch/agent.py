@@ -77,7 +77,7 @@ def announce(config: Config, options: Options, container: Container) -> Talk | N
     try:
         sock.connect(path)
         _check_peer(sock, path)
-        _send(sock, names, options, container, fds)
+        _send(sock, names, options, container, fds, config.handler)
     except (OSError, Error) as error:
         sock.close()
         absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
@@ -114,7 +114,12 @@ def _check_peer(sock: _socket.socket, path: str) -> None:
 
 
 def _send(
-    sock: _socket.socket, names: list[str], options: Options, container: Container, fds: list[int]
+    sock: _socket.socket,
+    names: list[str],
+    options: Options,
+    container: Container,
+    fds: list[int],
+    handler: str,
 ) -> None:
     kinds: list[str] = []
 
@@ -132,7 +137,7 @@ def _send(
         add(enroll.POLICY, file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     elif options.policy:
         names = [*names, *_names(options.policy, "--policy")]
-    request = enroll.Request(container.id, names, kinds, file=file, certain=options.certain)
+    request = enroll.Request(container.id, names, kinds, file=file, certain=options.certain, handler=handler)
     rights = (_socket.SOL_SOCKET, _SCM_RIGHTS, pack(f"{len(fds)}i", *fds))
     sock.sendmsg([request.encode()], [rights], _socket.MSG_NOSIGNAL)
 

@@ -15,6 +15,7 @@ import stat
 
 import ringfence_runtime
 from ringfence_linux import syscalls
+from ringfence_linux.enroll import WASM
 from ringfence_runtime.errors import Error, SpecError
 from ringfence_runtime.launch.paths import open_in_root
 from ringfence_runtime.spec.mounts import Mount
@@ -96,6 +97,7 @@ def rewritten(config: Config, code: str) -> Config:
     process = config.process
     assert process is not None
     result = copy(config)
+    result.handler = WASM
     result.mounts = (*(mount for mount in config.mounts if not _is_kernels(mount)), *_mounts(code))
     result.process = copy(process)
     result.process.args = _arguments(config, process, result.mounts)

@@ -37,6 +37,7 @@ class Config:
     __slots__ = (
         "annotations",
         "domainname",
+        "handler",
         "hooks",
         "hostname",
         "linux",
@@ -68,6 +69,8 @@ class Config:
         if self.domainname and domainname not in (None, self.domainname):
             raise node.error("domainname", f"is {self.domainname!r}, but linux.sysctl says {domainname!r}")
         self.annotations = node.table("annotations")
+        self.handler = ""
+        """set by launch.wasm for a module: how the program is executed"""
         hooks = node.child("hooks")
         self.hooks = {
             kind: [Hook(item) for item in hooks.nodes(kind)] if hooks else [] for kind in HOOK_KINDS

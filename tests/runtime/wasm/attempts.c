@@ -28,6 +28,27 @@ static int look(const char *path)
 	return 0;
 }
 
+/* Reads the file until somebody else has exchanged it often enough: what was read, and how often. */
+static int race(const char *path)
+{
+	int inside = 0, failed = 0;
+	for (int count = 0; count < 200000 && (inside < 500 || failed < 500); count++) {
+		char text[8] = "";
+		int fd = open(path, O_RDONLY);
+		if (fd < 0) {
+			failed++;
+			continue;
+		}
+		if (read(fd, text, sizeof(text) - 1) == 6 && !strcmp(text, "inside"))
+			inside++;
+		else
+			printf("read: %s\n", text);
+		close(fd);
+	}
+	printf("inside: %d, failed: %d\n", inside, failed);
+	return 0;
+}
+
 static int list(const char *path)
 {
 	DIR *directory = opendir(path);
@@ -80,6 +101,8 @@ int main(int count, char **words)
 		return look(path);
 	if (!strcmp(what, "list"))
 		return list(path);
+	if (!strcmp(what, "race"))
+		return race(path);
 	if (!strcmp(what, "write"))
 		return says("write", open(path, O_CREAT | O_WRONLY, 0600) < 0);
 	if (!strcmp(what, "link"))

@@ -47,6 +47,13 @@ def test_the_next_agent_knows_the_policies_that_containers_chose(tmp_path: Path)
     assert files(tmp_path) == set()
 
 
+def test_the_next_agent_knows_what_executes_a_container(tmp_path: Path) -> None:
+    """Policies for modules stay in force over a restart."""
+    kept = record(1)._replace(facts=Facts(Enrichment.DONE, handler="wasm"))
+    EnrolmentStore(tmp_path).keep(kept)
+    assert EnrolmentStore(tmp_path).records() == [kept]
+
+
 def test_a_file_of_a_container_that_was_not_enrolled_goes(tmp_path: Path) -> None:
     """A file that another container chose stays."""
     store = EnrolmentStore(tmp_path)

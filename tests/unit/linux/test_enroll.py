@@ -13,7 +13,8 @@ from ringfence_linux.enroll import Answer, Request
 
 def test_a_request_arrives_as_it_was_sent() -> None:
     """All fields, by one packet."""
-    sent = Request("box", ["shell"], [enroll.CGROUP, enroll.CONFIG], file="/a\udcff", certain=True)
+    kinds = [enroll.CGROUP, enroll.CONFIG]
+    sent = Request("box", ["shell"], kinds, file="/a\udcff", certain=True, handler=enroll.WASM)
     got = Request.decode(sent.encode(), 2)
     assert [getattr(got, name) for name in Request.__slots__] == [
         getattr(sent, name) for name in Request.__slots__
@@ -22,8 +23,9 @@ def test_a_request_arrives_as_it_was_sent() -> None:
 
 def test_optional_fields_have_defaults() -> None:
     """An older runtime may leave them out. Anything but true is uncertain."""
-    got = Request.decode(b'{"fds": [], "id": "box", "certain": 1}', 0)
+    got = Request.decode(b'{"fds": [], "id": "box", "certain": 1, "handler": "krun"}', 0)
     assert (got.container, got.policies, got.file, got.certain) == ("box", (), "policy", False)
+    assert not got.handler
 
 
 def test_a_request_is_bounded() -> None:

@@ -31,6 +31,7 @@ class Seen:
     settled: bool = True
     image_digest: str | None = None
     owner: str | None = None
+    handler: str | None = None
 
 
 class _Plain(yaml.SafeDumper):

@@ -39,6 +39,7 @@ GOOD: list[dict[str, Any]] = [
     policy(rule(otherwise="skip")),
     policy(rule(event="network.connect", match={"address": ["node", "10.0.0.1"]})),
     policy(rule(), names=["a*"], labels={"app": "x"}, privileged=True),
+    policy(rule(), handler="wasm"),
     policy(rule(), containers="all", but={"images": "x"}, unidentified="apply"),
 ]  # fmt: skip
 BAD: list[dict[str, Any]] = [
@@ -67,6 +68,7 @@ BAD: list[dict[str, Any]] = [
     policy(rule(exceptions=[{"for": {"pots": ["x"]}}])),
     policy(rule(event="kernel.helper", match={"known": "no"}, exceptions=[{"for": {"names": "x"}}])),
     policy(rule(action="stop")),
+    policy(rule(), handler="native"),
     policy(rule(action="kill", require="deny")),
     policy(rule(action="alert", otherwise="alert")),
     policy(rule(require="deny", otherwise="alert")),

@@ -88,6 +88,7 @@ def test_images_are_named_by_digest_too() -> None:
         ({"names": "build"}, {"name": "build"}, {"name": "build-2"}),
         ({"labels": {"team": "b"}}, {"cluster_labels": {"team": "b"}}, {"cluster_labels": {"team": "c"}}),
         ({"privileged": True}, {"privileged": True}, {"privileged": False}),
+        ({"handler": "wasm"}, {"handler": "wasm"}, {"name": "wasm", "labels": {"run.oci.handler": "wasm"}}),
         ({"namespaces": "team-b", "pods": "runner-*"}, {"namespace": "team-b", "pod": "runner-1"},
          {"namespace": "team-c", "pod": "runner-1"}),
     ],

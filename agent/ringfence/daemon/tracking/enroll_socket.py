@@ -287,7 +287,8 @@ class _Request:
         self.policy_name = request.file
         given = fds.get(enroll.POLICY, [])
         self.policy_file = safejson.read_open(given[0]) if given else None
-        self.facts = _facts(fds.get(enroll.CONFIG, []), certain=request.certain)
+        facts = _facts(fds.get(enroll.CONFIG, []), certain=request.certain)
+        self.facts = replace(facts, handler=request.handler)
 
     @classmethod
     def of(cls, data: bytes, fds: list[int]) -> _Request:

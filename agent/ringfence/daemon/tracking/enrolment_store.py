@@ -21,7 +21,7 @@ from ringfence_linux.atomicfile import replace_file
 
 __all__ = ["EnrolmentRecord", "EnrolmentStore"]
 
-_FACTS = ("source", "runtime", "name", "image", "image_id", "namespace", "pod", "pod_uid")
+_FACTS = ("source", "runtime", "handler", "name", "image", "image_id", "namespace", "pod", "pod_uid")
 
 
 class EnrolmentRecord(NamedTuple):

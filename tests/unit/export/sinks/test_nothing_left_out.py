@@ -70,8 +70,9 @@ def real_records() -> Iterator[dict[str, Any]]:
     posture = Posture(("CAP_BPF",), seccomp="disabled", shared_namespaces=("pid",), sensitive_mounts=(mount,),
                       score=5, reasons=("x",))  # fmt: skip
     container = Container(
-        "c" * 64, 7, 1, runtime="containerd", name="web", image="i:1", image_digest="i@sha256:0",
-        namespace="n", pod="p", pod_uid="u", owner="Job/x", labels={"app": "web"}, posture=posture,
+        "c" * 64, 7, 1, runtime="containerd", handler="wasm", name="web", image="i:1",
+        image_digest="i@sha256:0", namespace="n", pod="p", pod_uid="u", owner="Job/x",
+        labels={"app": "web"}, posture=posture,
     )  # fmt: skip
     event = SyscallEvent(event=EventKind.SYS_UNSHARE, operand0=0x10000000, pid=11, start_ns=2, ppid=10)
     made: Alert = assemble(event, container, rule_of("unshare"), tree(), "node-1", suppressed=1)
