@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import secrets
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -24,7 +25,13 @@ from ringfence_runtime.launcher.modules import Modules
 from ringfence_runtime.spec import parse_config
 from tests.runtime.conftest import CONFIG, ROOT, Box, Runtime
 from tests.runtime.test_agent import add_call, agent, with_agent  # noqa: F401 (fixtures)
-from tests.runtime.test_engines import Podman, podman, root_tree  # noqa: F401 (fixtures)
+from tests.runtime.test_engines import (  # noqa: F401 (fixtures)
+    Containerd,
+    Podman,
+    containerd,
+    podman,
+    root_tree,
+)
 from tests.runtime.test_launcher import Warm
 from tests.support import force
 from tests.support.agent import Agent
@@ -377,6 +384,19 @@ def test_podman_runs_a_module(podman: Podman, module: Path) -> None:  # noqa: F8
     """By crun's annotation, with a module from a volume."""
     words = ["--rm", "--annotation", "run.oci.handler=wasm", "-v", f"{module}:/app.wasm:ro"]
     got = podman.run(*words, "rftest", "/app.wasm", "a", ok=False)
+    assert got.stdout.splitlines()[:2] == ["/app.wasm", "a"], got.stderr
+    assert got.returncode == 7
+
+
+@pytest.mark.slow
+@pytest_root
+def test_containerd_runs_a_module(containerd: Containerd, root_tree: Path, module: Path) -> None:  # noqa: F811
+    """By crun's annotation, with a module from a volume."""
+    name = f"rftest-{secrets.token_hex(6)}"
+    options = ["--rm", "--runc-binary", str(containerd.executable), "--cgroup", f"/{name}"]
+    options += ["--annotation", "run.oci.handler=wasm"]
+    options += ["--mount", f"type=bind,src={module},dst=/app.wasm,options=rbind:ro"]
+    got = containerd.ctr("run", *options, "--rootfs", str(root_tree), name, "/app.wasm", "a", ok=False)
     assert got.stdout.splitlines()[:2] == ["/app.wasm", "a"], got.stderr
     assert got.returncode == 7
 
