@@ -22,7 +22,8 @@ def register(commands: Commands) -> None:
         text="Run a program in a new fenced sandbox: Docker's fourteen capabilities, no new privileges,\n"
         "Landlock, seccomp, masked paths, at most 2048 tasks, and no network by default. IMAGE is the\n"
         "name of an image in the store (ringfence image import), an OCI layout or archive\n"
-        "(./PATH[:TAG]), or a directory (./DIR). Options must precede IMAGE.\n\n"
+        "(./PATH[:TAG]), a WebAssembly module (./FILE.wasm), or a directory (./DIR). Options must\n"
+        "precede IMAGE.\n\n"
         "The exit code is the program's; 125: could not be started, 126: cannot be executed,\n"
         "127: not found. A foreground sandbox is removed when it exits, unless --keep is given.",
         examples=(

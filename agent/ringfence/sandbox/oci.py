@@ -11,6 +11,7 @@ from ringfence.sandbox import fences
 from ringfence.sandbox.errors import UsageError
 from ringfence.sandbox.request import Request, Resources
 from ringfence.sandbox.values import Device, Volume
+from ringfence_runtime.launch import wasm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Found(NamedTuple):
     """(source file, path in the sandbox): hosts, resolv.conf, hostname, never through the image's symlinks"""
     output: str = ""
     """a file for standard output and standard error; empty: those of the caller"""
+    is_module: bool = False
+    """the program is a WebAssembly module"""
     map_volumes: bool = False
     """show the files of volumes as those of the sandbox's own ids"""
 
@@ -187,6 +190,8 @@ def _annotations(request: Request, found: Found) -> dict[str, str]:
     ours = {"org.ringfence.name": found.name}
     if found.image:
         ours["org.opencontainers.image.ref.name"] = found.image
+    if found.is_module:
+        ours[wasm.OWN] = "true"
     return dict(request.labels) | ours
 
 

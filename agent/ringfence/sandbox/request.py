@@ -18,6 +18,11 @@ class Roots(NamedTuple):
     images: str = "/var/lib/ringfence/images"
 
     @property
+    def modules(self) -> str:
+        """The engine for WebAssembly, and the native code of modules."""
+        return f"{self.images}/wasm"
+
+    @property
     def runtime(self) -> str:
         """States of the OCI runtime."""
         return f"{self.state}/runtime"

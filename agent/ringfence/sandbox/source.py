@@ -27,6 +27,8 @@ class Source(NamedTuple):
     """a name, an absolute path or `host`"""
     image: str = ""
     defaults: ProcessDefaults | None = None
+    is_module: bool = False
+    """the program is a WebAssembly module"""
 
 
 def resolve(request: Request, store: ImageStore) -> Source:
@@ -65,7 +67,7 @@ def _imported(store: ImageStore, path: str, reference: str) -> Source:
     from ringfence_runtime.images import Options, import_image
 
     done = import_image(store, path, Options(reference=reference))
-    return Source(done.image.digest, done.name, done.image.process)
+    return Source(done.image.digest, done.name, done.image.process, done.image.is_wasm)
 
 
 def _stored(store: ImageStore, name: str) -> Source:
@@ -74,8 +76,10 @@ def _stored(store: ImageStore, name: str) -> Source:
     try:
         image = store.find(name)
     except ImageNotFoundError as error:
+        if name.endswith(".wasm") and os.path.isfile(name):
+            return _imported(store, name, "")
         hint = f"ringfence image import PATH --name {name}"
         if os.path.exists(name):
             hint = f"for the file or directory of that name, write ./{name}"
         raise SandboxError(error.message, hint=hint) from None
-    return Source(name, name, image.process)
+    return Source(name, name, image.process, image.is_wasm)

@@ -19,6 +19,7 @@ from ringfence.sandbox.place import Place, new_name, reserve
 from ringfence.sandbox.request import Request
 from ringfence.sandbox.source import HOST, Source, resolve
 from ringfence.sandbox.stdio import Streams
+from ringfence_runtime.launch import wasm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ class _Start:
             network=self.network.namespace(),
             files=self.network.files(place, rootfs, options.rootfs_fd, self.warn),
             output=self._output(options) if request.detach else "",
+            is_module=self.source.is_module,
             map_volumes=unmapped,
         )
         options.output = oci.OUTPUT if request.detach else ""
@@ -234,6 +236,10 @@ class _Start:
     def _write(self, config: dict[str, Any]) -> None:
         from ringfence_linux import strictjson
 
+        if wasm.wanted(config["annotations"]):
+            from ringfence_runtime.cli.engine import use_engine
+
+            use_engine(self.request.roots.modules)
         self.place.write("config.json", strictjson.dumps(config))
 
     def _streams_out(self) -> None:

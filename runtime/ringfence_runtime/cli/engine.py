@@ -8,16 +8,19 @@ own.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
 import shutil
 import subprocess
 
+import ringfence_runtime
+from ringfence_linux.atomicfile import replace_file
 from ringfence_runtime.errors import Error
 from ringfence_runtime.launch.wasm import PLACE
 
-__all__ = ["find_library", "install_engine"]
+__all__ = ["find_library", "install_engine", "use_engine"]
 
 _NATIVE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "native")
 
@@ -54,6 +57,49 @@ def install_engine(library: str, target: str, compiler: str) -> str:
     shutil.rmtree(target, ignore_errors=True)
     os.rename(new, target)
     return digest.hexdigest()
+
+
+def use_engine(directory: str) -> None:
+    """Lets this process execute modules: installs the engine below `directory`, unless it is there.
+
+    For `ringfence run`, which is not an installed runtime.
+    """
+    library = find_library()
+    if not library:
+        raise Error("there is no engine for WebAssembly", hint="pip install 'ringfence[wasm]'")
+    name = _name(library)
+    os.makedirs(directory, 0o700, exist_ok=True)
+    lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(f"{directory}/{name}.digest"):
+            _install_only(library, directory, name)
+    finally:
+        os.close(lock)
+    with open(f"{directory}/{name}.digest", encoding="ascii") as text:
+        ringfence_runtime.ENGINE = (f"{directory}/{name}", text.read(), f"{directory}/code")
+
+
+def _name(library: str) -> str:
+    """Returns another name for another library, and for another host program."""
+    status = os.stat(library)
+    key = hashlib.sha256(f"{library} {status.st_size} {status.st_mtime_ns}".encode())
+    for name in sorted(os.listdir(_NATIVE)):
+        with open(f"{_NATIVE}/{name}", "rb") as file:
+            key.update(hashlib.file_digest(file, "sha256").digest())
+    return f"engine-{key.hexdigest()[:32]}"
+
+
+def _install_only(library: str, directory: str, name: str) -> None:
+    """Installs it and removes the engines of other versions. Running modules keep theirs open."""
+    compiler = next((found for each in ("cc", "gcc", "clang") if (found := shutil.which(each))), None)
+    if compiler is None:
+        raise Error("the engine for WebAssembly needs a C compiler, once", hint="apt install gcc libc6-dev")
+    for old in os.listdir(directory):
+        if old.endswith(".digest"):
+            os.unlink(f"{directory}/{old}")
+            shutil.rmtree(f"{directory}/{old.removesuffix('.digest')}", ignore_errors=True)
+    replace_file(f"{directory}/{name}.digest", install_engine(library, f"{directory}/{name}", compiler))
 
 
 def _needed(library: str) -> list[tuple[str, str]]:

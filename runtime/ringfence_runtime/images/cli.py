@@ -58,7 +58,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-root", default=DEFAULT_ROOT, metavar="DIR", help="the store (%(default)s)")
     commands = parser.add_subparsers(dest="image_command", required=True, metavar="COMMAND")
     add = commands.add_parser(
-        "import", help="import an image from an OCI layout (directory or tar) or docker archive"
+        "import",
+        help="import an OCI layout (directory or tar), a docker archive or a WebAssembly module",
     )
     add.add_argument("path", metavar="PATH[:REFERENCE]", help=_PATH)
     add.add_argument("--name", default="", help="its name in the store")

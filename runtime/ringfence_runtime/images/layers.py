@@ -16,6 +16,7 @@ from ringfence_runtime.images.source import Source
 from ringfence_runtime.images.streams import LayerStream, VerifiedBlob, decompress
 from ringfence_runtime.images.tar import TarReader
 from ringfence_runtime.images.unpack import unpack_layer
+from ringfence_runtime.images.wasm import as_tar
 
 __all__ = ["Unpacked", "unpack_blob", "verify_blob"]
 
@@ -48,7 +49,7 @@ def _blob(source: Source, layer: Layer) -> Iterator[VerifiedBlob]:
 
 @contextmanager
 def _stream(blob: VerifiedBlob, layer: Layer, limits: Limits) -> Iterator[LayerStream]:
-    chunks = decompress(blob)
+    chunks = as_tar(blob) if layer.is_module else decompress(blob)
     try:
         yield LayerStream(chunks, blob, limits, layer.diff_id.partition(":")[0])
     finally:

@@ -13,7 +13,7 @@ from ringfence_runtime.images.errors import ImageNotFoundError, LayoutError, Lim
 from ringfence_runtime.images.limits import Limits
 from ringfence_runtime.images.platforms import Platform
 from ringfence_runtime.images.reference import choose, several_of_one_name
-from ringfence_runtime.images.source import Source
+from ringfence_runtime.images.source import ModuleFile, Source
 from ringfence_runtime.images.streams import VerifiedBlob, read_document
 
 __all__ = ["Layer", "Manifest", "blob_path", "read_manifest"]
@@ -27,6 +27,7 @@ _MANIFEST = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 _CONFIG = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+_WASM_CONFIG = "application/vnd.wasm.config.v0+json"
 _LAYER = ("application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.nondistributable.v1.tar",
           "application/vnd.docker.image.rootfs.diff.tar",
           "application/vnd.docker.image.rootfs.foreign.diff.tar")  # fmt: skip
@@ -38,15 +39,16 @@ _NESTED = 4
 
 
 class Layer:
-    """One layer: its blob, and the digest of its uncompressed content."""
+    """One layer: its blob, and the digest of its uncompressed content. `is_module`: WebAssembly, no tar."""
 
-    __slots__ = ("diff_id", "digest", "path", "size")
+    __slots__ = ("diff_id", "digest", "is_module", "path", "size")
 
-    def __init__(self, path: str, digest: str, size: int, diff_id: str) -> None:
+    def __init__(self, path: str, digest: str, size: int, diff_id: str, *, is_module: bool = False) -> None:
         self.path = path
         self.digest = digest
         self.size = size
         self.diff_id = diff_id
+        self.is_module = is_module
 
 
 class Manifest:
@@ -72,6 +74,10 @@ def read_manifest(
     source: Source, limits: Limits, *, reference: str = "", platform: Platform | None = None
 ) -> Manifest:
     """Returns the image named `reference` (default: the only one) for `platform` (this machine's)."""
+    if isinstance(source, ModuleFile):
+        from ringfence_runtime.images.wasm import read_module_file
+
+        return read_module_file(source)
     reader = _Reader(source, limits, platform)
     marker = source.open("oci-layout")
     if marker is None:
@@ -164,6 +170,9 @@ class _Reader:
         for entry in entries:
             if "platform" not in entry or self.platform.accepts(Platform.of(entry.node("platform"))):
                 return self.descend(entry, reference, depth)
+        for entry in entries if self.asked is None else ():
+            if Platform.of(entry.node("platform")).is_wasm:
+                return self.descend(entry, reference, depth)
         there = (
             ", ".join(show(str(Platform.of(entry.node("platform")))) for entry in entries[:20]) or "nothing"
         )
@@ -176,6 +185,8 @@ class _Reader:
         if node.data.get("schemaVersion") != 2:
             raise LayoutError(f"{node.path}: schemaVersion is not 2")
         described = node.node("config")
+        if described.text("mediaType") == _WASM_CONFIG:
+            return self.artifact(node, described, digest, reference)
         if described.text("mediaType") not in _CONFIG:
             raise LayoutError(
                 f"{described.path}: {show(described.text('mediaType'))}: this is not a container image"
@@ -196,10 +207,20 @@ class _Reader:
             digest, check_digest(described.data["digest"], described.path), config, layers, reference
         )
 
+    def artifact(self, node: Node, described: Node, digest: str, reference: str) -> Manifest:
+        """Checks an artifact of WebAssembly."""
+        from ringfence_runtime.images.wasm import read_artifact
+
+        document = self.document(described, "config")
+        blob = next((item.digest("digest") for item in node.nodes("layers")), "")
+        config, layers = read_artifact(node, document, self.source, blob_path(blob))
+        check_platform(config, self.asked, self.platform)
+        return Manifest(digest, described.digest("digest"), config, layers, reference)
+
 
 def check_platform(config: ImageConfig, asked: Platform | None, platform: Platform) -> None:
     """Refuses an image of another architecture, which would fail unclearly at its first instruction."""
-    if not platform.accepts(config.platform):
+    if not platform.accepts(config.platform) and (asked or not config.platform.is_wasm):
         hint = "" if asked else f"--platform {config.platform} imports it anyway"
         raise ImageNotFoundError(f"the image is for {show(str(config.platform))}, not {platform}", hint=hint)
 

@@ -21,6 +21,8 @@ _MACHINES = {
     "riscv64": ("riscv64", ""),
     "loongarch64": ("loong64", ""),
 }
+#: of containerd and Docker, and of artifacts (modules, components)
+_WASI = ("wasi", "wasip1", "wasip2")
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
 
 
@@ -56,8 +58,15 @@ class Platform:
         """What a descriptor or an image configuration says of itself."""
         return cls(node.text("os"), node.text("architecture"), node.text("variant"))
 
+    @property
+    def is_wasm(self) -> bool:
+        """True for a module of WebAssembly, which runs on every machine (with the engine)."""
+        return self.architecture == "wasm" and self.os in _WASI
+
     def accepts(self, other: Platform) -> bool:
         """True where an image for `other` runs here. An older variant of ARM does."""
+        if self.is_wasm and self.os == "wasi" and other.is_wasm:
+            return True
         if (self.os, self.architecture) != (other.os, other.architecture):
             return False
         return self.variant == other.variant or (self.architecture == "arm" and other.variant < self.variant)

@@ -49,6 +49,11 @@ class Image:
         """bytes of the files in all layers"""
 
     @property
+    def is_wasm(self) -> bool:
+        """True if its program is a module of WebAssembly, by its platform."""
+        return self.platform.split("/")[1:2] == ["wasm"]
+
+    @property
     def process(self) -> ProcessDefaults:
         """What its containers run by default."""
         return ProcessDefaults(self.data["process"])

@@ -7,6 +7,7 @@ FIFOs). A tar is indexed once and then read by offset, so that its entries need 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -17,10 +18,11 @@ from ringfence_linux import syscalls
 from ringfence_runtime.images import tar
 from ringfence_runtime.images.errors import LayerError, LayoutError, LimitError, show, store_error
 from ringfence_runtime.images.limits import Limits
-from ringfence_runtime.images.streams import GZIP, ZSTD
+from ringfence_runtime.images.streams import CHUNK, GZIP, ZSTD
 from ringfence_runtime.images.tree import split_name
+from ringfence_runtime.launch.wasm import MAGIC
 
-__all__ = ["DirectorySource", "Source", "TarSource", "Window", "open_source"]
+__all__ = ["DirectorySource", "ModuleFile", "Source", "TarSource", "Window", "open_source"]
 
 NO_IMAGE = "an image is an OCI layout or a docker archive: skopeo copy docker://IMAGE oci:DIR:TAG makes one"
 _RESOLVE = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
@@ -165,10 +167,45 @@ class TarSource:
         os.close(self._fd)
 
 
-def open_source(path: str, limits: Limits) -> Source:
-    """Returns the source at `path`: a directory, or a tar."""
+class ModuleFile:
+    """A file with a WebAssembly module, which is a source with one nameless blob."""
+
+    def __init__(self, path: str) -> None:
+        self.name = os.path.basename(path).removesuffix(".wasm")
+        self._fd = os.open(path, _FLAGS)
+        self.size = os.fstat(self._fd).st_size
+
+    def digest(self) -> str:
+        """Returns the digest of the file."""
+        whole = hashlib.sha256()
+        with Window(self._fd, 0, self.size, owned=False) as window:
+            while chunk := window.read(CHUNK):
+                whole.update(chunk)
+        return f"sha256:{whole.hexdigest()}"
+
+    def open(self, path: str) -> Window | None:
+        """See `Source.open`."""
+        return None if path else Window(self._fd, 0, self.size, owned=False)
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        os.close(self._fd)
+
+
+def _is_module(path: str) -> bool:
+    fd = os.open(path, _FLAGS)
     try:
-        return DirectorySource(path) if os.path.isdir(path) else TarSource(path, limits)
+        return stat.S_ISREG(os.fstat(fd).st_mode) and os.pread(fd, len(MAGIC), 0) == MAGIC
+    finally:
+        os.close(fd)
+
+
+def open_source(path: str, limits: Limits) -> Source:
+    """Returns the source at `path`: a directory, a tar, or a WebAssembly module."""
+    try:
+        if os.path.isdir(path):
+            return DirectorySource(path)
+        return ModuleFile(path) if _is_module(path) else TarSource(path, limits)
     except FileNotFoundError:
         raise LayoutError(f"there is no file or directory {show(path)}", hint=NO_IMAGE) from None
     except OSError as error:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEADLINE",
+    "MAGIC",
     "MOST_BYTES",
     "OWN",
     "PLACE",
