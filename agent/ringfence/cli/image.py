@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
-from ringfence.cli.parser import Commands, add_command, finish
+from ringfence.cli.parser import DOCUMENTS, Commands, add_command, add_output, finish
 
 # The runtime's commands have no examples: it is used by programs.
 _EXAMPLES = {
@@ -31,11 +32,12 @@ def register(commands: Commands) -> None:
         examples=(
             "ringfence image import ./alpine-layout:3.20\n"
             "ringfence image import saved.tar --name alpine\n"
-            "ringfence image list\n"
+            "ringfence image list -o json\n"
             "ringfence image rm alpine"
         ),
     )
-    add_commands(parser)
+    add_commands(parser, add_output)
+    parser.set_defaults(image_document=_document, image_table=_table)
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, part in action.choices.items():
@@ -49,3 +51,16 @@ def run(options: Any) -> int:
     with translated(1):
         options.image_run(options)
     return 0
+
+
+def _document(value: Any, options: Any) -> None:
+    """A record has no table: `inspect` prints JSON by default."""
+    from ringfence.cli.output import print_document
+
+    print_document(value, options.output if options.output in DOCUMENTS else "json")
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], options: Any) -> None:
+    from ringfence.cli.output import room, table, visible
+
+    print("\n".join(table(heads, [[visible(cell) for cell in row] for row in rows], limit=room(options))))

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ringfence image import|list|inspect|rm|sweep`: arguments in, text or JSON out.
+"""`ringfence image import|list|inspect|rm|sweep`: arguments in, a table or a document out.
+
+The caller of `add_commands` says how tables and documents are printed: `ringfence` fits tables to the
+terminal and knows YAML; by itself this is text and JSON.
 
 The parser is created at every start of `ringfence`, so a command's modules are imported when it runs.
 """
@@ -16,7 +19,7 @@ from ringfence_runtime.images.store import DEFAULT_ROOT, ImageStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ringfence_runtime.images.importer import Imported
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from ringfence_runtime.images.store import Removed
 
 __all__ = ["add_commands", "main"]
+
+_DOCUMENTS = ("json", "yaml")
 
 _PATH = (
     "create it with skopeo copy docker://IMAGE oci:PATH:TAG; of several images one is chosen by its name, or"
@@ -53,8 +58,19 @@ def _platform(text: str) -> Platform:
         raise argparse.ArgumentTypeError(error.message) from None
 
 
-def add_commands(parser: argparse.ArgumentParser) -> None:
-    """Adds the commands to a parser; each sets its function in `args.image_run`."""
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Adds `-o`."""
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table", help="(%(default)s)")
+
+
+def add_commands(
+    parser: argparse.ArgumentParser, output: Callable[[argparse.ArgumentParser], None] = add_output
+) -> None:
+    """Adds the commands to a parser; each sets its function in `args.image_run`. `output` adds `-o`.
+
+    The functions print by `args.image_document(value, args)` and `args.image_table(heads, rows, args)`.
+    """
+    parser.set_defaults(image_document=_document, image_table=_table)
     parser.add_argument("--image-root", default=DEFAULT_ROOT, metavar="DIR", help="the store (%(default)s)")
     commands = parser.add_subparsers(dest="image_command", required=True, metavar="COMMAND")
     add = commands.add_parser(
@@ -78,13 +94,14 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--no-flush", action="store_true", help="do not sync to disk (for a store that can be created again)"
     )
-    add.add_argument("--json", action="store_true")
+    output(add)
     add.set_defaults(image_run=_import)
     several = commands.add_parser("list", help="list the images of the store")
-    several.add_argument("--json", action="store_true")
+    output(several)
     several.set_defaults(image_run=_list)
-    inspect = commands.add_parser("inspect", help="show the store's record of an image, as JSON")
+    inspect = commands.add_parser("inspect", help="show the store's record of an image")
     inspect.add_argument("image")
+    output(inspect)
     inspect.set_defaults(image_run=_inspect)
     remove = commands.add_parser("rm", help="remove images and their unused layers")
     remove.add_argument("images", nargs="+", metavar="IMAGE")
@@ -118,8 +135,8 @@ def _import(args: argparse.Namespace) -> None:
     options = Options(name=args.name, reference=reference, platform=args.platform, devices=args.devices,
                       limits=_limits(args), wait=not args.no_wait, durable=not args.no_flush)  # fmt: skip
     done = import_image(ImageStore(args.image_root), path, options)
-    if args.json:
-        _write(strictjson.dumps(_as_json(done), indent="  "))
+    if args.output in _DOCUMENTS:
+        args.image_document(_as_json(done), args)
         return
     _write(f"{done.name} {done.image.digest}")
     _write(f"{_layers(len(done.unpacked))} unpacked, {len(done.shared)} shared, {_human(done.image.size)}")
@@ -155,21 +172,29 @@ def _image_json(image: Image) -> dict[str, Any]:
 
 def _list(args: argparse.Namespace) -> None:
     images = ImageStore(args.image_root).images()
-    if args.json:
-        _write(strictjson.dumps([_image_json(image) for image in images], indent="  "))
+    if args.output in _DOCUMENTS:
+        args.image_document([_image_json(image) for image in images], args)
         return
-    rows = [("NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "IMPORTED")]
-    for image in images:
-        for name in image.names or ["<none>"]:
-            rows.append((name, image.digest[:19], image.platform, str(len(image.layers)), _human(image.size),
-                         image.imported))  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        _write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    rows = [
+        (name, image.digest if args.output == "wide" else image.digest[:19], image.platform,
+         str(len(image.layers)), _human(image.size), image.imported)
+        for image in images for name in image.names or ["<none>"]
+    ]  # fmt: skip
+    args.image_table(("NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "IMPORTED"), rows, args)
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    _write(strictjson.dumps(_image_json(ImageStore(args.image_root).find(args.image)), indent="  "))
+    args.image_document(_image_json(ImageStore(args.image_root).find(args.image)), args)
+
+
+def _document(value: Any, _args: argparse.Namespace) -> None:
+    _write(strictjson.dumps(value, indent="  "))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], _args: argparse.Namespace) -> None:
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for row in (heads, *rows):
+        _write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _remove(args: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ def test_import_list_remove(
     header, row = capsys.readouterr().out.splitlines()
     assert header.split() == ["NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "IMPORTED"]
     assert row.split()[0] == "app:latest"
-    assert command("list", "--json") == 0
+    assert command("list", "-o", "json") == 0
     (image,) = json.loads(capsys.readouterr().out)
     assert image["names"] == ["app:latest"]
     assert command("inspect", "app") == 0
