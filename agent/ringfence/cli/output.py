@@ -137,36 +137,38 @@ def table(
 ) -> list[str]:
     """Returns the lines of a table; numbers are right-aligned. `colours` maps (row, column) to a colour.
 
-    If a line would be longer than `limit`, the widest columns are cut, then the last ones left out.
+    If a line would be longer than `limit`, the widest columns are cut; the last ones are left out if even
+    that is not enough. Cells are texts, never markup; they may hold no control characters (see `visible`).
     """
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     body = [list(map(str, row)) for row in rows]
     widths = [max(columns(row[i]) for row in [list(heads), *body]) for i in range(len(heads))]
     right = [bool(body) and all(_numeric(row[i]) for row in body) for i in range(len(heads))]
-    if limit:
-        widths = _fitting(widths, right, limit)
-
-    def line(cells: Sequence[str], number_of_row: int) -> str:
-        padded = []
-        for i, (cell, most) in enumerate(zip(cells, widths, strict=False)):
-            text = cut(cell, most)
-            space = "" if i == len(widths) - 1 and not right[i] else " " * (most - columns(text))
-            text = space + text if right[i] else text + space
-            padded.append(colour(text, (colours or {}).get((number_of_row, i), "")))
-        return "  ".join(padded).rstrip()
-
-    return [colour(line(heads, -1), "bold"), *(line(row, n) for n, row in enumerate(body))]
-
-
-def _fitting(widths: list[int], right: Sequence[bool], limit: int) -> list[int]:
-    """Returns widths whose line fits: the widest texts give way first, numbers never."""
-    while len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > limit:
-        texts = [i for i in range(len(widths)) if not right[i] and widths[i] > _LEAST]
-        if texts:
-            widest = max(texts, key=lambda i: widths[i])
-            widths = [*widths[:widest], widths[widest] - 1, *widths[widest + 1 :]]
-        else:
-            widths = widths[:-1]
-    return [min(widths[0], limit), *widths[1:]]
+    least = [most if number else min(most, _LEAST) for most, number in zip(widths, right, strict=True)]
+    count = len(heads)
+    while limit and count > 1 and sum(least[:count]) + 2 * (count - 1) > limit:
+        count -= 1
+    drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for i in range(count):
+        drawn.add_column(heads[i], justify="right" if right[i] else "left", no_wrap=right[i])
+    for n, row in enumerate(body):
+        styles = ((colours or {}).get((n, i), "") for i in range(count))
+        cells = zip(row[:count], styles, strict=True)
+        drawn.add_row(*(Text(cell, style, no_wrap=True, overflow="ellipsis") for cell, style in cells))
+    colourful = _colourful(sys.stdout)
+    console = Console(
+        file=StringIO(), width=limit or sum(widths) + 2 * len(heads), legacy_windows=False, markup=False,
+        emoji=False, highlight=False, force_terminal=colourful,
+        color_system="standard" if colourful else None,
+    )  # fmt: skip
+    with console.capture() as captured:
+        console.print(drawn, crop=False)
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _numeric(cell: str) -> bool:

@@ -52,10 +52,11 @@ def run(*words: str, environment: Mapping[str, str] | None = None) -> subprocess
 
 
 def test_help_is_fast_and_imports_no_large_module() -> None:
-    """`--help` imports neither YAML nor structlog nor Prometheus nor libbpf."""
+    """`--help` imports neither YAML nor rich nor structlog nor Prometheus nor libbpf."""
     script = (
         "import sys; from ringfence.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-        "heavy = {'yaml', 'structlog', 'prometheus_client', 'asyncio', 'ringfence.bpf', 'ringfence.policy'}\n"
+        "heavy = {'yaml', 'structlog', 'prometheus_client', 'asyncio', 'rich'}\n"
+        "heavy |= {'ringfence.bpf', 'ringfence.policy'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
 

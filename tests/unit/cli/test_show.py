@@ -203,6 +203,13 @@ def test_a_table_fits_the_terminal(limit: int) -> None:
     assert "n" * 40 in output.table(("NAME", "COUNT", "DETAILS", "LAST"), rows)[1]
 
 
+def test_a_cell_is_no_markup() -> None:
+    """Names are foreign: neither styles nor emoji of rich, whose wrong tags would even be an error."""
+    cells = ["[red]x[/red]", ":smile:", "[/]"]
+    head, row = output.table(("[bold]A", "B", "C"), [cells])
+    assert (head.split()[0], row.split()) == ("[bold]A", cells)
+
+
 @pytest.mark.parametrize(
     ("text", "most", "shown"),
     [
