@@ -8,7 +8,6 @@ cannot break a line or control a terminal.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -19,6 +18,8 @@ from typing import Any
 _NOT_INSTALLED: Any = None
 _hidden = sys.modules.setdefault("rich", _NOT_INSTALLED) is None
 import structlog  # noqa: E402
+
+from ringfence.terminal import colour_wanted  # noqa: E402
 
 if _hidden:
     del sys.modules["rich"]
@@ -85,8 +86,7 @@ def _as_text(_logger: object, _method: str, record: Any) -> str:
 
 def _coloured(level: str) -> str:
     code = _COLOURS.get(level.rstrip())
-    plain = not code or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return level if plain else f"\x1b[{code}m{level}\x1b[0m"
+    return f"\x1b[{code}m{level}\x1b[0m" if code and colour_wanted() else level
 
 
 def _word(value: object, *, spaces: bool = False) -> str:

@@ -12,6 +12,7 @@ from unicodedata import combining, east_asian_width
 
 from ringfence.containers.naming import CUT
 from ringfence.errors import Error
+from ringfence.terminal import shows_colour
 
 __all__ = [
     "SEVERITY_COLOURS",
@@ -45,14 +46,9 @@ _LEAST = 8  # columns to which a text of a table is cut
 SEVERITY_COLOURS = {"critical": "red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
 
 
-def _colourful(stream: TextIO) -> bool:
-    """Returns True if the stream is a terminal that shows colour (see https://no-color.org)."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
-
-
 def colour(text: str, name: str, stream: TextIO | None = None) -> str:
     """Returns the text in a colour if the stream (default: standard output) is a colour terminal."""
-    return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if name and _colourful(stream or sys.stdout) else text
+    return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if name and shows_colour(stream or sys.stdout) else text
 
 
 def width(default: int = 100) -> int:
@@ -160,7 +156,7 @@ def table(
         styles = ((colours or {}).get((n, i), "") for i in range(count))
         cells = zip(row[:count], styles, strict=True)
         drawn.add_row(*(Text(cell, style, no_wrap=True, overflow="ellipsis") for cell, style in cells))
-    colourful = _colourful(sys.stdout)
+    colourful = shows_colour(sys.stdout)
     console = Console(
         file=StringIO(), width=limit or sum(widths) + 2 * len(heads), legacy_windows=False, markup=False,
         emoji=False, highlight=False, force_terminal=colourful,

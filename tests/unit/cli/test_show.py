@@ -176,7 +176,7 @@ def test_a_very_deep_tree_is_shown() -> None:
 def test_each_outcome_has_a_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill that failed is the worst of all, and what audit mode let through is no success."""
     assert set(events._COLOURS) == {outcome.value for outcome in Outcome}
-    monkeypatch.setattr(output, "_colourful", lambda stream: True)
+    monkeypatch.setattr(output, "shows_colour", lambda stream: True)
     red, green = (f"\x1b[{code}m" for code in ("31", "32"))
     assert f"{red}kill-failed" in compact({"outcome": "kill-failed"})
     for outcome in Outcome:
