@@ -36,7 +36,7 @@ CMD ["agent"]
 FROM scratch
 COPY --from=build /image/rootfs/ /
 ENV PATH=/usr/bin SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
-# Root, for the files of tracefs, bpffs and cgroups; docs/kubernetes.md has the five capabilities that it needs.
+# Root, for the files of tracefs, bpffs and cgroups; docs/reference/kubernetes.md has the five capabilities that it needs.
 # hadolint ignore=DL3002
 USER 0
 ENTRYPOINT ["/usr/bin/ringfence"]

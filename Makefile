@@ -67,7 +67,7 @@ test-all: ## all of it, before an issue is closed: every part forced, both guest
 	@$(MAKE) --no-print-directory test-cluster
 	@$(MAKE) --no-print-directory test-package
 
-screenshots: venv ## the pictures of the status page in docs/, by the test that looks at it (chromium)
+screenshots: venv ## the pictures of the status page in docs/reference, by the test that looks at it (chromium)
 	@RINGFENCE_SCREENSHOTS=1 RINGFENCE_FORCE=browser $(PYTEST) -q tests/services/test_page_look.py -k pictures
 
 lint: venv ## linters only

@@ -315,9 +315,9 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 }
 
 /*
- * An end that was not seen, because the program above was skipped (docs/kernel-compat.md), is seen
- * when the task is freed, where nothing is preempted. Its number may belong to another process by
- * then.
+ * An end that was not seen, because the program above was skipped
+ * (docs/reference/kernel-compat.md), is seen when the task is freed, where nothing is preempted.
+ * Its number may belong to another process by then.
  */
 SEC("tp_btf/sched_process_free")
 int BPF_PROG(sched_process_free, struct task_struct *task)

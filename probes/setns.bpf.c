@@ -6,10 +6,10 @@
  * or from a pidfd. That function asks for capabilities: the hook `capable`, which follows on the
  * same task, decides by what is stored here (lsm_call.bpf.c).
  *
- * Unlike hooks, these programs may be skipped (docs/kernel-compat.md), and what is stored is then
- * that of an earlier call: one that failed, perhaps. So where the kernel may skip them, a kprobe
- * behind the function's entry stores the same; where there are no kprobes, nothing that is stored
- * counts (RF_ENTRIES_UNSURE).
+ * Unlike hooks, these programs may be skipped (docs/reference/kernel-compat.md), and what is stored
+ * is then that of an earlier call: one that failed, perhaps. So where the kernel may skip them, a
+ * kprobe behind the function's entry stores the same; where there are no kprobes, nothing that is
+ * stored counts (RF_ENTRIES_UNSURE).
  */
 #include "include/vmlinux.h"
 #include <bpf/bpf_helpers.h>

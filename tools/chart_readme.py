@@ -43,7 +43,7 @@ keeps the old defaults: new keys are missing then, and keys that a version remov
 
 The chart's policies are copies of `policies/` of the project (`python3 -m tools.chart_policies`).
 How agents are updated, and what stays in the kernel when the chart is removed:
-[kubernetes.md]({home}/blob/main/docs/kubernetes.md).
+[kubernetes.md]({home}/blob/main/docs/reference/kubernetes.md).
 
 ## Maintainers
 

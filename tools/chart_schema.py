@@ -26,7 +26,7 @@ __all__ = ["OWN", "POOL_KEYS", "SCHEMA", "config_properties", "derived", "shape"
 
 SCHEMA = Path(__file__).resolve().parents[1] / "charts/ringfence/values.schema.json"
 VALUES = SCHEMA.with_name("values.yaml")
-POLICY_SCHEMA = Path(__file__).resolve().parents[1] / "docs/policy.schema.json"
+POLICY_SCHEMA = Path(__file__).resolve().parents[1] / "docs/reference/policy.schema.json"
 #: keys that the chart sets itself, by its own values
 OWN = frozenset((
     "mode", "policies", "policies_kept", "canary", "http.listen", "health.listen", "page.listen", "output",

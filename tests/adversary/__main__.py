@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All attacks, in guests with and without BPF-LSM: `python -m tests.adversary`.
 
-Keeps what got through in tests/adversary/results and writes the table of docs/threat-model.md.
+Keeps what got through in tests/adversary/results and writes the table of docs/explanation/threat-model.md.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _SETTLES = 0.1  # seconds within which an effect shows after the attempt
 class Attack(NamedTuple):
     """A row. `words` are those of the program; {names} are those of Round.words."""
 
-    cls: str  # class, as in docs/threat-model.md
+    cls: str  # class, as in docs/explanation/threat-model.md
     name: str
     words: str
     twin: str  # does the like on the container's own objects, and has to work

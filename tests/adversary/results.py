@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of the attacks: kept in results/, and the table of docs/threat-model.md."""
+"""Results of the attacks: kept in results/, and the table of docs/explanation/threat-model.md."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PAGE = Path(__file__).resolve().parents[2] / "docs/threat-model.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/explanation/threat-model.md"
 BEGIN, END = "<!-- table: adversary -->\n", "<!-- end -->\n"
 Found = dict[str, list[str]]
 
@@ -112,5 +112,5 @@ def regenerated(page: str) -> str:
 
 
 def render() -> None:
-    """Writes the table of docs/threat-model.md."""
+    """Writes the table of docs/explanation/threat-model.md."""
     PAGE.write_text(regenerated(PAGE.read_text()))

@@ -2,9 +2,9 @@
 """The hammer: threads keep the deciding programs busy, while another tries what is forbidden.
 
 A few thousand tries here; `RINGFENCE_ADVERSARY_TRIES=200000` makes a million of all five kinds, the
-figure of docs/threat-model.md. What counts is a result that reaches user space: a child that is killed in
-its call has none. Half of the threads stay on one CPU; all have different priorities, two of eight of them
-real-time where the container may have that; the one that tries stays on a CPU half of the time.
+figure of docs/explanation/threat-model.md. What counts is a result that reaches user space: a child that is
+killed in its call has none. Half of the threads stay on one CPU; all have different priorities, two of eight
+of them real-time where the container may have that; the one that tries stays on a CPU half of the time.
 """
 
 from __future__ import annotations

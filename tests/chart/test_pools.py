@@ -383,12 +383,12 @@ def test_a_pool_can_turn_off_what_the_chart_turns_on() -> None:
 
 
 def test_every_key_of_a_pool_is_described_and_the_examples_are_taken() -> None:
-    """In values.yaml, and in docs/kubernetes.md."""
+    """In values.yaml, and in docs/reference/kubernetes.md."""
     text = (CHART / "values.yaml").read_text()
     comment = text[: text.index("\nnodePools: {}")].rpartition("\n\n")[2]
     assert all(key in comment for key in (*POOL_KEYS, "affinity"))
     example = "\n".join(line[4:] for line in comment.splitlines() if line.startswith("#   "))
     assert set(pods(render(yaml.safe_load(example)))) == {"", "gpu"}
-    page = (CHART.parents[1] / "docs/kubernetes.md").read_text().partition("\n## Node pools\n")[2]
+    page = (CHART.parents[1] / "docs/reference/kubernetes.md").read_text().partition("\n## Node pools\n")[2]
     example = page[page.index("    nodePools:") :].partition("\n\n")[0]
     assert set(pods(render(yaml.safe_load(example)))) == {"", "canary", "gpu"}

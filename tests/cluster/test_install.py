@@ -58,7 +58,7 @@ def test_its_account_has_only_the_charts_permissions(world: World) -> None:
     assert may("list", "pods")
     assert may("watch", "pods")
     assert may("get", "nodes")
-    assert may("patch", "nodes")  # with the start-up taint; docs/kubernetes.md says that this is every node
+    assert may("patch", "nodes")  # every node: docs/reference/kubernetes.md, the start-up taint
     for words in (
         "get secrets", "list secrets", "get pods", "delete pods", "create pods",
         "create pods --subresource=exec", "update nodes", "list nodes", "patch nodes --subresource=status",

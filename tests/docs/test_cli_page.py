@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/cli.md shows the help of every command as the program prints it.
+"""docs/reference/cli.md shows the help of every command as the program prints it.
 
 `python -m tests.docs.test_cli_page` rewrites the page.
 """
@@ -15,7 +15,7 @@ from unittest import mock
 
 from ringfence.cli.main import build_parser
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/cli.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/reference/cli.md"
 WIDTH = "100"
 BLOCK = re.compile(r"^## `(ringfence[^`]*)`\n\n```text\n(.*?)```\n", re.M | re.S)
 
@@ -39,7 +39,7 @@ def test_the_page_shows_the_help_of_the_program() -> None:
     shown = BLOCK.findall(PAGE.read_text())
     assert [name for name, _ in shown] == [name for name, _ in helps()]
     for (name, text), (_, real) in zip(shown, helps(), strict=True):
-        assert text == real, f"docs/cli.md is behind: {name}"
+        assert text == real, f"docs/reference/cli.md is behind: {name}"
 
 
 def write() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/coverage.md is generated from measurements, and has the outcome of every row."""
+"""docs/reference/coverage.md is generated from measurements, and has the outcome of every row."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of docs/runtime.md and the regression tests name the same CVEs."""
+"""The table of docs/reference/runtime.md and the regression tests name the same CVEs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_each_cve_has_its_test_and_each_test_its_line() -> None:
     """`test_cve_2019_5736_...` is for CVE-2019-5736; more numbers of that year may follow."""
-    table = re.search(r"^\| CVE .*?\n\n", (ROOT / "docs/runtime.md").read_text(), re.M | re.S)
+    table = re.search(r"^\| CVE .*?\n\n", (ROOT / "docs/reference/runtime.md").read_text(), re.M | re.S)
     assert table is not None
     listed = {
         number

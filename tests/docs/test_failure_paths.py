@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of failure paths in docs/faults.md names programs of the probes."""
+"""The table of failure paths in docs/reference/faults.md names programs of the probes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def programs() -> set[str]:
 
 def test_the_programs_of_the_table_exist() -> None:
     """In its first and last column."""
-    section = (ROOT / "docs/faults.md").read_text().split(HEADING)[1].split("\n## ")[0]
+    section = (ROOT / "docs/reference/faults.md").read_text().split(HEADING)[1].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| ")][1:]
     assert len(rows) > 8
     first = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/faults.md promises a test for each fault: those that it names are there."""
+"""docs/reference/faults.md promises a test for each fault: those that it names are there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/faults.md").read_text()
+PAGE = (ROOT / "docs/reference/faults.md").read_text()
 
 
 def test_every_row_names_a_test_that_exists() -> None:

@@ -13,7 +13,7 @@ from ringfence.bpf.lsm import HOOKS
 from tools.vm.catalogue import DEFAULT
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs/kernel-compat.md").read_text()
+PAGE = (ROOT / "docs/reference/kernel-compat.md").read_text()
 COMPAT = ROOT / "probes/include/compat.h"
 SOURCES = [COMPAT, *sorted(ROOT.glob("probes/include/arch/*.h")), *sorted(ROOT.glob("probes/*.bpf.c"))]
 COMMITS = sorted({c for path in SOURCES for c in re.findall(r"\b[0-9a-f]{12}\b", path.read_text())})

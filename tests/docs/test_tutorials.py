@@ -49,7 +49,7 @@ def test_a_tutorial_is_short_and_its_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", text):
         assert (page.parent / target).exists(), target
     assert f"docs/tutorials/{page.name}" in (ROOT / "README.md").read_text()
-    others = [one for one in (ROOT / "docs").glob("*.md") if f"tutorials/{page.name}" in one.read_text()]
+    others = [one for one in (ROOT / "docs").rglob("*.md") if f"tutorials/{page.name}" in one.read_text()]
     assert others
 
 

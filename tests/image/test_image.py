@@ -68,7 +68,7 @@ def test_its_libraries_are_complete(built: Image) -> None:
 
 
 def test_it_is_small(built: Image) -> None:
-    """docs/kubernetes.md states the sizes."""
+    """docs/reference/kubernetes.md states the sizes."""
     assert built.report["unpacked"] < MOST_UNPACKED
     assert built.report["compressed"] < MOST_PACKED
 

@@ -191,7 +191,7 @@ def test_commands_show_what_happens(small: Agent, container: Container) -> None:
 
 
 def test_the_tree_has_no_secrets_of_command_lines(small: Agent, cgroup: Cgroup) -> None:
-    """What is redacted in alerts is redacted here, too (docs/alerts-out.md)."""
+    """What is redacted in alerts is redacted here, too (docs/reference/alerts-out.md)."""
     argv = ["/bin/sh", "-c", "echo; read end", "x", "--password=hunter2", "TOKEN=abc"]
     with cgroup.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.root
 
 LABEL = "intr"
 RULE, ATTACK = "userns-create", ("unshare", "0x10000000")
-#: how long SIGSTOP stops the agent; the figure of docs/faults.md is 60
+#: how long SIGSTOP stops the agent; the figure of docs/reference/faults.md is 60
 STOPPED = float(os.environ.get("RINGFENCE_STOPPED", "4"))
 
 

@@ -3,7 +3,7 @@
 program.
 
 Linux 7 may skip a program at a tracepoint for one task because another one was preempted in it
-(docs/kernel-compat.md), and tasks that fork without pause trigger that. So tasks are followed a
+(docs/reference/kernel-compat.md), and tasks that fork without pause trigger that. So tasks are followed a
 second time, at LSM hooks or by perf. The children's attempts are refused where nothing is skipped:
 at hooks, or by cgroup-BPF.
 """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing is thrown away: a gap, a stop, a full disk and a flipped bit lose no readable alert.
 
-Each is short by default. The figures of docs/faults.md are those of `RINGFENCE_GAP=80`,
+Each is short by default. The figures of docs/reference/faults.md are those of `RINGFENCE_GAP=80`,
 `RINGFENCE_STOPPED=60` and `RINGFENCE_FULL_DISK=4000`.
 """
 

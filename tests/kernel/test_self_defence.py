@@ -2,7 +2,7 @@
 """Attacks on the agent from a container with all capabilities and the host's processes and mounts.
 
 Where BPF-LSM decides each is refused without effect. Elsewhere the attacker is killed where its
-target is certain, and each attempt is reported. docs/self-defence.md has the table.
+target is certain, and each attempt is reported. docs/explanation/self-defence.md has the table.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from tests.lint.wording import HERE, SUFFIXES, checked_files, find, main, patter
 from tests.support import force
 
 RULES = patterns()
-GENERATED = ("docs/cli.md", "docs/coverage.md")
+GENERATED = ("docs/reference/cli.md", "docs/reference/coverage.md")
 MOST_COLUMNS = 100
 
 
@@ -87,9 +87,9 @@ def test_the_command_prints_findings(capsys: pytest.CaptureFixture[str]) -> None
     """Each with its place, and a total; 1 for a file that may not have any."""
     assert main(["README.md"]) == 0
     assert capsys.readouterr().out == "0 findings\n"
-    assert main(["docs/glossary.md"]) == 1
+    assert main(["docs/reference/glossary.md"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("docs/glossary.md:")
+    assert lines[0].startswith("docs/reference/glossary.md:")
     assert lines[-1] == f"{len(lines) - 1} findings"
 
 

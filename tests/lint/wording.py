@@ -37,7 +37,7 @@ SUFFIXES = (
 # They name the words in order to forbid them, or are texts of other projects.
 EXEMPT = {
     "CHANGELOG.md",  # the names of before
-    "docs/glossary.md",
+    "docs/reference/glossary.md",
     "tests/lint/test_wording.py",
     "tests/lint/wording.py",
     "tests/lint/wording.txt",

@@ -55,7 +55,7 @@ def metrics_of(expression: str) -> set[str]:
 
 
 def documented() -> set[str]:
-    """The series that docs/metrics.md describes."""
-    page = (ROOT / "docs/metrics.md").read_text()
+    """The series that docs/reference/metrics.md describes."""
+    page = (ROOT / "docs/reference/metrics.md").read_text()
     names = set(_ROW.findall(page))
     return names | {f"{name}_{part}" for name in names for part in ("bucket", "sum", "count")}

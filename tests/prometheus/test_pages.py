@@ -2,8 +2,8 @@
 """What the person on call gets for every attack of the pack, in both modes: read from the webhook.
 
 Each attack is made in a pod of its own. Two agents, one in each mode, are scraped by a real Prometheus with
-the shipped rules. Two Alertmanagers have the sample configuration of docs/alerts-out.md: `rules` gets the
-alerts of Prometheus only, `both` also those that the agents push. Only the waiting times are shorter.
+the shipped rules. Two Alertmanagers have the sample configuration of docs/reference/alerts-out.md: `rules`
+gets the alerts of Prometheus only, `both` also those that the agents push. Only waiting times are shorter.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class World(NamedTuple):
         return enforced if one.mode == "enforce" else would[enforced]
 
     def severity(self, one: Tried) -> str:
-        """Returns the severity for routes, as the table of docs/alerts-out.md has it."""
+        """Returns the severity for routes, as the table of docs/reference/alerts-out.md has it."""
         took_effect = self.outcome(one) == "seen"
         if SEVERITIES[one.case.rule] in ("high", "critical"):
             return "critical" if took_effect else "warning"

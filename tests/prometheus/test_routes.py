@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sample configuration of docs/alerts-out.md in a real Alertmanager: routes, and no doubles."""
+"""The sample configuration of docs/reference/alerts-out.md in a real Alertmanager: routes, and no doubles."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WHERE = {"node": "node-1", "namespace": "shop", "pod": "web-0", "container": "we
 
 def sample() -> str:
     """The configuration as the page shows it."""
-    page = (ROOT / "docs/alerts-out.md").read_text()
+    page = (ROOT / "docs/reference/alerts-out.md").read_text()
     found = re.search(r"```yaml\n(route:\n.*?)```", page, re.S)
     assert found
     return found[1]

@@ -112,7 +112,7 @@ def test_every_runbook_belongs_to_an_alert() -> None:
 
 
 def test_rules_read_only_metrics_that_are_documented() -> None:
-    """docs/metrics.md is compared with the agent elsewhere; kube_* are those of kube-state-metrics."""
+    """docs/reference/metrics.md is compared with the agent elsewhere; kube_* come from kube-state-metrics."""
     known = documented() | {"up"}
     for name, expression in expressions().items():
         unknown = {one for one in metrics_of(expression) if not one.startswith("kube_")} - known

@@ -214,8 +214,8 @@ def test_axe_finds_no_violation(browser: Browser, axe: str, width: int, dark: bo
 
 
 def test_the_pictures_of_the_documentation(browser: Browser, tmp_path: Path) -> None:
-    """`make screenshots` writes them to docs/; otherwise they are made, and thrown away."""
-    target = ROOT / "docs" if os.environ.get("RINGFENCE_SCREENSHOTS") else tmp_path
+    """`make screenshots` writes them to docs/reference; otherwise they are made, and thrown away."""
+    target = ROOT / "docs/reference" if os.environ.get("RINGFENCE_SCREENSHOTS") else tmp_path
     with serving(Scene()) as url:
         for name, width, height, dark in (
             ("light", 1280, 760, False),

@@ -52,7 +52,7 @@ def _arguments() -> argparse.Namespace:
     one.set_defaults(act=_run)
 
     _test_arguments(commands)
-    one = commands.add_parser("coverage", help="run every attack on every kernel: docs/coverage.md")
+    one = commands.add_parser("coverage", help="run every attack on every kernel: docs/reference/coverage.md")
     chosen = (*coverage.ORDER, *coverage.ASIDE)
     one.add_argument("-k", "--kernel", choices=chosen, action="append", help="default: all of them")
     one.add_argument("--benign", action="store_true", help="honest work under the pack, and nothing else")

@@ -2,7 +2,7 @@
 """The outcome of every attack on every kernel, from runs of `ringfence policy test`.
 
 `python -m tools.vm coverage` boots each kernel of the catalogue (and runs on the machine's own), keeps
-the results in tools/vm/results and writes docs/coverage.md and .svg; `--render` only writes those.
+the results in tools/vm/results and writes docs/reference/coverage.md and .svg; `--render` only writes those.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes docs/coverage.md from the results of tools.vm.coverage. Pure: results in, text out."""
+"""Makes docs/reference/coverage.md from the results of tools.vm.coverage. Pure: results in, text out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.vm.suite import ROOT
 
 __all__ = ["PAGE", "page", "summary"]
 
-PAGE = ROOT / "docs/coverage.md"
+PAGE = ROOT / "docs/reference/coverage.md"
 Result = Mapping[str, Any]
 Case = Mapping[str, Any]
 _STRENGTH = ("denied", "killed", "seen", "blind", "untried", "absent")
@@ -43,7 +43,7 @@ A row with several outcomes has several attacks; the [second table](#all-attacks
 
 
 def page(results: Sequence[Result], benign: Mapping[str, Result], cost: Result | None) -> str:
-    """Returns the text of docs/coverage.md."""
+    """Returns the text of docs/reference/coverage.md."""
     parts = (
         _kernels(results), _rows(results), _attacks(results), _absent(results), _problems(results),
         _benign(benign), _cost(cost, results),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes docs/coverage.svg from the results of tools.vm.coverage: a square for each technique and kernel.
+"""Makes docs/reference/coverage.svg from the results of tools.vm.coverage: a square a technique and kernel.
 
 Pure: results in, text out. Colours differ in lightness, too, and each square has a letter.
 """
@@ -15,7 +15,7 @@ from tools.vm.suite import ROOT
 
 __all__ = ["PICTURE", "STATES", "picture", "state"]
 
-PICTURE = ROOT / "docs/coverage.svg"
+PICTURE = ROOT / "docs/reference/coverage.svg"
 Result = Mapping[str, Any]
 #: letter, colour of the square, colour of the letter, words; strongest first
 STATES = {
@@ -49,7 +49,7 @@ def state(row: int, result: Result) -> tuple[str, bool]:
 
 
 def picture(results: Sequence[Result]) -> str:
-    """Returns the text of docs/coverage.svg."""
+    """Returns the text of docs/reference/coverage.svg."""
     width, height = _LEFT + len(results) * _STEP + 10, _TOP + len(TECHNIQUES) * _STEP + 10
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}">',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words with which evidence is refused, and the exit code of each (docs/attestation.md)."""
+"""The words with which evidence is refused, and the exit code of each (docs/reference/attestation.md)."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ _TABLE = (
     Check("kernel-cve", "node", 75, "the kernel has a known container escape vulnerability",
           "update the kernel and restart the node", _PRIVILEGES),
     Check("kernel-unknown", "node", 5, "this kernel's version does not show which fixes it contains",
-          "compare the distribution's advisories with the list in docs/audit.md", _PRIVILEGES),
+          "compare the distribution's advisories with the list in docs/reference/audit.md", _PRIVILEGES),
     Check("runtime-cve", "node", 75, "the container runtime has a known container escape vulnerability",
           "update it; running containers keep the old version until they are restarted"),
     Check("docker-tcp", "node", 95, "the Docker API listens on TCP: access to it is root access to the node",

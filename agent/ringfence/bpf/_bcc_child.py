@@ -173,7 +173,7 @@ def _programs(bpf: Any, lib: Any) -> list[tuple[str, str, str]]:
         name = lib.bpf_function_name(bpf.module, index).decode()
         begin = next((begin for begin in _HOOKS if name.startswith(begin)), "")
         if not begin:
-            raise Refused("function", name, "has no hook in its name: see docs/custom-probes.md")
+            raise Refused("function", name, "has no hook in its name: see docs/reference/custom-probes.md")
         found.append((name, begin, name[len(begin) :]))
     if not found:
         raise Refused("function", "", "has no program: TRACEPOINT_PROBE, RAW_TRACEPOINT_PROBE or another")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds out how the kernel preempts itself. Where it does, it may skip a tracing program: a task that is
-preempted inside keeps the program off for every other task of that CPU (docs/kernel-compat.md).
+preempted inside keeps the program off for every other task of that CPU (docs/reference/kernel-compat.md).
 """
 
 from __future__ import annotations

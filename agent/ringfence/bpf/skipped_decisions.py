@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decisions that the kernel skipped: runs of deciding programs that it missed, with nothing behind them.
 
-A kernel that preempts itself skips a tracing program that was preempted on that CPU (docs/kernel-compat.md).
+A kernel that preempts itself skips a tracing program that was preempted on that CPU
+(docs/reference/kernel-compat.md).
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def register(commands: Commands) -> None:
         help="show and verify evidence of confidential machines",
         text="Show or verify the evidence of a confidential machine: an AMD SEV-SNP attestation report\n"
         "(version 2 or later), or an Intel TDX quote (version 4 or 5). Refused evidence has exit\n"
-        "codes from 10, one for each reason (docs/attestation.md).",
+        "codes from 10, one for each reason (docs/reference/attestation.md).",
         examples=f"ringfence attest show report.bin\n{_EXAMPLE}",
     )
     subcommands = parser.add_subparsers(
@@ -71,7 +71,8 @@ def _register_verify(commands: Commands) -> None:
         _verify,
         help="verify evidence against a pinned root, at a stated time",
         text="Verify the chain to a pinned root key, the signature, and that the evidence carries the\n"
-        "expected report data. What was not checked is listed. Exit codes from 10: docs/attestation.md.",
+        "expected report data. What was not checked is listed. Exit codes from 10:\n"
+        "docs/reference/attestation.md.",
         examples=f"{_EXAMPLE}\n"
         "ringfence attest verify report.bin --certs all.pem \\\n"
         "    --report-data any --at 2025-06-01T00:00:00Z\n"
@@ -103,7 +104,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--measurement", "HEX", "the expected launch measurement", type=_hex)
     add("--certs", "FILE", "SEV-SNP: certificates and revocation lists, PEM or DER (repeatable)", type=Path,
         action="append", default=[])  # fmt: skip
-    add("--collateral", "FILE", "TDX: Intel's collateral, JSON (docs/attestation.md)", type=Path)
+    add("--collateral", "FILE", "TDX: Intel's collateral, JSON (docs/reference/attestation.md)", type=Path)
     add("--event-log", "FILE", "TDX: the CCEL event log, which must replay into the RTMRs", type=Path)
     add("--accept-tcb", "STATUS", "TDX: a TCB status to accept beside UpToDate (repeatable)",
         action="append", default=[], choices=_STATUSES)  # fmt: skip

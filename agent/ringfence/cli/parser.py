@@ -42,7 +42,7 @@ Commands = Any  # argparse's action that holds the subcommands; its type is priv
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Shows options as Python 3.13 does (`-c, --container C`): docs/cli.md must not depend on the version.
+    """Shows options as Python 3.13 does (`-c, --container C`): docs/reference/cli.md must not depend on it.
 
     Descriptions are wrapped to the terminal; examples and exit codes stay as they are.
     """

@@ -150,7 +150,9 @@ def check_files(options: Any) -> int:
         refuse(found)
     except PolicyError as error:
         if options.output not in DOCUMENTS:  # the loader's hint would recommend this very command
-            raise PolicyError(error.problems, hint="docs/policy-language.md explains every key") from None
+            raise PolicyError(
+                error.problems, hint="docs/reference/policy-language.md explains every key"
+            ) from None
         problems = [problem._asdict() for problem in error.problems]
         print_document({"problems": problems, "notes": []}, options.output)
         return error.exit_code

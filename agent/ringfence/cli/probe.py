@@ -33,7 +33,7 @@ def register(commands: Commands) -> None:
         text="Show the effective action of each event and rule on this kernel (deny, kill, see or blind),\n"
         "and what to change to get a stronger one. Loads no policy and attaches nothing. Exit code 3\n"
         "if the agent cannot run on this kernel, 4 if root is needed to find out. The subcommands\n"
-        "create, check and run custom probes, your own bcc programs (docs/custom-probes.md).",
+        "create, check and run custom probes, your own bcc programs (docs/reference/custom-probes.md).",
         examples=(
             "ringfence probe\nringfence probe --policies policies/\nringfence probe -o json | jq .missing\n"
             "ringfence probe new slow-sync"

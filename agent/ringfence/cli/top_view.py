@@ -11,7 +11,7 @@ from ringfence.cli.output import colour, columns, cut, number
 
 __all__ = ["COLUMNS", "SORTS", "View", "listing", "name_of", "ordered", "pressed", "screen"]
 
-# column -> the counters that are added up in it (see docs/metrics.md)
+# column -> the counters that are added up in it (see docs/reference/metrics.md)
 COLUMNS: Mapping[str, Sequence[str]] = {
     "EXEC": ("exec",),
     "FORK": ("fork",),

@@ -3,7 +3,7 @@
 nothing.
 
 Every label has a bounded number of values; per-container series exist for live containers only, up
-to a limit. docs/metrics.md lists every metric, and a test compares.
+to a limit. docs/reference/metrics.md lists every metric, and a test compares.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def heartbeat(node: str, loop_seen: float) -> Metric:
 
 
 def node_info(node: str, tier: str, when_skipped: str, mode: str, digest: str) -> Metric:
-    """The facts by which a fleet is compared: see docs/metrics.md."""
+    """The facts by which a fleet is compared: see docs/reference/metrics.md."""
     labels = {
         "node": escape(node, 253),
         "version": __version__,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies: files -> model -> tables -> kernel. See docs/policy-language.md for the language.
+"""Policies: files -> model -> tables -> kernel. See docs/reference/policy-language.md for the language.
 
 `load_policies` reads files, `compile_policies` makes the tables, `Generations` puts them in force, and
 `explain` describes the effective action of each rule on a node.

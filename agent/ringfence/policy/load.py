@@ -29,7 +29,7 @@ KIND = "Policy"
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _MAX_PROBLEMS = 200
 _NO_PROBES: Mapping[str, ProbeWords] = {}
-_HINT = "`ringfence policy check FILE` shows all errors; docs/policy-language.md explains every key"
+_HINT = "`ringfence policy check FILE` shows all errors; docs/reference/policy-language.md explains every key"
 
 
 def load_policies(paths: Sequence[Path], probes: Mapping[str, ProbeWords] = _NO_PROBES) -> PolicySet:

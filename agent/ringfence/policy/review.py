@@ -55,7 +55,7 @@ _NARROW = ("exe", "tree", "mount")
 def refuse(policies: PolicySet) -> None:
     """Raises PolicyError with every error in a set that loads but must not be used."""
     if wrong := find_errors(policies):
-        raise PolicyError(wrong, hint="docs/policy-language.md describes what is refused, and why")
+        raise PolicyError(wrong, hint="docs/reference/policy-language.md describes what is refused, and why")
 
 
 def find_errors(policies: PolicySet) -> list[Problem]:

@@ -36,7 +36,8 @@ def schema() -> Schema:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"https://{API_VERSION}/policy.schema.json",
         "title": "Ringfence policy",
-        "description": "Selects containers and defines their rules and mode. See docs/policy-language.md.",
+        "description": "Selects containers and defines their rules and mode. "
+        "See docs/reference/policy-language.md.",
         **_object(
             {
                 "apiVersion": {"const": API_VERSION},

@@ -40,7 +40,9 @@ SPEC_KEYS = (
 SPEC_REQUIRED = ("license", "event", "container", "fields")
 MAX_PROBES, MAX_FIELDS, MAX_PARAMETERS = 64, 64, 32
 MAX_SAMPLE, MAX_RATE = 1_000_000, 10_000_000
-_HINT = "docs/custom-probes.md explains every key; `ringfence probe new NAME` writes a working example"
+_HINT = (
+    "docs/reference/custom-probes.md explains every key; `ringfence probe new NAME` writes a working example"
+)
 
 
 class Found(NamedTuple):

@@ -29,7 +29,7 @@ def schema() -> Schema:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"https://{read.API_VERSION}/probe.schema.json",
         "title": "Ringfence custom probe",
-        "description": "The events of a bcc program and their use. See docs/custom-probes.md.",
+        "description": "The events of a bcc program and their use. See docs/reference/custom-probes.md.",
         **_object(top, *top),
     }
 

@@ -8,7 +8,7 @@ __all__ = ["skeleton"]
 _SOURCE = """\
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * {name}: finds containers that wait long for fsync(2). Adapt it: see docs/custom-probes.md.
+ * {name}: finds containers that wait long for fsync(2). Adapt it: see docs/reference/custom-probes.md.
  */
 #include "ringfence.h"
 
@@ -50,7 +50,8 @@ TRACEPOINT_PROBE(syscalls, sys_exit_fsync)
 
 _YAML = """\
 # SPDX-License-Identifier: Apache-2.0
-# Every key: docs/custom-probes.md. Try it: ringfence probe check {name}.yaml; ringfence probe run {name}.yaml
+# Every key: docs/reference/custom-probes.md.
+# Try it: ringfence probe check {name}.yaml; ringfence probe run {name}.yaml
 apiVersion: ringfence.dev/v1
 kind: Probe
 metadata:

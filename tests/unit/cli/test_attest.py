@@ -137,7 +137,7 @@ def test_verification_refuses_an_old_library(
 
 
 def test_the_documentation_has_each_word_with_its_exit_code() -> None:
-    """docs/attestation.md, the table of words."""
-    page = (_ROOT / "docs/attestation.md").read_text()
+    """docs/reference/attestation.md, the table of words."""
+    page = (_ROOT / "docs/reference/attestation.md").read_text()
     table = {word: int(code) for word, code in re.findall(r"^\| `([a-z-]+)` \| (\d+) \|", page, re.M)}
     assert table == WORDS

@@ -215,7 +215,7 @@ def test_policy_check_counts_rules_and_reports_errors(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert f"{bad}:10:17: " in ended.stderr
     assert f"{bad}:13:15: " in ended.stderr
-    assert ended.stderr.splitlines()[-1] == "hint: docs/policy-language.md explains every key"
+    assert ended.stderr.splitlines()[-1] == "hint: docs/reference/policy-language.md explains every key"
     ended = run("policy", "check", "-o", "json", str(bad))
     assert ended.returncode == 2
     problems = json.loads(ended.stdout)["problems"]

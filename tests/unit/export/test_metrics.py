@@ -19,7 +19,7 @@ from ringfence.export.metrics import new_registry
 from tests.support.force import need_program
 from tests.unit.export.fakes import World
 
-DOCS = Path(__file__).resolve().parents[3] / "docs/metrics.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs/reference/metrics.md"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -182,7 +182,7 @@ def test_promtool_has_nothing_to_say() -> None:
 
 
 def documented() -> dict[str, tuple[str, frozenset[str]]]:
-    """Metric -> (type, labels), from the tables of docs/metrics.md."""
+    """Metric -> (type, labels), from the tables of docs/reference/metrics.md."""
     found = {}
     for line in DOCS.read_text().splitlines():
         if match := re.match(r"\| `((?:ringfence|process)_\w+)` \| (\w+) \|([^|]*)\|", line):
@@ -191,7 +191,7 @@ def documented() -> dict[str, tuple[str, frozenset[str]]]:
 
 
 def test_the_reference_names_every_metric_with_its_type_and_labels() -> None:
-    """docs/metrics.md and the collector say the same."""
+    """docs/reference/metrics.md and the collector say the same."""
     world = World()
     world.add(1, name="web", opens=3)
     world.stats.alerts_suppressed["r"] = 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generates the tables of docs/policy-language.md from the vocabulary.
+"""Generates the tables of docs/reference/policy-language.md from the vocabulary.
 
 `python -m tests.unit.policy.reference` rewrites them; a test compares them.
 """
@@ -18,7 +18,7 @@ from ringfence.policy.vocabulary import EVENTS
 
 __all__ = ["PAGE", "TABLES", "parts", "renewed"]
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "policy-language.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs/reference/policy-language.md"
 COMMON = ("task", "exe")
 SHOWN = 8  # maximum number of words of one operand; the schema has all
 _PART = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

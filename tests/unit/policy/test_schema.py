@@ -19,7 +19,7 @@ from ringfence.policy.vocabulary import EVENTS
 from tests.unit.policy.documents import policy, rule, text
 
 ROOT = Path(__file__).resolve().parents[3]
-PUBLISHED = ROOT / "docs" / "policy.schema.json"
+PUBLISHED = ROOT / "docs/reference/policy.schema.json"
 PACK = sorted(ROOT.glob("policies/**/*.yaml"))
 
 GOOD: list[dict[str, Any]] = [
@@ -100,7 +100,7 @@ def _plain(node: reader.Node) -> Any:
 
 
 def test_the_published_schema_is_current() -> None:
-    """`ringfence policy schema > docs/policy.schema.json` rewrites it."""
+    """`ringfence policy schema > docs/reference/policy.schema.json` rewrites it."""
     assert json.loads(PUBLISHED.read_text()) == schema()
 
 

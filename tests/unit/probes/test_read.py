@@ -115,8 +115,8 @@ def test_a_directory_gives_the_good_and_names_the_bad(tmp_path: Path) -> None:
 
 
 def test_the_published_schema_is_the_generated_one() -> None:
-    """Write it again: `ringfence probe schema > docs/probe.schema.json`."""
-    assert json.loads((ROOT / "docs/probe.schema.json").read_text()) == schema()
+    """Write it again: `ringfence probe schema > docs/reference/probe.schema.json`."""
+    assert json.loads((ROOT / "docs/reference/probe.schema.json").read_text()) == schema()
 
 
 GOOD = [

@@ -74,7 +74,7 @@ def test_the_rules_do_what_the_configuration_and_the_node_allow(
 
 
 def test_the_rules_are_no_rules_of_a_file() -> None:
-    """Their severities are those of docs/self-defence.md; they are about attacks on the agent alone."""
+    """Their severities are those of docs/explanation/self-defence.md; they concern attacks on the agent."""
     rules = BuiltinRules("deny", "lsm").all
     assert {rule.rule_id: rule.severity for rule in rules} == {
         "agent-tamper": "critical",

@@ -8,7 +8,7 @@ the kernel. Records are lost, the knowledge is not.
   task iterator runs.
 - A task could not be bound: the task iterator runs.
 - The kernel skipped a program that follows tasks or containers, because the same program was
-  preempted on that CPU (see docs/kernel-compat.md): a task may be unbound, a container not
+  preempted on that CPU (see docs/reference/kernel-compat.md): a task may be unbound, a container not
   enrolled. The iterator runs, the cgroups are walked.
 - A record of a process was lost: the processes of that container are read again, in a thread.
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How urgent an alert is for people, by what may have happened: the words that routes use.
 
-The shipped Prometheus rules decide in the same way. docs/alerts-out.md has the table.
+The shipped Prometheus rules decide in the same way. docs/reference/alerts-out.md has the table.
 """
 
 from __future__ import annotations

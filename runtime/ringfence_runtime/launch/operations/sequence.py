@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order of a launch: every operation of a container's init, from the configuration and the options.
 
-The order is part of the defence (docs/runtime.md). What needs privileges comes before they are given up,
-and seccomp is last.
+The order is part of the defence (docs/reference/runtime.md). What needs privileges comes before they are
+given up, and seccomp is last.
 """
 
 from __future__ import annotations

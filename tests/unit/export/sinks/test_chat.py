@@ -150,7 +150,7 @@ def test_a_chat_service_never_gets_the_shared_headers() -> None:
 def test_only_what_may_have_taken_effect_is_critical(
     severity: str, outcome: str, policy: str, expected: str
 ) -> None:
-    """As in the shipped rules of Prometheus, and in the table of docs/alerts-out.md."""
+    """As in the shipped rules of Prometheus, and in the table of docs/reference/alerts-out.md."""
     made = alert(severity=severity, outcome=outcome, rule={"id": "x", "policy": policy})
     assert urgency(made) == expected
 

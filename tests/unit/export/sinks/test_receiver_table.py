@@ -28,6 +28,6 @@ def test_the_chart_passes_the_address_of_every_receiver() -> None:
 
 
 def test_every_receiver_is_documented() -> None:
-    """By its key in docs/alerts-out.md."""
-    page = (ROOT / "docs/alerts-out.md").read_text()
+    """By its key in docs/reference/alerts-out.md."""
+    page = (ROOT / "docs/reference/alerts-out.md").read_text()
     assert not [name for name in RECEIVERS if name not in page]
