@@ -69,9 +69,7 @@ def _run(directory: Path, started: float) -> int:
         agent = stack.enter_context(
             running_agent(directory / "agent", policies=[ROOT / "policies"], patterns=[PATTERN])
         )
-        print(
-            f"enforcing {ROOT.name}/policies for cgroups {PATTERN}, ready after {agent.ready_seconds:.2f} s"
-        )
+        print(f"enforcing policies/ for cgroups {PATTERN}, ready after {agent.ready_seconds:.2f} s")
         (directory / "a").mkdir()
         (directory / "b").mkdir()
         plain = stack.enter_context(
