@@ -16,7 +16,7 @@ ARGS ?=
 CHOSEN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test deps-vm venv build abi demo demo-vm unit test test-all screenshots lint format mutants adversary fuzz bench conformance test-vm test-vm-all vm-fetch \
+.PHONY: help deps deps-test deps-vm venv build abi docs demo demo-vm unit test test-all screenshots lint format mutants adversary fuzz bench conformance test-vm test-vm-all vm-fetch \
   test-cluster test-package cluster-fetch wheel deb release clean
 
 help: ## this list
@@ -35,7 +35,7 @@ venv: $(STAMP) ## a virtual environment in .venv, with the development tools
 
 $(STAMP): pyproject.toml
 	@[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip -q install --disable-pip-version-check -e '.[dev]'
+	@$(VENV)/bin/python -m pip -q install --disable-pip-version-check -e '.[dev,docs]'
 	@touch $@
 
 build: deps ## compile the probes (clang, libbpf, bpftool)
@@ -66,6 +66,10 @@ test-all: ## all of it, before an issue is closed: every part forced, both guest
 	@$(MAKE) --no-print-directory test-vm
 	@$(MAKE) --no-print-directory test-cluster
 	@$(MAKE) --no-print-directory test-package
+
+docs: venv ## the documentation as a site in build/site (MERMAID=a mermaid.min.js: figures without a network)
+	@NO_MKDOCS_2_WARNING=1 MERMAID=$(MERMAID) $(VENV)/bin/python -m mkdocs -q build
+	@echo build/site/index.html
 
 screenshots: venv ## the pictures of the status page in docs/reference, by the test that looks at it (chromium)
 	@RINGFENCE_SCREENSHOTS=1 RINGFENCE_FORCE=browser $(PYTEST) -q tests/services/test_page_look.py -k pictures

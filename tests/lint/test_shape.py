@@ -164,3 +164,21 @@ def test_documents_point_at_files_that_exist() -> None:
             if "://" not in target and not (ROOT / path.parent / target).exists():
                 broken.append(f"{path}: {target}")
     assert not broken, "\n".join(broken)
+
+
+def test_documents_point_at_headings_that_exist() -> None:
+    """The fragment of a relative link is a heading of that page, spelled as the web view does."""
+    broken = []
+    for path in files(".md"):
+        for target, heading in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", (ROOT / path).read_text()):
+            page = ROOT / path.parent / target if target else ROOT / path
+            if "://" not in target and heading not in headings(page):
+                broken.append(f"{path}: {target}#{heading}")
+    assert not broken, "\n".join(broken)
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a Markdown file: its headings in small letters, with hyphens for spaces."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

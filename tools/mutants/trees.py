@@ -18,7 +18,7 @@ __all__ = ["Broken", "Tree", "environment", "tree"]
 #: what tests read; the rest of the tree is left out
 _COPIED = (
     "agent", "runtime", "probes", "tests", "tools", "policies", "build", "docs", "examples", "charts",
-    "pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md",
+    "pyproject.toml", "mkdocs.yml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md",
 )  # fmt: skip
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "results", ".hypothesis", "build-*")
 
