@@ -14,6 +14,7 @@ import pytest
 
 from tests.lint.files import ROOT, files
 
+pytestmark = pytest.mark.slow  # three seconds a build, more on a loaded machine
 REPOSITORY = "https://github.com/ringfence/ringfence/"
 
 

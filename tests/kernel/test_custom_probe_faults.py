@@ -112,7 +112,7 @@ BAD = {
     ),
     "a function without a hook": (
         program("rf_send(&e);", "int look(void *ctx)"),
-        r"bad\.c:3: look\(\) has no hook in its name: see docs/custom-probes\.md",
+        r"bad\.c:3: look\(\) has no hook in its name: see docs/reference/custom-probes\.md",
     ),
     "no program at all": (EVENT, r"bad\.c: has no program: .*"),
     "a hook that decides": (
