@@ -87,6 +87,25 @@ def _register_offline(parts: Commands) -> None:
         "-r", "--rule", action="append", default=[], metavar="ID", help="explain only this rule; repeatable"
     )
     _add_files(explain)
+    _register_import(parts)
+
+
+def _register_import(parts: Commands) -> None:
+    importing = add_command(
+        parts,
+        "import",
+        import_files,
+        help="translate policies of Falco, Tetragon and KubeArmor",
+        text="Translate Falco rules, Tetragon tracing policies and KubeArmor policies. Prints policies, and\n"
+        "on standard error each thing that does not translate. Fails if nothing translates.",
+        examples=(
+            "ringfence policy import rules.yaml > imported.yaml\n"
+            "ringfence policy import falco_rules.yaml falco_rules.local.yaml"
+        ),
+    )
+    importing.add_argument(
+        "files", nargs="+", type=Path, metavar="PATH", help="files of the other tool, or directories of them"
+    )
 
 
 def _register_showing(parts: Commands) -> None:
@@ -199,6 +218,20 @@ def _notes(policies: Any) -> list[dict[str, Any]]:
         for text in cautions(rule)
     ]
     return [note._asdict() for note in sorted({*weak, *remarks(policies, twins())})]
+
+
+def import_files(options: Any) -> int:
+    """Prints policies of other tools as policies, and on stderr what was not kept of them."""
+    import sys
+
+    from ringfence.policy.importing import import_policies
+
+    found = import_policies(options.files)
+    for remark in found.remarks:
+        sys.stderr.write(f"{visible(str(remark))}\n")
+    sys.stderr.write(f"{found.rules} rules written, {len(found.remarks)} remarks\n")
+    sys.stdout.write(found.policies)
+    return 0 if found.rules else 1
 
 
 def explain_files(options: Any) -> int:
