@@ -383,6 +383,8 @@ def _retarget(file: ObjectFile, program: str, hook: str) -> None:
 
 def _is_of_use(program: str, section: str, settings: KernelSettings, refused: Collection[str]) -> bool:
     """Returns True if the configuration needs this program and the kernel may support it."""
+    if program in settings.left_out:
+        return False
     if program.startswith("learn_"):
         return settings.learn
     if program == NARROW_CALL:

@@ -74,6 +74,7 @@ class KernelSettings:
     entries_skippable: bool = False  # the kernel may skip what stores the namespace that setns enters
     entry_backstop: bool = False  # a kprobe stores it, too: probes/setns.bpf.c
     narrow_entries: bool = False  # 32-bit calls are watched at functions of their own
+    left_out: frozenset[str] = frozenset()  # programs that are never attached, and so not loaded
     tracing: frozenset[str] = frozenset()  # supported keys of TRACEPOINTS
     sealed: bool = True  # all maps that decide are frozen: only the agent's program can write them
 

@@ -14,6 +14,7 @@ import threading
 from dataclasses import asdict
 
 from ringfence.abi import GUARD_ALERT, GUARD_DENY, GUARD_OFF
+from ringfence.bpf.attach import never_attached
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.kernel import Kernel, KernelSettings
 from ringfence.bpf.lsm import HOOKS, decided_by
@@ -142,6 +143,7 @@ def kernel_settings(
         entries_skippable=node.preemption.may_skip,
         entry_backstop=node.entry_backstop,
         narrow_entries=bool(node.compat_entries),
+        left_out=never_attached(config.compat, node.compat, node.compat_entries),
         tracing=node.tracing,
         learn=config.learn,
         guard=_GUARD[config.defence],

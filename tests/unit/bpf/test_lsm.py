@@ -6,11 +6,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import pytest
 
 from ringfence import abi
 from ringfence.abi import Action, EventKind, Mechanism
-from ringfence.bpf.attach import Place, places
+from ringfence.bpf.attach import Place, never_attached, places
 from ringfence.bpf.capabilities import NodeCapabilities
 from ringfence.bpf.lsm import CHECKPOINT_HOOKS, DECIDED, HOOKS, SETNS_PROGRAMS, decided_by, hooks_for
 from ringfence.bpf.objects import Program
@@ -135,6 +137,25 @@ def test_32_bit_calls_are_watched_at_their_own_entry_where_a_kprobe_can_be() -> 
         assert {place.program.name: place.target for place in places(programs, plan)} == expected
     off = replace(plan, compat=False)
     assert {place.program.name for place in places(programs, off)} == {"syscall_enter"}
+
+
+@pytest.mark.parametrize("watch", ["full", "watch", "off"])
+@pytest.mark.parametrize("compat", [True, False])
+@pytest.mark.parametrize("entries", [frozenset[str](), frozenset({"ia32_sys_call"})])
+def test_a_program_that_is_not_loaded_has_no_place(
+    watch: Literal["full", "watch", "off"], compat: bool, entries: frozenset[str]
+) -> None:
+    """Those that no plan has are left out, and all others are in one."""
+    programs = [
+        Program("syscall_enter", "tracepoint/syscalls/sys_enter", -1, 0),
+        Program("every_call", "tp_btf/sys_enter", -1, 0),
+        Program("compat_exit", "tp_btf/sys_exit", -1, 0),
+    ]
+    node = replace(NODE, lsm_hooks=frozenset(), compat=compat, compat_entries=entries)
+    kinds = frozenset({K.SYS_MOUNT, K.FILE_OPEN})
+    plan = attach_plan(kinds, CONFIG._replace(compat=watch), node, "/cg", NodeTiers.of(node))
+    attached = {place.program.name for place in places(programs, plan)}
+    assert attached == {program.name for program in programs} - never_attached(watch, compat, entries)
 
 
 def test_checkpoints_are_where_the_table_says() -> None:
