@@ -78,6 +78,7 @@ __noinline int rf_shares_with_others(__u32 may_share)
 	sharing.head = (__u64)BPF_CORE_READ(task, signal) +
 		       bpf_core_field_offset(struct signal_struct, thread_head);
 	sharing.next = (__u64)BPF_CORE_READ(task, signal, thread_head.next);
+	RF_ROLLED
 	for (i = 0; i < RF_THREADS; i += RF_THREADS_AT_ONCE) {
 		if (!rf_count_threads(&sharing))
 			return files > sharing.of_files || fs > sharing.of_fs;

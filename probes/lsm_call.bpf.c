@@ -142,6 +142,7 @@ static __always_inline void rf_call_query(struct task_struct *task, const struct
 		query->value[RF_DIM_FACTS] = rf_compat_facts(task);
 	if (query->event == RF_SYS_SETNS)
 		query->value[RF_DIM_FACTS] |= rf_setns_facts(container);
+	RF_ROLLED
 	for (i = 0; i < RF_OPERANDS; i++)
 		query->value[i] = rf_operand(call, known->source[i], known->arg[i]);
 }

@@ -391,7 +391,7 @@ static __always_inline int rf_match_by(struct rf_query *query, const struct rf_a
 	for (step = 0; step < RF_DIMS; step++)
 		by.set[step] = rules->rules; /* a dim that no rule tests narrows nothing */
 	by.set[RF_DIMS] = profile ? profile : RF_SET_AT_BIRTH;
-#pragma clang loop unroll(disable)
+	RF_ROLLED
 	for (step = 0; step <= RF_DIM_FACTS; step++) {
 		if (rules->dim[step] && rf_narrow_by_value(query, &by, step))
 			return RF_MATCH_NOTHING;

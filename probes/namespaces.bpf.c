@@ -36,8 +36,8 @@ __noinline int rf_claims_have(__u32 slot, __u64 container, __u64 ns, __u64 numbe
 
 	if (!claims || first > RF_CLAIMS - RF_CLAIMS_AT_ONCE)
 		return 0;
-	_Pragma("clang loop unroll(disable)") for (i = 0; i < RF_CLAIMS_AT_ONCE; i++)
-	{
+	RF_ROLLED
+	for (i = 0; i < RF_CLAIMS_AT_ONCE; i++) {
 		if (rf_is_claim(&claims->claim[rf_claim_at(first + i)], container, ns, number))
 			return 1;
 	}
@@ -51,9 +51,8 @@ static __always_inline int rf_has_claim(__u32 slot, __u64 container, __u64 ns)
 	if (!container || !ns)
 		return 0;
 	number = rf_ns_number(ns);
-	_Pragma("clang loop unroll(disable)") for (first = 0; first < RF_CLAIMS;
-						   first += RF_CLAIMS_AT_ONCE)
-	{
+	RF_ROLLED
+	for (first = 0; first < RF_CLAIMS; first += RF_CLAIMS_AT_ONCE) {
 		if (rf_claims_have(slot, container, ns, number, first))
 			return 1;
 	}
@@ -105,8 +104,8 @@ __noinline __u32 rf_free_among(__u32 slot, __u64 container, __u64 first, __u32 g
 
 	if (!claims || first > RF_CLAIMS - RF_CLAIMS_AT_ONCE)
 		return RF_CLAIMS;
-	_Pragma("clang loop unroll(disable)") for (i = 0; i < RF_CLAIMS_AT_ONCE; i++)
-	{
+	RF_ROLLED
+	for (i = 0; i < RF_CLAIMS_AT_ONCE; i++) {
 		const struct rf_claim *claim = &claims->claim[rf_claim_at(first + i)];
 
 		if (gone ? rf_is_gone(claim->ns, claim->number) : claim->container != container)
@@ -120,11 +119,10 @@ static __always_inline __u32 rf_free_claim(__u32 slot, __u64 container, __u32 st
 {
 	__u32 gone, step, at;
 
-	_Pragma("clang loop unroll(disable)") for (gone = 0; gone < 2; gone++)
-	{
-		_Pragma("clang loop unroll(disable)") for (step = 0; step < RF_CLAIMS;
-							   step += RF_CLAIMS_AT_ONCE)
-		{
+	RF_ROLLED
+	for (gone = 0; gone < 2; gone++) {
+		RF_ROLLED
+		for (step = 0; step < RF_CLAIMS; step += RF_CLAIMS_AT_ONCE) {
 			at = (start * RF_CLAIMS_AT_ONCE + step) & RF_CLAIM_MASK;
 			at = rf_free_among(slot, container, at, gone);
 			if (at < RF_CLAIMS)

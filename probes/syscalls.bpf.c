@@ -70,6 +70,7 @@ rf_subprogram int rf_syscall_decide(struct task_struct *task, struct rf_armed *a
 		return 0;
 	rf_count(armed->task.slot, known->counter);
 	rf_query_init(&query, event, &armed->task, container);
+	RF_ROLLED
 	for (i = 0; i < RF_OPERANDS; i++)
 		query.value[i] = rf_operand(call, known->source[i], known->arg[i]);
 	if (event == RF_SYS_IOCTL)

@@ -116,6 +116,7 @@ __noinline __u32 rf_tree_steps(struct rf_tree_walk *walk)
 {
 	__u32 result = RF_TREE_HOST, i;
 
+	RF_ROLLED
 	for (i = 0; i < RF_TREE_STEPS; i++) {
 		result = rf_tree_step(walk);
 		if (result != RF_TREE_ABOVE)
@@ -133,6 +134,7 @@ __noinline __u32 rf_tree_of(__u64 device, __u64 dentry, __u64 container_root, __
 
 	if (container_root && !rf_is_host_root(container_root))
 		walk.container_root = container_root;
+	RF_ROLLED
 	for (i = 0; i < RF_TREE_DEPTH / RF_TREE_STEPS; i++) {
 		result = rf_tree_steps(&walk);
 		if (result != RF_TREE_ABOVE)

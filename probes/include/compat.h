@@ -17,6 +17,12 @@
 #define rf_subprogram static __noinline __attribute__((unused))
 
 /*
+ * A loop with one place of its calls, not one a round. The verifier of 7.3 follows a function again
+ * at each place that passes it an address on the caller's stack, and so what it calls.
+ */
+#define RF_ROLLED _Pragma("clang loop unroll(disable)")
+
+/*
  * Reads through kernel pointers that are held as numbers. The address is a variable of its own:
  * inside BPF_CORE_READ, an access to a struct of the probes would be relocated, too.
  */

@@ -114,6 +114,7 @@ static __always_inline bool rf_lsm_query(struct rf_lsm *lsm, __u32 event)
 	if (!known)
 		return false;
 	rf_count_call(lsm->armed->task.slot, known->counter);
+	RF_ROLLED
 	for (i = 0; i < RF_OPERANDS; i++)
 		lsm->query.value[i] = rf_operand(&lsm->call, known->source[i], known->arg[i]);
 	return true;
