@@ -183,8 +183,9 @@ def test_it_kills_what_it_refuses(alone: Probes, cgroup: Cgroup, act: str, case:
     alone.enforce(case.rule())
     assert run(cgroup, act, case.twin).returncode == 0
     assert run(cgroup, act, case.attack).returncode == -signal.SIGKILL, misses(alone)
-    (event,) = alone.wait(cgroup, case.kind)
-    assert (event.action, event.mechanism) == (Action.KILL, Mechanism.BACKSTOP)
+    # Two checks of one call are two calls if a slow guest takes longer between them than RF_SAME_CALL_NS.
+    for event in alone.wait(cgroup, case.kind):
+        assert (event.action, event.mechanism) == (Action.KILL, Mechanism.BACKSTOP)
 
 
 def test_an_open_file_left_in_a_ring_condemns(
