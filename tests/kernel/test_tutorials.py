@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tutorials of docs/, command by command, with a real agent."""
+"""The tutorials and how-to pages of docs/, command by command, with a real agent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import force
-from tests.support.tutorials import PAGES, Reader, steps
+from tests.support.probes import need_bcc
+from tests.support.tutorials import HOW_TO, PAGES, Reader, follow_page
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("bash", "jq")]
-
-STARTS = ("systemctl enable", "helm install")
 
 
 @pytest.fixture
@@ -30,11 +29,12 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in PAGES])
 def test_the_page_is_true(page: Path, reader: Reader) -> None:
     """Each command succeeds, or prints what the page shows. The agent runs, unless the page starts it."""
-    parts = list(steps(page.read_text()))
-    if not any(step.text.startswith(STARTS) for step in parts):
-        reader.agent.start()
-    for step in parts:
-        try:
-            reader.follow(step)
-        except AssertionError as error:
-            raise AssertionError(f"{page.name}:{step.line}: {error}\n{reader.agent.tail(800)}") from None
+    follow_page(page, reader)
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in HOW_TO])
+def test_a_how_to_page_is_true(page: Path, reader: Reader) -> None:
+    """In the same way. Custom probes need bcc."""
+    if page.stem == "write-a-probe":
+        need_bcc()
+    follow_page(page, reader)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the pages of docs/tutorials as a reader does: commands in order, their output compared with the page.
+"""Runs the pages of docs/tutorials and docs/how-to as a reader does, and compares the output with the page.
 
 An agent of the test takes the place of the service, and a directory that of /etc. Sandboxes have names with
 the tests' prefix. helm renders the chart; a pod's command runs in a sandbox.
@@ -7,6 +7,7 @@ the tests' prefix. helm renders the chart; a pod's command runs in a sandbox.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,16 +32,26 @@ from tests.support.cgroups import PREFIX
 from tests.support.enrolling import NO_NAMES
 from tests.support.waiting import end, patience, wait_for
 
-__all__ = ["PAGES", "ROOT", "Reader", "Step", "runner_of", "steps"]
+__all__ = ["HOW_TO", "PAGES", "ROOT", "Reader", "Step", "follow_page", "runner_of", "steps"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs/tutorials").glob("*.md"))
+HOW_TO = sorted((ROOT / "docs/how-to").glob("*.md"))
+STARTS = ("systemctl enable", "helm install")
+#: commands that need a running agent
+ASKS = re.compile(
+    r"ringfence (run|events|status|doctor|policy list)|systemctl (restart|reload)|journalctl|kubectl .* logs "
+)
 OWN = f"{PREFIX}tutorial-"
 #: names of sandboxes on the pages
 NAMED = re.compile(r"(?<![\w/.-])(shop-(?=[*\d])|office-(?=\d)|web(?![\w-]))")
 #: differs in each run: times, process ids, the digits of names, the width of columns
 VARYING = [(r"\d\d:\d\d:\d\d\.\d+", "TIME"), (r"\[\d+\]", "[PID]"), (r"\bhost-[0-9a-f]{6}\b", "NAME"),
            (r"\s+", " ")]  # fmt: skip
+#: how a page says where a part of a rule belongs
+ADDED = re.compile(r"Add this to the rule `(\S+)` in `(\S+)`:$")
+#: what the journal has besides the agent's lines
+OF_SYSTEMD = "Started ringfence-agent.service - Ringfence agent.\n"
 SHIM = """\
 #!/bin/sh
 command="$1"; shift
@@ -49,6 +61,7 @@ run)
   case "$*" in *--name*) ;; *) set -- --name "{own}host-$digits" "$@" ;; esac
   set -- --state-root {home}/sandboxes --image-root {home}/images "$@" ;;
 init | doctor) set -- --config {home}/etc/agent.yaml "$@" ;;
+config) shift; set -- show --config {home}/etc/agent.yaml "$@" ;;
 esac
 exec {python} -m ringfence "$command" "$@"
 """
@@ -58,7 +71,7 @@ class Step(NamedTuple):
     """A part of a page: a command, or a file to save, with the output that the page shows of it."""
 
     line: int
-    kind: str  # command, file, or shown: what a command in the background prints
+    kind: str  # command, file, rule (keys of a rule), or shown: what a command in the background prints
     text: str
     output: str = ""
 
@@ -73,6 +86,8 @@ def steps(page: str) -> Iterator[Step]:
         kind, block, command, prose = part.groups()
         if command:
             found.append(Step(line, "command", command))
+        elif kind == "yaml" and (more := ADDED.search(before)):
+            found.append(Step(line, "rule", block, " ".join(more.groups())))
         elif kind == "yaml":
             found.append(Step(line, "file", block, before.rpartition("Save this as `")[2].split("`")[0]))
         elif kind == "text" and "The second terminal" in before:
@@ -110,6 +125,7 @@ class Reader:
         self.agent = Agent(home / "agent", policies=[], patterns=NO_NAMES, flags=flags)
         self.followed: list[tuple[Path, subprocess.Popen[bytes]]] = []
         self.values: list[str] = []
+        self.earlier: list[str] = []
         self.mode = ""
         self.pod = ""
         (home / "etc").mkdir()
@@ -132,6 +148,9 @@ class Reader:
             runner_of(step.text)(self, text, self._here(step.output))
         elif step.kind == "file":
             Path(self._here(step.output)).write_text(text)
+        elif step.kind == "rule":
+            rule, _, file = self._here(step.output).partition(" ")
+            _extend(Path(file), rule, yaml.safe_load(text))
         else:
             wait_for(lambda: any(shows(file.read_text(), text) for file, _ in self.followed), text)
 
@@ -181,7 +200,9 @@ class Reader:
 
     def service(self, command: str, _wanted: str) -> None:
         """The service; tests/image/test_deb_service.py runs it with systemd."""
-        if "reload" in command:
+        if "stop" in command:
+            self.agent.stop()
+        elif "reload" in command:
             before = request(self.agent.socket, "status")["policies"]["generation"]
             os.kill(self.agent.pid, signal.SIGHUP)
             wait_for(lambda: request(self.agent.socket, "status")["policies"]["generation"] > before, "a set")
@@ -190,15 +211,30 @@ class Reader:
             self.agent.start()
 
     def package(self, command: str, _wanted: str) -> None:
-        """tests/image/test_deb_service.py installs it; here its name is checked."""
-        assert command.split()[2] == f"./ringfence_{__version__}_amd64.deb"
+        """tests/image/test_deb_service.py installs and removes it; here its name is checked."""
+        if "install" in command:
+            assert command.split()[-1] == f"./ringfence_{__version__}_amd64.deb"
+        else:
+            self.agent.stop()
+
+    def journal(self, command: str, wanted: str) -> None:
+        """A question to the log of the service, or of a pod: this agent's lines, and one of systemd."""
+        lines = "".join(f"{json.dumps(one)}\n" for one in self.agent.records)
+        (self.home / "journal").write_text(OF_SYSTEMD + lines)
+        asked, bar, rest = command.partition(" | ")
+        assert asked.startswith("journalctl -u ringfence-agent -o cat ") or "daemonset/ringfence" in asked
+        self.ask(f"cat {self.home}/journal{bar}{rest}", wanted)
 
     def chart(self, command: str, _wanted: str) -> None:
         """helm: the chart takes these values, and the agent the mode that results."""
         _, verb, release, *rest = shlex.split(command)
         assert release == "ringfence"
         assert ("charts/ringfence" in rest) == (verb in ("install", "upgrade"))
-        self.values += [one for one in rest[3:] if one != "--reset-then-reuse-values"]
+        if verb == "rollback":
+            self.values = self.earlier
+        else:
+            self.earlier = list(self.values)
+            self.values += [one for one in rest[3:] if one != "--reset-then-reuse-values"]
         found = self._objects()
         if verb == "test":
             assert ("Pod", "ringfence-test") in found
@@ -212,10 +248,7 @@ class Reader:
             self.service("restart", "")
 
     def _objects(self) -> dict[tuple[str, str], Any]:
-        got = helm("template", "ringfence", str(CHART), "-n", "ringfence", *self.values)
-        assert got.returncode == 0, got.stderr
-        made = [one for one in yaml.safe_load_all(got.stdout) if one]
-        return {(one["kind"], one["metadata"]["name"]): one for one in made}
+        return _rendered(tuple(self.values))
 
     def cluster(self, command: str, wanted: str) -> None:
         """kubectl: the named object is one of the chart's; the command in a container runs in a sandbox."""
@@ -223,7 +256,9 @@ class Reader:
         if "daemonset/" in words:
             assert "daemonset/ringfence" in words.split()
             assert ("DaemonSet", "ringfence") in self._objects()
-        if " exec " in words:
+        if " logs " in words and " | " in words:
+            self.journal(command, wanted)
+        elif " exec " in words:
             self.ask(inner, wanted)
         elif " run " in words:
             name = f"{OWN}{secrets.token_hex(3)}"
@@ -232,16 +267,51 @@ class Reader:
             assert shows(self.pod, wanted), self.pod
 
 
+@cache
+def _rendered(values: tuple[str, ...]) -> dict[tuple[str, str], Any]:
+    got = helm("template", "ringfence", str(CHART), "-n", "ringfence", *values)
+    assert got.returncode == 0, got.stderr
+    made = [one for one in yaml.safe_load_all(got.stdout) if one]
+    return {(one["kind"], one["metadata"]["name"]): one for one in made}
+
+
+def _extend(file: Path, rule: str, more: dict[str, Any]) -> None:
+    """Adds keys to a rule, as a reader does by an editor."""
+    documents = list(yaml.safe_load_all(file.read_text()))
+    (found,) = (one for policy in documents for one in policy["spec"]["rules"] if one["id"] == rule)
+    assert not found.keys() & more.keys()
+    found |= more
+    file.write_text(yaml.safe_dump_all(documents))
+
+
+def follow_page(page: Path, reader: Reader) -> None:
+    """Does what a page says. The agent runs when the first command needs it, unless the page starts it."""
+    parts = list(steps(page.read_text()))
+    runs = any(step.text.startswith(STARTS) for step in parts)
+    for step in parts:
+        try:
+            if not runs and step.kind == "command" and ASKS.match(step.text):
+                runs = True
+                if "restart" not in step.text:
+                    reader.agent.start()
+            reader.follow(step)
+        except AssertionError as error:
+            raise AssertionError(f"{page.name}:{step.line}: {error}\n{reader.agent.tail(800)}") from None
+
+
 Runner = Callable[[Reader, str, str], None]
 #: which commands are run, and how
 RUNNERS: list[tuple[str, Runner]] = [
     (r"apt install \./ringfence_\S+\.deb", Reader.package),
-    (r"systemctl (enable --now|restart|reload) ringfence-agent", Reader.service),
+    (r"apt install --allow-downgrades \./ringfence_\S+\.deb|apt (remove|purge) ringfence", Reader.package),
+    (r"systemctl (enable --now|restart|reload|stop) ringfence-agent", Reader.service),
+    (r"journalctl -u ringfence-agent -o cat .*", Reader.journal),
     (r"ringfence events --follow", Reader.watch),
     (r"ringfence events (?!--follow).*", Reader.ask),
-    (r"ringfence (run|init|doctor|status|policy) ?.*", Reader.run),
-    (r"(mkdir -p|sed -i|echo) .*/etc/ringfence/\S+", Reader.run),
-    (r"helm (install|upgrade|test|uninstall) ringfence .*", Reader.chart),
+    (r"ringfence status \| grep .*", Reader.ask),
+    (r"ringfence (run|init|doctor|status(?! \|)|policy|config|probe|version) ?.*", Reader.run),
+    (r"(mkdir -p|sed -i|echo|cp -r) .*/etc/ringfence/\S+", Reader.run),
+    (r"helm (install|upgrade|test|uninstall|history|rollback) ringfence .*", Reader.chart),
     (r"kubectl (-n ringfence )?(create namespace|label namespace|get|delete pod|logs|rollout status) .*"
      r"|kubectl -n ringfence exec daemonset/ringfence -- .*"
      r"|kubectl run try .* -- bash -c .*", Reader.cluster),
