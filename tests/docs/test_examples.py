@@ -20,8 +20,10 @@ import yaml
 from ringfence.cli.main import build_parser
 from ringfence.config import load as load_config
 from ringfence.policy import NodeTiers, compile_policies, load_bytes
+from ringfence.policy.importing import import_policies
 from ringfence.policy.review import refuse
 from ringfence.probes.read import read_directory, read_file
+from ringfence.probes.skeleton import skeleton
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -35,9 +37,14 @@ RULE = "  rules: [{id: r, title: t, severity: low, event: reboot, match: any, ac
 PROBES = read_directory(ROOT / "examples" / "probes").words()
 
 
-def check_policies(text: str, _directory: Path) -> None:
-    """As `ringfence policy check` does."""
-    found = load_bytes({"example.yaml": text.encode()}, PROBES)
+def check_policies(text: str, directory: Path) -> None:
+    """As `ringfence policy check` does. Probes are the examples, and what `ringfence probe new` writes."""
+    known = dict(PROBES)
+    for name in set(re.findall(r"\bprobe\.([a-z0-9-]+)", text)) - {one.split(".")[1] for one in PROBES}:
+        for end, source in skeleton(name).items():
+            (directory / f"{name}{end}").write_text(source)
+        known |= read_directory(directory).words()
+    found = load_bytes({"example.yaml": text.encode()}, known)
     compile_policies(found, NodeTiers.usual())
     refuse(found)
 
@@ -46,6 +53,20 @@ def check_rule(text: str, directory: Path) -> None:
     """In a policy for all containers."""
     rules = textwrap.indent(text, "    ")
     check_policies(f"{HEAD}  selector: {{containers: all}}\n  rules:\n{rules}", directory)
+
+
+def check_exceptions(text: str, directory: Path) -> None:
+    """In a rule about connections."""
+    rule = "- {id: r, title: t, severity: low, event: network.connect, match: any, action: alert}"
+    check_rule(yaml.safe_dump([yaml.safe_load(rule)[0] | yaml.safe_load(text)]), directory)
+
+
+def check_import(text: str, directory: Path) -> None:
+    """As `ringfence policy import` translates it; the page has the remarks."""
+    (directory / "foreign.yaml").write_text(text)
+    found = import_policies([directory / "foreign.yaml"])
+    assert found.rules > 0
+    check_policies(found.policies, directory)
 
 
 def check_selector(text: str, directory: Path) -> None:
@@ -75,7 +96,11 @@ def check_alertmanager(text: str, _directory: Path) -> None:
 READERS: dict[str, Callable[[str, Path], None]] = {
     "apiVersion: ringfence.dev/v1\nkind: Policy": check_policies,
     "apiVersion: ringfence.dev/v1\nkind: Probe": check_probe,
+    "apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy": check_import,
+    "apiVersion: security.kubearmor.com/v1\nkind: KubeArmor": check_import,
+    "- list:": check_import,
     "- id:": check_rule,
+    "exceptions:": check_exceptions,
     "selector:": check_selector,
     "route:": check_alertmanager,
     **{

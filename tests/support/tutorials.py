@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the pages of docs/tutorials and docs/how-to as a reader does, and compares the output with the page.
 
-An agent of the test takes the place of the service, and a directory that of /etc. Sandboxes have names with
-the tests' prefix. helm renders the chart; a pod's command runs in a sandbox.
+A directory takes the place of /etc, and sandboxes have names with the tests' prefix. What cannot run here is
+in INSTEAD, with the reason and what the test does in its place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.support.cgroups import PREFIX
 from tests.support.enrolling import NO_NAMES
 from tests.support.waiting import end, patience, wait_for
 
-__all__ = ["HOW_TO", "PAGES", "ROOT", "Reader", "Step", "follow_page", "runner_of", "steps"]
+__all__ = ["HOW_TO", "INSTEAD", "PAGES", "ROOT", "Reader", "Step", "follow_page", "runner_of", "steps"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs/tutorials").glob("*.md"))
@@ -60,6 +60,7 @@ run)
   digits=$(od -An -N3 -tx1 /dev/urandom | tr -d ' ')
   case "$*" in *--name*) ;; *) set -- --name "{own}host-$digits" "$@" ;; esac
   set -- --state-root {home}/sandboxes --image-root {home}/images "$@" ;;
+agent) set -- --config {home}/etc/agent.yaml --state-dir {home}/agent/state --pins {home}/none "$@" ;;
 init | doctor) set -- --config {home}/etc/agent.yaml "$@" ;;
 config) shift; set -- show --config {home}/etc/agent.yaml "$@" ;;
 esac
@@ -124,7 +125,7 @@ class Reader:
         flags = {"mode": [], "policies": [], "config": str(home / "etc/agent.yaml")}
         self.agent = Agent(home / "agent", policies=[], patterns=NO_NAMES, flags=flags)
         self.followed: list[tuple[Path, subprocess.Popen[bytes]]] = []
-        self.values: list[str] = []
+        self.values = ["--set", "image.repository=registry.example/ringfence"]
         self.earlier: list[str] = []
         self.mode = ""
         self.pod = ""
@@ -199,7 +200,7 @@ class Reader:
         self.followed.append((file, process))
 
     def service(self, command: str, _wanted: str) -> None:
-        """The service; tests/image/test_deb_service.py runs it with systemd."""
+        """The service: an agent of the test, which is started, stopped, or sent SIGHUP."""
         if "stop" in command:
             self.agent.stop()
         elif "reload" in command:
@@ -208,10 +209,18 @@ class Reader:
             wait_for(lambda: request(self.agent.socket, "status")["policies"]["generation"] > before, "a set")
         else:
             self.agent.stop()
-            self.agent.start()
+            self.start()
+
+    def start(self) -> None:
+        """Start the agent. /etc/ringfence/policies replaces the bundled policies, as it does by default."""
+        own = self.home / "etc/policies"
+        named = re.search("^policies:", (self.home / "etc/agent.yaml").read_text(), re.M)
+        if own.exists() and not named and str(own) not in self.agent.argv:
+            self.agent.argv += ["--policies", str(own)]
+        self.agent.start()
 
     def package(self, command: str, _wanted: str) -> None:
-        """tests/image/test_deb_service.py installs and removes it; here its name is checked."""
+        """The package: its name is checked, and the agent is stopped where it is removed."""
         if "install" in command:
             assert command.split()[-1] == f"./ringfence_{__version__}_amd64.deb"
         else:
@@ -232,6 +241,8 @@ class Reader:
         assert ("charts/ringfence" in rest) == (verb in ("install", "upgrade"))
         if verb == "rollback":
             self.values = self.earlier
+        elif verb == "install":
+            self.values = rest[3:]
         else:
             self.earlier = list(self.values)
             self.values += [one for one in rest[3:] if one != "--reset-then-reuse-values"]
@@ -293,7 +304,7 @@ def follow_page(page: Path, reader: Reader) -> None:
             if not runs and step.kind == "command" and ASKS.match(step.text):
                 runs = True
                 if "restart" not in step.text:
-                    reader.agent.start()
+                    reader.start()
             reader.follow(step)
         except AssertionError as error:
             raise AssertionError(f"{page.name}:{step.line}: {error}\n{reader.agent.tail(800)}") from None
@@ -310,12 +321,26 @@ RUNNERS: list[tuple[str, Runner]] = [
     (r"ringfence events (?!--follow).*", Reader.ask),
     (r"ringfence status \| grep .*", Reader.ask),
     (r"ringfence (run|init|doctor|status(?! \|)|policy|config|probe|version) ?.*", Reader.run),
-    (r"(mkdir -p|sed -i|echo|cp -r) .*/etc/ringfence/\S+", Reader.run),
+    (r"ringfence agent --uninstall", Reader.run),
+    (r"(mkdir -p|sed -i|echo|cp -rT) .*/etc/ringfence/\S+", Reader.run),
     (r"helm (install|upgrade|test|uninstall|history|rollback) ringfence .*", Reader.chart),
     (r"kubectl (-n ringfence )?(create namespace|label namespace|get|delete pod|logs|rollout status) .*"
      r"|kubectl -n ringfence exec daemonset/ringfence -- .*"
      r"|kubectl run try .* -- bash -c .*", Reader.cluster),
 ]  # fmt: skip
+
+#: what is not run as the page has it: why, and what the test does in its place
+INSTEAD: dict[Runner, str] = {
+    Reader.package: "no package may be installed on the machine of the tests: the file's name is compared "
+    "with this version's, and tests/image/test_deb_service.py installs, upgrades and purges it under systemd",
+    Reader.service: "this machine's manager is not asked: an agent of the test starts, reloads and stops; "
+    "tests/image/test_deb_service.py does the same under systemd",
+    Reader.journal: "a file with the agent's lines takes the place of the journal; the rest of the pipe runs",
+    Reader.chart: "no cluster: helm renders this checkout's chart with the values so far, and the agent gets "
+    "the mode that results; tests/cluster installs the chart",
+    Reader.cluster: "no cluster: the object must be in the rendered chart; a command of the agent's pod is "
+    "run, and so is that of another pod in a sandbox; flags are compared with those of a real kubectl",
+}
 
 
 def runner_of(command: str) -> Runner:
