@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.cli.parser import Commands, add_command
-from ringfence.config import DEFAULT_FILE, KEYS, Key, load
+from ringfence.config import KEYS, Key, load
+from ringfence.places import DEFAULT_FILE
 
 
 def register(commands: Commands) -> None:
@@ -18,7 +19,6 @@ def register(commands: Commands) -> None:
         commands,
         "agent",
         run,
-        help="watch and defend this node",
         text="Watch and defend this node until SIGTERM. Alerts are written as JSON lines to standard\n"
         "output, the agent's own log to standard error; that is text on a terminal.\n"
         "SIGHUP reloads the policies and reopens the output file. Each key can also be set in\n"

@@ -39,7 +39,6 @@ def register(commands: Commands) -> None:
         commands,
         "attest",
         run,
-        help="show and verify evidence of confidential machines",
         text="Show or verify the evidence of a confidential machine: an AMD SEV-SNP attestation report\n"
         "(version 2 or later), or an Intel TDX quote (version 4 or 5). Refused evidence has exit\n"
         "codes from 10, one for each reason (docs/reference/attestation.md).",

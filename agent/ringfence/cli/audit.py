@@ -17,7 +17,6 @@ def register(commands: Commands) -> None:
         commands,
         "audit",
         run,
-        help="check how containers and this node are configured, with fixes",
         text="Inspect the running containers and this node: privileges, mounts, namespaces, seccomp,\n"
         "kernels and runtimes with known vulnerabilities, open APIs. Each finding has a score from 0 to\n"
         "100 and a fix. Read-only; needs no agent. Exit code 1 if a finding is at least as severe as\n"

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ringfence.config import DEFAULT_SOCKET
 from ringfence.config.load import check_variables
 from ringfence.errors import AgentUnreachableError, Error, NotPermittedError
+from ringfence.places import DEFAULT_SOCKET
 
 __all__ = ["request", "subscribe"]
 

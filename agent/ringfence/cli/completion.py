@@ -25,7 +25,6 @@ def register(commands: Commands) -> None:
         commands,
         "completion",
         run,
-        help="print a completion script for a shell",
         text="Print a completion script for a shell.",
         examples=(
             "ringfence completion bash > /usr/share/bash-completion/completions/ringfence\n"

@@ -16,7 +16,6 @@ def register(commands: Commands) -> None:
         commands,
         "config",
         run,
-        help="show the configuration that holds",
         text="Show the agent's configuration.",
         examples="ringfence config show\nringfence config show --changed",
     )

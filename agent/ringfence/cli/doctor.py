@@ -32,7 +32,6 @@ def register(commands: Commands) -> None:
         commands,
         "doctor",
         run,
-        help="check this node in ten lines, and say what to change",
         text="Check whether the agent can run on this node, how it stops attacks here, and whether it does\n"
         "run; then list what to change. Nothing is loaded or changed. `ringfence probe` has the\n"
         "details. Exit code 0: it can run; 2: invalid configuration; 3: the kernel lacks something;\n"

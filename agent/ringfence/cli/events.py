@@ -35,7 +35,6 @@ def register(commands: Commands) -> None:
         commands,
         "events",
         run,
-        help="show alerts and events, live with --follow",
         text="Show recent alerts and events (the agent keeps the last 1000 alerts and lifecycle events);\n"
         "with --follow also new ones. Without filters: alerts and container lifecycle events.",
         examples=(

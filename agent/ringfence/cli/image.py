@@ -27,7 +27,6 @@ def register(commands: Commands) -> None:
         commands,
         "image",
         run,
-        help="import, list and remove images",
         text="Manage the images that `ringfence run` starts sandboxes from. Use skopeo for registries.",
         examples=(
             "ringfence image import ./alpine-layout:3.20\n"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.cli.parser import Commands, add_command
-from ringfence.config import DEFAULT_FILE
 from ringfence.errors import ConfigError, NotPermittedError
+from ringfence.places import DEFAULT_FILE
 
 _STEPS = {
     "audit": "nothing is blocked in mode audit; `ringfence init --force --mode enforce` ends that",
@@ -25,7 +25,6 @@ def register(commands: Commands) -> None:
         commands,
         "init",
         run,
-        help="write a first configuration",
         text="Write a configuration file with every key, its meaning and its default, all commented but\n"
         "the mode; then say what this node offers, and how to go on. An existing file stays as it\n"
         "is, unless --force is given. The default mode reports attacks and blocks nothing.",

@@ -8,44 +8,29 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from ringfence.cli.commands import COMMANDS
 from ringfence.cli.output import print_error
 from ringfence.cli.parser import Parser, new_parser
 from ringfence.errors import Error
 
 __all__ = ["build_parser", "main"]
 
-# command -> its module in ringfence.cli, in the order of the help
-_COMMANDS = {
-    "agent": "agent",
-    "init": "init",
-    "doctor": "doctor",
-    "config": "config",
-    "status": "status",
-    "events": "events",
-    "top": "top",
-    "tree": "tree",
-    "policy": "policy",
-    "probe": "probe",
-    "audit": "audit",
-    "attest": "attest",
-    "run": "run",
-    "ps": "sandboxes",
-    "exec": "sandboxes",
-    "logs": "sandboxes",
-    "stop": "sandboxes",
-    "rm": "sandboxes",
-    "image": "image",
-    "completion": "completion",
-    "version": "version",
-}
 _SEALED = frozenset(("run", "exec"))  # commands that start a workload: run from a sealed interpreter
 
 
 def build_parser(only: str = "") -> Parser:
     """Returns the parser of all commands, or of the command `only`."""
     parser, commands = new_parser()
-    for name in [_COMMANDS[only]] if only else dict.fromkeys(_COMMANDS.values()):
-        import_module(f"ringfence.cli.{name}").register(commands)
+    for module in dict.fromkeys(command.module for name, command in COMMANDS.items() if only in ("", name)):
+        import_module(f"ringfence.cli.{module}").register(commands)
+    return parser
+
+
+def _overview() -> Parser:
+    """Returns a parser that knows the names of the commands, and imports none of their modules."""
+    parser, commands = new_parser()
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.help)
     return parser
 
 
@@ -56,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
-    only = words[0] if words and words[0] in _COMMANDS else ""
-    if only in _SEALED and arguments is None:
+    only = words[0] if words and words[0] in COMMANDS else ""
+    if only in _SEALED and arguments is None and words[1:] not in (["-h"], ["--help"]):
         _seal()
     if words in ([], ["help"]):
-        build_parser().print_help()
+        _overview().print_help()
         return 0
-    parser = build_parser(only)
+    parser = build_parser(only) if only else _overview()
     if not only and not words[0].startswith("-"):
         parser.error(f"{words[0]!r} is not a command{_near(words[0])}")
     options = parser.parse_args(arguments)
@@ -88,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _near(word: str) -> str:
     import difflib
 
-    near = difflib.get_close_matches(word, _COMMANDS, n=1)
+    near = difflib.get_close_matches(word, COMMANDS, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ringfence import __version__
+from ringfence.cli.commands import COMMANDS
+from ringfence.places import DEFAULT_SOCKET
 
 __all__ = [
     "DOCUMENTS",
@@ -104,12 +106,15 @@ def add_command(
     name: str,
     run: Callable[[Any], int],
     *,
-    help: str,
     text: str,
     examples: str,
+    help: str = "",
 ) -> Parser:
-    """Adds a command: `help` is its line in the list, `text` its description, `examples` end its help."""
-    parser: Parser = commands.add_parser(name, help=help, description=text)
+    """Adds a command: `text` is its description, and `examples` end its help.
+
+    `help` is the line of a subcommand in the list; that of a command is in COMMANDS.
+    """
+    parser: Parser = commands.add_parser(name, help=help or COMMANDS[name].help, description=text)
     finish(parser, examples)
     parser.set_defaults(run=run, parser=parser)
     return parser
@@ -124,8 +129,6 @@ def finish(parser: argparse.ArgumentParser, examples: str) -> None:
 
 def add_socket(parser: argparse.ArgumentParser) -> None:
     """Adds `--socket`, for commands that query the running agent."""
-    from ringfence.config import DEFAULT_SOCKET
-
     parser.add_argument(
         "--socket", type=Path, metavar="PATH", help=f"the agent's socket (default: {DEFAULT_SOCKET})"
     )

@@ -10,7 +10,7 @@ from typing import Any
 from ringfence.cli.output import SEVERITY_COLOURS, colour, print_document, print_json, room, table, visible
 from ringfence.cli.parser import DOCUMENTS, Commands, Parser, add_command, add_output, add_socket
 from ringfence.cli.policy_test import register as register_test
-from ringfence.config import DEFAULT_FILE
+from ringfence.places import DEFAULT_FILE
 
 
 def register(commands: Commands) -> None:
@@ -19,7 +19,6 @@ def register(commands: Commands) -> None:
         commands,
         "policy",
         check_files,  # never called: a subcommand is required
-        help="check, explain, list and test policies",
         text="Work with policies. `check` and `explain` read files, `list` queries the running agent,\n"
         "`test` runs attacks in temporary containers.",
         examples=(

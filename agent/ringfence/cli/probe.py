@@ -29,7 +29,6 @@ def register(commands: Commands) -> None:
         commands,
         "probe",
         run,
-        help="show what this kernel can enforce; manage custom probes",
         text="Show the effective action of each event and rule on this kernel (deny, kill, see or blind),\n"
         "and what to change to get a stronger one. Loads no policy and attaches nothing. Exit code 3\n"
         "if the agent cannot run on this kernel, 4 if root is needed to find out. The subcommands\n"

@@ -18,7 +18,6 @@ def register(commands: Commands) -> None:
         commands,
         "run",
         run,
-        help="run a program in a fenced sandbox",
         text="Run a program in a new fenced sandbox: Docker's fourteen capabilities, no new privileges,\n"
         "Landlock, seccomp, masked paths, at most 2048 tasks, and no network by default. IMAGE is the\n"
         "name of an image in the store (ringfence image import), an OCI layout or archive\n"

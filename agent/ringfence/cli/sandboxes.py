@@ -26,7 +26,6 @@ def _register_ps(commands: Commands) -> None:
         commands,
         "ps",
         show,
-        help="list sandboxes",
         text="List the sandboxes of `ringfence run`.",
         examples="ringfence ps\nringfence ps --all -o json",
     )
@@ -40,7 +39,6 @@ def _register_exec(commands: Commands) -> None:
         commands,
         "exec",
         run_in,
-        help="run another program in a sandbox",
         text="Run another program in a running sandbox, as its user and with its fences except Landlock.\n"
         "The exit code is the program's; 125: could not be started, 126 and 127: as for `run`.",
         examples="ringfence exec web ps\nringfence exec -it web /bin/sh\nringfence exec -u 0 -w /etc web ls",
@@ -72,7 +70,6 @@ def _register_logs(commands: Commands) -> None:
         commands,
         "logs",
         print_output,
-        help="show what a detached sandbox printed",
         text="Show what a detached sandbox wrote to standard output and standard error.",
         examples="ringfence logs web\nringfence logs --follow --tail 20 web",
     )
@@ -98,7 +95,6 @@ def _register_ends(commands: Commands) -> None:
         commands,
         "stop",
         stop_all,
-        help="stop sandboxes",
         text="Send the stop signal to sandboxes, then SIGKILL after the grace period.",
         examples="ringfence stop web\nringfence stop --time 1 web db",
     )
@@ -117,7 +113,6 @@ def _register_ends(commands: Commands) -> None:
         commands,
         "rm",
         remove_all,
-        help="remove sandboxes",
         text="Remove stopped sandboxes and their layers; --force stops running ones first.",
         examples="ringfence rm web\nringfence rm --force web db",
     )

@@ -16,7 +16,6 @@ def register(commands: Commands) -> None:
         commands,
         "status",
         run,
-        help="show the agent's status",
         text="Show the status of this node's agent: policies, containers, events, losses, resource usage.\n"
         "Exit code 1 means that the agent runs but reports problems; the first line names them.",
         examples="ringfence status\nringfence status -o json | jq .policies.generation",

@@ -21,7 +21,6 @@ def register(commands: Commands) -> None:
         commands,
         "top",
         run,
-        help="containers by activity, live",
         text="Show containers by events per second. On a terminal the table fills the screen and is renewed\n"
         "until `q`; `h` shows the keys for sorting, filtering and pausing. Elsewhere it is printed once.",
         examples="ringfence top\nringfence top --once --sort alerts\nringfence top -n 5 -i 2 | tee top.txt",

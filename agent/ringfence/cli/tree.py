@@ -22,7 +22,6 @@ def register(commands: Commands) -> None:
         commands,
         "tree",
         run,
-        help="processes by container",
         text="Show the armed processes (those that run workload code) of all or some containers, with\n"
         "their users and start times.",
         examples="ringfence tree\nringfence tree web-1\nringfence tree -o json 3f2a",

@@ -18,7 +18,6 @@ def register(commands: Commands) -> None:
         commands,
         "version",
         run,
-        help="print the version",
         text="Print the versions of Ringfence, Python and the kernel.",
         examples="ringfence version\nringfence version -o json",
     )

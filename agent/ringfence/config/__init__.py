@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from ringfence.config.keys import KEYS
 from ringfence.config.load import load, packaged_policies
-from ringfence.config.model import DEFAULT_FILE, DEFAULT_SOCKET, Config, Mode
+from ringfence.config.model import Config, Mode
 from ringfence.config.values import Key, Listen
 
 __all__ = [
-    "DEFAULT_FILE",
-    "DEFAULT_SOCKET",
     "KEYS",
     "Config",
     "Key",

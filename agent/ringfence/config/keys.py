@@ -6,10 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ringfence.config import values
-from ringfence.config.model import DEFAULT_POLICIES, DEFAULT_SOCKET
 from ringfence.config.outputs import IDENTITY_KEYS, OUTPUT_KEYS
 from ringfence.config.probes import PROBE_KEYS
 from ringfence.config.values import Key, Listen
+from ringfence.places import DEFAULT_POLICIES, DEFAULT_SOCKET
 
 __all__ = ["KEYS"]
 

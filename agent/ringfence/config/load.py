@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,11 @@ from typing import Any
 
 from ringfence.config import values
 from ringfence.config.keys import KEYS
-from ringfence.config.model import DEFAULT_FILE, DEFAULT_POLICIES, Config
+from ringfence.config.model import Config
 from ringfence.config.receivers import hosts_of_shared_headers, http_receivers
 from ringfence.config.values import Key
 from ringfence.errors import ConfigError, Problem
+from ringfence.places import DEFAULT_FILE, DEFAULT_POLICIES
 
 __all__ = ["DEFAULT", "check_variables", "load", "load_with_sources", "packaged_policies"]
 
@@ -130,6 +130,8 @@ def _from_environment(
             words = [word for word in value.split(",") if word] if key.many else [value]
             problems += _take_words(key, name, words, chosen, sources)
         elif not _OTHERS.fullmatch(name):
+            import difflib
+
             near = difflib.get_close_matches(name[10:], [v[10:] for v in variables], n=1, cutoff=0.6)
             suggestion = f"; did you mean 'RINGFENCE_{near[0]}'?" if near else ""
             problems.append(Problem(name, 0, 0, "", f"unknown variable{suggestion}"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checked configuration, and the default paths."""
+"""The checked configuration."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ from ringfence.config.receivers import Receiver
 from ringfence.config.values import Listen, Pattern
 from ringfence_linux.enroll import SOCKET_NAME
 
-__all__ = ["DEFAULT_FILE", "DEFAULT_POLICIES", "DEFAULT_SOCKET", "Config", "Mode"]
+__all__ = ["Config", "Mode"]
 
-DEFAULT_FILE = Path("/etc/ringfence/agent.yaml")
-DEFAULT_SOCKET = Path("/run/ringfence/agent.sock")
-DEFAULT_POLICIES = Path("/etc/ringfence/policies")
 Mode = Literal["audit", "enforce", "policy"]
 
 

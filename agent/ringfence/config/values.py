@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,15 +93,17 @@ class Key(NamedTuple):
 
 def suggest(word: str, known: Sequence[str]) -> str:
     """Returns `; did you mean X?` if a known word is similar, else the list of known words."""
+    import difflib
+
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
-@dataclass(frozen=True)
 class Choice:
     """A parser of one of these words."""
 
-    words: tuple[str, ...]
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
 
     def __call__(self, value: Any) -> str:
         """Returns the word. Raises ValueError."""
