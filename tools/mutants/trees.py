@@ -19,8 +19,9 @@ __all__ = ["Broken", "Tree", "environment", "tree"]
 _COPIED = (
     "agent", "runtime", "probes", "tests", "tools", "policies", "build", "docs", "examples", "charts",
     "pyproject.toml", "mkdocs.yml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md",
+    "SECURITY.md", "RELEASING.md",
 )  # fmt: skip
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "results", ".hypothesis", "build-*")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", ".hypothesis", "build-*")
 
 
 class Broken(RuntimeError):
