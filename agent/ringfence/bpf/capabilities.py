@@ -64,7 +64,8 @@ CGROUP_ATTACHES = {
 TRACEPOINTS = {"module_request": "module/module_request"}
 
 
-_TASK_STORAGE_GET = 156  # enum bpf_func_id
+_RAW_TRACEPOINT = 17  # enum bpf_prog_type
+_PROBE_READ_KERNEL, _TASK_STORAGE_GET = 113, 156  # enum bpf_func_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class NodeCapabilities:
     - `compat`: True if 32-bit calls can be made and watched; `compat_entries`: where without a program
       at every call (ringfence.bpf.compat_probe).
     - `bpffs`, `cgroup2`: mount points (empty: not mounted).
+    - `reads_kernel`: True if programs may read the kernel's memory.
     - `lacks`: missing requirements of the agent.
     """
 
@@ -113,6 +115,7 @@ class NodeCapabilities:
     compat_entries: frozenset[str] = frozenset()
     bpffs: str = ""
     cgroup2: str = ""
+    reads_kernel: bool = True
     lacks: tuple[Lack, ...] = field(default=())
 
     @classmethod
@@ -150,6 +153,7 @@ class NodeCapabilities:
             compat_entries=narrow.entries,
             bpffs=next((path for path in BPFFS if path in mounts_of("bpf")), ""),
             cgroup2=min(mounts_of("cgroup2"), key=len, default=""),
+            reads_kernel=not permitted or _syscalls.may_call(_RAW_TRACEPOINT, 0, _PROBE_READ_KERNEL),
         )
         return _with_lacks(found, library_lack)
 
@@ -206,6 +210,13 @@ def _with_lacks(found: NodeCapabilities, library: Lack | None) -> NodeCapabiliti
     elif not found.tracefs:
         lacks.append(
             Lack("no tracepoints of system calls", "use a kernel with CONFIG_FTRACE_SYSCALLS and tracefs")
+        )
+    if not found.reads_kernel:
+        lacks.append(
+            Lack(
+                "programs may not read the kernel's memory (lockdown is in mode confidentiality)",
+                "boot without lockdown=confidentiality; mode integrity permits it",
+            )
         )
     if not found.btf:
         lacks.append(

@@ -33,7 +33,6 @@ def available_hooks() -> tuple[frozenset[str], str]:
     """Returns the hooks of ringfence.bpf.lsm whose functions programs can decide; if none, the reason."""
     lack = setting_against(
         _text("/proc/sys/kernel/ftrace_enabled"),
-        _text("/sys/kernel/security/lockdown"),
         _text("/proc/version"),
     )
     lack = lack or _lack()
@@ -46,15 +45,13 @@ def hooks_in(btf: bytes) -> frozenset[str]:
     return frozenset(hook for hook in HOOKS if function_of(hook) in names)
 
 
-def setting_against(ftrace: str, lockdown: str, version: str) -> str:
+def setting_against(ftrace: str, version: str) -> str:
     """Returns the setting or property of this kernel that rules it out; empty: none.
 
-    Arguments are the contents of kernel.ftrace_enabled, of securityfs's `lockdown`, of /proc/version.
+    Arguments are the contents of kernel.ftrace_enabled and of /proc/version.
     """
     if ftrace.strip() == "0":
         return "kernel.ftrace_enabled is 0, which turns off programs at functions"
-    if "[confidentiality]" in lockdown:
-        return "lockdown is in mode confidentiality, where programs cannot read the kernel's memory"
     if kernel_build.is_link_optimised(kernel_build.read(), version):
         return (
             "this kernel was built with Clang's link-time optimisation, which may inline security functions"

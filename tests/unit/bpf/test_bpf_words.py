@@ -44,6 +44,7 @@ def test_good_node_lacks_nothing() -> None:
     [
         ({"btf": False}, "no BTF", "CONFIG_DEBUG_INFO_BTF"),
         ({"ring_buffer": False}, "no BPF ring buffer", "Linux 5.15"),
+        ({"reads_kernel": False}, "may not read the kernel's memory", "lockdown=confidentiality"),
         ({"tracefs": False}, "no tracepoints", "CONFIG_FTRACE_SYSCALLS"),
         ({"cgroup2": ""}, "no cgroup v2", "mount -t cgroup2"),
         ({"machine": "riscv64"}, "architecture riscv64", "x86_64 or arm64"),
