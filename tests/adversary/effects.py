@@ -55,8 +55,15 @@ def gone(path: str) -> Effect:
 
 
 def mode_is(path: str, mode: int) -> Effect:
-    """The file has these permissions."""
-    return lambda one: stat.S_IMODE(os.lstat(path.format_map(one.words())).st_mode) == mode
+    """The file is there, and has these permissions."""
+
+    def has(one: Round) -> bool:
+        try:
+            return stat.S_IMODE(os.lstat(path.format_map(one.words())).st_mode) == mode
+        except FileNotFoundError:
+            return False
+
+    return has
 
 
 def xattr_set(path: str, name: str) -> Effect:

@@ -118,7 +118,8 @@ class Agent:
         self._reader.start()
         if wait:
             try:
-                wait_for(self._is_ready, "the agent to be ready")
+                # a look takes an emulated CPU's time from the agent: as rarely as the guest is slow
+                wait_for(self._is_ready, "the agent to be ready", every=patience(0.01))
             except AssertionError as error:
                 raise AssertionError(f"{error}; its log ends:\n{self.tail(1500)}") from None
             self.ready_seconds = time.monotonic() - started

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * loops WHAT ROUNDS PER_ROUND [PATH]: make one system call in a loop and print
+ * loops getppid|open|exec|tmpfs|... ROUNDS PER_ROUND [PATH]: make one system call in a loop and print
  * nanoseconds a call, one number a round. Pinned to the last CPU. `marks` prints
  * the time before each of ROUNDS calls instead, PER_ROUND milliseconds apart;
  * they are setfsuid(100000), setfsuid(100001) ... and so on, 250 different ones.
@@ -10,6 +10,8 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -39,11 +41,16 @@ static void once(const char *what, const char *path)
 		close(fd);
 	} else if (*what == 's') { /* setfsuid, setfsgid: to what they are, the container's root */
 		syscall(what[5] == 'u' ? SYS_setfsuid : SYS_setfsgid, 0);
+	} else if (*what == 't') { /* tmpfs: mounted and unmounted */
+		if (mount("none", path, "tmpfs", 0, NULL) || umount2(path, MNT_DETACH))
+			exit(3);
 	} else if (*what == 'p') {
 		syscall(SYS_personality, 0xffffffff); /* asks only */
-	} else {				      /* fork */
+	} else {				      /* fork, exec: of PATH */
 		pid_t child = vfork();
 
+		if (!child && *what == 'e')
+			execl(path, path, NULL);
 		if (!child)
 			_exit(0);
 		waitpid(child, NULL, 0);

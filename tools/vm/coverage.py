@@ -63,6 +63,8 @@ COLUMNS = {
 ASIDE = {
     "arm64-6.12": Column("arm64-6.12"),
     "arm64-6.12-hook": Column("arm64-6.12", WITHOUT_BPF),
+    "arm64-newest": Column("arm64-newest"),
+    "arm64-newest-hook": Column("arm64-newest", WITHOUT_BPF),
 }
 #: all columns; the machine's own kernel comes last
 ORDER = (*COLUMNS, HOST)

@@ -26,6 +26,10 @@ class Progress:
             reporter.write(text)
             reporter.flush()
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Says that the machine has booted: the first test's agent may take longer than its silence may."""
+        self._write(f"{len(session.items)} tests\n")
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One phase of one test."""
         self._seconds[report.nodeid.partition("::")[0]] += report.duration

@@ -38,6 +38,8 @@ COMMAND_LINE = (
     f"random.trust_cpu=on cryptomgr.notests cgroup_no_v1=all {WITHOUT_BPF},bpf"
 )
 CONSOLE = {"amd64": "console=ttyS0 no_timer_check tsc=reliable", "arm64": "console=ttyAMA0"}
+#: `1`: one CPU whose clock counts instructions, a nanosecond each: for costs (tools/bench/tiers_bench.py)
+COUNTED = "RINGFENCE_VM_COUNTED"
 #: more words for the kernel, which override: WITHOUT_BPF, `preempt=full`
 APPEND = "RINGFENCE_VM_APPEND"
 BOARD = {
@@ -135,8 +137,11 @@ def machine_command(
     qemu = find_qemu(kernel.machine)
     more = ("" if verbose else "quiet loglevel=3", append, os.environ.get(APPEND, ""))
     line = " ".join(word for word in (CONSOLE[kernel.machine], COMMAND_LINE, *more) if word)
-    argv = [qemu.program, *qemu.options, "-accel", "tcg,thread=multi,tb-size=512"]
-    argv += [*BOARD[kernel.machine], "-m", str(memory), "-smp", str(qemu.cpus)]
+    counted = os.environ.get(COUNTED, "") == "1"
+    threads, cpus = ("single", 1) if counted else ("multi", qemu.cpus)
+    argv = [qemu.program, *qemu.options, "-accel", f"tcg,thread={threads},tb-size=512"]
+    argv += ["-icount", "shift=0"] if counted else []
+    argv += [*BOARD[kernel.machine], "-m", str(memory), "-smp", str(cpus)]
     # virtiofs needs memory that the file server can map.
     argv += ["-object", f"memory-backend-memfd,id=memory,size={memory}M,share=on"]
     argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
