@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from ringfence import log
 from ringfence.bpf.kernel import Kernel
+from ringfence.bpf.objects import return_free_memory
 from ringfence.daemon.assembly import Assembly
 from ringfence.daemon.attach import plan as plans
 from ringfence.daemon.defence.usermode_helpers import UsermodeHelpers
@@ -210,6 +211,7 @@ class Agent:
         # must not wait 5 ms.
         sys.setswitchinterval(0.001)
         gc.collect()
+        return_free_memory()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
 
