@@ -56,14 +56,15 @@ def system(tmp_path: Path) -> Iterator[Path]:
 
 
 def _inside(root: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs a command in the copy, whose /proc is this system's. No systemd is seen there."""
+    """Runs a command in the copy, whose /proc is this system's. There is neither systemd nor a network."""
     mounts = (
         f"mount --rbind /proc {root}/proc && mount --rbind /dev {root}/dev && mount -t tmpfs x {root}/run"
     )
     script = f'{mounts} && exec chroot {root} "$@"'
     return subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script, root, *map(str, words)], capture_output=True, text=True,
-        check=False, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS": "100"},
+        ["unshare", "--mount", "--net", "sh", "-c", script, root, *map(str, words)],
+        capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS": "100"},
     )  # fmt: skip
 
 

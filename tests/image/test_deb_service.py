@@ -292,6 +292,9 @@ def test_a_read_only_etc_and_a_full_var(machine: Machine, bundle: Bundle, tmp_pa
     machine.do("mount", "-o", "remount,bind,ro", "/etc")
     machine.do("systemctl", "start", UNIT)
     before = machine.show(UNIT, "MainPID")
+    refused = machine.run("ringfence", "init", "--force")
+    assert refused.returncode == 2
+    assert f"ringfence: error: /{CONFIGURATION}: Read-only file system\nhint: " in refused.stderr
     with _attacked(bundle, tmp_path) as codes:
         done = machine.run(*INSTALL, "/tmp/ringfence.deb")
         assert done.returncode == 100

@@ -13,6 +13,7 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,6 +225,27 @@ def _lose_three_lines(stopped: Agent, kind: str) -> None:
     complaints = [line for line in log_of(stopped) if "lines are lost" in str(line["message"])]
     assert [line["reason"] for line in complaints] == [reason]
     assert request(stopped.socket, "status")["problems"] == ["lines to stdout were lost"]
+
+
+def test_without_a_network_it_starts_and_decides(stopped: Agent) -> None:
+    """Not even the loopback is up. A receiver cannot be reached, and its alert waits."""
+    stopped.argv = ["unshare", "--net", *stopped.argv, "--alerts-webhook", "http://192.0.2.1/"]
+    stopped.start(wait=False)
+
+    def status() -> Mapping[str, Any] | None:
+        with contextlib.suppress(Error):
+            found: Mapping[str, Any] = request(stopped.socket, "status")
+            return None if found["problems"] else found
+        return None
+
+    wait_for(status, "the agent to be ready")
+    with new_cgroup(LABEL) as cgroup:
+        assert cgroup.run(["unshare", "--user", "true"]).returncode == -signal.SIGKILL
+    wait_for(lambda: stopped.records, "the alert's line")
+    reason = "192.0.2.1:80: Network is unreachable"
+    wait_for(
+        lambda: [line for line in log_of(stopped) if line.get("reason") == reason], "a line that says so"
+    )
 
 
 def test_systemd_hears_of_the_whole_life(

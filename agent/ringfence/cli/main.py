@@ -40,6 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # `ringfence events | head`: not an error. The interpreter flushes standard output again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     only = words[0] if words and words[0] in COMMANDS else ""
     if only in _SEALED and arguments is None and words[1:] not in (["-h"], ["--help"]):
@@ -54,20 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "run" not in options:
         parser.error("the following arguments are required: COMMAND")
     try:
-        code = int(options.run(options))
-        sys.stdout.flush()
+        return int(options.run(options))
     except Error as error:
         if getattr(options, "debug", False):
             sys.stderr.write(getattr(error, "log", "") + "\n")
         print_error(error)
         return error.exit_code
-    except BrokenPipeError:
-        # `ringfence events | head`: not an error. The interpreter flushes standard output again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
     except KeyboardInterrupt:
         return 130
-    return code
 
 
 def _near(word: str) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import json
@@ -47,6 +48,7 @@ class Terminal:
             preexec_fn=_on_terminal,
         )  # fmt: skip
         self._inner = inner
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a letter may come in two parts
         self.written = ""
 
     def press(self, keys: str) -> None:
@@ -61,7 +63,7 @@ class Terminal:
     def read(self) -> str:
         """Returns all that was written so far."""
         while select.select([self._fd], [], [], 0.02)[0]:
-            self.written += os.read(self._fd, 65536).decode()
+            self.written += self._decoder.decode(os.read(self._fd, 65536))
         return self.written
 
     def screen(self) -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -152,6 +153,21 @@ def test_init_reports_a_directory_that_is_no_directory(
     (tmp_path / "file").touch()
     assert main(["init", "--config", str(tmp_path / "file" / "agent.yaml")]) == 2
     assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_init_reports_a_read_only_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two lines, with the file and a way out; tests/image/test_deb_service.py has a real one."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    file = tmp_path / "agent.yaml"
+    assert main(["init", "--config", str(file)]) == 2
+    said = f"ringfence: error: {file}: Read-only file system\nhint: --config names another file\n"
+    assert capsys.readouterr().err == said
 
 
 def test_config_show_has_each_value_with_its_source(
