@@ -55,11 +55,13 @@ def run(options: Any) -> int:
     """Runs the audit and prints its findings."""
     from ringfence.audit.report import as_json, as_sarif, ordered
     from ringfence.audit.survey import survey
+    from ringfence.cli.progress import progress
     from ringfence.config import load
 
     given = {name[4:]: words for name, words in vars(options).items() if name.startswith("key_") and words}
     config = load(options.config, flags=given)
-    found = survey(config, node=options.only != "containers", containers=options.only != "node")
+    with progress("checking"):
+        found = survey(config, node=options.only != "containers", containers=options.only != "node")
     shown = [one for one in ordered(found.findings) if at_least(one.severity, options.min_severity)]
     if options.output == "sarif":
         print_json(as_sarif(shown, found.node, found.unseen))

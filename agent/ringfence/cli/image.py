@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,9 +46,11 @@ def register(commands: Commands) -> None:
 
 def run(options: Any) -> int:
     """Runs the chosen subcommand."""
+    from ringfence.cli.progress import progress
     from ringfence.sandbox.errors import translated
 
-    with translated(1):
+    shown = progress("importing") if options.image_command == "import" else contextlib.nullcontext()
+    with translated(1), shown:
         options.image_run(options)
     return 0
 

@@ -158,6 +158,7 @@ def _groups(options: Any) -> tuple[list[tuple[list[Path], list[Case]]], list[str
 
 def _run_group(options: Any, number: int, policies: Sequence[Path], cases: Sequence[Case]) -> list[Judged]:
     from ringfence.cli.client import request
+    from ringfence.cli.progress import progress
     from ringfence.proof.campaign import Environment, run_cases
     from ringfence.proof.verdict import judge
 
@@ -172,10 +173,10 @@ def _run_group(options: Any, number: int, policies: Sequence[Path], cases: Seque
             results[mode] = {}
             # Detectors only report, independent of the mode: once is enough.
             chosen = [case for case in cases if not case.detector or mode == modes[0]]
-            for result in run_cases(chosen, policies, mode, environment):
-                results[mode][result.case.id] = result
-                _progress(f"{mode}: {len(results[mode])} of {len(chosen)}")
-    _progress("")
+            with progress(mode, len(chosen)) as count:
+                for result in run_cases(chosen, policies, mode, environment):
+                    results[mode][result.case.id] = result
+                    count()
     enforced, audited = results.get("enforce", {}), results.get("audit", {})
     return [judge(enforced.get(case.id), audited.get(case.id)) for case in cases]
 
@@ -185,11 +186,6 @@ def _runtime(chosen: str | None) -> list[str]:
         return [chosen]
     found = shutil.which("runc") or shutil.which("crun")
     return [found] if found else [sys.executable, "-m", "ringfence_runtime"]
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _list(options: Any, cases: Sequence[Case], unknown: Sequence[str]) -> int:
