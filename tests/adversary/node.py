@@ -21,9 +21,9 @@ _DISK_BYTES = 32 << 20
 _UPCALL = Path("/usr/sbin/request-key")
 _UEVENT_GROUPS = 3  # of the kernel and of udev
 _MODULES = ("veth", "tun", "nf_tables", "nft_chain_nat", "nft_nat", "nf_nat", "sch_ingress", "cls_u32")
-_NAT = "table ip rf{name} {{ chain out {{ type nat hook output priority -100; "
-_NAT += "ip daddr {source} udp dport 9 dnat to {target}; }} }}\n"
-_REWRITE = "qdisc add dev eth0 clsact\n"
+_NAT = "table ip rf{name} {{\nchain out {{\ntype nat hook output priority -100\n"
+_NAT += "ip daddr {source} udp dport 9 dnat to {target}\n}}\n}}\n"
+_REWRITE = "qdisc replace dev eth0 clsact\n"
 _REWRITE += "filter add dev eth0 egress protocol ip u32 match ip dst {source}/32 "
 _REWRITE += "action pedit munge ip dst set {target} pipe csum ip and udp\n"
 
