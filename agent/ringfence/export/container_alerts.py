@@ -27,7 +27,7 @@ _LABELS = ("node", "namespace", "pod", "container", "rule", "title", "severity",
 
 
 class RuleFacts(NamedTuple):
-    """The rule or detector that matched. `kind`: rule or detector."""
+    """The rule or detector that matched. `kind`: rule, detector, or condemned (no attempt)."""
 
     rule: str
     title: str

@@ -22,11 +22,19 @@ from ringfence.policy.rules import read_rules
 from ringfence.policy.traits import TRAITS, read_some, read_traits
 from ringfence.policy.vocabulary import OF_THE_HOST
 
-__all__ = ["API_VERSION", "KIND", "NAME", "load_bytes", "load_policies"]
+__all__ = ["API_VERSION", "KIND", "NAME", "RESERVED", "load_bytes", "load_policies"]
 
 API_VERSION = "ringfence.dev/v1"
 KIND = "Policy"
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+#: the ids of the agent's own rules and detectors (ringfence.response); a test compares the two
+RESERVED = frozenset(
+    (
+        "agent-look", "agent-name", "agent-tamper", "container-condemned",
+        "image-link", "spec-sysctl", "spec-loader", "spec-text", "host-root", "helper-changed",
+        "agent-tampered", "preemption-changed", "limit-hit", "task-burst", "sweep",
+    )
+)  # fmt: skip
 _MAX_PROBLEMS = 200
 _NO_PROBES: Mapping[str, ProbeWords] = {}
 _HINT = "`ringfence policy check FILE` shows all errors; docs/reference/policy-language.md explains every key"
@@ -65,6 +73,7 @@ def _set_of(
     rules = [(rule.id, rule.place) for policy in policies for rule in policy.rules]
     rules += [(rule.id, rule.place) for policy in policies for rule in policy.probe_rules]
     problems += _repeated("rule", rules)
+    problems += [_reserved(rule, place) for rule, place in rules if rule in RESERVED]
     if problems:
         raise PolicyError(_bounded(problems), hint=_HINT)
     digest = digest_of(node for _, documents in files for node in documents)
@@ -91,6 +100,11 @@ def _repeated(what: str, names: Iterable[tuple[str, Place]]) -> list[Problem]:
         elif name:
             first[name] = place
     return problems
+
+
+def _reserved(rule: str, place: Place) -> Problem:
+    message = f"{rule!r} is a rule or detector of the agent's own: choose another id"
+    return Problem(place.file, place.line, place.column, "", message)
 
 
 def _policy(diagnostics: Diagnostics, node: Node, probes: Mapping[str, ProbeWords]) -> Policy | None:

@@ -11,10 +11,11 @@ from ringfence.events import Event, TamperEvent
 from ringfence.policy.compiled import CompiledRule
 from ringfence.policy.tiers import Outcome
 
-__all__ = ["POLICY", "BuiltinRules"]
+__all__ = ["POLICY", "BuiltinRules", "is_condemned"]
 
 #: used as the name of their policy
 POLICY = "self-defence"
+CONDEMNED = "container-condemned"
 _ATTACK = ("T1562.001",)
 
 
@@ -36,8 +37,8 @@ class BuiltinRules:
             rule: _rule(rule, title, severity, outcome, enforced=defence == "deny")
             for rule, title, severity, outcome in rules
         }
-        self._rules["container-condemned"] = _rule(
-            "container-condemned",
+        self._rules[CONDEMNED] = _rule(
+            CONDEMNED,
             "A container was condemned: a call for which a task was killed may have had an effect",
             "critical",
             Outcome(Action.KILL, Mechanism.KILL, "the call could not be denied before its effect"),
@@ -53,12 +54,17 @@ class BuiltinRules:
         """Returns the rule of a self-defence event, or of a verdict on a condemned container; else None."""
         if not isinstance(event, TamperEvent):
             condemned = event.action == Action.KILL and event.rule == NO_RULE
-            return self._rules["container-condemned"] if condemned else None
+            return self._rules[CONDEMNED] if condemned else None
         if event.what == Tamper.CONDEMNED:
-            return self._rules["container-condemned"]
+            return self._rules[CONDEMNED]
         if event.what & Tamper.MAYBE:
             return self._rules["agent-name"]
         return self._rules["agent-look" if event.what >= Tamper.LOOK else "agent-tamper"]
+
+
+def is_condemned(rule: CompiledRule | None) -> bool:
+    """Returns True if the rule says that a container was condemned: no attempt of its own."""
+    return rule is not None and (rule.policy, rule.rule_id) == (POLICY, CONDEMNED)
 
 
 def _rule(rule: str, title: str, severity: str, outcome: Outcome, *, enforced: bool) -> CompiledRule:

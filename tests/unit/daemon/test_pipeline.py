@@ -19,10 +19,13 @@ from ringfence.daemon.verdicts import pipeline as module
 from ringfence.daemon.verdicts.detectors import Detectors
 from ringfence.daemon.verdicts.pipeline import Later, VerdictPipeline
 from ringfence.daemon.verdicts.tamper import Look, TamperConfirmation
+from ringfence.events import Event
 from ringfence.export.records import boot_offset_ns
 from ringfence.export.stats import Stats
 from ringfence.faults import handler_errors
+from ringfence.policy.compiled import CompiledRule
 from ringfence.response.alert import assemble
+from ringfence.response.builtin import BuiltinRules
 from ringfence.response.detectors import Sweep, finding
 from ringfence.response.limiter import Limiter
 from ringfence.wire import make
@@ -38,12 +41,13 @@ def pipeline_of(
     *,
     tamper: TamperConfirmation | None = None,
     later: Later = lambda seconds, work: None,
+    find: Callable[[Event], CompiledRule | None] = lambda event: None,
 ) -> VerdictPipeline:
-    """A pipeline without rules, that emits to `lines`. Nothing is deferred, unless by `tamper`."""
+    """A pipeline with the rules of `find`, that emits to `lines`. Nothing is deferred, unless by `tamper`."""
     registry, slots = Registry(FakeSlots()), FakeSlots()
     return VerdictPipeline(
         Picture("node-1", registry, ProcessTree(), stats or Stats()),
-        cast(Any, mock.Mock(find=lambda event: None)),
+        cast(Any, mock.Mock(find=find)),
         tamper or TamperConfirmation(lambda: Look((), 0), enabled=False),
         Detectors(slots, helpers=[]),
         Limiter() if limiter is None else limiter,
@@ -79,6 +83,17 @@ def test_a_jump_of_the_clock_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
         made.tick()
         counts.append(stats.clock_changes)
     assert counts == [0, 0, 1, 1, 2]
+
+
+def test_a_condemned_container_is_counted_as_no_attempt() -> None:
+    """The rules of Prometheus count attempts by the kind `rule`; a user's rule cannot have this id."""
+    stats = Stats()
+    made = pipeline_of([], stats, find=BuiltinRules("deny", "calls").of)
+    for what in (Tamper.CONDEMNED, Tamper.LOOK):
+        made.handle(make(EventKind.AGENT_TAMPER, container=1, action=2, what=int(what)), None)
+    (family,) = stats.container_alerts.collect()
+    kinds = {sample.labels["rule"]: sample.labels["kind"] for sample in family.samples}
+    assert kinds == {"container-condemned": "condemned", "agent-look": "rule"}
 
 
 def test_alerts_of_a_gap_are_all_reported() -> None:

@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from ringfence.abi import Action, EventKind
 from ringfence.errors import PolicyError, Problem
 from ringfence.policy import load_bytes, load_policies, reader
+from ringfence.policy.load import RESERVED
 from ringfence.policy.operand import Bits, Texts, Values, fnv1a
+from ringfence.response.builtin import BuiltinRules
+from ringfence.response.detectors import DETECTORS
 from tests.unit.policy.documents import load, policy, rule, text
 
 EXAMPLES = 5000 if os.environ.get("RINGFENCE_FUZZ") else 300
@@ -177,6 +180,14 @@ def test_ids_and_names_are_unique_across_files() -> None:
         "the policy 'trial' is already defined at a.yaml:1" in m and m.startswith("b.yaml:") for m in messages
     )
     assert any("the rule 'userns' is already defined at a.yaml:10" in m for m in messages)
+
+
+def test_the_ids_of_the_agents_own_rules_are_refused() -> None:
+    """Alerts and metrics of a user's rule would be taken for the agent's."""
+    assert {rule.rule_id for rule in BuiltinRules("deny", "lsm").all} | DETECTORS.keys() == RESERVED
+    for name in sorted(RESERVED):
+        (problem,) = refused(policy(rule(id=name)))
+        assert "choose another id" in problem.message
 
 
 def test_a_file_may_hold_several_documents() -> None:

@@ -47,6 +47,7 @@ from ringfence.response.alert import (
     program_of,
     severity_of,
 )
+from ringfence.response.builtin import is_condemned
 from ringfence.response.describe import describe
 from ringfence.response.detectors import Finding
 from ringfence.response.kill import kill_process
@@ -152,7 +153,8 @@ class VerdictPipeline:
         outcome: Outcome,
     ) -> None:
         action = rule.asked_action if rule else Action(event.action)
-        facts = RuleFacts(name, rule.title if rule else "", severity_of(rule))
+        kind = "condemned" if is_condemned(rule) else "rule"
+        facts = RuleFacts(name, rule.title if rule else "", severity_of(rule), kind)
         attack = rule.attack if rule else ()
         self._stats.count_alert(facts, action.label, str(outcome), attack, container)
 
