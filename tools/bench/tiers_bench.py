@@ -2,7 +2,7 @@
 """What lawful calls of the host's and of a container's tasks cost under each mechanism, in instructions.
 
 To be run in a guest whose clock counts instructions, on a kernel with BPF-LSM: `RINGFENCE_VM_COUNTED=1
-python -m tools.vm run -k 6.12 -t 7200 -s tools/bench/results -- python3 -m tools.bench tiers`.
+python -m tools.vm run -k 6.12 -t 7200 -s $PWD/tools/bench/results -- .venv/bin/python -m tools.bench tiers`.
 """
 
 from __future__ import annotations
