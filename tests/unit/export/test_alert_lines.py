@@ -40,6 +40,8 @@ from tests.support.receivers import whole_alert
 K = EventKind
 FCHMOD = NUMBERS["fchmod"][architecture().native]
 FACTS = Fact.ROOT | Fact.CAP_SYS_ADMIN | Fact.NO_SECCOMP
+SECOND = b"/mnt/of/the/host"  # other strings of a call, like the target of a mount
+INSTALLED = "/etc/ringfence/policies"  # where the chart mounts the policies
 CAPABILITIES = tuple(f"CAP_{number}_OF_FORTY" for number in range(40))
 
 
@@ -88,9 +90,11 @@ def attempt(rule: CompiledRule, kind: EventKind) -> dict[str, Any]:
                       start_ns=2200, comm_raw=b"program", facts=FACTS)  # fmt: skip
     text = b"/proc/sys/kernel/some/path/of/usual/length"
     texts = {"text_raw": text, "text_len": len(text), "path_raw": text, "path_len": len(text),
-             "name_raw": text, "name_len": len(text)}  # fmt: skip
+             "name_raw": text, "name_len": len(text), "second_raw": SECOND, "second_len": len(SECOND),
+             "third_raw": SECOND, "third_len": len(SECOND)}  # fmt: skip
     event = event._replace(**{name: value for name, value in texts.items() if name in event._fields})
-    record = alert_record(assemble(event, container(), rule, processes(), "node-1"), 0, 369_000)
+    installed = rule._replace(file=f"{INSTALLED}/{Path(rule.file).name}")
+    record = alert_record(assemble(event, container(), installed, processes(), "node-1"), 0, 369_000)
     return record | {"policy_digest": "3f2a90c1b7de"}  # as the agent's outputs add it
 
 
@@ -123,7 +127,7 @@ def test_each_proposal_pasted_lets_its_workload_pass_and_no_other() -> None:
         if allow[1:2] != ["  exceptions:"]:
             assert allow[0].startswith(f"no exception to rule {rule.rule_id} (")
             continue
-        path = Path(rule.file)
+        path = PACK / Path(rule.file).name
         document = yaml.load(texts[path], yaml.BaseLoader)
         [pasted] = yaml.load("\n".join(allow[1:]), yaml.BaseLoader)["exceptions"]
         [found] = (one for one in document["spec"]["rules"] if one["id"] == rule.rule_id)
