@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import subprocess
@@ -51,13 +52,12 @@ class Docker:
         return str(json.loads(self("inspect", name).stdout)[0]["State"]["Status"])
 
 
-@pytest.fixture(scope="module")
-def docker(executable: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    """With an image `rftest`; the daemon and its state are removed afterwards."""
+@contextlib.contextmanager
+def running_docker(directory: Path, executable: Path) -> Iterator[Docker]:
+    """With an image `rftest`, and `executable` as the runtime; the daemon ends with the context."""
     force.need_root()
     for program in ("dockerd", "docker", "containerd"):
         force.need_program(program)
-    directory = tmp_path_factory.mktemp("docker")
     tree = make_rootfs(directory / "tree", busybox=force.need_program("busybox"))
     with tarfile.open(directory / "image.tar", "w") as archive:
         archive.add(tree, arcname=".")
@@ -85,6 +85,13 @@ def docker(executable: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     finally:
         end(daemon, seconds=30)
         remove_everywhere(made.parent)
+
+
+@pytest.fixture(scope="module")
+def docker(executable: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    """With this runtime."""
+    with running_docker(tmp_path_factory.mktemp("docker"), executable) as made:
+        yield made
 
 
 def test_docker_runs_a_container(docker: Docker) -> None:

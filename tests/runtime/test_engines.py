@@ -5,6 +5,7 @@ and sockets, running containers with this runtime.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import subprocess
@@ -142,9 +143,9 @@ class Podman:
         return self("run", "--network", "none", "--cgroup-parent", parent, *limits, *words, ok=ok)
 
 
-@pytest.fixture(scope="module")
-def podman(executable: Path, root_tree: Path) -> Iterator[Podman]:
-    """With an image `rftest`."""
+@contextlib.contextmanager
+def prepared_podman(executable: Path, root_tree: Path) -> Iterator[Podman]:
+    """With an image `rftest`, and `executable` as the runtime; its containers are removed afterwards."""
     force.need_program("podman")
     # Podman refuses a run root of more than 50 characters.
     with tempfile.TemporaryDirectory(prefix="rftest-", dir="/tmp") as name:
@@ -156,6 +157,13 @@ def podman(executable: Path, root_tree: Path) -> Iterator[Podman]:
         yield made
         made("rm", "--all", "--force", "--time", "0", ok=False)
         remove_everywhere(made.parent)
+
+
+@pytest.fixture(scope="module")
+def podman(executable: Path, root_tree: Path) -> Iterator[Podman]:
+    """With this runtime."""
+    with prepared_podman(executable, root_tree) as made:
+        yield made
 
 
 def test_podman_runs_a_container(podman: Podman) -> None:
