@@ -316,6 +316,9 @@ POLICY: dict[str, Any] = {
 }  # fmt: skip
 
 
+RESERVED_RULE = {**POLICY["spec"]["rules"][0], "id": "sweep"}  # an id of the agent's own
+
+
 def test_a_policy_in_values_is_checked_and_read_by_the_agent() -> None:
     """As a mapping by its schema, as text by its kind; both load."""
     extra = {"a.yaml": POLICY, "b.yaml": "# a comment\n---\n" + yaml.safe_dump(renamed("other"))}
@@ -337,6 +340,7 @@ def renamed(name: str) -> dict[str, Any]:
     [
         ({**POLICY, "kind": "ConfigMap"}, "policies"),
         ({**POLICY, "spec": {**POLICY["spec"], "mode": "enforced"}}, "policies"),
+        ({**POLICY, "spec": {**POLICY["spec"], "rules": [RESERVED_RULE]}}, "rules/0/id"),
         ("nonsense: [", "is not a policy"),
         ("kind: ConfigMap\n", "is not a policy"),
         ("", "policies"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ringfence.policy.load import API_VERSION, KIND, NAME
+from ringfence.policy.load import API_VERSION, KIND, NAME, RESERVED
 from ringfence.policy.operand import EventWords, Kind, Operand
 from ringfence.policy.rules import ATTACK, REQUIREMENTS, RULE_ID
 from ringfence.policy.traits import HANDLERS
@@ -115,7 +115,7 @@ def _rule() -> Schema:
     probe = {"type": "string", "pattern": _PROBE}
     rule = _object(
         {
-            "id": _matching(RULE_ID.pattern),
+            "id": {**_matching(RULE_ID.pattern), "not": {"enum": sorted(RESERVED)}},
             "title": {"type": "string", "minLength": 1, "maxLength": 120},
             "severity": {"enum": list(SEVERITIES)},
             "attack": _one_or_more(_matching(ATTACK.pattern)),

@@ -67,6 +67,7 @@ BAD: list[dict[str, Any]] = [
     policy(rule(exceptions=[{"for": {}, "exe": "/x"}])),
     policy(rule(exceptions=[{"for": {"pots": ["x"]}}])),
     policy(rule(event="kernel.helper", match={"known": "no"}, exceptions=[{"for": {"names": "x"}}])),
+    policy(rule(id="sweep")),
     policy(rule(action="stop")),
     policy(rule(), handler="native"),
     policy(rule(action="kill", require="deny")),
