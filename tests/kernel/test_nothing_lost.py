@@ -157,7 +157,9 @@ def test_each_attempt_of_a_gap_or_a_stop_is_a_line_and_is_delivered(
 def test_a_full_disk_loses_only_what_is_counted_and_logged(policies: Path, tmp_path: Path) -> None:
     """The queue's disk is full and the receiver away: delivered + lost = lines. Up to 4 MiB none is lost."""
     port = free_port()
-    plenty = {"alerts_rate": "1000000", "alerts_burst": "1000000", "alerts_repeat": "0"}
+    plenty = {
+        "alerts_rate": "1000000", "alerts_burst": "1000000", "alerts_repeat": "0", "verdicts_rate": "0",
+    }  # fmt: skip
     with full_soon(tmp_path / "queue") as disk, new_cgroup(LABEL) as cgroup:
         flags = sending(port, disk, **plenty)
         with new_agent(tmp_path / "agent", policies, *flags) as agent:
